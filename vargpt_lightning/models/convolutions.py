@@ -1,0 +1,212 @@
+"""Convolutional encoder and decoder of the image tokenizer (the f16 stacks of latent diffusion, arXiv 2112.10752).
+
+Parameter names are those of the published VAR tokenizers. Every module keeps the memory format that it is given, so
+that a caller who converts model and pictures to channels-last gets channels-last convolutions throughout.
+
+Legend: B batch, C channels, H height, W width, P positions of a feature map (H x W).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_GROUPS = 32
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Build a group normalisation with 32 groups, or with the most that divide narrower or uneven widths."""
+    return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels, eps=1e-6)
+
+
+def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """Build a convolution that keeps height and width."""
+    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
+
+
+class Upsample(nn.Module):
+    """Double height and width by repeating pixels, then smooth by a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"))
+
+
+class Downsample(nn.Module):
+    """Halve height and width by a strided convolution, padded at the right and bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv(F.pad(x_BCHW, (0, 1, 0, 1)))
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut, which is a 1x1 convolution where the width changes."""
+
+    def __init__(self, channels_in: int, channels_out: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(channels_in)
+        self.conv1 = conv3x3(channels_in, channels_out)
+        self.norm2 = group_norm(channels_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv3x3(channels_out, channels_out)
+        same = channels_in == channels_out
+        self.nin_shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, kernel_size=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        h_BCHW = self.conv1(F.silu(self.norm1(x_BCHW), inplace=True))
+        h_BCHW = self.conv2(self.dropout(F.silu(self.norm2(h_BCHW), inplace=True)))
+        return self.nin_shortcut(x_BCHW) + h_BCHW
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all positions of a feature map, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, kernel_size=1)
+        self.proj_out = nn.Conv2d(channels, channels, kernel_size=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        # The head axis keeps the fused attention kernels, which want four dimensions.
+        qkv_B1PC = self.qkv(self.norm(x_BCHW)).flatten(2).transpose(1, 2).unsqueeze(1)
+        q_B1PC, k_B1PC, v_B1PC = qkv_B1PC.chunk(3, dim=-1)
+        h_BPC = F.scaled_dot_product_attention(q_B1PC, k_B1PC, v_B1PC).squeeze(1)
+        return x_BCHW + self.proj_out(h_BPC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:]))
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, each followed by attention where wanted, then the change of resolution."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        blocks: int,
+        *,
+        attention: bool,
+        dropout: float,
+        downsample: bool = False,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [channels_in] + [channels_out] * blocks
+        self.block = nn.ModuleList(ResidualBlock(widths[i], widths[i + 1], dropout) for i in range(blocks))
+        self.attn = nn.ModuleList(AttentionBlock(channels_out) for _ in range(blocks if attention else 0))
+        self.downsample = Downsample(channels_out) if downsample else nn.Identity()
+        self.upsample = Upsample(channels_out) if upsample else nn.Identity()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        for i, block in enumerate(self.block):
+            x_BCHW = block(x_BCHW)
+            if len(self.attn):
+                x_BCHW = self.attn[i](x_BCHW)
+        return self.upsample(self.downsample(x_BCHW))
+
+
+class Middle(nn.Module):
+    """The blocks at the lowest resolution: residual, attention, residual."""
+
+    def __init__(self, channels: int, *, attention: bool, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels, dropout)
+        self.attn_1 = AttentionBlock(channels) if attention else nn.Identity()
+        self.block_2 = ResidualBlock(channels, channels, dropout)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x_BCHW)))
+
+
+class Encoder(nn.Module):
+    """Turn pictures (B, 3, H, W) into feature maps that are 2 ** (levels - 1) times smaller.
+
+    ``multipliers`` gives each level's width in units of ``channels``; attention runs at the last level alone.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        channels_out: int,
+        *,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [channels * multiplier for multiplier in (1, *multipliers)]
+        last = len(multipliers) - 1
+        self.conv_in = conv3x3(3, channels)
+        self.down = nn.ModuleList(
+            Level(
+                widths[i],
+                widths[i + 1],
+                blocks,
+                attention=attention and i == last,
+                dropout=dropout,
+                downsample=i != last,
+            )
+            for i in range(len(multipliers))
+        )
+        self.mid = Middle(widths[-1], attention=attention, dropout=dropout)
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = conv3x3(widths[-1], channels_out)
+
+    def forward(self, x_B3HW: Tensor) -> Tensor:
+        h_BCHW = self.conv_in(x_B3HW)
+        for level in self.down:
+            h_BCHW = level(h_BCHW)
+        return self.conv_out(F.silu(self.norm_out(self.mid(h_BCHW)), inplace=True))
+
+
+class Decoder(nn.Module):
+    """Turn feature maps into pictures (B, 3, H, W), 2 ** (levels - 1) times larger; the mirror image of the encoder.
+
+    Each level has one residual block more than the encoder's. ``up`` is ordered by resolution, finest first, as in
+    published checkpoints, and runs from its end.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        channels_in: int,
+        *,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [channels * multiplier for multiplier in (*multipliers, multipliers[-1])]
+        last = len(multipliers) - 1
+        self.conv_in = conv3x3(channels_in, widths[-1])
+        self.mid = Middle(widths[-1], attention=attention, dropout=dropout)
+        self.up = nn.ModuleList(
+            Level(
+                widths[i + 1],
+                widths[i],
+                blocks + 1,
+                attention=attention and i == last,
+                dropout=dropout,
+                upsample=i != 0,
+            )
+            for i in range(len(multipliers))
+        )
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = conv3x3(widths[0], 3)
+
+    def forward(self, z_BCHW: Tensor) -> Tensor:
+        h_BCHW = self.mid(self.conv_in(z_BCHW))
+        for level in reversed(self.up):
+            h_BCHW = level(h_BCHW)
+        return self.conv_out(F.silu(self.norm_out(h_BCHW), inplace=True))
