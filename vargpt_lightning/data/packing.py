@@ -1,0 +1,136 @@
+"""Records packed into webdataset shards, with an index that lets any sample be read by itself.
+
+A folder holds one source of one split: `shard-000000.tar`, ... with `{id}.json` and `{id}.0.png`, ... per sample, and
+`index.json`: counts, bytes, hashes of the shards, and for each sample the offset and length of its members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.data.records import Record
+from vargpt_lightning.errors import UserError
+
+INDEX_NAME, OFFSETS_NAME = "index.json", "offsets.json"
+FORMAT_VERSION = 1
+SHARD_BYTES = 32 * 2**20
+_SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"))
+
+
+def cache_root(root: str | Path | None = None) -> Path:
+    """Return where prepared data are kept: the argument, else $VARGPT_CACHE, else ~/.cache/vargpt-lightning."""
+    return Path(root or os.environ.get("VARGPT_CACHE") or Path.home() / ".cache" / "vargpt-lightning").expanduser()
+
+
+def write_source(
+    records: Iterable[Record], folder: Path, *, split: str, name: str = "", shard_bytes: int = SHARD_BYTES
+) -> dict[str, Any]:
+    """Write records into shards below `folder` (created) and return the index that was written beside them.
+
+    A shard is closed when it reaches `shard_bytes`. Raises UserError when a picture has no bytes.
+    """
+    import webdataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds: Counter[str] = Counter()
+    shards: list[dict[str, Any]] = []
+    members: list[list[Any]] = []
+    writer, path, count = None, folder, 0
+    for record in records:
+        if writer is None:
+            path = folder / f"shard-{len(shards):06d}.tar"
+            writer, count = webdataset.TarWriter(str(path), mtime=0, user="", group=""), 0
+        writer.write(_sample(record))
+        kinds[str(record.meta.get("kind", "conversation"))] += 1
+        count += 1
+        if writer.tarstream.offset >= shard_bytes:
+            _close(writer, path, count, shards, members)
+            writer = None
+    if writer is not None:
+        _close(writer, path, count, shards, members)
+    index = {
+        "format": FORMAT_VERSION,
+        "name": name or folder.name,
+        "split": split,
+        "count": sum(kinds.values()),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "kinds": dict(sorted(kinds.items())),
+        "shards": shards,
+    }
+    (folder / OFFSETS_NAME).write_text(json.dumps(members, separators=(",", ":")), encoding="utf-8")
+    (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    return index
+
+
+def _sample(record: Record) -> dict[str, Any]:
+    sample: dict[str, Any] = {"__key__": member_key(record.id)}
+    sample["json"] = json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+    for number, part in enumerate(record.pictures()):
+        if part.data is None:
+            raise UserError(f"record {record.id!r}: picture {part.key!r} has no bytes to pack")
+        sample[f"{number}.{_extension(part.data)}"] = part.data
+    return sample
+
+
+def member_key(name: str) -> str:
+    """Return a record's id as a member's name: webdataset cuts names at the first dot and groups by folder."""
+    return re.sub(r"[^\w-]", "_", name)
+
+
+def _extension(data: bytes) -> str:
+    return next((ending for start, ending in _SIGNATURES if data.startswith(start)), "bin")
+
+
+def _close(writer: Any, path: Path, count: int, shards: list[dict[str, Any]], members: list[list[Any]]) -> None:
+    writer.close()
+    data = path.read_bytes()
+    shards.append({"file": path.name, "count": count, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    found = scan_shard(path, len(shards) - 1)
+    if len(found) != count:
+        raise UserError(f"{path}: {count} records gave {len(found)} samples; expected ids that differ")
+    members.extend(found)
+
+
+def scan_shard(path: Path, number: int) -> list[list[Any]]:
+    """Return a shard's samples as `[number, [json offset, length], [picture offset, length], ...]`, in order."""
+    samples: dict[str, dict[str, list[int]]] = {}
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            key, _, ending = member.name.partition(".")
+            samples.setdefault(key, {})[ending.split(".")[0]] = [member.offset_data, member.size]
+    result = []
+    for parts in samples.values():
+        pictures = sorted((key for key in parts if key.isdigit()), key=int)
+        result.append([number, parts["json"], *(parts[key] for key in pictures)])
+    return result
+
+
+def build_folder(folder: Path, write: Any) -> Path:
+    """Make `folder` by calling `write(temporary folder)` and renaming it: it is there whole, or not at all.
+
+    A folder that is there already is left as it is; of several processes that build at once the first one's stays.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        write(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,204 @@
+"""The one record of all data: a conversation of texts and pictures, seen or drawn, as stored and as received."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vargpt_lightning.errors import UserError
+
+ROLES = ("system", "user", "assistant")
+SEEN, DRAWN = "seen", "drawn"
+SEEN_MARK, DRAWN_MARK = "<image>", "<image_gen>"
+LLAVA_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+PictureLoader = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A stretch of text inside a turn."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class PicturePart:
+    """A picture inside a turn: `use` is "seen" (given to the model) or "drawn" (the model's own).
+
+    `key` names the picture for good (a hash of its pixels, a path in its corpus): caches of features and tokens
+    are looked up by it. `data` holds the encoded file (PNG, JPEG, WebP), or None when it is loaded elsewhere.
+    """
+
+    use: str
+    key: str
+    data: bytes | None = field(default=None, repr=False, compare=False)
+
+
+Part = TextPart | PicturePart
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one role says: texts and pictures in order."""
+
+    role: str
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The turn's texts, joined; pictures left out."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True)
+class Record:
+    """A conversation: an optional system turn, then user and assistant turns; `meta` is free JSON about it.
+
+    Raises UserError for an unknown role, an empty turn, a picture of unknown use or in the wrong role's turn
+    (seen pictures belong to the user, drawn ones to the assistant).
+    """
+
+    id: str
+    source: str
+    turns: tuple[Turn, ...]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.turns:
+            raise UserError(f"record {self.id!r}: no turns; expected at least one")
+        for number, turn in enumerate(self.turns):
+            _check_turn(self.id, number, turn)
+
+    def pictures(self, use: str | None = None) -> list[PicturePart]:
+        """All pictures in order of appearance, or those of one use ("seen" or "drawn")."""
+        parts = (part for turn in self.turns for part in turn.parts)
+        return [part for part in parts if isinstance(part, PicturePart) and use in (None, part.use)]
+
+    def texts(self) -> Iterator[str]:
+        """Every text of every turn, in order."""
+        return (part.text for turn in self.turns for part in turn.parts if isinstance(part, TextPart))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON values; the pictures' bytes are left out, their keys stay."""
+        turns = [{"role": turn.role, "parts": [_part_to_json(part) for part in turn.parts]} for turn in self.turns]
+        return {"id": self.id, "source": self.source, "turns": turns, "meta": self.meta}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], pictures: Sequence[bytes | None] | None = None) -> Record:
+        """Build a record from `to_json`'s value; `pictures` are the encoded files in order of appearance.
+
+        Raises UserError when a key is missing or the number of pictures differs from the parts that ask for one.
+        """
+        name = value.get("id", "?")
+        try:
+            turns = tuple(
+                Turn(turn["role"], tuple(_part_from_json(part) for part in turn["parts"])) for turn in value["turns"]
+            )
+            record = cls(str(value["id"]), str(value["source"]), turns, dict(value.get("meta", {})))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"record {name!r}: {error!r}; expected id, source, turns of role and parts") from error
+        return record if pictures is None else record.with_pictures(pictures)
+
+    def with_pictures(self, pictures: Sequence[bytes | None]) -> Record:
+        """Return the record with the encoded files put into its picture parts, in order of appearance."""
+        wanted = len(self.pictures())
+        if wanted != len(pictures):
+            raise UserError(f"record {self.id!r}: {len(pictures)} pictures given, its turns ask for {wanted}")
+        left = iter(pictures)
+
+        def fill(part: Part) -> Part:
+            return PicturePart(part.use, part.key, next(left)) if isinstance(part, PicturePart) else part
+
+        turns = tuple(Turn(turn.role, tuple(fill(part) for part in turn.parts)) for turn in self.turns)
+        return Record(self.id, self.source, turns, self.meta)
+
+
+def _check_turn(name: str, number: int, turn: Turn) -> None:
+    where = f"record {name!r}, turn {number}"
+    if turn.role not in ROLES:
+        raise UserError(f"{where}: unknown role {turn.role!r}; expected one of {', '.join(ROLES)}")
+    pictures = [part for part in turn.parts if isinstance(part, PicturePart)]
+    if not pictures and not turn.text.strip():
+        raise UserError(f"{where}: the {turn.role}'s turn is empty; expected text or a picture")
+    for part in pictures:
+        if part.use not in (SEEN, DRAWN):
+            raise UserError(f"{where}: picture use {part.use!r}; expected 'seen' or 'drawn'")
+        if turn.role != {SEEN: "user", DRAWN: "assistant"}[part.use]:
+            raise UserError(f"{where}: a {part.use} picture in the {turn.role}'s turn")
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"text": part.text}
+    return {"picture": part.key, "use": part.use}
+
+
+def _part_from_json(value: Mapping[str, Any]) -> Part:
+    return TextPart(value["text"]) if "text" in value else PicturePart(value["use"], value["picture"])
+
+
+def from_llava(row: Mapping[str, Any], source: str = "llava", load: PictureLoader | None = None) -> Record:
+    """Read a row of LLaVA-1.5's instruction files: `id`, optional `image`, `conversations` of `from` and `value`.
+
+    `load` turns a picture's path into its bytes; without it the pictures hold their paths alone.
+    Raises UserError for an unknown role, an empty turn, or placeholders that do not match the pictures.
+    """
+    images = row.get("image", [])
+    images = [images] if isinstance(images, str) else list(images or [])
+    said = [(str(turn.get("from")), str(turn.get("value", ""))) for turn in row.get("conversations", [])]
+    return _from_placeholders(str(row.get("id", "?")), source, said, images, load, row.get("meta", {}))
+
+
+def from_vargpt(row: Mapping[str, Any], source: str = "vargpt", load: PictureLoader | None = None) -> Record:
+    """Read a row of VARGPT's instruction files: `messages` of `role` and `content`, and `images`.
+
+    `<image>` in the user's turn takes the next picture as seen, `<image_gen>` in the assistant's as drawn.
+    Raises UserError for an unknown role, an empty turn, or placeholders that do not match the pictures.
+    """
+    said = [(str(turn.get("role")), str(turn.get("content", ""))) for turn in row.get("messages", [])]
+    return _from_placeholders(str(row.get("id", "?")), source, said, list(row.get("images") or []), load, {})
+
+
+def _from_placeholders(
+    name: str,
+    source: str,
+    said: Sequence[tuple[str, str]],
+    images: Sequence[str],
+    load: PictureLoader | None,
+    meta: Mapping[str, Any],
+) -> Record:
+    for number, (role, _) in enumerate(said):
+        if role not in LLAVA_ROLES:
+            raise UserError(f"record {name!r}, turn {number}: unknown role {role!r}; expected {sorted(LLAVA_ROLES)}")
+    roles = [LLAVA_ROLES[role] for role, _ in said]
+    marks = {"user": SEEN_MARK, "assistant": DRAWN_MARK}
+    wanted = sum(text.count(marks[role]) for role, (_, text) in zip(roles, said, strict=True) if role in marks)
+    if wanted != len(images):
+        raise UserError(
+            f"record {name!r}: {wanted} placeholders ({SEEN_MARK} of the user, {DRAWN_MARK} of the assistant) "
+            f"for {len(images)} pictures; expected as many of one as of the other"
+        )
+    left = iter(images)
+    turns = tuple(
+        Turn(role, _split_at_mark(text, role, marks.get(role), left, load))
+        for role, (_, text) in zip(roles, said, strict=True)
+    )
+    return Record(name, source, turns, dict(meta))
+
+
+def _split_at_mark(
+    text: str, role: str, mark: str | None, images: Iterator[str], load: PictureLoader | None
+) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    pieces = re.split(f"({re.escape(mark)})", text) if mark else [text]
+    for piece in pieces:
+        if piece == mark:
+            key = next(images)
+            parts.append(PicturePart(SEEN if role == "user" else DRAWN, key, load(key) if load else None))
+        elif piece.strip():
+            # the line break that LLaVA's files put beside a placeholder belongs to the template, not to the text
+            parts.append(TextPart(piece.strip("\n") if len(pieces) > 1 else piece))
+    return tuple(parts)
