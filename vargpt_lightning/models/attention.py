@@ -1,0 +1,91 @@
+"""Self-attention over the scales of a picture: each token sees its own scale and all scales before it.
+
+Shapes: B batch, L visual tokens of all scales (or of one scale, with a cache), C width, H heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_LOG_SCALE = math.log(100)
+
+
+@dataclass
+class LayerCache:
+    """One layer's keys and values for all L tokens, allocated once, and its modulation, constant over the scales."""
+
+    keys_BHLD: Tensor
+    values_BHLD: Tensor
+    modulation_B16C: Tensor | None = None
+
+    def extend(self, span: slice, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes one scale's keys and values in place and returns views of all up to its end."""
+        self.keys_BHLD[:, :, span] = k_BHLD
+        self.values_BHLD[:, :, span] = v_BHLD
+        return self.keys_BHLD[:, :, : span.stop], self.values_BHLD[:, :, : span.stop]
+
+
+def block_causal_attention(
+    q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, slices: tuple[slice, ...], *, scale: float, dropout: float = 0.0
+) -> Tensor:
+    """Attends from each scale to all tokens up to the scale's end, without a mask: one call per scale."""
+    parts = [
+        F.scaled_dot_product_attention(
+            q_BHLD[:, :, span], k_BHLD[:, :, : span.stop], v_BHLD[:, :, : span.stop], dropout_p=dropout, scale=scale
+        )
+        for span in slices
+    ]
+    return torch.cat(parts, dim=2)
+
+
+class ScaleSelfAttention(nn.Module):
+    """Multi-head self-attention with a bias on queries and values, none on keys, as VAR has it.
+
+    With `qk_norm`, queries and keys have unit length and each head learns its temperature, at most 100 (VAR, appendix);
+    without, scores are scaled by 0.25 / sqrt(D).
+    """
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads, self.qk_norm, self.attention_dropout = heads, qk_norm, attention_dropout
+        self.scale = 1.0 if qk_norm else 0.25 / math.sqrt(width // heads)
+        if qk_norm:
+            self.scale_mul_1H11 = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0)))
+        self.mat_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(
+        self, x_BLC: Tensor, slices: tuple[slice, ...], mask_LL: Tensor | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Attends within `slices`: all scales, by the mask if there is one, or the one scale that joins the cache."""
+        q_BHLD, k_BHLD, v_BHLD = self._project(x_BLC)
+        dropout = self.attention_dropout if self.training else 0.0
+        if cache is None and mask_LL is None:
+            y_BHLD = block_causal_attention(q_BHLD, k_BHLD, v_BHLD, slices, scale=self.scale, dropout=dropout)
+        else:
+            if cache is not None:
+                k_BHLD, v_BHLD = cache.extend(slices[0], k_BHLD, v_BHLD)
+                q_BHLD = q_BHLD.to(k_BHLD.dtype)
+            y_BHLD = F.scaled_dot_product_attention(
+                q_BHLD, k_BHLD, v_BHLD, attn_mask=mask_LL, dropout_p=dropout, scale=self.scale
+            )
+        return self.proj_drop(self.proj(y_BHLD.transpose(1, 2).flatten(2).to(x_BLC.dtype)))
+
+    def _project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        qkv_BLC = F.linear(x_BLC, self.mat_qkv.weight, bias)
+        q_BHLD, k_BHLD, v_BHLD = qkv_BLC.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.qk_norm:
+            sharpness = self.scale_mul_1H11.clamp_max(MAX_LOG_SCALE).exp()
+            # Under autocast the product is float32 while the values are not; attention wants one type.
+            q_BHLD = (F.normalize(q_BHLD, dim=-1) * sharpness).to(v_BHLD.dtype)
+            k_BHLD = F.normalize(k_BHLD, dim=-1).to(v_BHLD.dtype)
+        return q_BHLD, k_BHLD, v_BHLD
