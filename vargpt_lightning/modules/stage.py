@@ -1,0 +1,150 @@
+"""A stage as data: what it trains, on what, for how long and how. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from vargpt_lightning.errors import UserError
+
+Head = Literal["unified", "understanding", "generation", "tokenizer"]
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimizer of a stage.
+
+    Args:
+        name: "adamw", or "muon": Muon (torch's own) for the matrices of the blocks and AdamW for all else.
+        lr: peak learning rate (of AdamW).
+        muon_lr: peak learning rate of Muon; None takes `lr`. Updates are scaled to AdamW's size.
+        weight_decay: decoupled; matrices alone, neither biases and gains nor embeddings.
+        betas: of AdamW.
+        clip: largest gradient norm; 0 does not clip.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-4
+    muon_lr: float | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate over a stage's steps, as a factor on its peak.
+
+    Args:
+        name: "cosine" or "linear" fall to `final`; "constant" stays at 1.
+        warmup: steps of linear warm-up: below 1 a share of the stage, else a number of steps.
+        final: the factor at the last step.
+    """
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.1
+    final: float = 0.0
+
+
+@dataclass
+class Stage:
+    """One stage of a recipe.
+
+    Args:
+        name: unique; names its folder in the run.
+        train: submodules to train, by the names of `SUBMODULES`; all others are frozen.
+        data: mixture: corpus to weight, or to number of samples an epoch; weights are relative.
+        epochs: length in passes over as many samples as the mixture's corpora hold; give this or `steps`.
+        steps: length in optimizer steps.
+        batch_size: samples a step and device.
+        accumulate: batches a step.
+        head: which losses: "unified" text and image, "understanding" text, "generation" image (and the text
+            around it), "tokenizer" the image tokenizer's own.
+        decoder_alone: train the visual decoder on pictures alone, without the language model.
+        text_weight, image_weight: factors of the two losses.
+        label_smoothing: of the image loss.
+        ema: decay of the moving average of the trained weights that the stage ends with; None for none.
+        warmup_autoencoder: of the tokenizer, the share of steps without quantization; the codebook is then set by
+            k-means on the features.
+        feature_weight: of the tokenizer, factor of the loss between features of EfficientNet; 0 for none.
+    """
+
+    name: str
+    train: list[str]
+    data: dict[str, float]
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 8
+    accumulate: int = 1
+    head: Head = "unified"
+    decoder_alone: bool = False
+    text_weight: float = 1.0
+    image_weight: float = 1.0
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    warmup_autoencoder: float = 0.0
+    feature_weight: float = 0.0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        where = f"stages.{self.name}"
+        if not self.name or not all(letter.isalnum() or letter in "_-" for letter in self.name):
+            raise UserError(f"stages: name {self.name!r}; expected letters, digits, - and _")
+        if not self.train:
+            raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(f"{where}: epochs={self.epochs}, steps={self.steps}; expected one of the two")
+        for key in ("epochs", "steps", "batch_size", "accumulate"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise UserError(f"{where}.{key}={value}; expected a positive number")
+        if not self.data or any(weight < 0 for weight in self.data.values()) or not any(self.data.values()):
+            raise UserError(f"{where}.data={self.data}; expected corpora with weights, one of them above 0")
+
+    def total_steps(self, sizes: Mapping[str, int], ranks: int = 1) -> int:
+        """Return the stage's optimizer steps; `sizes` are the samples of each corpus."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        samples = sum(sizes[name] for name, weight in self.data.items() if weight > 0)
+        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate * ranks)))
+
+
+def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: Iterable[str] | None = None) -> None:
+    """Refuse a plan with duplicate names, unknown submodules or unknown corpora.
+
+    Raises:
+        UserError: naming the stage, the value and what there is.
+    """
+    known, seen = list(submodules), set[str]()
+    if not stages:
+        raise UserError("stages: the list is empty; expected at least one stage")
+    for stage in stages:
+        if stage.name in seen:
+            raise UserError(f"stages: the name {stage.name!r} occurs twice; expected names that differ")
+        seen.add(stage.name)
+        for name in stage.train:
+            if name not in known:
+                raise UserError(f"stages.{stage.name}.train: {name!r} is no submodule; there are {', '.join(known)}")
+        for name in stage.data if corpora is not None else ():
+            if name not in list(corpora or ()):
+                raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(corpora or ())}")
+
+
+def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str]:
+    """Return a content hash for each stage: its own settings, what all stages share, and the stages before it."""
+    hashes: list[str] = []
+    before = _digest(shared)
+    for stage in stages:
+        before = _digest([before, asdict(stage)])
+        hashes.append(before)
+    return hashes
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
