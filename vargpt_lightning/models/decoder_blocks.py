@@ -1,7 +1,7 @@
 """The blocks of the next-scale transformer: attention and feed-forward, modulated by a condition (AdaLN).
 
-Shapes: B batch, L visual tokens of all scales or of one, C width, D width of the condition (= C); 16C and 12C are six or
-two modulation vectors, the same for all tokens.
+Shapes: B batch, L visual tokens of all scales or of one, C width, D width of the condition (= C); 16C and 12C are six
+or two modulation vectors, the same for all tokens.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def damp_parameters(self, depth: int) -> None:
-        """Gives a freshly filled block near-closed gates, half the modulation, and branches that shrink with the depth."""
+        """Gives a fresh block nearly closed gates, half the modulation, and branches that shrink with the depth."""
         width = self.attn.proj.in_features
         self.attn.q_bias.zero_()
         self.attn.v_bias.zero_()
@@ -109,6 +109,7 @@ class Block(nn.Module):
     def modulation(self, cond: Condition) -> Tensor:
         """Gates, scales and shifts of the two branches: (B, 1, 6, C)."""
         if self.shared_adaln:
+            assert cond.shared_B16C is not None
             return self.ada_gss + cond.shared_B16C
         return self.ada_lin(cond.embedding_BD).unflatten(-1, (1, 6, -1))
 

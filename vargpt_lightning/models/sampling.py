@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """None: torch's own stream. One: shared by the batch. A sequence: one for each row, so that rows are independent."""
@@ -49,21 +50,19 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}; expected 0 (keep all) or more")
+            raise UserError(f"top_k: got {self.top_k!r}, expected 0 (keep all) or more")
         if not 0 <= self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}; expected a number from 0 to 1")
+            raise UserError(f"top_p: got {self.top_p!r}, expected a number from 0 to 1")
         if not 0 <= self.cfg < float("inf"):
-            raise UserError(f"cfg is {self.cfg}; expected 0 (no guidance) or more")
+            raise UserError(f"cfg: got {self.cfg!r}, expected 0 (no guidance) or more")
         if self.cfg_schedule not in ("linear", "constant"):
-            raise UserError(f'cfg_schedule is {self.cfg_schedule!r}; expected "linear" or "constant"')
+            raise UserError(f'cfg_schedule: got {self.cfg_schedule!r}, expected "linear" or "constant"')
         if not 0 < self.temperature < float("inf"):
             raise UserError(
-                f"temperature is {self.temperature}; expected a number above 0 (for the likeliest code set greedy)"
+                f"temperature: got {self.temperature!r}, expected a number above 0; greedy takes the likeliest code"
             )
         if self.greedy and self.smooth:
-            raise UserError(
-                "greedy and smooth are both set; smooth mixes codes at random, so expected at most one of them"
-            )
+            raise UserError("greedy, smooth: got both, expected at most one, since smooth mixes codes at random")
 
     @property
     def guided(self) -> bool:
@@ -137,9 +136,7 @@ def _by_stream(draw: Callable[[Tensor, Any], Tensor], logits_BlV: Tensor, genera
     if generator is None or isinstance(generator, torch.Generator):
         return draw(logits_BlV, generator)
     if len(generator) != len(logits_BlV):
-        raise ValueError(
-            f"generator is a list of {len(generator)}; expected one for each of the {len(logits_BlV)} rows"
-        )
+        raise ValueError(f"generator: got a list of {len(generator)}, expected one for each of {len(logits_BlV)} rows")
     return torch.cat([draw(row_1lV, own) for row_1lV, own in zip(logits_BlV.split(1), generator, strict=True)])
 
 
@@ -154,7 +151,7 @@ class Drawing(NamedTuple):
 @torch.no_grad()
 def next_scale_loop(
     step: ScaleStep,
-    tokenizer: Any,
+    tokenizer: ImageTokenizer,
     settings: SamplingSettings,
     generator: Generators = None,
     *,
@@ -173,30 +170,28 @@ def next_scale_loop(
     Raises:
         ValueError: guidance is on and `step` gives no logits without the condition.
     """
-    sizes: tuple[int, ...] = tokenizer.schedule.sizes
-    K, side = len(sizes), sizes[-1]
+    K = tokenizer.schedule.num_scales
     input_BlC = f_hat_BCHW = None
     idx: list[Tensor] = []
     kept: list[Tensor] = []
-    for k, size in enumerate(sizes):
+    for k in range(K):
         cond_BlV, uncond_BlV = step(k, input_BlC)
         if settings.guided and uncond_BlV is None:
-            raise ValueError(f"cfg is {settings.cfg}; expected logits without the condition at scale {k}, got none")
+            raise ValueError(f"cfg: got {settings.cfg}, expected 0 where scale {k} has no logits without the condition")
         logits_BlV = guided_logits(cond_BlV, uncond_BlV, guidance_weight(settings, k, K))
         if keep_logits:
             kept.append(logits_BlV)
         codes_BlC, idx_Bl = _draw_scale(logits_BlV, tokenizer, settings, generator, progress(k, K))
         idx.append(idx_Bl)
-        h_BCss = codes_BlC.transpose(1, 2).reshape(len(codes_BlC), -1, size, size)
         if f_hat_BCHW is None:
-            f_hat_BCHW = h_BCss.new_zeros(*h_BCss.shape[:2], side, side)
-        f_hat_BCHW, input_BlC = tokenizer.accumulate(k, f_hat_BCHW, h_BCss)
+            f_hat_BCHW = tokenizer.empty_f_hat(len(codes_BlC))
+        f_hat_BCHW, input_BlC = tokenizer.accumulate(k, f_hat_BCHW, codes_BlC)
     assert f_hat_BCHW is not None
     return Drawing(torch.cat(idx, dim=1), f_hat_BCHW, torch.cat(kept, dim=1) if keep_logits else None)
 
 
 def _draw_scale(
-    logits_BlV: Tensor, tokenizer: Any, settings: SamplingSettings, generator: Generators, ratio: float
+    logits_BlV: Tensor, tokenizer: ImageTokenizer, settings: SamplingSettings, generator: Generators, ratio: float
 ) -> tuple[Tensor, Tensor]:
     """The codes' features that the picture is built from, and the drawn indices, of one scale."""
     filtered_BlV = filter_logits(logits_BlV / settings.temperature, settings.top_k, settings.top_p)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention import LayerCache
 from vargpt_lightning.models.decoder_blocks import Block, Condition, HeadNorm, SharedModulation
+from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.scales import ScaleSchedule
 
@@ -60,7 +61,7 @@ class VisualDecoder(nn.Module):
         qk_norm: queries and keys of unit length with a learned temperature per head.
 
     Raises:
-        ValueError: sizes that do not fit each other, or a rate outside [0, 1).
+        UserError: (a ValueError) for sizes that do not fit each other, or a rate outside [0, 1).
     """
 
     def __init__(
@@ -169,8 +170,8 @@ class VisualDecoder(nn.Module):
 
         Args:
             labels_B: classes, whose embeddings fill the first scale.
-            inputs_BLC: code features (B, L - first, code_size) of the scales from the second on: the picture as known up
-                to the scale before, at the scale's size.
+            inputs_BLC: code features (B, L - first, code_size) of the scales from the second on: the picture as known
+                up to the scale before, at the scale's size.
         """
         first = self._embed_start(labels_B)
         x_BLC = torch.cat((first, self._embed_codes(inputs_BLC).to(first.dtype)), dim=1)
@@ -207,7 +208,7 @@ class VisualDecoder(nn.Module):
             slices = self._next_slices(cache, k)
         count = slices[-1].stop - slices[0].start
         if x_BLC.shape[1] != count:
-            raise ValueError(f"x has {x_BLC.shape[1]} tokens; expected {count}")
+            raise ValueError(f"x: got {x_BLC.shape[1]} tokens, expected {count}")
         mask_LL = None
         if cache is None and not _faster_unmasked(x_BLC):
             mask_LL = self.schedule.block_causal_mask(x_BLC.device)
@@ -222,12 +223,12 @@ class VisualDecoder(nn.Module):
 
     def _next_slices(self, cache: DecoderCache, k: int | None) -> tuple[slice, ...]:
         if k is None or not 0 <= k < self.schedule.num_scales:
-            raise ValueError(f"k is {k}; expected a scale from 0 to {self.schedule.num_scales - 1} with a cache")
+            raise ValueError(f"k: got {k}, expected 0 to {self.schedule.num_scales - 1} with a cache")
         span = self.schedule.slices[k]
         if k == 0:
             cache.length = 0
         if cache.length != span.start:
-            raise ValueError(f"scale {k} starts at token {span.start}; the cache holds {cache.length}")
+            raise ValueError(f"cache: holds {cache.length} tokens, expected {span.start} before scale {k}")
         return (span,)
 
     def forward(self, labels_B: Tensor, inputs_BLC: Tensor) -> Tensor:
@@ -247,7 +248,7 @@ class VisualDecoder(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        tokenizer: Any,
+        tokenizer: ImageTokenizer,
         labels_B: Tensor,
         *,
         sampling: SamplingSettings,
@@ -274,13 +275,13 @@ class VisualDecoder(nn.Module):
 
         return next_scale_loop(step, tokenizer, sampling, generator, keep_logits=keep_logits)
 
-    def _check_generation(self, tokenizer: Any, labels_B: Tensor) -> None:
+    def _check_generation(self, tokenizer: ImageTokenizer, labels_B: Tensor) -> None:
         theirs = (tokenizer.schedule.sizes, tokenizer.code_size, tokenizer.vocabulary)
         ours = (self.schedule.sizes, self.code_size, self.vocabulary)
         if theirs != ours:
-            raise ValueError(f"tokenizer has (scales, code_size, vocabulary) {theirs}; expected {ours}")
+            raise ValueError(f"tokenizer: got (scales, code_size, vocabulary) {theirs}, expected {ours}")
         if labels_B.numel() == 0 or labels_B.min() < 0 or labels_B.max() > self.classes:
-            raise ValueError(f"labels are {labels_B.tolist()}; expected at least one, each from 0 to {self.classes}")
+            raise ValueError(f"labels: got {labels_B.tolist()}, expected at least one, each from 0 to {self.classes}")
 
 
 def _faster_unmasked(x_BLC: Tensor) -> bool:
@@ -290,12 +291,12 @@ def _faster_unmasked(x_BLC: Tensor) -> bool:
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} is {size}; expected 1 or more")
+            raise UserError(f"{name}: got {size!r}, expected 1 or more")
     if sizes["width"] % sizes["heads"]:
-        raise ValueError(f"width is {sizes['width']}; expected a multiple of heads, which is {sizes['heads']}")
+        raise UserError(f"width: got {sizes['width']}, expected a multiple of the {sizes['heads']} heads")
 
 
 def _check_rates(**rates: float) -> None:
     for name, rate in rates.items():
         if not 0 <= rate < 1:
-            raise ValueError(f"{name} is {rate}; expected a number from 0 to below 1")
+            raise UserError(f"{name}: got {rate!r}, expected a number from 0 to below 1")
