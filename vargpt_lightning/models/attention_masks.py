@@ -1,0 +1,113 @@
+"""Who attends to whom inside the language model, for sequences of text, seen pictures and drawn pictures.
+
+Every position attends to one run of positions, from a first to a last, so two integers a position say it all. Text
+reaches from the beginning to itself; a drawn picture's token reaches to the end of its own scale, and a picture whose
+context is hidden begins at its own start token.
+
+Legend: B batch, T text+image sequence, Q drawn pictures of the batch, L visual tokens of all scales, S cache slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.config import TokenIds, VisualAttention
+from vargpt_lightning.models.scales import ScaleSchedule
+
+
+@dataclass(frozen=True)
+class PictureLayout:
+    """Where the drawn pictures of a batch lie.
+
+    Attributes:
+        drawn_BT: True at the visual tokens of drawn pictures.
+        offset_BT: index of a visual token within its picture (0 to L-1); undefined elsewhere.
+        picture_BT: number of its picture in the batch, row by row (0 to Q-1); undefined elsewhere.
+        start_BT: True at the start tokens, whose picture is that of the position after them.
+    """
+
+    drawn_BT: Tensor
+    offset_BT: Tensor
+    picture_BT: Tensor
+    start_BT: Tensor
+
+
+def find_pictures(input_ids_BT: Tensor, tokens: TokenIds, num_tokens: int) -> PictureLayout:
+    """Find the drawn pictures of a batch: each a start token followed by `num_tokens` (L) visual tokens.
+
+    Raises:
+        UserError: a run of visual tokens has another length, or no start token before it.
+    """
+    drawn_BT = input_ids_BT == tokens.image_gen
+    counts_B = drawn_BT.sum(1)
+    if (counts_B % num_tokens).any():
+        raise UserError(
+            f"input_ids: rows hold {counts_B.tolist()} visual tokens, expected multiples of {num_tokens} (one picture)"
+        )
+    rank_BT = drawn_BT.flatten().cumsum(0).view_as(input_ids_BT) - 1
+    offset_BT = rank_BT.clamp_min(0) % num_tokens
+    picture_BT = rank_BT.clamp_min(0) // num_tokens
+    opening_BT = drawn_BT & (offset_BT == 0)
+    start_BT = torch.zeros_like(drawn_BT)
+    start_BT[:, :-1] = opening_BT[:, 1:]
+    begun_BT = (input_ids_BT == tokens.image_gen_start) | (drawn_BT & (offset_BT != num_tokens - 1))
+    if opening_BT[:, 0].any() or (drawn_BT[:, 1:] & ~begun_BT[:, :-1]).any():
+        raise UserError("input_ids: expected every run of visual tokens to be whole and to follow <image_gen_start>")
+    return PictureLayout(drawn_BT, offset_BT, picture_BT, start_BT)
+
+
+def scale_ends(schedule: ScaleSchedule, device: torch.device) -> Tensor:
+    """Return, for each of a picture's L tokens, the offset of the last token of its scale."""
+    last_K = torch.tensor([part.stop - 1 for part in schedule.slices], device=device)
+    return last_K[schedule.level_ids(device=device)]
+
+
+def attention_mask(
+    layout: PictureLayout,
+    valid_BT: Tensor,
+    schedule: ScaleSchedule,
+    visual_attention: VisualAttention,
+    hidden_Q: Tensor | None = None,
+) -> Tensor:
+    """Return the boolean mask (B, 1, T, T), True where the row's position may attend to the column's.
+
+    Args:
+        layout: where the drawn pictures lie.
+        valid_BT: False at padding, which nobody attends to.
+        visual_attention: "block_causal" lets a visual token see its whole scale (VARGPT, section 3.2), "causal" only
+            what stands before it.
+        hidden_Q: pictures whose context is hidden: their start and visual tokens see nothing before the start token.
+    """
+    position_BT = torch.arange(valid_BT.shape[1], device=valid_BT.device).expand_as(valid_BT)
+    last_BT = position_BT
+    if visual_attention == "block_causal":
+        ahead_BT = scale_ends(schedule, valid_BT.device)[layout.offset_BT] - layout.offset_BT
+        last_BT = torch.where(layout.drawn_BT, position_BT + ahead_BT, position_BT)
+    mask_BTT = (position_BT[:, None, :] <= last_BT[:, :, None]) & valid_BT[:, None, :]
+    if hidden_Q is not None:
+        mask_BTT &= position_BT[:, None, :] >= _first_seen(layout, position_BT, hidden_Q)[:, :, None]
+    return mask_BTT[:, None]
+
+
+def _first_seen(layout: PictureLayout, position_BT: Tensor, hidden_Q: Tensor) -> Tensor:
+    """First position that each position attends to: 0, or the start token within a picture whose context is hidden."""
+    picture_BT = layout.picture_BT.clone()
+    picture_BT[:, :-1] = torch.where(layout.start_BT[:, :-1], layout.picture_BT[:, 1:], layout.picture_BT[:, :-1])
+    hidden_BT = (layout.drawn_BT | layout.start_BT) & hidden_Q[picture_BT]
+    begin_BT = torch.where(layout.drawn_BT, position_BT - layout.offset_BT - 1, position_BT)
+    return torch.where(hidden_BT, begin_BT, torch.zeros_like(begin_BT))
+
+
+def step_mask(slots_Rn: Tensor, total: int, *, last_R: Tensor | None = None) -> Tensor:
+    """Return the mask (R, 1, n, S) of new tokens over the first `total` slots of a cache that is filled from slot 0.
+
+    Args:
+        slots_Rn: the slots that the new tokens take.
+        last_R: the last slot that each row's tokens see; None lets each token see up to itself.
+    """
+    last_Rn = slots_Rn if last_R is None else last_R[:, None].expand_as(slots_Rn)
+    return (torch.arange(total, device=slots_Rn.device) <= last_Rn[..., None])[:, None]

@@ -1,0 +1,355 @@
+"""The sizes and settings of a VARGPT as plain values, checked when they are made.
+
+Where the paper (arXiv 2501.12327) and the authors' released code differ, a field of `VARGPTConfig` says which is
+meant; left at None it takes the value of the chosen preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.scales import ScaleSchedule
+
+Preset = Literal["paper", "official"]
+VisualAttention = Literal["block_causal", "causal"]
+Unconditional = Literal["dropped_prompt", "noise"]
+TextLoss = Literal["answer", "all"]
+AfterImage = Literal["continue", "stop"]
+ClassRow = Literal["null", "start_token"]
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise UserError(f"{key}: got {value!r}, expected {expected}")
+
+
+def _require_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    _require(value in choices, key, value, "one of " + ", ".join(choices))
+
+
+@dataclass
+class LanguageConfig:
+    """Sizes of the LLaMA language model.
+
+    Args:
+        width: hidden size.
+        kv_heads: key and value heads; None takes as many as `heads`.
+        mlp: inner width of the feed-forward block; None takes 8/3 of the width, rounded up to a multiple of 32.
+        vocabulary: rows of the token embedding, special tokens included.
+        max_positions: the longest sequence, text and visual tokens together.
+        attention: attention kernel by transformers' name.
+        checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int | None = None
+    mlp: int | None = None
+    vocabulary: int = 32064
+    max_positions: int = 2048
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    tie_embeddings: bool = False
+    attention: str = "sdpa"
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        for key in ("width", "layers", "heads", "vocabulary", "max_positions"):
+            _require(getattr(self, key) > 0, f"language.{key}", getattr(self, key), "a positive integer")
+        _require(self.width % self.heads == 0, "language.heads", self.heads, f"a divisor of the width {self.width}")
+        kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        _require(
+            kv_heads > 0 and self.heads % kv_heads == 0,
+            "language.kv_heads",
+            self.kv_heads,
+            f"a divisor of the {self.heads} heads",
+        )
+
+    @property
+    def mlp_width(self) -> int:
+        """Inner width of the feed-forward block, the default resolved."""
+        return self.mlp if self.mlp is not None else -(-self.width * 8 // 3 // 32) * 32
+
+
+@dataclass
+class VisionConfig:
+    """The tower that sees pictures.
+
+    Args:
+        kind: "clip" (patch features of a CLIP vision transformer), "efficientnet_lite0" (feature map of an
+            EfficientNet-Lite0) or "none" (a model that sees no pictures).
+        picture_size: side length in pixels of the pictures it takes.
+        patch_size, width, layers, heads, mlp: sizes of the CLIP tower.
+        feature_layer: which of CLIP's hidden states is the feature, counted as transformers does; the class token
+            is dropped.
+        feature: of EfficientNet, "head" (1280 channels after the last activation) or "blocks" (320 channels of
+            the last block); both at stride 32.
+        pretrained: load EfficientNet's ImageNet weights from the installed package.
+    """
+
+    kind: Literal["clip", "efficientnet_lite0", "none"] = "efficientnet_lite0"
+    picture_size: int = 128
+    patch_size: int = 14
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 4096
+    feature_layer: int = -2
+    feature: Literal["head", "blocks"] = "head"
+    pretrained: bool = True
+
+    def __post_init__(self) -> None:
+        _require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
+        _require_choice("vision.feature", self.feature, ("head", "blocks"))
+        stride = self.patch_size if self.kind == "clip" else 32
+        _require(
+            self.kind == "none" or (self.picture_size > 0 and self.picture_size % stride == 0),
+            "vision.picture_size",
+            self.picture_size,
+            f"a positive multiple of {stride}",
+        )
+
+    @property
+    def patches(self) -> int:
+        """N, the number of feature tokens of one seen picture."""
+        if self.kind == "none":
+            return 0
+        return (self.picture_size // (self.patch_size if self.kind == "clip" else 32)) ** 2
+
+    @property
+    def channels(self) -> int:
+        """Channels of one feature token."""
+        if self.kind == "none":
+            return 0
+        if self.kind == "clip":
+            return self.width
+        return 1280 if self.feature == "head" else 320
+
+
+@dataclass
+class TokenizerConfig:
+    """The arguments of `ImageTokenizer`."""
+
+    scales: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    channels: int = 160
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    residual_blocks: int = 2
+    code_size: int = 32
+    vocabulary: int = 4096
+    beta: float = 0.25
+    residual_ratio: float = 0.5
+    phi: Literal["partial", "shared", "separate"] = "partial"
+    phi_count: int = 4
+    normalize_codes: bool = False
+    attention: bool = True
+    quant_kernel: int = 3
+    dropout: float = 0.0
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        """The scale schedule that the sizes make."""
+        return ScaleSchedule(tuple(self.scales))
+
+
+@dataclass
+class DecoderConfig:
+    """The arguments of `VisualDecoder` that the image tokenizer does not settle."""
+
+    depth: int = 16
+    width: int | None = None
+    heads: int | None = None
+    classes: int = 1000
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float | None = None
+    norm_eps: float = 1e-6
+    shared_adaln: bool = False
+    class_dropout: float = 0.1
+    qk_norm: bool = True
+
+
+@dataclass
+class TokenIds:
+    """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1."""
+
+    bos: int = 1
+    eos: int = 2
+    pad: int = 32001
+    image: int = 32000
+    image_gen_start: int = 32002
+    image_gen_end: int = 32003
+    image_gen: int = 32004
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The points on which the paper and the released code differ, all of them decided.
+
+    Args:
+        visual_attention: who a drawn picture's tokens attend to inside the language model: "block_causal" all of
+            their own and earlier scales, "causal" only what stands before them.
+        unconditional: the other half of classifier-free guidance: "dropped_prompt" hides the context from the
+            picture, "noise" puts Gaussian noise in place of the hidden states.
+        prompt_dropout: how often a drawn picture's context is hidden in training.
+        text_loss: text targets of a row with a drawn picture: "answer" its labels, "all" every id, the user's and
+            the padding's too.
+        top_p: nucleus of the visual tokens' sampling.
+        after_image: whether an answer goes on after its picture.
+        class_row: class condition of the decoder in training; inference always takes the null row.
+    """
+
+    visual_attention: VisualAttention = "block_causal"
+    unconditional: Unconditional = "dropped_prompt"
+    prompt_dropout: float = 0.1
+    text_loss: TextLoss = "answer"
+    top_p: float = 0.95
+    after_image: AfterImage = "continue"
+    class_row: ClassRow = "null"
+
+    def __post_init__(self) -> None:
+        _require_choice("visual_attention", self.visual_attention, ("block_causal", "causal"))
+        _require_choice("unconditional", self.unconditional, ("dropped_prompt", "noise"))
+        _require_choice("text_loss", self.text_loss, ("answer", "all"))
+        _require_choice("after_image", self.after_image, ("continue", "stop"))
+        _require_choice("class_row", self.class_row, ("null", "start_token"))
+        _require(0.0 <= self.prompt_dropout <= 1.0, "prompt_dropout", self.prompt_dropout, "a number from 0 to 1")
+        _require(0.0 <= self.top_p <= 1.0, "top_p", self.top_p, "a number from 0 to 1")
+
+
+PRESETS: dict[str, Settings] = {
+    "paper": Settings(),
+    "official": Settings(
+        visual_attention="causal",
+        unconditional="noise",
+        prompt_dropout=0.0,
+        text_loss="all",
+        top_p=0.96,
+        after_image="stop",
+        class_row="start_token",
+    ),
+}
+"""Settings by preset: the paper's, and those of the authors' released code."""
+
+PRESET_STAGES: dict[str, dict[str, tuple[str, ...]]] = {
+    "paper": {
+        "pretrain": ("generation_projectors",),
+        "understanding": ("language_model", "vision_projector"),
+        "generation": ("visual_decoder", "generation_projectors"),
+    },
+    "official": {
+        "pretrain": ("generation_projectors",),
+        "understanding": ("language_model",),
+        "generation": ("visual_decoder", "generation_projectors"),
+    },
+}
+"""What each of the three stages trains; the released code keeps the vision projector frozen in the second."""
+
+
+@dataclass
+class VARGPTConfig:
+    """All sizes and settings of a VARGPT.
+
+    Args:
+        preset: "paper" or "official": where the settings left at None come from.
+        unused_layer_norm: hold the layer norms that the official checkpoints carry in both generation projectors
+            and never use, so that every key of such a checkpoint has a place.
+
+    Other arguments are those of `Settings`.
+
+    Raises:
+        UserError: (a ValueError) naming the key, its value and what was expected.
+    """
+
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    tokens: TokenIds = field(default_factory=TokenIds)
+    preset: Preset = "paper"
+    visual_attention: VisualAttention | None = None
+    unconditional: Unconditional | None = None
+    prompt_dropout: float | None = None
+    text_loss: TextLoss | None = None
+    top_p: float | None = None
+    after_image: AfterImage | None = None
+    class_row: ClassRow | None = None
+    unused_layer_norm: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choice("preset", self.preset, tuple(PRESETS))
+        ids = asdict(self.tokens)
+        for key, value in ids.items():
+            expected = f"a row of the vocabulary of {self.language.vocabulary}"
+            _require(0 <= value < self.language.vocabulary, f"tokens.{key}", value, expected)
+        visual = [ids[key] for key in ("image", "image_gen_start", "image_gen", "image_gen_end")]
+        _require(len(set(visual)) == 4, "tokens", ids, "four different ids for the picture tokens")
+        if self.settings.class_row == "start_token":
+            expected = f"more classes than the start token's id {self.tokens.image_gen_start}"
+            _require(
+                self.decoder.classes > self.tokens.image_gen_start, "decoder.classes", self.decoder.classes, expected
+            )
+
+    @property
+    def settings(self) -> Settings:
+        """The preset's settings with this configuration's own in place."""
+        names = [entry.name for entry in fields(Settings)]
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(PRESETS[self.preset], **own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> VARGPTConfig:
+        """Make a configuration from what `to_dict` returned.
+
+        Raises:
+            UserError: naming a key that is not known, or a value that is not allowed.
+        """
+        parts = {
+            "language": LanguageConfig,
+            "vision": VisionConfig,
+            "tokenizer": TokenizerConfig,
+            "decoder": DecoderConfig,
+            "tokens": TokenIds,
+        }
+        known = {entry.name for entry in fields(cls)}
+        arguments: dict[str, Any] = {}
+        for key, value in values.items():
+            _require(key in known, key, value, "a key among " + ", ".join(sorted(known)))
+            arguments[key] = _part_from_dict(parts[key], key, value) if key in parts else value
+        return cls(**arguments)
+
+
+def _part_from_dict(kind: type, name: str, values: dict[str, Any]) -> Any:
+    known = {entry.name for entry in fields(kind)}
+    for key, value in values.items():
+        _require(key in known, f"{name}.{key}", value, "a key among " + ", ".join(sorted(known)))
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def full_size(preset: Preset = "official") -> VARGPTConfig:
+    """Return the 7B+2B model: LLaVA-1.5-7B, CLIP ViT-L/14 at 336 px, the 256 px VQ-VAE and VAR-d30.
+
+    Preset "official" has the sizes of VARGPT-LLaVA-v1 (32,004 class rows, unused layer norms); "paper" the 1,001
+    class rows of the published VAR-d30.
+    """
+    official = preset == "official"
+    return VARGPTConfig(
+        language=LanguageConfig(
+            width=4096, layers=32, heads=32, mlp=11008, vocabulary=32064, max_positions=4096, initializer_range=0.02
+        ),
+        vision=VisionConfig(kind="clip", picture_size=336),
+        tokenizer=TokenizerConfig(),
+        decoder=DecoderConfig(depth=30, classes=32003 if official else 1000),
+        preset=preset,
+        unused_layer_norm=official,
+    )

@@ -1,0 +1,303 @@
+"""The assembly: one autoregressive model that reads text and pictures and draws pictures inside its text.
+
+A picture to draw is encoded to indices; the visual decoder embeds them, a projector carries them into the language
+model at the `<image_gen>` positions, another carries the hidden states out again, and the decoder turns them into
+logits over the codes at the same positions (VARGPT, arXiv 2501.12327, section 3).
+
+Legend: B batch, T text+image sequence, P seen pictures, N feature tokens of one, Q drawn pictures, L visual tokens of
+all scales, K scales, V codebook, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models import losses
+from vargpt_lightning.models.attention_masks import PictureLayout, attention_mask, find_pictures
+from vargpt_lightning.models.backbone import (
+    GenerationProjector,
+    build_language_model,
+    build_vision_projector,
+    build_vision_tower,
+    check_pictures,
+)
+from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.sampling import SamplingSettings
+from vargpt_lightning.models.scales import ScaleSchedule
+from vargpt_lightning.models.visual_decoder import VisualDecoder
+
+SUBMODULES: dict[str, tuple[str, ...]] = {
+    "language_model": ("language_model",),
+    "vision_tower": ("vision_tower",),
+    "vision_projector": ("vision_projector",),
+    "image_tokenizer": ("image_tokenizer",),
+    "visual_decoder": ("visual_decoder",),
+    "generation_projector_in": ("generation_projector_in",),
+    "generation_projector_out": ("generation_projector_out",),
+    "generation_projectors": ("generation_projector_in", "generation_projector_out"),
+}
+"""The names that stages may speak of, and the attributes of `VARGPT` that each stands for."""
+
+
+@dataclass
+class VARGPTOutput:
+    """What a forward pass gives; a loss is None when the batch trains nothing of its kind.
+
+    Attributes:
+        text_loss, image_loss: means over the trained tokens.
+        text_tokens, image_tokens: how many there are.
+        text_correct, image_correct: how many of them the argmax gets right.
+        image_loss_per_scale: (K,) mean image loss of each scale, detached.
+        image_logits: (Q, L, V).
+        image_indices: (Q, L), the targets.
+        text_logits: (B, T, vocabulary), only when asked for.
+    """
+
+    text_loss: Tensor | None = None
+    image_loss: Tensor | None = None
+    text_tokens: Tensor | int = 0
+    image_tokens: Tensor | int = 0
+    text_correct: Tensor | int = 0
+    image_correct: Tensor | int = 0
+    image_loss_per_scale: Tensor | None = None
+    image_logits: Tensor | None = None
+    image_indices: Tensor | None = None
+    text_logits: Tensor | None = None
+
+    @property
+    def loss(self) -> Tensor | None:
+        """The sum of the losses that there are (VARGPT, section 3.3)."""
+        present = [loss for loss in (self.text_loss, self.image_loss) if loss is not None]
+        return torch.stack(present).sum() if present else None
+
+
+class DrawnPictures(NamedTuple):
+    """Codes (Q, L) and class rows (Q,) of the pictures that a batch draws."""
+
+    indices_QL: Tensor
+    classes_Q: Tensor
+
+
+class VARGPT(nn.Module):
+    """A language model with a vision tower to see and a next-scale decoder to draw.
+
+    Args:
+        config: all sizes and settings.
+
+    The weights are fresh: the language model's as transformers makes them, the decoder's and the image tokenizer's as
+    their own modules do, the projectors' as `nn.Linear`'s; only EfficientNet comes with trained ones.
+    """
+
+    def __init__(self, config: VARGPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.settings = config.settings
+        self.tokens = config.tokens
+        width = config.language.width
+        self.language_model = build_language_model(config.language, config.tokens)
+        self.vision_tower = build_vision_tower(config.vision)
+        self.vision_projector = (
+            None if config.vision.kind == "none" else build_vision_projector(config.vision.channels, width)
+        )
+        self.image_tokenizer = ImageTokenizer(**asdict(config.tokenizer))
+        self.visual_decoder = VisualDecoder(
+            scales=tuple(config.tokenizer.scales),
+            code_size=config.tokenizer.code_size,
+            vocabulary=config.tokenizer.vocabulary,
+            **asdict(config.decoder),
+        )
+        decoder_width = config.decoder.width or 64 * config.decoder.depth
+        unused = config.unused_layer_norm
+        self.generation_projector_in = GenerationProjector(decoder_width, width, unused)
+        self.generation_projector_out = GenerationProjector(width, decoder_width, unused)
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        """The scale schedule of drawn pictures."""
+        return self.image_tokenizer.schedule
+
+    @property
+    def null_class(self) -> int:
+        """The decoder's class row that means "no class"."""
+        return self.config.decoder.classes
+
+    def sampling_settings(self, **changes: Any) -> SamplingSettings:
+        """Return the visual sampling settings of this model's preset, with `changes`."""
+        return SamplingSettings(**{"top_p": self.settings.top_p, **changes})
+
+    def forward(
+        self,
+        batch: Mapping[str, Any],
+        *,
+        decoder_only: bool = False,
+        return_text_logits: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> VARGPTOutput:
+        """Return losses, counts and image logits of a collated batch.
+
+        Args:
+            batch: `input_ids` (B, T), `attention_mask` (B, T), right-padded; `labels` (B, T), -100 where text is not
+                trained; seen pictures in order of appearance as `pixel_values` (P, 3, S, S) or `vision_features`
+                (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices` (Q, L). What is
+                absent does not occur in the batch.
+            decoder_only: see `decoder_only`.
+            return_text_logits: also return the language model's logits at every position.
+            generator: source of prompt and class dropout in training.
+
+        Raises:
+            UserError: pictures given and placeholders in `input_ids` do not match.
+        """
+        if decoder_only:
+            return self.decoder_only(batch)
+        input_ids_BT = batch["input_ids"]
+        layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
+        drawn = self.drawn_pictures(batch, generator)
+        embeds_BTC = self.embed(batch, layout, drawn)
+        mask = self.training_mask(batch, layout, drawn, generator)
+        hidden_BTC = self.language_model.model(
+            inputs_embeds=embeds_BTC, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        output = self._text_output(batch, layout, hidden_BTC)
+        if return_text_logits:
+            output.text_logits = self.language_model.lm_head(hidden_BTC)
+        if drawn is not None:
+            drawn_QLC = hidden_BTC[layout.drawn_BT].view(*drawn.indices_QL.shape, -1)
+            logits_QLV = self.visual_decoder.decode(
+                self.generation_projector_out(drawn_QLC), self.visual_decoder.condition(drawn.classes_Q)
+            )
+            self._add_image_output(output, logits_QLV, drawn.indices_QL)
+        return output
+
+    def decoder_only(self, batch: Mapping[str, Any]) -> VARGPTOutput:
+        """Return the image loss of the drawn pictures with the decoder alone: its own embeddings, the null class.
+
+        Raises:
+            UserError: the batch has no drawn pictures.
+        """
+        indices_QL = self.drawn_indices(batch)
+        if indices_QL is None:
+            raise UserError(f"batch: got keys {sorted(batch)}, expected drawn_pixels or drawn_indices")
+        classes_Q = indices_QL.new_full((indices_QL.shape[0],), self.null_class)
+        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL))
+        output = VARGPTOutput()
+        self._add_image_output(output, logits_QLV, indices_QL)
+        return output
+
+    def see(self, pixels_P3SS: Tensor) -> Tensor:
+        """Return the tower's features (P, N, C) of normalised pictures.
+
+        Raises:
+            UserError: the model has no tower, or the pictures have another size.
+        """
+        if self.vision_tower is None:
+            raise UserError("pixel_values: got pictures, expected none because vision.kind is 'none'")
+        check_pictures(pixels_P3SS, self.config.vision)
+        return self.vision_tower(pixels_P3SS)
+
+    @torch.no_grad()
+    def drawn_indices(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Return the codes (Q, L) of the batch's drawn pictures, or None when it has none."""
+        indices_QL = batch.get("drawn_indices")
+        pixels_Q3HW = batch.get("drawn_pixels")
+        if indices_QL is None and pixels_Q3HW is not None and len(pixels_Q3HW):
+            indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
+        return indices_QL if indices_QL is not None and len(indices_QL) else None
+
+    def drawn_pictures(
+        self, batch: Mapping[str, Any], generator: torch.Generator | None = None
+    ) -> DrawnPictures | None:
+        """Return the batch's drawn pictures as codes and class rows, or None when it has none.
+
+        The class row is the null one, or in training the start token's where the settings say so.
+        """
+        indices_QL = self.drawn_indices(batch)
+        if indices_QL is None:
+            return None
+        classes_Q = indices_QL.new_full((len(indices_QL),), self.null_class)
+        if self.settings.class_row == "start_token" and self.training:
+            start_Q = torch.full_like(classes_Q, self.tokens.image_gen_start)
+            classes_Q = self.visual_decoder.drop_labels(start_Q, generator)
+        return DrawnPictures(indices_QL, classes_Q)
+
+    @torch.no_grad()
+    def next_scale_inputs(self, indices_QL: Tensor) -> Tensor:
+        """Return the decoder's inputs (Q, L - first, C): the picture so far, resized to each next scale."""
+        return self.image_tokenizer.next_scale_inputs(indices_QL)
+
+    def embed(self, batch: Mapping[str, Any], layout: PictureLayout, drawn: DrawnPictures | None) -> Tensor:
+        """Return the language model's inputs (B, T, C): text embeddings, and the pictures' in their places."""
+        embeds_BTC = self.language_model.model.embed_tokens(batch["input_ids"])
+        seen_BT = batch["input_ids"] == self.tokens.image
+        features_PNC = batch.get("vision_features")
+        if features_PNC is None and batch.get("pixel_values") is not None:
+            features_PNC = self.see(batch["pixel_values"])
+        if features_PNC is not None and features_PNC.numel() and self.vision_projector is not None:
+            features_PNC = self.vision_projector(features_PNC.to(self.vision_projector[0].weight.dtype))
+        embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
+        visual_QLC = None
+        if drawn is not None:
+            inputs_QLC = self.next_scale_inputs(drawn.indices_QL)
+            words_QLC = self.visual_decoder.embed_inputs(drawn.classes_Q, inputs_QLC)
+            visual_QLC = self.generation_projector_in(words_QLC)
+        return _place(embeds_BTC, layout.drawn_BT, visual_QLC, "drawn")
+
+    def training_mask(
+        self,
+        batch: Mapping[str, Any],
+        layout: PictureLayout,
+        drawn: DrawnPictures | None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | None:
+        """Return the language model's mask (B, 1, T, T), or None where plain causal attention gives the same.
+
+        Padding stands on the right, so under causal attention no valid position ever sees it.
+        """
+        valid_BT = batch["attention_mask"].bool()
+        if drawn is None:
+            return None
+        hidden_Q = None
+        if self.training and self.settings.prompt_dropout > 0:
+            source = generator.device if generator is not None else valid_BT.device
+            draw_Q = torch.rand(len(drawn.indices_QL), device=source, generator=generator)
+            hidden_Q = (draw_Q < self.settings.prompt_dropout).to(valid_BT.device)
+        plain = self.settings.visual_attention == "causal" and hidden_Q is None
+        # Where padding is a target too, what it attends to shows in the loss.
+        if plain and (self.settings.text_loss == "answer" or bool(valid_BT.all())):
+            return None
+        return attention_mask(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q)
+
+    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
+        labels_BT = batch.get("labels")
+        if labels_BT is None:
+            return VARGPTOutput()
+        if self.settings.text_loss == "all":
+            visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
+            every_BT = batch["input_ids"].masked_fill(visual_BT, losses.IGNORED)
+            labels_BT = torch.where(layout.drawn_BT.any(1, keepdim=True), every_BT, labels_BT)
+        text = losses.text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
+        return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
+
+    def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
+        image = losses.image_loss(logits_QLV, indices_QL, self.schedule)
+        output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
+        output.image_logits, output.image_indices = logits_QLV, indices_QL
+
+
+def _place(embeds_BTC: Tensor, where_BT: Tensor, pictures: Tensor | None, use: str) -> Tensor:
+    """Put picture tokens, in their order, at the positions that wait for them."""
+    waiting = int(where_BT.sum())
+    given = 0 if pictures is None else pictures.shape[0] * pictures.shape[1]
+    if waiting != given:
+        raise UserError(
+            f"input_ids: {waiting} positions wait for tokens of {use} pictures, but the batch gives {given}"
+        )
+    if pictures is None:
+        return embeds_BTC
+    return embeds_BTC.masked_scatter(where_BT[..., None], pictures.flatten(0, 1).to(embeds_BTC.dtype))
