@@ -1,0 +1,108 @@
+"""How fast training goes, and how much of the time it waits for data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+COUNTS = ("text_tokens", "image_tokens", "samples")
+
+
+class FetchTimer(PassThroughProfiler):
+    """Add up the seconds that the training loop spends in the data loader's `next`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self._began = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds += time.perf_counter() - self._began
+
+
+class Throughput(pl.Callback):
+    """Log text tokens, image tokens and samples per second of all ranks, and the share of time spent waiting for data.
+
+    Reads `last_counts` of the module after each batch: a dict of ints with the keys text_tokens, image_tokens and samples.
+    Time is that of the batches and of fetching them; validation, checkpoints and sample sheets are not in it, if this
+    callback stands before those that run at the end of a batch. A value covers the batches since the one before; it goes to
+    the loggers every `log_every_n_steps` as throughput/text_tokens_per_s, throughput/image_tokens_per_s,
+    throughput/samples_per_s and throughput/data_wait (0 to 1).
+
+    Args:
+        warmup: batches at the start of a fit that are not measured (allocation, compilation, the first pages of the data).
+
+    Raises:
+        ValueError: for a negative warm-up.
+    """
+
+    def __init__(self, warmup: int = 3) -> None:
+        if warmup < 0:
+            raise ValueError(f"warmup={warmup}; expected a number of batches, 0 or more")
+        self.warmup = warmup
+        self.last: dict[str, float] = {}
+        self._timer: FetchTimer | None = None
+        self._skip = warmup
+        self._reset()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if isinstance(trainer.profiler, FetchTimer):
+            self._timer = trainer.profiler
+        elif type(trainer.profiler) is PassThroughProfiler:
+            self._timer = trainer.profiler = FetchTimer()
+        else:  # the loop tells one profiler alone when it fetches
+            rank_zero_warn(f"profiler={type(trainer.profiler).__name__}: throughput/data_wait is not measured beside it")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._skip = self.warmup
+        self._reset()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._skip > 0:
+            self._skip -= 1
+            self._reset()
+            return
+        self._trained += time.perf_counter() - self._began
+        counts: dict[str, int] = pl_module.last_counts  # type: ignore[assignment]
+        for name in COUNTS:
+            self._counts[name] += counts[name]
+        if trainer._logger_connector.should_update_logs:  # the steps at which Lightning logs, as in its LearningRateMonitor
+            self._log(trainer)
+
+    def _reset(self) -> None:
+        self._began = time.perf_counter()
+        self._trained = 0.0
+        self._fetched_before = self._timer.seconds if self._timer else 0.0
+        self._counts = dict.fromkeys(COUNTS, 0)
+
+    def _log(self, trainer: pl.Trainer) -> None:
+        """Add up counts and seconds over the ranks, divide once, write, start afresh."""
+        waited = self._timer.seconds - self._fetched_before if self._timer else 0.0
+        sums = torch.tensor(
+            [*(self._counts[name] for name in COUNTS), waited, waited + self._trained],
+            dtype=torch.float32 if trainer.strategy.root_device.type == "mps" else torch.float64,
+            device=trainer.strategy.root_device,
+        )
+        *counts, waited, spent = trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        rank_seconds = max(spent / trainer.world_size, 1e-9)
+        self.last = {f"throughput/{name}_per_s": count / rank_seconds for name, count in zip(COUNTS, counts, strict=True)}
+        if self._timer:
+            self.last["throughput/data_wait"] = waited / max(spent, 1e-9)
+        for logger in trainer.loggers:
+            logger.log_metrics(self.last, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+        self._reset()

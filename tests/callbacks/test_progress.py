@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from vargpt_lightning.callbacks import progress
+from vargpt_lightning.callbacks.progress import StageProgress, duration_text, values_text
+
+
+def test_durations_read_well() -> None:
+    assert [duration_text(s) for s in (0, 59.6, 61, 3600 + 125)] == ["0:00", "1:00", "1:01", "1:02:05"]
+
+
+def test_values_are_short() -> None:
+    assert values_text({"train/image_loss": 3.14159, "lr": 5e-5}) == "image_loss 3.142  lr 5e-05"
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def fit(monkeypatch: Any, tiny: Any, make_trainer: Any, make_loader: Any, every: float, terminal: bool = False) -> str:
+    """Twelve steps of two seconds each; returns what was printed."""
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+
+    class Timed(tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            clock.now += 2.0
+            return super().training_step(batch, batch_idx)
+
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    make_trainer([StageProgress("pretrain", every, console)], max_epochs=2).fit(Timed(), make_loader(6))
+    return out.getvalue()
+
+
+def test_without_a_terminal_a_line_comes_every_few_seconds(monkeypatch, tiny, make_trainer, make_loader) -> None:
+    lines = fit(monkeypatch, tiny, make_trainer, make_loader, every=10.0).splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "[pretrain] step 5/12",
+        "[pretrain] step 10/12",
+        "[pretrain] step 12/12",
+    ]
+    assert "loss " in lines[0] and lines[0].endswith("0:14 left") and lines[2].endswith("took 0:24")
+
+
+def test_in_a_terminal_the_line_is_redrawn(monkeypatch, tiny, make_trainer, make_loader) -> None:
+    text = fit(monkeypatch, tiny, make_trainer, make_loader, every=10.0, terminal=True)
+    assert "pretrain" in text and "12/12" in text and "\x1b[" in text
+
+
+def test_a_disabled_bar_is_silent(monkeypatch, tiny, make_trainer, make_loader) -> None:
+    out = io.StringIO()
+    bar = StageProgress("pretrain", 0.001, Console(file=out))
+    bar.disable()
+    make_trainer([bar]).fit(tiny(), make_loader(2))
+    bar.print("hello")
+    assert out.getvalue() == ""
+
+
+def test_an_exception_gives_the_terminal_back(tiny, make_trainer, make_loader, stop_after) -> None:
+    bar = StageProgress("pretrain", console=Console(file=io.StringIO(), force_terminal=True))
+    with pytest.raises(RuntimeError, match="killed"):
+        make_trainer([bar, stop_after(2)]).fit(tiny(), make_loader(4))
+    assert bar._live is None
+
+
+def test_no_pause_is_refused() -> None:
+    with pytest.raises(ValueError, match="every=0"):
+        StageProgress(every=0)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.profilers import SimpleProfiler
+from torch.utils.data import DataLoader, Dataset
+
+from vargpt_lightning.callbacks import throughput
+from vargpt_lightning.callbacks.metrics_log import MetricsLog
+from vargpt_lightning.callbacks.throughput import Throughput
+
+
+class Clock:
+    """A clock that only moves when told to, so that rates are exact."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Slow(Dataset[Any]):
+    """Each sample takes a second of the clock to read."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.clock.now += 1.0 if index > 3 else 50.0
+        return torch.ones(4), torch.ones(1)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    return clock
+
+
+def fit(clock: Clock, tiny: Any, make_trainer: Any, **settings: Any) -> Throughput:
+    """Two samples a batch: 2 s of reading, 6 s of training; 3 s of other callbacks and 11 s of validation beside them."""
+
+    class Timed(tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            clock.now += 6.0
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            clock.now += 11.0
+
+    class Sheets(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            clock.now += 3.0
+
+    watch = Throughput(warmup=2)
+    data = DataLoader(Slow(clock), batch_size=2)
+    make_trainer([watch, Sheets()], val_check_interval=2, log_every_n_steps=2, **settings).fit(Timed(), data, data)
+    return watch
+
+
+def test_rates_and_waiting_are_those_of_the_batches_alone(clock: Clock, tiny: Any, make_trainer: Any) -> None:
+    watch = fit(clock, tiny, make_trainer)
+    assert watch.last == pytest.approx(
+        {
+            "throughput/text_tokens_per_s": 14 / 8,
+            "throughput/image_tokens_per_s": 6 / 8,
+            "throughput/samples_per_s": 2 / 8,
+            "throughput/data_wait": 2 / 8,
+        }
+    )
+
+
+def test_values_go_to_the_loggers_after_the_warm_up(clock: Clock, tiny: Any, make_trainer: Any, tmp_path: Any) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv")
+    fit(clock, tiny, make_trainer, logger=log)
+    lines = [line.split(",") for line in log.path.read_text().splitlines()]
+    assert [line[0] for line in lines if line[1] == "throughput/data_wait"] == ["3", "5"]
+
+
+def test_another_profiler_stays_and_waiting_is_left_out(clock: Clock, tiny: Any, make_trainer: Any) -> None:
+    with pytest.warns(UserWarning, match="SimpleProfiler.*data_wait"):
+        watch = fit(clock, tiny, make_trainer, profiler=SimpleProfiler())
+    assert "throughput/data_wait" not in watch.last and watch.last["throughput/samples_per_s"] == pytest.approx(2 / 6)
+
+
+def test_a_negative_warm_up_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup=-1"):
+        Throughput(-1)
+
+
+def test_the_real_clock_is_used() -> None:
+    assert throughput.time is time
