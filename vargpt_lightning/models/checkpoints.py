@@ -1,0 +1,219 @@
+"""Names of the published checkpoints, into this package's names and back, and loading that says what does not fit.
+
+Everything here works on names and tensors; reading and writing files is the caller's.
+
+| layout | what it is |
+|---|---|
+| vqvae | the multi-scale VQ-VAE of VAR (`vae_ch160v4096z32.pth`) |
+| var | a class-conditional VAR (`var_d16.pth` and its like) |
+| vargpt | VARGPT-LLaVA-v1, all of it |
+| llava | LLaVA-1.5 as transformers up to 4.51 names it |
+| llava_new | LLaVA-1.5 as transformers 5 names it in memory |
+
+Legend: L visual tokens of all scales, C decoder width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.scales import ScaleSchedule
+from vargpt_lightning.models.vargpt import SUBMODULES
+from vargpt_lightning.models.visual_decoder import DERIVED_BUFFERS
+
+Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new"]
+
+_LLAVA = (
+    ("vision_tower.model.", "vision_tower.vision_model."),
+    ("vision_projector.0.", "multi_modal_projector.linear_1."),
+    ("vision_projector.2.", "multi_modal_projector.linear_2."),
+    ("language_model.", "language_model."),
+)
+_PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
+    "vqvae": (("image_tokenizer.", ""),),
+    "var": (("visual_decoder.", ""),),
+    "vargpt": (
+        *_LLAVA,
+        ("image_tokenizer.", "vae_local."),
+        ("visual_decoder.", "vargpt_gen."),
+        ("generation_projector_in.", "image_gen_projector."),
+        ("generation_projector_out.", "image_gen_projector_out."),
+    ),
+    "llava": _LLAVA,
+    "llava_new": (
+        ("vision_tower.model.", "model.vision_tower."),
+        ("vision_projector.0.", "model.multi_modal_projector.linear_1."),
+        ("vision_projector.2.", "model.multi_modal_projector.linear_2."),
+        ("language_model.model.", "model.language_model."),
+        ("language_model.lm_head.", "lm_head."),
+    ),
+}
+"""For each layout, prefixes of our names and of theirs; what follows them is the same."""
+
+LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
+    "vqvae": ("image_tokenizer",),
+    "var": ("visual_decoder",),
+    "vargpt": tuple(name for name in SUBMODULES if name != "generation_projectors"),
+    "llava": ("language_model", "vision_tower", "vision_projector"),
+    "llava_new": ("language_model", "vision_tower", "vision_projector"),
+}
+"""The submodules of `VARGPT` that each layout fills."""
+
+_DERIVED = re.compile(
+    rf"(^|\.)({'|'.join(DERIVED_BUFFERS)}|rotary_emb\.inv_freq|rotary_emb\.original_inv_freq|embeddings\.position_ids)$"
+)
+
+
+class Conversion(NamedTuple):
+    """A checkpoint under our names, and those of its keys that hold constants which the modules make themselves."""
+
+    state: dict[str, Tensor]
+    derived: tuple[str, ...]
+
+
+def detect_layout(keys: Iterable[str]) -> Layout:
+    """Return the layout that a checkpoint's keys belong to.
+
+    Raises:
+        UserError: it is none of the known ones.
+    """
+    names = set(keys)
+    marks: tuple[tuple[str, Layout], ...] = (
+        ("vargpt_gen.", "vargpt"),
+        ("model.language_model.", "llava_new"),
+        ("language_model.model.", "llava"),
+        ("pos_1LC", "var"),
+        ("quantize.", "vqvae"),
+    )
+    for mark, layout in marks:
+        if any(name.startswith(mark) for name in names):
+            return layout
+    example = ", ".join(sorted(names)[:3]) or "no keys"
+    raise UserError(f"checkpoint: got keys such as {example}, expected those of {', '.join(_PREFIXES)}")
+
+
+def from_official(state: Mapping[str, Tensor], layout: Layout | None = None) -> Conversion:
+    """Return a published checkpoint under the names of `VARGPT`.
+
+    Args:
+        layout: None recognises it by its keys.
+
+    Raises:
+        UserError: a key has no place in the layout.
+    """
+    layout = detect_layout(state) if layout is None else layout
+    converted: dict[str, Tensor] = {}
+    derived = []
+    for key, tensor in state.items():
+        if _DERIVED.search(key):
+            derived.append(key)
+            continue
+        name = _rename(key, [(theirs, ours) for ours, theirs in _PREFIXES[layout]])
+        if name is None:
+            raise UserError(f"checkpoint key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
+        converted[name] = tensor
+    return Conversion(converted, tuple(derived))
+
+
+def to_official(
+    state: Mapping[str, Tensor], layout: Layout, schedule: ScaleSchedule | None = None
+) -> dict[str, Tensor]:
+    """Return the part of a `VARGPT` state that a layout holds, under the published names.
+
+    Constants and unused layer norms that the published files carry are added, so that the authors' code loads them.
+
+    Args:
+        schedule: the scales, needed for the layouts with a decoder.
+
+    Raises:
+        UserError: a key has no place in the layout, or the schedule is missing.
+    """
+    parts = LAYOUT_PARTS[layout]
+    official: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key.split(".")[0] not in parts:
+            continue
+        name = _rename(key, _PREFIXES[layout])
+        if name is None:
+            raise UserError(f"key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
+        official[name] = tensor
+    if "visual_decoder" in parts:
+        if schedule is None:
+            raise UserError(f"schedule: got None, expected the decoder's scales for the layout {layout}")
+        official |= _decoder_constants(official, "vargpt_gen." if layout == "vargpt" else "", schedule)
+    if layout == "vargpt":
+        official = _with_layer_norms(official)
+    return official
+
+
+def load(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    parts: Iterable[str] | None = None,
+    source: str = "checkpoint",
+    keep: Iterable[str] = (),
+    assign: bool = False,
+) -> None:
+    """Load a state into a model, all of it and nothing else, or say what does not fit and change nothing.
+
+    Args:
+        parts: names of `SUBMODULES` that the state fills completely; None for the whole model.
+        source: what the state is called in messages, such as its path.
+        keep: keys that the model keeps as they are, whether the state has them or not.
+        assign: take the state's tensors instead of copying them, as a model on the meta device needs.
+
+    Raises:
+        UserError: a key is missing, has no place or has another shape; names the key and both shapes.
+    """
+    kept = set(keep)
+    prefixes = None if parts is None else tuple(f"{a}." for part in parts for a in SUBMODULES[part])
+    wanted = {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if key not in kept and (prefixes is None or key.startswith(prefixes))
+    }
+    given = {key: tensor for key, tensor in state.items() if key not in kept}
+    for key, tensor in wanted.items():
+        if key not in given:
+            raise UserError(f"{source}: key {key} is missing, the model expects it with shape {tuple(tensor.shape)}")
+        if given[key].shape != tensor.shape:
+            shapes = f"shape {tuple(given[key].shape)}, the model expects {tuple(tensor.shape)}"
+            raise UserError(f"{source}: key {key} has {shapes}")
+    for key, tensor in given.items():
+        if key not in wanted:
+            raise UserError(f"{source}: key {key} of shape {tuple(tensor.shape)} has no place in the model")
+    model.load_state_dict(given, strict=False, assign=assign)
+
+
+def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
+    for old, new in pairs:
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return None
+
+
+def _decoder_constants(official: Mapping[str, Tensor], prefix: str, schedule: ScaleSchedule) -> dict[str, Tensor]:
+    """The buffers that VAR's released code saves: level ids, the additive mask and the absent key bias."""
+    mask_LL = torch.zeros(schedule.num_tokens, schedule.num_tokens)
+    mask_LL.masked_fill_(~schedule.block_causal_mask(), -torch.inf)
+    constants = {f"{prefix}lvl_1L": schedule.level_ids()[None], f"{prefix}attn_bias_for_masking": mask_LL[None, None]}
+    for key, bias_C in official.items():
+        if key.startswith(prefix) and key.endswith(".attn.q_bias"):
+            constants[key.removesuffix("q_bias") + "zero_k_bias"] = torch.zeros_like(bias_C)
+    return constants
+
+
+def _with_layer_norms(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the layer norms that VARGPT's projectors hold and never use, at their initial values."""
+    for projector in ("image_gen_projector", "image_gen_projector_out"):
+        width = official[f"{projector}.mlp.0.weight"][0]
+        official.setdefault(f"{projector}.ln_q.weight", torch.ones_like(width))
+        official.setdefault(f"{projector}.ln_q.bias", torch.zeros_like(width))
+    return official
