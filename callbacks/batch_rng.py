@@ -27,7 +27,9 @@ class BatchRng(pl.Callback):
         self.seed = seed
         self.stage = stage
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         seed_everything_at(self.seed, self.stage, trainer.global_step, batch_idx, trainer.global_rank)
 
 

@@ -16,14 +16,14 @@ from vargpt_lightning.errors import UserError
 class EMA(pl.Callback):
     """Keep an exponential moving average of the trained weights and use it wherever the model is looked at.
 
-    After each optimizer step: average <- d average + (1 - d) weight, in fp32, with d = min(decay, (1 + n) / (10 + n)) after n
-    updates, so that short stages forget their start. The averages stand in for the weights during validation, inside
-    `averaged_weights` (sample sheets) and after training, when a stage's weights are written. Checkpoints hold the raw
-    weights, with the averages in this callback's state: a resumed run is exact.
+    After each optimizer step: average <- d average + (1 - d) weight, in fp32, with d = min(decay, (1 + n) / (10 + n))
+    after n updates, so that short stages forget their start. The averages stand in for the weights during validation,
+    inside `averaged_weights` (sample sheets) and after training, when a stage's weights are written. Checkpoints hold
+    the raw weights, with the averages in this callback's state: a resumed run is exact.
 
     Lightning's own EMAWeightAveraging copies the whole module, frozen towers included, and has no warm-up. Here only
-    parameters with `requires_grad` take memory. When a switch of stages freezes a parameter, its average becomes its value;
-    one that starts to be trained starts its average. Place this callback after the stage scheduler.
+    parameters with `requires_grad` take memory. When a switch of stages freezes a parameter, its average becomes its
+    value; one that starts to be trained starts its average. Place this callback after the stage scheduler.
 
     Args:
         decay: d of a long run, in [0, 1).
@@ -53,7 +53,9 @@ class EMA(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if any(hasattr(parameter, "placements") for parameter in pl_module.parameters()):
-            raise UserError("ema: parameters are sharded; expected a strategy that keeps whole parameters (auto, ddp), or no ema")
+            raise UserError(
+                "ema: parameters are sharded; expected a strategy that keeps whole parameters (auto, ddp), or no ema"
+            )
         self._last_step = trainer.global_step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -89,7 +91,7 @@ class EMA(pl.Callback):
 
     @torch.no_grad()
     def swap_in(self, module: nn.Module) -> None:
-        """Put the averages into the module; the raw weights are kept aside. Nothing happens when they are there already."""
+        """Put the averages into the module and the raw weights aside; nothing happens when they are there already."""
         if self._raw:
             return
         for name, parameter in module.named_parameters():
@@ -121,7 +123,9 @@ class EMA(pl.Callback):
         """The same for a fit resumed after its last step, which trains nothing and has no `on_train_end`."""
         self.swap_in(pl_module)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Write the raw weights, also while the averages are in the module."""
         weights = checkpoint["state_dict"]
         weights.update({name: raw for name, raw in self._raw.items() if name in weights})

@@ -18,17 +18,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class GracefulStop(pl.Callback):
     """On SIGTERM or SIGINT finish the batch, save a checkpoint and stop; the same command goes on from there.
 
-    The signal's handler sets a flag and does nothing else: Lightning's own handler talks to the other ranks from within the
-    signal, which hangs with DDP. At the end of each optimizer step the ranks agree on the flag, save together and set
-    `trainer.should_stop`. A second SIGINT stops at once with KeyboardInterrupt. The handlers are in place only while batches
-    are trained.
+    The signal's handler sets a flag and does nothing else: Lightning's own handler talks to the other ranks from within
+    the signal, which hangs with DDP. At the end of each optimizer step the ranks agree on the flag, save together and
+    set `trainer.should_stop`. A second SIGINT stops at once with KeyboardInterrupt. The handlers are in place only
+    while batches are trained.
 
-    No validation follows, and checkpoint callbacks save no more: the unfinished epoch would be taken for a finished one. Hooks
-    that end a stage (`on_train_epoch_end`, `on_train_end`) run all the same; ask `stopped(trainer)` in them.
+    No validation follows, and checkpoint callbacks save no more: the unfinished epoch would be taken for a finished
+    one. Hooks that end a stage (`on_train_epoch_end`, `on_train_end`) run all the same; ask `stopped(trainer)` in them.
 
     Args:
-        path: where the checkpoint goes; by default `last.ckpt` in the folder of the trainer's checkpoint callback, and none is
-            written when there is no such callback.
+        path: where the checkpoint goes; by default `last.ckpt` in the folder of the trainer's checkpoint callback, and
+            none is written when there is no such callback.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:

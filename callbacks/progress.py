@@ -15,8 +15,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 class StageProgress(ProgressBar):
     """Show the stage, the step, the losses and the time left.
 
-    In a terminal a bar is redrawn in place; otherwise (a pipe, a log file) a plain line is printed every `every` seconds and at
-    the end. Shown are the values that the module logs with `prog_bar=True`. Other ranks than 0 are silent.
+    In a terminal a bar is redrawn in place; otherwise (a pipe, a log file) a plain line is printed every `every`
+    seconds and at the end. Shown are the values that the module logs with `prog_bar=True`. Other ranks than 0 are
+    silent.
 
     Args:
         stage: the name at the start of the line.
@@ -100,7 +101,10 @@ class StageProgress(ProgressBar):
     def _line(self, trainer: pl.Trainer) -> str:
         """Step of total, the values, and the time: what is left, or what it took."""
         step, seconds = trainer.global_step, time.monotonic() - self._began
-        parts = [f"step {step}/{self._total}" if self._total else f"step {step}", values_text(trainer.progress_bar_metrics)]
+        parts = [
+            f"step {step}/{self._total}" if self._total else f"step {step}",
+            values_text(trainer.progress_bar_metrics),
+        ]
         taken = step - self._first_step
         if self._total and taken > 0 and step < self._total:
             parts.append(f"{duration_text(seconds / taken * (self._total - step))} left")

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 COUNTS = ("text_tokens", "image_tokens", "samples")
@@ -33,14 +33,15 @@ class FetchTimer(PassThroughProfiler):
 class Throughput(pl.Callback):
     """Log text tokens, image tokens and samples per second of all ranks, and the share of time spent waiting for data.
 
-    Reads `last_counts` of the module after each batch: a dict of ints with the keys text_tokens, image_tokens and samples.
-    Time is that of the batches and of fetching them; validation, checkpoints and sample sheets are not in it, if this
-    callback stands before those that run at the end of a batch. A value covers the batches since the one before; it goes to
-    the loggers every `log_every_n_steps` as throughput/text_tokens_per_s, throughput/image_tokens_per_s,
-    throughput/samples_per_s and throughput/data_wait (0 to 1).
+    Reads `last_counts` of the module after each batch: a dict of ints with the keys text_tokens, image_tokens and
+    samples. Time is that of the batches and of fetching them; validation, checkpoints and sample sheets are not in it,
+    if this callback stands before those that run at the end of a batch. A value covers the batches since the one
+    before; it goes to the loggers every `log_every_n_steps` as throughput/text_tokens_per_s,
+    throughput/image_tokens_per_s, throughput/samples_per_s and throughput/data_wait (0 to 1).
 
     Args:
-        warmup: batches at the start of a fit that are not measured (allocation, compilation, the first pages of the data).
+        warmup: batches at the start of a fit that are not measured (allocation, compilation, the first pages of the
+            data).
 
     Raises:
         ValueError: for a negative warm-up.
@@ -56,18 +57,21 @@ class Throughput(pl.Callback):
         self._reset()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if isinstance(trainer.profiler, FetchTimer):
-            self._timer = trainer.profiler
-        elif type(trainer.profiler) is PassThroughProfiler:
-            self._timer = trainer.profiler = FetchTimer()
+        profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
+        if isinstance(profiler, FetchTimer):
+            self._timer = profiler
+        elif type(profiler) is PassThroughProfiler:
+            self._timer = trainer.profiler = FetchTimer()  # type: ignore[attr-defined]
         else:  # the loop tells one profiler alone when it fetches
-            rank_zero_warn(f"profiler={type(trainer.profiler).__name__}: throughput/data_wait is not measured beside it")
+            rank_zero_warn(f"profiler={type(profiler).__name__}: throughput/data_wait is not measured beside it")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._skip = self.warmup
         self._reset()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._began = time.perf_counter()
 
     def on_train_batch_end(
@@ -81,7 +85,9 @@ class Throughput(pl.Callback):
         counts: dict[str, int] = pl_module.last_counts  # type: ignore[assignment]
         for name in COUNTS:
             self._counts[name] += counts[name]
-        if trainer._logger_connector.should_update_logs:  # the steps at which Lightning logs, as in its LearningRateMonitor
+        if (
+            trainer._logger_connector.should_update_logs
+        ):  # the steps at which Lightning logs, as in its LearningRateMonitor
             self._log(trainer)
 
     def _reset(self) -> None:
@@ -98,9 +104,11 @@ class Throughput(pl.Callback):
             dtype=torch.float32 if trainer.strategy.root_device.type == "mps" else torch.float64,
             device=trainer.strategy.root_device,
         )
-        *counts, waited, spent = trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        *counts, waited, spent = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         rank_seconds = max(spent / trainer.world_size, 1e-9)
-        self.last = {f"throughput/{name}_per_s": count / rank_seconds for name, count in zip(COUNTS, counts, strict=True)}
+        self.last = {
+            f"throughput/{name}_per_s": count / rank_seconds for name, count in zip(COUNTS, counts, strict=True)
+        }
         if self._timer:
             self.last["throughput/data_wait"] = waited / max(spent, 1e-9)
         for logger in trainer.loggers:

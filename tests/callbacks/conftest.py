@@ -42,7 +42,11 @@ class Tiny(pl.LightningModule):
 def loader(batches: int = 12, size: int = 2, same: bool = False) -> DataLoader[Any]:
     """Batches that are all the `same` make a resumed epoch independent of where a plain loader starts again."""
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(size, 4, generator=generator).repeat(batches, 1) if same else torch.randn(batches * size, 4, generator=generator)
+    x = (
+        torch.randn(size, 4, generator=generator).repeat(batches, 1)
+        if same
+        else torch.randn(batches * size, 4, generator=generator)
+    )
     return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=size)
 
 

@@ -51,7 +51,9 @@ def test_without_warm_up_the_decay_counts_from_the_first_step() -> None:
     assert ema.averages["weight"].item() == pytest.approx(0.1)
 
 
-def test_validation_sees_the_averages_and_training_goes_on_with_the_raw_weights(make_trainer, make_loader, tiny) -> None:
+def test_validation_sees_the_averages_and_training_goes_on_with_the_raw_weights(
+    make_trainer, make_loader, tiny
+) -> None:
     module, plain = tiny(), tiny()
     trace = Trace(module.trained.weight.detach(), 0.9)
     ema = EMA(0.9)
@@ -123,7 +125,9 @@ def test_a_fit_resumed_after_its_last_step_still_ends_with_the_averages(
     keep = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=1, save_last=True)
     whole, resumed = tiny(), tiny()
     make_trainer([EMA(0.9), keep], enable_checkpointing=True, max_steps=12).fit(whole, make_loader())
-    make_trainer([EMA(0.9)], max_steps=12).fit(resumed, make_loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    make_trainer([EMA(0.9)], max_steps=12).fit(
+        resumed, make_loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=False
+    )
     assert torch.equal(whole.trained.weight, resumed.trained.weight)
 
 

@@ -27,7 +27,9 @@ class Signal(pl.Callback):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_batch_saves_and_stops(number: signal.Signals, tmp_path: Path, make_trainer, make_loader, tiny) -> None:
+def test_a_signal_ends_the_batch_saves_and_stops(
+    number: signal.Signals, tmp_path: Path, make_trainer, make_loader, tiny
+) -> None:
     stop = GracefulStop(tmp_path / "last.ckpt")
     before = signal.getsignal(number)
     trainer = make_trainer([Signal(number, 4), stop])
@@ -41,10 +43,17 @@ def test_a_fit_without_a_signal_is_left_alone(tmp_path: Path, make_trainer, make
     stop = GracefulStop(tmp_path / "last.ckpt")
     trainer = make_trainer([stop])
     trainer.fit(tiny(), make_loader())
-    assert trainer.global_step == 12 and not stop.stopped(trainer) and stop.exit_code == 0 and not (tmp_path / "last.ckpt").exists()
+    assert (
+        trainer.global_step == 12
+        and not stop.stopped(trainer)
+        and stop.exit_code == 0
+        and not (tmp_path / "last.ckpt").exists()
+    )
 
 
-def test_no_validation_follows_and_minimal_lengths_do_not_hold_it(tmp_path: Path, make_trainer, make_loader, tiny) -> None:
+def test_no_validation_follows_and_minimal_lengths_do_not_hold_it(
+    tmp_path: Path, make_trainer, make_loader, tiny
+) -> None:
     module = tiny()
     stop = GracefulStop(tmp_path / "last.ckpt")
     trainer = make_trainer([Signal(signal.SIGTERM, 4), stop], min_steps=9, min_epochs=1, val_check_interval=3)
@@ -59,7 +68,7 @@ def test_a_step_is_finished_under_accumulation(tmp_path: Path, make_trainer, mak
 
 
 def test_the_run_goes_on_exactly_where_it_stopped(tmp_path: Path, make_trainer, make_loader, tiny) -> None:
-    """With a checkpoint callback that saves at the end of an epoch: the unfinished epoch must not pass for a finished one."""
+    """A checkpoint callback that saves when an epoch ends must not take the unfinished epoch for a finished one."""
 
     def callbacks() -> list[pl.Callback]:
         return [BatchRng(0), GracefulStop(), pl.callbacks.ModelCheckpoint(tmp_path, every_n_epochs=1, save_last=True)]

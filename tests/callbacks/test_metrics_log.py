@@ -1,68 +1,51 @@
 from __future__ import annotations
 
-import csv
+import math
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 
 from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
+from vargpt_lightning.results import StageFolder
 
 
-def rows(path: Path) -> list[tuple[int, str, float]]:
-    with path.open(newline="") as file:
-        table = list(csv.DictReader(file))
-    return [(int(row["step"]), row["name"], float(row["value"])) for row in table]
+@pytest.fixture
+def stage(tmp_path: Path) -> StageFolder:
+    return StageFolder(tmp_path / "01-pretrain")
 
 
-def test_rows_are_tidy_and_on_the_disk_at_once(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "new" / "metrics.csv")
-    log.log_metrics({"a": 0.1, "b/c, d": 2, "epoch": 4}, step=0)
+def test_rows_are_on_the_disk_at_once_with_the_steps_taken(stage: StageFolder) -> None:
+    log = MetricsLog(stage)
+    log.log_metrics({"a": 0.1, "b/c": 2, "epoch": 4}, step=0)
     log.log_metrics({"a": float("nan")}, step=1)
-    table = rows(log.path)
-    assert table[:2] == [(0, "a", 0.1), (0, "b/c, d", 2.0)]
-    assert len(table) == 3 and table[2][2] != table[2][2]
+    rows = stage.metrics()
+    assert rows[:2] == [(1, "a", 0.1), (1, "b/c", 2.0)]
+    assert len(rows) == 3 and math.isnan(rows[2].value)
 
 
-def test_a_step_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="step=None.*'a'"):
-        MetricsLog(tmp_path / "m.csv").log_metrics({"a": 1.0})
+def test_a_step_is_needed(stage: StageFolder) -> None:
+    with pytest.raises(ValueError, match=r"step=None for \['a'\]"):
+        MetricsLog(stage).log_metrics({"a": 1.0})
 
 
-def test_rows_from_a_step_on_are_dropped(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "m.csv")
-    for step in range(5):
-        log.log_metrics({"a": step}, step=step)
-    assert log.keep_before(3) == 2
-    assert [step for step, _, _ in rows(log.path)] == [0, 1, 2]
-    assert log.keep_before(3) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
-
-
-@pytest.mark.parametrize("tail", ["2,a,0.1", "2,a", "2,", "x,a,1\n", "2,a,no\n"])
-def test_a_half_written_row_is_dropped(tail: str, tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "m.csv")
-    log.log_metrics({"a": 1}, step=0)
-    with log.path.open("a") as file:
-        file.write(tail)
-    log.keep_before(9)
-    log.log_metrics({"a": 2}, step=1)
-    assert rows(log.path) == [(0, "a", 1.0), (1, "a", 2.0)]
-
-
-def test_a_killed_run_resumed_has_each_step_once(tmp_path: Path, make_trainer, make_loader, tiny, stop_after) -> None:
-    log = MetricsLog(tmp_path / "metrics.csv")
+def test_a_killed_run_resumed_has_each_step_once(
+    stage: StageFolder, tmp_path: Path, make_trainer, make_loader, tiny, stop_after
+) -> None:
     keep = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=4, save_last=True)
+    broken = make_trainer([ResumeMetrics(), keep, stop_after(7)], logger=MetricsLog(stage), enable_checkpointing=True)
     with pytest.raises(RuntimeError, match="killed"):
-        make_trainer([ResumeMetrics(), keep, stop_after(7)], logger=log, enable_checkpointing=True).fit(tiny(), make_loader())
-    assert [step for step, _, _ in rows(log.path)] == [0, 1, 2, 3, 4, 5]
-    again = make_trainer([ResumeMetrics()], logger=MetricsLog(log.path))
+        broken.fit(tiny(), make_loader())
+    text = (stage.path / "metrics.csv").read_text()
+    assert [row.step for row in stage.metrics()] == [1, 2, 3, 4, 5, 6]
+    (stage.path / "metrics.csv").write_text(text + "7,train/lo")
+    again = make_trainer([ResumeMetrics()], logger=MetricsLog(stage))
     again.fit(tiny(), make_loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=False)
-    assert [(step, name) for step, name, _ in rows(log.path)] == [(step, "train/loss") for step in range(12)]
+    lines = (stage.path / "metrics.csv").read_text().split()
+    assert [line.split(",")[:2] for line in lines[1:]] == [[str(step), "train/loss"] for step in range(1, 13)]
 
 
-def test_a_run_that_starts_anew_starts_an_empty_table(tmp_path: Path, make_trainer, make_loader, tiny) -> None:
-    log = MetricsLog(tmp_path / "metrics.csv")
-    log.log_metrics({"old": 1.0}, step=0)
-    make_trainer([ResumeMetrics()], logger=log).fit(tiny(), make_loader(3))
-    assert [(step, name) for step, name, _ in rows(log.path)] == [(step, "train/loss") for step in range(3)]
+def test_a_run_that_starts_anew_starts_an_empty_table(stage: StageFolder, make_trainer, make_loader, tiny) -> None:
+    MetricsLog(stage).log_metrics({"old": 1.0}, step=0)
+    make_trainer([ResumeMetrics()], logger=MetricsLog(stage)).fit(tiny(), make_loader(3))
+    assert [(row.step, row.name) for row in stage.metrics()] == [(step, "train/loss") for step in (1, 2, 3)]
