@@ -1,4 +1,4 @@
-"""Image tokenizer: pictures to token maps of growing size and back (multi-scale VQ-VAE of VAR, arXiv 2404.02905, section 3.2).
+"""Image tokenizer: pictures to token maps of growing size and back (VAR's VQ-VAE, arXiv 2404.02905, section 3.2).
 
 Parameter and buffer names equal those of the published VAR tokenizers. Pictures are in [-1, 1].
 

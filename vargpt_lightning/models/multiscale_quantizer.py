@@ -1,4 +1,4 @@
-"""Multi-scale residual quantizer: a feature map as token maps that grow finer (VAR, arXiv 2404.02905, algorithms 1 and 2).
+"""Multi-scale residual quantizer: features as ever finer token maps (VAR, arXiv 2404.02905, algorithms 1 and 2).
 
 Every scale quantizes what the scales before it left over. All arithmetic here is in float32, whatever the precision of
 the networks around it, because a rounded distance picks another code.
@@ -29,7 +29,7 @@ FAST_UPDATES = 100
 
 
 class ScaleStep(NamedTuple):
-    """What quantizing one scale gave: the vectors (N, C), their codes (B, l) and the map (B, C, H, W) that these add."""
+    """What quantizing one scale gave: vectors (N, C), their codes (B, l), and the map (B, C, H, W) that these add."""
 
     rest_NC: Tensor
     idx_Bl: Tensor
@@ -58,7 +58,7 @@ class Phi(nn.Conv2d):
 
 
 def phi_index_table(phi_count: int, num_scales: int) -> tuple[int, ...]:
-    """Tell which of ``phi_count`` blends serves each scale: the one whose tick is nearest to the scale's place in [0, 1].
+    """Tell which of ``phi_count`` blends serves each scale: the one whose tick in [0, 1] is nearest to the scale's.
 
     Published weights depend on the float64 rounding of these ticks: with four blends, scales 2 and 7 of ten lie midway
     between two of them.
@@ -178,7 +178,7 @@ class MultiScaleQuantizer(nn.Module):
         return steps
 
     def accumulate(self, k: int, f_hat_BCHW: Tensor, h_BCss: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Add scale ``k``'s code vectors; return the new f_hat and the next scale's input (B, l, C), None at the end."""
+        """Add scale ``k``'s code vectors; return the new f_hat and the next scale's input (B, l, C), at last None."""
         with full_precision(f_hat_BCHW):
             f_hat_BCHW = f_hat_BCHW + self.contribution(k, h_BCss.float())
             if k == self.schedule.num_scales - 1:
@@ -200,7 +200,10 @@ class MultiScaleQuantizer(nn.Module):
         return f_hats, inputs
 
     def forward(self, f_BCHW: Tensor) -> QuantizerOutput:
-        """Quantize for training: straight-through features and the loss terms of VAR's equation 5, averaged over scales."""
+        """Quantize for training: straight-through features and the loss terms, averaged over scales.
+
+        The terms are those of VQ-VAE (arXiv 1711.00937, equation 3), between the features and f_hat after each scale.
+        """
         f_BCHW = f_BCHW.float()
         steps = self.steps(f_BCHW)
         with full_precision(f_BCHW):
@@ -255,12 +258,11 @@ class MultiScaleQuantizer(nn.Module):
 
     @torch.no_grad()
     def revive(self, f_BCHW: Tensor, below: float, generator: torch.Generator | None) -> int:
-        """Move codes with less than ``below`` of an even share of hits onto vectors of these features; return how many."""
+        """Move codes with less than ``below`` of an even share of hits onto vectors of these; return how many moved."""
         hits_V = self.ema_vocab_hit_SV.sum(dim=0)
         dead = torch.nonzero(hits_V < below * hits_V.mean()).squeeze(1)
         rest_NC = torch.cat([step.rest_NC for step in self.steps(f_BCHW)])
-        weights_N = torch.ones(len(rest_NC), device=rest_NC.device)
-        picks = torch.multinomial(weights_N, len(dead), replacement=True, generator=generator) if len(dead) else dead
+        picks = torch.randint(len(rest_NC), dead.shape, generator=generator, device=rest_NC.device)
         self.embedding.weight[dead] = rest_NC[picks].to(self.embedding.weight.dtype)
         if dist.is_available() and dist.is_initialized():
             dist.broadcast(self.embedding.weight, src=0)

@@ -68,9 +68,7 @@ def value(seed: int, key: str, shape: Sequence[int], rules: Rules = ()) -> np.nd
     return tensor(seed, key, shape, exponent_by_shape(shape) if exponent is None else exponent)
 
 
-def fill(
-    named: nn.Module | Iterable[tuple[str, torch.Tensor]], seed: int, rules: Rules = (), prefix: str = ""
-) -> str:
+def fill(named: nn.Module | Iterable[tuple[str, torch.Tensor]], seed: int, rules: Rules = (), prefix: str = "") -> str:
     """Overwrite parameters in place; return the sha256 over their names and bytes in the order of their names."""
     pairs = named.named_parameters() if isinstance(named, nn.Module) else named
     digest = hashlib.sha256()
