@@ -102,12 +102,10 @@ def _first_seen(layout: PictureLayout, position_BT: Tensor, hidden_Q: Tensor) ->
     return torch.where(hidden_BT, begin_BT, torch.zeros_like(begin_BT))
 
 
-def step_mask(slots_Rn: Tensor, total: int, *, last_R: Tensor | None = None) -> Tensor:
-    """Return the mask (R, 1, n, S) of new tokens over the first `total` slots of a cache that is filled from slot 0.
+def step_mask(last_Rn: Tensor, total: int) -> Tensor:
+    """Return the mask (R, 1, n, S) of new tokens over the first `total` slots of a cache filled from slot 0.
 
     Args:
-        slots_Rn: the slots that the new tokens take.
-        last_R: the last slot that each row's tokens see; None lets each token see up to itself.
+        last_Rn: the last slot that each token sees.
     """
-    last_Rn = slots_Rn if last_R is None else last_R[:, None].expand_as(slots_Rn)
-    return (torch.arange(total, device=slots_Rn.device) <= last_Rn[..., None])[:, None]
+    return (torch.arange(total, device=last_Rn.device) <= last_Rn[..., None])[:, None]
