@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.errors import UserError
 
 INDEX_NAME, OFFSETS_NAME = "index.json", "offsets.json"
@@ -42,6 +42,7 @@ def write_source(
 
     folder.mkdir(parents=True, exist_ok=True)
     kinds: Counter[str] = Counter()
+    pictures: Counter[str] = Counter()
     shards: list[dict[str, Any]] = []
     members: list[list[Any]] = []
     writer, path, count = None, folder, 0
@@ -50,6 +51,7 @@ def write_source(
             path = folder / f"shard-{len(shards):06d}.tar"
             writer, count = webdataset.TarWriter(str(path), mtime=0, user="", group=""), 0
         writer.write(_sample(record))
+        pictures.update(part.use for part in record.pictures())
         kinds[str(record.meta.get("kind", "conversation"))] += 1
         count += 1
         if writer.tarstream.offset >= shard_bytes:
@@ -64,6 +66,7 @@ def write_source(
         "count": sum(kinds.values()),
         "bytes": sum(shard["bytes"] for shard in shards),
         "kinds": dict(sorted(kinds.items())),
+        "pictures": {use: pictures[use] for use in (SEEN, DRAWN)},
         "shards": shards,
     }
     (folder / OFFSETS_NAME).write_text(json.dumps(members, separators=(",", ":")), encoding="utf-8")

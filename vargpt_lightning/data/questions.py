@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vargpt_lightning.data.openmoji import Emoji
-from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.records import DRAWN, SEEN, Part, PicturePart, Record, TextPart, Turn
 
 SOURCE = "openmoji"
 LETTERS = ("A", "B", "C", "D")
 PRESENT_SHARE, ABSENT_SHARE = 0.05, 0.005  # between them "is there any red" has no fair answer
+COLOURS_NOT_ASKED = ("black", "white")  # every picture has a black outline and a white ground
 MAIN_MARGIN = 1.25  # a main colour must cover this many times the second's area to be asked for
 
 CATEGORY_ASKED = (
@@ -51,16 +52,15 @@ DRAW_ASKED = (
 DRAW_ANSWERED = ("Here is {}:", "Sure, here is {}:", "This is {}:", "Of course. Here is {}:")
 DRAW_ENDED = ("", "", "I hope you like it.")
 
-# last words of names that take no article
-_PLURALS = (
-    "beans blueberries cherries chopsticks fries grapes pancakes peanuts prints glasses mugs eyes hands feet ears "
-    "boots socks shorts jeans gloves scissors skis stairs notes wings lips men women people"
-)
-_MASS = (
-    "bacon bread broccoli butter coral flatbread food garlic ice popcorn rice sake salt spaghetti sushi milk liquid "
-    "cooking falafel oden"
-)
-_NO_ARTICLE = frozenset(f"{_PLURALS} {_MASS}".split())
+# last words of names that take no article, beside plurals that end in s
+_UNCOUNTED = """
+    bacon bread broccoli butter coral dna falafel flatbread food garlic ice liquid luggage milk oden popcorn rice sake
+    salt soap spaghetti sushi thread wood yarn children men people women breast-feeding cooking lacrosse
+"""
+_NO_ARTICLE = frozenset(_UNCOUNTED.split())
+_NOT_PLURAL_ENDINGS = ("ss", "us", "is", "os")
+_VOWELS = ("a", "e", "i", "o", "um", "up", "hour", "x-ray")
+_NOT_VOWELS = ("one", "eu", "ewe", "once")
 # what follows one of these does not decide: "glass of milk" is a glass
 _HEAD_ENDS = (" of ", " with ", " on ", " in ", " without ", " from ")
 
@@ -88,9 +88,10 @@ def phrase(emoji: Emoji) -> str:
     for ending in _HEAD_ENDS:
         head = head.split(ending)[0]
     last = head.split()[-1].lower()
-    if last in _NO_ARTICLE or emoji.category in ("Flags", "Symbols"):
+    plural = last.endswith("s") and not last.endswith(_NOT_PLURAL_ENDINGS)
+    if plural or last in _NO_ARTICLE or emoji.category in ("Flags", "Symbols"):
         return emoji.name
-    return f"{'an' if emoji.name[0].lower() in 'aeio' else 'a'} {emoji.name}"
+    return _with_article(emoji.name)
 
 
 def kind_label(subcategory: str) -> str:
@@ -104,11 +105,16 @@ def kind_label(subcategory: str) -> str:
     return f"{'Asian' if rest == 'asian' else rest} {group}"
 
 
+def _with_article(words: str) -> str:
+    start = words.lower()
+    return f"{'an' if start.startswith(_VOWELS) and not start.startswith(_NOT_VOWELS) else 'a'} {words}"
+
+
 def _kind_phrase(subcategory: str) -> str:
     label = kind_label(subcategory)
     if label.endswith(" food") or label in ("fruit", "dishware"):
         return label
-    return f"{'an' if label[0].lower() in 'aeiou' else 'a'} {label}"
+    return f"an{label}" if label.startswith("other ") else _with_article(label)
 
 
 def _capital(text: str) -> str:
@@ -147,7 +153,7 @@ class QuestionWriter:
         ended = _walk(rng, DRAW_ENDED, count)
         for number in range(count):
             words = phrase(emoji)
-            parts = [TextPart(answered[number].format(words)), PicturePart(DRAWN, emoji.sha, emoji.png)]
+            parts: list[Part] = [TextPart(answered[number].format(words)), PicturePart(DRAWN, emoji.sha, emoji.png)]
             parts += [TextPart(ended[number])] if ended[number] else []
             turns = (Turn("user", (TextPart(asked[number].format(words)),)), Turn("assistant", tuple(parts)))
             yield Record(f"{emoji.codepoint}-draw-{number}", SOURCE, turns, _meta(emoji, "draw", emoji.name))
@@ -166,8 +172,11 @@ class QuestionWriter:
         first = rng.randrange(2)
         writers = (self._ask_category, self._ask_subcategory, self._ask_colour)
         for number in range(count):
-            wanted = (number + number // len(writers) + first) % 2 == 0
+            # each kind of question in turn, and each in turn with yes and with no
+            wanted = (number % len(writers) + number // len(writers) + first) % 2 == 0
             about, question = writers[number % len(writers)](emoji, wanted, rng)
+            if not question:
+                about, question = self._ask_subcategory(emoji, wanted, rng)
             if question:
                 yield _seen(emoji, "yesno", number, question, "Yes" if wanted else "No", about=about)
 
@@ -184,9 +193,9 @@ class QuestionWriter:
 
     def _ask_colour(self, emoji: Emoji, wanted: bool, rng: random.Random) -> tuple[str, str]:
         # colours that are missing here are taken as often as other pictures have them: the words give nothing away
-        own = present_colours(emoji)
         other = [c for each in self.pool for c in present_colours(each) if emoji.colours.get(c, 0.0) < ABSENT_SHARE]
-        choices = own if wanted else other
+        choices = present_colours(emoji) if wanted else other
+        choices = [colour for colour in choices if colour not in COLOURS_NOT_ASKED]
         question = rng.choice(HAS_COLOUR_ASKED)
         return "colour", question.format(rng.choice(choices)) if choices else ""
 

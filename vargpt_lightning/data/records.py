@@ -199,6 +199,6 @@ def _split_at_mark(
             key = next(images)
             parts.append(PicturePart(SEEN if role == "user" else DRAWN, key, load(key) if load else None))
         elif piece.strip():
-            # the line break that LLaVA's files put beside a placeholder belongs to the template, not to the text
-            parts.append(TextPart(piece.strip("\n") if len(pieces) > 1 else piece))
+            # the white space that the files put beside a placeholder belongs to the template, not to the text
+            parts.append(TextPart(piece.strip() if len(pieces) > 1 else piece))
     return tuple(parts)

@@ -1,0 +1,198 @@
+"""Records rendered to token ids and labels, as LLaVA-1.5 does: `USER: <image>\\n... ASSISTANT: ...</s>`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vargpt_lightning.data.records import SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.errors import UserError
+
+IGNORED = -100
+TrainOn = Literal["answer", "all"]
+_OPENINGS = {"system": "", "user": "USER: ", "assistant": "ASSISTANT:"}
+
+
+@dataclass
+class Rendered:
+    """Token ids with labels (-100: not trained) and the pictures whose places are in them, in order.
+
+    `labels[i]` is `ids[i]` where that token is trained: the shift by one is the model's. `cut` says that the record
+    did not fit and lost its end.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    seen: list[PicturePart] = field(default_factory=list)
+    drawn: list[PicturePart] = field(default_factory=list)
+    cut: bool = False
+
+    @property
+    def trained(self) -> int:
+        """How many tokens are trained."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass
+class _Piece:
+    """A stretch of tokens that belongs together: some text, or one picture."""
+
+    ids: list[int]
+    labels: list[int]
+    picture: PicturePart | None = None
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """Renders conversations for a text tokenizer, `seen_tokens` (N) to a seen picture, `drawn_tokens` (L) to a drawn.
+
+    A seen picture is N `<image>` ids; a drawn one is `<image_gen_start>`, L `<image_gen>`, `<image_gen_end>`. With
+    `train_on="answer"` the assistant's text, `<image_gen_start>` and `</s>` are trained, with "all" every text token;
+    never the places of pictures, nor `<image_gen_end>`, which the generation loop puts in itself.
+    """
+
+    tokenizer: TextTokenizer
+    seen_tokens: int
+    drawn_tokens: int
+    train_on: TrainOn = "answer"
+
+    def __post_init__(self) -> None:
+        if self.train_on not in ("answer", "all"):
+            raise UserError(f"chat template train_on: {self.train_on!r}; expected 'answer' or 'all'")
+
+    def render(self, record: Record, context: int | None = None) -> Rendered:
+        """Return the whole record as ids and labels.
+
+        A record longer than `context` tokens is cut after the last answer that fits whole; when not even the first
+        does, inside a text, never inside a picture.
+        """
+        pieces = [[_Piece([self.tokenizer.bos_id], [IGNORED])]]
+        for turn in record.turns:
+            pieces.append(self._turn(turn))
+        length = sum(len(piece.ids) for group in pieces for piece in group)
+        if context is None or length <= context:
+            return _join([piece for group in pieces for piece in group])
+        return self._cut(record, pieces, context)
+
+    def prompt(self, turns: Sequence[Turn], context: int | None = None, reserve: int = 0) -> Rendered:
+        """Return the turns and the opening of the assistant's answer, as the model is asked to go on from.
+
+        Earlier turns of the assistant, with what it drew, are kept. Raises UserError when prompt and `reserve` (the
+        tokens the answer may take) are longer than `context`, and when the last turn is not the user's.
+        """
+        if not turns or turns[-1].role != "user":
+            raise UserError("prompt: the last turn is not the user's; expected a question or a request")
+        pieces = [_Piece([self.tokenizer.bos_id], [IGNORED])]
+        for turn in turns:
+            pieces += self._turn(turn)
+        pieces.append(self._text([(_OPENINGS["assistant"], False)]))
+        rendered = _join(pieces)
+        rendered.labels = [IGNORED] * len(rendered.ids)
+        if context is not None and len(rendered.ids) + reserve > context:
+            more = f" and {reserve} for the answer" if reserve else ""
+            raise UserError(f"prompt: {len(rendered.ids)} tokens{more}; the model's context holds {context}")
+        return rendered
+
+    def _turn(self, turn: Turn) -> list[_Piece]:
+        """A turn as pieces: adjoining texts are encoded as one, since a tokenizer may join across their seam."""
+        pieces: list[_Piece] = []
+        spans: list[tuple[str, bool]] = []
+        for part in _lay_out(turn):
+            if isinstance(part, PicturePart):
+                pieces += [self._text(spans), self._picture(part)]
+                spans = []
+            else:
+                spans.append(part)
+        pieces.append(self._text(spans))
+        if turn.role == "assistant":
+            pieces.append(_Piece([self.tokenizer.eos_id], [self.tokenizer.eos_id]))
+        return pieces
+
+    def _text(self, spans: Sequence[tuple[str, bool]]) -> _Piece:
+        """Encode a text made of spans, each trained or not, as one; a token is trained if its end is."""
+        ids, offsets = self.tokenizer.encode_with_offsets("".join(text for text, _ in spans))
+        if self.train_on == "all":
+            return _Piece(ids, list(ids))
+        trained = [flag for text, flag in spans for _ in text]
+        labels = [index if trained[max(end - 1, 0)] else IGNORED for index, (_, end) in zip(ids, offsets, strict=True)]
+        return _Piece(ids, labels)
+
+    def _picture(self, part: PicturePart) -> _Piece:
+        tokens = self.tokenizer
+        if part.use == SEEN:
+            return _Piece([tokens.image_id] * self.seen_tokens, [IGNORED] * self.seen_tokens, part)
+        places = [tokens.image_gen_id] * self.drawn_tokens
+        ids = [tokens.image_gen_start_id, *places, tokens.image_gen_end_id]
+        return _Piece(ids, [tokens.image_gen_start_id] + [IGNORED] * (self.drawn_tokens + 1), part)
+
+    def _cut(self, record: Record, groups: list[list[_Piece]], context: int) -> Rendered:
+        kept: list[_Piece] = []
+        fits, length = 0, 0
+        for number, group in enumerate(groups):
+            length += sum(len(piece.ids) for piece in group)
+            if length > context:
+                break
+            # groups are one ahead of the turns: the first is the opening token
+            if number > 0 and record.turns[number - 1].role == "assistant":
+                fits = number + 1
+        if fits:
+            kept = [piece for group in groups[:fits] for piece in group]
+        else:
+            kept = _within([piece for group in groups for piece in group], context)
+        result = _join(kept)
+        result.cut = True
+        return result
+
+
+def _lay_out(turn: Turn) -> Iterator[tuple[str, bool] | PicturePart]:
+    """A turn's pictures and the texts about them as the template writes them, each with whether it is answered."""
+    answer = turn.role == "assistant"
+    yield _OPENINGS[turn.role], False
+    for number, part in enumerate(turn.parts):
+        after_picture = number > 0 and isinstance(turn.parts[number - 1], PicturePart)
+        if isinstance(part, TextPart):
+            gap = (" " if answer else "\n") if after_picture else " " if answer and number == 0 else ""
+            yield gap + part.text, answer
+        else:
+            if number > 0 and not answer:
+                yield "\n", False
+            yield part
+    if not answer:
+        yield "\n " if isinstance(turn.parts[-1], PicturePart) else " ", False
+
+
+def spoken_texts(record: Record) -> Iterator[str]:
+    """Yield the record's texts as the template writes them: what a text tokenizer is best trained on."""
+    for turn in record.turns:
+        texts = [""]
+        for part in _lay_out(turn):
+            if isinstance(part, PicturePart):
+                texts.append("")
+            else:
+                texts[-1] += part[0]
+        yield from filter(None, texts)
+
+
+def _within(pieces: Sequence[_Piece], context: int) -> list[_Piece]:
+    """As much as fits: text may end anywhere, a picture that does not fit whole ends it before."""
+    kept, left = [], context
+    for piece in pieces:
+        if len(piece.ids) > left:
+            if piece.picture is None and left > 0:
+                kept.append(_Piece(piece.ids[:left], piece.labels[:left]))
+            break
+        kept.append(piece)
+        left -= len(piece.ids)
+    return kept
+
+
+def _join(pieces: Sequence[_Piece]) -> Rendered:
+    result = Rendered()
+    for piece in pieces:
+        result.ids += piece.ids
+        result.labels += piece.labels
+        if piece.picture is not None:
+            (result.seen if piece.picture.use == SEEN else result.drawn).append(piece.picture)
+    return result

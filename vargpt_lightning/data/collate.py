@@ -1,0 +1,68 @@
+"""Examples put together into a batch, padded on the right.
+
+Shape suffixes: B rows, T tokens, P seen pictures and Q drawn pictures of all rows, N vision patches, L visual tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vargpt_lightning.data.chat import IGNORED
+from vargpt_lightning.data.examples import Example
+from vargpt_lightning.data.records import Record
+
+
+class Rows:
+    """The records that a batch's rows are of, opaque to what moves a batch's tensors between devices."""
+
+    def __init__(self, records: Sequence[Record | None]) -> None:
+        self.records = list(records)
+
+
+def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -> dict[str, Any]:
+    """Return the batch that VARGPT's forward takes.
+
+    `input_ids` (B, T), `attention_mask` (B, T) bool, `labels` (B, T); then, where any row has one, in order of
+    appearance row by row: `pixel_values` (P, 3, S, S) or `vision_features` (P, N, C), `drawn_pixels` (Q, 3, H, W) or
+    `drawn_indices` (Q, L). T is the longest row's length, rounded up to `multiple_of`. Beside them `rows`, what they
+    are, and the counts `cut` and `skipped`.
+    """
+    longest = max(len(example.ids) for example in examples)
+    length = -(-longest // multiple_of) * multiple_of
+    ids_BT = torch.full((len(examples), length), pad_id, dtype=torch.long)
+    labels_BT = torch.full((len(examples), length), IGNORED, dtype=torch.long)
+    mask_BT = torch.zeros((len(examples), length), dtype=torch.bool)
+    for row, example in enumerate(examples):
+        ids_BT[row, : len(example.ids)] = torch.tensor(example.ids)
+        labels_BT[row, : len(example.labels)] = torch.tensor(example.labels)
+        mask_BT[row, : len(example.ids)] = True
+    batch: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT}
+    seen = [picture for example in examples for picture in example.seen]
+    drawn = [picture for example in examples for picture in example.drawn]
+    if seen:
+        batch["pixel_values" if seen[0].ndim == 3 else "vision_features"] = torch.stack(seen)
+    if drawn:
+        batch["drawn_pixels" if drawn[0].ndim == 3 else "drawn_indices"] = torch.stack(drawn)
+    batch["rows"] = Rows([example.record for example in examples])
+    batch["cut"] = sum(example.cut for example in examples)
+    batch["skipped"] = sum(example.skipped for example in examples)
+    return batch
+
+
+class Collator:
+    """`collate` with its settings, as a DataLoader wants it."""
+
+    def __init__(self, pad_id: int, *, multiple_of: int = 1) -> None:
+        self.pad_id, self.multiple_of = pad_id, multiple_of
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        return collate(examples, self.pad_id, multiple_of=self.multiple_of)
+
+
+def tensors(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the batch's tensors alone."""
+    return {name: value for name, value in batch.items() if isinstance(value, Tensor)}

@@ -1,0 +1,94 @@
+"""Records made into examples: token ids, labels, and the pictures as pixels or as what a cache holds of them.
+
+Shape suffixes: T tokens, P seen pictures, Q drawn pictures, N vision patches, L visual tokens, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vargpt_lightning.data.caches import PictureCache
+from vargpt_lightning.data.chat import ChatTemplate, Rendered
+from vargpt_lightning.data.mixture import Place, SkippedRecord
+from vargpt_lightning.data.pictures import PictureError, PictureReader
+from vargpt_lightning.data.records import PicturePart, Record
+
+PictureSource = PictureReader | PictureCache
+
+
+@dataclass
+class Example:
+    """One record, ready to be put into a batch; `seen` and `drawn` hold one tensor a picture.
+
+    `cut` says that it was longer than the context, `skipped` how many bad records it stands in for.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    seen: list[Tensor] = field(default_factory=list)
+    drawn: list[Tensor] = field(default_factory=list)
+    record: Record | None = None
+    cut: bool = False
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class ExampleMaker:
+    """Makes examples for training: `maker(record, place)`, and prompts for answering: `maker.prompt(record)`.
+
+    `seen` and `drawn` say where pictures come from: a PictureReader decodes them, a cache looks them up by key (seen:
+    features (N, C); drawn: indices (L,)). Which variant of a picture is taken follows from seed, record and epoch.
+    Raises SkippedRecord for a picture that cannot be decoded and for a record with no trained token and no drawing.
+    """
+
+    template: ChatTemplate
+    seen: PictureSource | None = None
+    drawn: PictureSource | None = None
+    context: int | None = None
+    seed: int = 0
+    vary: bool = True
+
+    def __call__(self, record: Record, place: Place | None = None) -> Example:
+        rendered = self.template.render(record, self.context)
+        if not rendered.trained and not rendered.drawn:
+            raise SkippedRecord(f"record {record.id!r}: nothing to train in {self.context} tokens")
+        try:
+            return self._example(record, rendered, self._chooser(record, place))
+        except PictureError as error:
+            raise SkippedRecord(str(error)) from error
+
+    def prompt(self, record: Record, reserve: int = 0) -> Example:
+        """Return the record's turns up to its last answer as a prompt, with its pictures unvaried.
+
+        Raises UserError when it does not fit the context together with `reserve`, and PictureError.
+        """
+        turns = record.turns[:-1] if record.turns[-1].role == "assistant" else record.turns
+        return self._example(record, self.template.prompt(turns, self.context, reserve), lambda count: 0)
+
+    def _example(self, record: Record, rendered: Rendered, choose: Callable[[int], int]) -> Example:
+        return Example(
+            rendered.ids,
+            rendered.labels,
+            _pictures(rendered.seen, self.seen, choose, "seen"),
+            _pictures(rendered.drawn, self.drawn, choose, "drawn"),
+            record,
+            rendered.cut,
+        )
+
+    def _chooser(self, record: Record, place: Place | None) -> Callable[[int], int]:
+        if place is None or not self.vary:
+            return lambda count: 0
+        digest = hashlib.sha256(f"{self.seed}:{record.id}:{place.epoch}".encode()).digest()
+        return random.Random(int.from_bytes(digest[:8], "big")).randrange
+
+
+def _pictures(parts: Sequence[PicturePart], source: Any, choose: Callable[[int], int], use: str) -> list[Tensor]:
+    if parts and source is None:
+        raise ValueError(f"{use} pictures: no reader and no cache given; expected one for records with {use} pictures")
+    return [source.read(part.data, part.key, choose(source.variants_of(part.key))) for part in parts]

@@ -1,0 +1,122 @@
+"""Encoded picture files turned into tensors: decoded, made square, varied a little, scaled.
+
+Shape suffixes: B pictures, C colours, H height, W width (HW square here).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vargpt_lightning.errors import UserError
+
+Fit = Literal["pad", "crop"]
+
+
+class PictureError(UserError):
+    """A file that should be a picture and is not: in a stream it is skipped and counted."""
+
+
+def decode_picture(data: bytes | None, name: str = "picture") -> Image.Image:
+    """Decode a picture file to RGB; what is transparent becomes white. Raises PictureError naming it otherwise."""
+    if not data:
+        raise PictureError(f"{name}: no bytes; expected a PNG, JPEG, WebP or GIF file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a broken EXIF block is no reason to print in the middle of training
+            image: Image.Image = Image.open(io.BytesIO(data))
+            image.load()
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                layered = image.convert("RGBA")
+                ground = Image.new("RGBA", layered.size, "white")
+                image = Image.alpha_composite(ground, layered)
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{name}: {len(data)} bytes that are no picture ({error})") from error
+
+
+def make_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
+    """Return the picture at size x size: "crop" keeps the middle square, "pad" adds white at the short sides."""
+    width, height = image.size
+    if width != height:
+        side = min(width, height) if fit == "crop" else max(width, height)
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(image, ((side - width) // 2, (side - height) // 2))
+        image = square
+    if image.width == size:
+        return image
+    # the mean over the covered area is what antialiasing means when shrinking by whole factors
+    filter_ = Image.Resampling.BOX if image.width % size == 0 else Image.Resampling.BICUBIC
+    return image.resize((size, size), filter_)
+
+
+def vary(image: Image.Image, key: str, variant: int, *, flip: bool = True) -> Image.Image:
+    """Return a mild variant of a picture on white: flipped, turned up to 10 degrees, scaled and shifted a little.
+
+    Variant 0 is the picture itself; every other one follows from `key` and its number alone. Colours do not change.
+    """
+    if variant == 0:
+        return image
+    rng = random.Random(int.from_bytes(hashlib.sha256(f"{key}:{variant}".encode()).digest()[:8], "big"))
+    if flip and variant % 2:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    angle, zoom = np.deg2rad(rng.uniform(-10, 10)), 1 / rng.uniform(0.85, 1.08)
+    shift_x, shift_y = (rng.uniform(-0.05, 0.05) * side for side in image.size)
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    middle_x, middle_y = image.width / 2, image.height / 2
+    # output to input coordinates, turning about the middle
+    offset_x = middle_x - cos * (middle_x + shift_x) + sin * (middle_y + shift_y)
+    offset_y = middle_y - sin * (middle_x + shift_x) - cos * (middle_y + shift_y)
+    matrix = (cos, -sin, offset_x, sin, cos, offset_y)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor="white")
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads picture files as (C, H, W) float tensors of `size` pixels, (value in [0, 1] - mean) / std by colour.
+
+    The defaults give values in [-1, 1], the range of the image tokenizer. With `variants` above 1, variant v > 0
+    is a mild change of the picture (see `vary`).
+    """
+
+    size: int
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.5, 0.5, 0.5)
+    fit: Fit = "crop"
+    variants: int = 1
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.variants < 1:
+            raise UserError(f"picture reader: size {self.size}, variants {self.variants}; expected 1 or more of each")
+        if self.fit not in ("pad", "crop"):
+            raise UserError(f"picture reader: fit {self.fit!r}; expected 'pad' or 'crop'")
+
+    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
+        """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""
+        return self.to_tensor(decode_picture(data, key), key, variant)
+
+    def to_tensor(self, image: Image.Image, key: str = "picture", variant: int = 0) -> Tensor:
+        """Return a decoded picture as a (C, H, W) tensor."""
+        image = image.convert("RGB")
+        if variant:
+            # vary at a size not far above the one wanted: fine enough for clean edges, and no slower than it must be
+            side = min(max(image.size), 2 * self.size)
+            image = vary(make_square(image, side, self.fit), key, variant, flip=self.flip)
+        pixels_HWC = torch.from_numpy(np.array(make_square(image, self.size, self.fit)))
+        mean_C, std_C = torch.tensor(self.mean), torch.tensor(self.std)
+        return ((pixels_HWC / 255.0 - mean_C) / std_C).permute(2, 0, 1).contiguous()
+
+    def variants_of(self, key: str) -> int:
+        """How many variants there are of a picture."""
+        return self.variants

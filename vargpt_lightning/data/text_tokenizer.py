@@ -1,0 +1,115 @@
+"""The text tokenizer: a small byte-level BPE trained on given texts, or one that comes with a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from vargpt_lightning.errors import UserError
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END = "<image>", "<image_gen_start>", "<image_gen>", "<image_gen_end>"
+SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END)
+FILE_NAME = "tokenizer.json"
+_BYTES = 256
+
+
+class TextTokenizer:
+    """Texts to token ids and back, with the special tokens that pictures need.
+
+    Special tokens that are missing are added at the end of the vocabulary: `added` says how many, so that a language
+    model's embeddings can grow by as many rows. Text never turns into special tokens, whatever it contains: they are
+    put in by id alone.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        before = tokenizer.get_vocab_size(with_added_tokens=True)
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+        self.added = tokenizer.get_vocab_size(with_added_tokens=True) - before
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        ids = [vocabulary[token] for token in SPECIAL_TOKENS]
+        self.pad_id, self.bos_id, self.eos_id, self.image_id = ids[:4]
+        self.image_gen_start_id, self.image_gen_id, self.image_gen_end_id = ids[4:]
+        self._special_ids = frozenset(ids)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int = 1500) -> TextTokenizer:
+        """Train a byte-level BPE of at most `vocabulary` entries, special tokens included, on the texts.
+
+        The same texts in the same order give the same tokenizer. Raises UserError below 263 entries (the bytes and
+        the special tokens).
+        """
+        smallest = _BYTES + len(SPECIAL_TOKENS)
+        if vocabulary < smallest:
+            raise UserError(f"text tokenizer vocabulary: {vocabulary}; expected at least {smallest}")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextTokenizer:
+        """Load a `tokenizer.json`, or a folder that has one, or any tokenizer folder that transformers reads.
+
+        Raises UserError when there is none or it cannot be read.
+        """
+        path = Path(path)
+        file = path / FILE_NAME if path.is_dir() else path
+        if not path.exists():
+            raise UserError(f"text tokenizer {path}: no such file or folder; expected {FILE_NAME} or a folder with it")
+        try:
+            return cls(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path))
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise UserError(f"text tokenizer {file}: cannot be read ({error})") from error
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `tokenizer.json` into the folder (created) and return its path."""
+        path = Path(folder) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        return path
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"tokenizer": self._tokenizer.to_str()}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        # the setting that keeps text from turning into special tokens is not part of the saved tokenizer
+        self.__init__(Tokenizer.from_str(state["tokenizer"]))  # type: ignore[misc]
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids, special tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the text's token ids; strings like `<image>` in it are ordinary characters."""
+        return self.encode_with_offsets(text)[0]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the text's token ids and, for each, the first and last-plus-one character it stands for."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Return the text of token ids; special tokens are left out, or written as they are called."""
+        ids = [index for index in ids if not skip_special or index not in self._special_ids]
+        return self._tokenizer.decode(ids, skip_special_tokens=skip_special)
+
+
+def _from_transformers(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
