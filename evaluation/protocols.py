@@ -1,0 +1,164 @@
+"""What evaluation asks, and the two small protocols of those it asks: something that answers, something that draws.
+
+Evaluation never sees a LightningModule. Whatever has `answer` or `draw` is scored by the same code: a model of this
+project, somebody else's, or a service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from vargpt_lightning.data.records import DRAWN, SEEN, Record
+from vargpt_lightning.errors import UserError
+
+START_TOKEN = "<image_gen_start>"
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one picture; `picture` is a RealPicture's key, `split` "train" a picture trained on."""
+
+    id: str
+    kind: str
+    prompt: str
+    answer: str
+    picture: str
+    split: str = TRAIN
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture asked for in words; `picture` is the key of the real picture that the words name, if there is one."""
+
+    id: str
+    prompt: str
+    seed: int
+    picture: str | None = None
+    split: str = TRAIN
+
+
+@dataclass(frozen=True)
+class RealPicture:
+    """A real picture at the resolution at which the model draws; key and split tie questions and drawings to it."""
+
+    key: str
+    image: Image.Image = field(repr=False, compare=False)
+    name: str = ""
+    split: str = TRAIN
+    category: str = ""
+    subcategory: str = ""
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """What an Answerer gets: the question's text and the picture, and nothing about the right answer."""
+
+    id: str
+    prompt: str
+    picture: Image.Image = field(repr=False, compare=False)
+
+
+class HasParts(Protocol):
+    """An answer in parts, each with `text` (a string) or with `image` (a PIL picture) and perhaps `progress`."""
+
+    @property
+    def parts(self) -> Sequence[Any]: ...
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """Answers questions about pictures, in batches, in the order asked."""
+
+    def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[str | HasParts]: ...
+
+
+@runtime_checkable
+class Drawer(Protocol):
+    """Answers requests to draw, in batches; one seed a prompt, so that a drawing does not depend on its neighbours.
+
+    It must not force a picture: whether the answer holds one is measured. A picture part may carry `progress`, the
+    pictures after each scale.
+    """
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sequence[str | HasParts]: ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Anybody's answer in one form: its text, its pictures, and for each picture the pictures after each scale."""
+
+    text: str
+    pictures: tuple[Image.Image, ...] = ()
+    progress: tuple[tuple[Image.Image, ...], ...] = ()
+
+    @property
+    def drew(self) -> bool:
+        """Whether the answer switched to drawing: it holds a picture, or the token that starts one."""
+        return bool(self.pictures) or START_TOKEN in self.text
+
+
+def as_reply(raw: str | HasParts) -> Reply:
+    """Puts a string or an answer in parts into one form; raises TypeError for anything else."""
+    if isinstance(raw, str):
+        return Reply(raw.strip())
+    if not hasattr(raw, "parts"):
+        raise TypeError(f"an answer is a string or has parts; got {type(raw).__name__}")
+    texts, pictures, progress = [], [], []
+    for part in raw.parts:
+        image = getattr(part, "image", None)
+        if image is not None:
+            pictures.append(image)
+            progress.append(tuple(getattr(part, "progress", None) or ()))
+        else:
+            texts.append(str(part.text))
+    return Reply(" ".join(text.strip() for text in texts if text.strip()), tuple(pictures), tuple(progress))
+
+
+# ------------------------------------------------------------------------------------------------- from our own records
+
+
+def question_from_record(record: Record, split: str) -> Question:
+    """The question of a record whose user turn shows a picture and whose `meta` names the kind and the answer."""
+    user, meta = _user_text(record), record.meta
+    picture = _key(record, SEEN)
+    options = tuple(str(option) for option in meta.get("options", ()))
+    return Question(record.id, _field(record, "kind"), user, _field(record, "answer"), picture, split, options)
+
+
+def drawing_from_record(record: Record, split: str, seed: int) -> Drawing:
+    """The request of a record whose assistant turn holds the drawn picture."""
+    return Drawing(record.id, _user_text(record), seed, _key(record, DRAWN), split)
+
+
+def pictures_from_listing(
+    listing: Sequence[Mapping[str, Any]], images: Mapping[str, Image.Image], key: str = "sha"
+) -> list[RealPicture]:
+    """Real pictures from rows of name, category, subcategory and split, with the pictures by key."""
+    return [
+        RealPicture(row[key], images[row[key]], row["name"], row["split"], row["category"], row["subcategory"])
+        for row in listing
+        if row[key] in images
+    ]
+
+
+def _user_text(record: Record) -> str:
+    return next((turn.text for turn in record.turns if turn.role == "user"), "")
+
+
+def _field(record: Record, name: str) -> str:
+    if name not in record.meta:
+        raise UserError(f"record {record.id!r}: meta has no {name!r}; evaluation needs it")
+    return str(record.meta[name])
+
+
+def _key(record: Record, use: str) -> str:
+    keys = [part.key for part in record.pictures(use)]
+    if len(keys) != 1:
+        raise UserError(f"record {record.id!r}: {len(keys)} {use} pictures; evaluation needs one")
+    return keys[0]
