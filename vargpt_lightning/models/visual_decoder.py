@@ -61,7 +61,7 @@ class VisualDecoder(nn.Module):
         qk_norm: queries and keys of unit length with a learned temperature per head.
 
     Raises:
-        UserError: (a ValueError) for sizes that do not fit each other, or a rate outside [0, 1).
+        UserError: (a ValueError) for sizes that do not fit each other, or a rate that is none.
     """
 
     def __init__(
@@ -209,9 +209,7 @@ class VisualDecoder(nn.Module):
         count = slices[-1].stop - slices[0].start
         if x_BLC.shape[1] != count:
             raise ValueError(f"x: got {x_BLC.shape[1]} tokens, expected {count}")
-        mask_LL = None
-        if cache is None and not _faster_unmasked(x_BLC):
-            mask_LL = self.schedule.block_causal_mask(x_BLC.device)
+        mask_LL = self.schedule.block_causal_mask(x_BLC.device) if cache is None else None
         for i, block in enumerate(self.blocks):
             x_BLC = block(x_BLC, cond, slices, mask_LL, cache.layers[i] if cache else None)
         if cache is None:
@@ -284,10 +282,6 @@ class VisualDecoder(nn.Module):
             raise ValueError(f"labels: got {labels_B.tolist()}, expected at least one, each from 0 to {self.classes}")
 
 
-def _faster_unmasked(x_BLC: Tensor) -> bool:
-    return x_BLC.device.type == "cpu"
-
-
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
@@ -296,7 +290,9 @@ def _check_sizes(**sizes: int) -> None:
         raise UserError(f"width: got {sizes['width']}, expected a multiple of the {sizes['heads']} heads")
 
 
-def _check_rates(**rates: float) -> None:
+def _check_rates(drop_path: float, **rates: float) -> None:
+    if not 0 <= drop_path < 1:
+        raise UserError(f"drop_path: got {drop_path!r}, expected a number from 0 to below 1")
     for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise UserError(f"{name}: got {rate!r}, expected a number from 0 to below 1")
+        if not 0 <= rate <= 1:
+            raise UserError(f"{name}: got {rate!r}, expected a number from 0 to 1")
