@@ -87,9 +87,9 @@ class VisualDecoder(nn.Module):
         width = 64 * depth if width is None else width
         heads = depth if heads is None else heads
         drop_path = 0.1 * depth / 24 if drop_path is None else drop_path
-        _check_sizes(
-            depth=depth, width=width, heads=heads, code_size=code_size, vocabulary=vocabulary, classes=classes + 1
-        )
+        _check_sizes(depth=depth, width=width, heads=heads, code_size=code_size, vocabulary=vocabulary)
+        if classes < 0:
+            raise UserError(f"classes: got {classes!r}, expected 0 or more")
         _check_rates(
             dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path, class_dropout=class_dropout
         )
