@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import tarfile
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from vargpt_lightning.errors import UserError
 INDEX_NAME, OFFSETS_NAME = "index.json", "offsets.json"
 FORMAT_VERSION = 1
 SHARD_BYTES = 32 * 2**20
+_LEFT_OVER_SECONDS = 3600
 _SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"))
 
 
@@ -117,23 +119,32 @@ def scan_shard(path: Path, number: int) -> list[list[Any]]:
     return result
 
 
-def build_folder(folder: Path, write: Any) -> Path:
+def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     """Make `folder` by calling `write(temporary folder)` and renaming it: it is there whole, or not at all.
 
     A folder that is there already is left as it is; of several processes that build at once the first one's stays.
+    Raises UserError when it cannot be written, for want of space or of permission.
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
         write(temporary)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        temporary.rename(folder)
+    except OSError as error:
+        # somebody else was faster: a folder cannot be renamed onto one that is not empty
+        if not folder.is_dir():
+            raise UserError(f"{folder}: cannot be written ({error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove what builds that were killed long ago left beside the folder."""
+    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
+        if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

@@ -3,66 +3,41 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vargpt_lightning.data.openmoji import Emoji
 from vargpt_lightning.data.records import DRAWN, SEEN, Part, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.wording import (
+    CATEGORY_ASKED,
+    CHOICE_ASKED,
+    COLOUR_ASKED,
+    DRAW_ANSWERED,
+    DRAW_ASKED,
+    DRAW_ENDED,
+    FACT_BOTH_ASKED,
+    FACT_CATEGORY_ASKED,
+    FACT_CHOICE_ASKED,
+    FACT_SUBCATEGORY_ASKED,
+    HAS_COLOUR_ASKED,
+    IN_CATEGORY_ASKED,
+    IN_SUBCATEGORY_ASKED,
+    NAME_ASKED,
+    SUBCATEGORY_ASKED,
+    kind_label,
+    kind_phrase,
+    phrase,
+)
+
+T = TypeVar("T")
 
 SOURCE = "openmoji"
 LETTERS = ("A", "B", "C", "D")
 PRESENT_SHARE, ABSENT_SHARE = 0.05, 0.005  # between them "is there any red" has no fair answer
 COLOURS_NOT_ASKED = ("black", "white")  # every picture has a black outline and a white ground
+_TRIES = 50
 MAIN_MARGIN = 1.25  # a main colour must cover this many times the second's area to be asked for
-
-CATEGORY_ASKED = (
-    "Which category does this belong to?",
-    "What category is this picture in?",
-    "In which category would you file this?",
-)
-SUBCATEGORY_ASKED = (
-    "What kind of thing is this?",
-    "What type of thing does the picture show?",
-    "Which subcategory is this?",
-)
-COLOUR_ASKED = (
-    "What is the main colour?",
-    "What colour is this mostly?",
-    "Which colour covers most of it?",
-)
-NAME_ASKED = ("What is this?", "What is shown in the picture?", "Name what you see.")
-CHOICE_ASKED = ("Which of these is it?", "What does the picture show?", "Choose the right name.")
-IN_CATEGORY_ASKED = ("Does this belong to {}?", "Is this in the category {}?")
-IN_SUBCATEGORY_ASKED = ("Is this {}?", "Does the picture show {}?")
-HAS_COLOUR_ASKED = ("Is there any {} in it?", "Can you see {} in the picture?")
-FACT_BOTH_ASKED = ("What is {}?", "Tell me about {}.", "Explain what {} is.")
-FACT_CATEGORY_ASKED = ("Which category does {} belong to?", "In which category would you file {}?")
-FACT_SUBCATEGORY_ASKED = ("What kind of thing is {}?", "What type of thing is {}?")
-FACT_CHOICE_ASKED = ("Which of these is {}?", "Choose {}.")
-DRAW_ASKED = (
-    "Please draw {}.",
-    "Can you draw {}?",
-    "Show me a picture of {}.",
-    "I would like to see {}.",
-    "Draw {} for me.",
-    "Could you paint {}, please?",
-    "Make an image of {}.",
-    "Generate a picture of {}.",
-)
-DRAW_ANSWERED = ("Here is {}:", "Sure, here is {}:", "This is {}:", "Of course. Here is {}:")
-DRAW_ENDED = ("", "", "I hope you like it.")
-
-# last words of names that take no article, beside plurals that end in s
-_UNCOUNTED = """
-    bacon bread broccoli butter coral dna falafel flatbread food garlic ice liquid luggage milk oden popcorn rice sake
-    salt soap spaghetti sushi thread wood yarn children men people women breast-feeding cooking lacrosse
-"""
-_NO_ARTICLE = frozenset(_UNCOUNTED.split())
-_NOT_PLURAL_ENDINGS = ("ss", "us", "is", "os")
-_VOWELS = ("a", "e", "i", "o", "um", "up", "hour", "x-ray")
-_NOT_VOWELS = ("one", "eu", "ewe", "once")
-# what follows one of these does not decide: "glass of milk" is a glass
-_HEAD_ENDS = (" of ", " with ", " on ", " in ", " without ", " from ")
 
 
 @dataclass(frozen=True)
@@ -80,43 +55,6 @@ class QuestionCounts:
 HELDOUT_COUNTS = QuestionCounts(category=1, subcategory=1, colour=1, yesno=6, choice=4, name=0)
 
 
-def phrase(emoji: Emoji) -> str:
-    """Return the name as it stands in a sentence: "a shamrock", "grapes", "the flag of Norway"."""
-    if emoji.subcategory == "country-flag":
-        return f"the flag of {emoji.name}"
-    head = emoji.name
-    for ending in _HEAD_ENDS:
-        head = head.split(ending)[0]
-    last = head.split()[-1].lower()
-    plural = last.endswith("s") and not last.endswith(_NOT_PLURAL_ENDINGS)
-    if plural or last in _NO_ARTICLE or emoji.category in ("Flags", "Symbols"):
-        return emoji.name
-    return _with_article(emoji.name)
-
-
-def kind_label(subcategory: str) -> str:
-    """Return a subcategory in words: "animal-mammal" is "mammal", "plant-other" is "other plant"."""
-    group, _, rest = subcategory.partition("-")
-    if group not in ("animal", "plant", "food"):
-        return subcategory.replace("-", " ")
-    rest = rest.replace("-", " ")
-    if rest in ("amphibian", "bird", "bug", "mammal", "reptile", "flower", "fruit", "vegetable"):
-        return rest
-    return f"{'Asian' if rest == 'asian' else rest} {group}"
-
-
-def _with_article(words: str) -> str:
-    start = words.lower()
-    return f"{'an' if start.startswith(_VOWELS) and not start.startswith(_NOT_VOWELS) else 'a'} {words}"
-
-
-def _kind_phrase(subcategory: str) -> str:
-    label = kind_label(subcategory)
-    if label.endswith(" food") or label in ("fruit", "dishware"):
-        return label
-    return f"an{label}" if label.startswith("other ") else _with_article(label)
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -130,8 +68,11 @@ class QuestionWriter:
     """
 
     def __init__(self, pool: Sequence[Emoji], seed: int = 0) -> None:
-        self.pool = list(pool)
         self.seed = seed
+        self._names = [each.name for each in pool]
+        self._categories = [each.category for each in pool]
+        self._subcategories = [each.subcategory for each in pool]
+        self._colours = [colour for each in pool for colour in askable_colours(each)]
 
     def questions(self, emoji: Emoji, counts: QuestionCounts) -> Iterator[Record]:
         """Yield the questions about one picture, each with its short answer."""
@@ -181,34 +122,34 @@ class QuestionWriter:
                 yield _seen(emoji, "yesno", number, question, "Yes" if wanted else "No", about=about)
 
     def _ask_category(self, emoji: Emoji, wanted: bool, rng: random.Random) -> tuple[str, str]:
-        other = [each.category for each in self.pool if each.category != emoji.category]
-        category = emoji.category if wanted else rng.choice(other) if other else ""
-        return "category", rng.choice(IN_CATEGORY_ASKED).format(category) if category else ""
+        other = _draw(rng, self._categories, lambda category: category != emoji.category)
+        category = emoji.category if wanted else other
+        question = rng.choice(IN_CATEGORY_ASKED)
+        return "category", question.format(category) if category else ""
 
     def _ask_subcategory(self, emoji: Emoji, wanted: bool, rng: random.Random) -> tuple[str, str]:
-        other = [each.subcategory for each in self.pool if each.subcategory != emoji.subcategory]
-        subcategory = emoji.subcategory if wanted else rng.choice(other) if other else ""
+        other = _draw(rng, self._subcategories, lambda subcategory: subcategory != emoji.subcategory)
+        subcategory = emoji.subcategory if wanted else other
         question = rng.choice(IN_SUBCATEGORY_ASKED)
-        return "subcategory", question.format(_kind_phrase(subcategory)) if subcategory else ""
+        return "subcategory", question.format(kind_phrase(subcategory)) if subcategory else ""
 
     def _ask_colour(self, emoji: Emoji, wanted: bool, rng: random.Random) -> tuple[str, str]:
         # colours that are missing here are taken as often as other pictures have them: the words give nothing away
-        other = [c for each in self.pool for c in present_colours(each) if emoji.colours.get(c, 0.0) < ABSENT_SHARE]
-        choices = present_colours(emoji) if wanted else other
-        choices = [colour for colour in choices if colour not in COLOURS_NOT_ASKED]
+        own = _draw(rng, askable_colours(emoji), lambda colour: True)
+        other = _draw(rng, self._colours, lambda colour: emoji.colours.get(colour, 0.0) < ABSENT_SHARE)
+        colour = own if wanted else other
         question = rng.choice(HAS_COLOUR_ASKED)
-        return "colour", question.format(rng.choice(choices)) if choices else ""
+        return "colour", question.format(colour) if colour else ""
 
     def _choices(self, emoji: Emoji, count: int) -> Iterator[Record]:
         rng = self._rng(emoji, "choice")
-        words = set(emoji.name.lower().split())
-        others = [each.name for each in self.pool if not words & set(each.name.lower().split())]
-        if len(others) < len(LETTERS) - 1:
-            return
         asked, start = _walk(rng, CHOICE_ASKED, count), rng.randrange(len(LETTERS))
+        words = _words(emoji.name)
         for number in range(count):
             place = (start + number) % len(LETTERS)
-            names = rng.sample(others, len(LETTERS) - 1)
+            names = _draw_several(rng, self._names, len(LETTERS) - 1, lambda name: not words & _words(name))
+            if names is None:
+                return
             names.insert(place, emoji.name)
             question = asked[number] + _options(names, inline=bool(rng.randrange(2)))
             yield _seen(emoji, "choice", number, question, LETTERS[place], options=names)
@@ -219,32 +160,65 @@ class QuestionWriter:
 
 def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 4) -> Iterator[Record]:
     """Yield what a language model would know of the names, as text alone: their category and subcategory."""
+    elsewhere = {
+        kind: [each.name for each in emoji if each.subcategory != kind] for kind in {each.subcategory for each in emoji}
+    }
     for each in emoji:
         words, label = phrase(each), _capital(kind_label(each.subcategory))
         said = [(question, f"{label}, {each.category}") for question in FACT_BOTH_ASKED]
         said += [(question, each.category) for question in FACT_CATEGORY_ASKED]
         said += [(question, label) for question in FACT_SUBCATEGORY_ASKED]
         written = [(question.format(words), answer) for question, answer in said]
-        written += _fact_choices(each, emoji, random.Random(f"{seed}:{each.codepoint}:fact"), choices)
+        written += _fact_choices(
+            each, elsewhere[each.subcategory], random.Random(f"{seed}:{each.codepoint}:fact"), choices
+        )
         for number, (question, answer) in enumerate(written):
             turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
             yield Record(f"{each.codepoint}-fact-{number}", SOURCE, turns, _meta(each, "fact", answer))
 
 
-def _fact_choices(emoji: Emoji, pool: Sequence[Emoji], rng: random.Random, count: int) -> Iterator[tuple[str, str]]:
-    others = [each.name for each in pool if each.subcategory != emoji.subcategory]
+def _fact_choices(
+    emoji: Emoji, names_elsewhere: Sequence[str], rng: random.Random, count: int
+) -> Iterator[tuple[str, str]]:
     start = rng.randrange(len(LETTERS))
-    for number in range(count if len(others) >= len(LETTERS) - 1 else 0):
+    for number in range(count):
         place = (start + number) % len(LETTERS)
-        names = rng.sample(others, len(LETTERS) - 1)
+        names = _draw_several(rng, names_elsewhere, len(LETTERS) - 1, lambda name: name != emoji.name)
+        if names is None:
+            return
         names.insert(place, emoji.name)
-        question = rng.choice(FACT_CHOICE_ASKED).format(_kind_phrase(emoji.subcategory))
+        question = rng.choice(FACT_CHOICE_ASKED).format(kind_phrase(emoji.subcategory))
         yield question + _options(names, inline=bool(rng.randrange(2))), LETTERS[place]
 
 
-def present_colours(emoji: Emoji) -> list[str]:
-    """The colours that cover at least a twentieth of the shape."""
-    return [colour for colour, share in emoji.colours.items() if share >= PRESENT_SHARE]
+def _draw(rng: random.Random, items: Sequence[T], accept: Callable[[T], bool]) -> T | None:
+    """Draw one of the acceptable items, each alike; None if there is none. Does not look at all unless it must."""
+    for _ in range(_TRIES if items else 0):
+        item = rng.choice(items)
+        if accept(item):
+            return item
+    left = [item for item in items if accept(item)]
+    return rng.choice(left) if left else None
+
+
+def _draw_several(rng: random.Random, items: Sequence[T], count: int, accept: Callable[[T], bool]) -> list[T] | None:
+    """Draw that many different acceptable items; None if there are not enough."""
+    drawn: list[T] = []
+    while len(drawn) < count:
+        item = _draw(rng, items, lambda item: accept(item) and item not in drawn)
+        if item is None:
+            return None
+        drawn.append(item)
+    return drawn
+
+
+def _words(name: str) -> set[str]:
+    return set(name.lower().split())
+
+
+def askable_colours(emoji: Emoji) -> list[str]:
+    """The colours that cover at least a twentieth of the shape; black and white are not asked for."""
+    return [c for c, share in emoji.colours.items() if share >= PRESENT_SHARE and c not in COLOURS_NOT_ASKED]
 
 
 def _has_clear_main_colour(emoji: Emoji) -> bool:

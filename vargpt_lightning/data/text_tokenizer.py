@@ -11,7 +11,8 @@ from vargpt_lightning.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END = "<image>", "<image_gen_start>", "<image_gen>", "<image_gen_end>"
-SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END)
+# the last three in the order in which VARGPT-LLaVA-v1 has them after LLaVA-1.5's vocabulary
+SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GEN)
 FILE_NAME = "tokenizer.json"
 _BYTES = 256
 
@@ -35,7 +36,7 @@ class TextTokenizer:
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         ids = [vocabulary[token] for token in SPECIAL_TOKENS]
         self.pad_id, self.bos_id, self.eos_id, self.image_id = ids[:4]
-        self.image_gen_start_id, self.image_gen_id, self.image_gen_end_id = ids[4:]
+        self.image_gen_start_id, self.image_gen_end_id, self.image_gen_id = ids[4:]
         self._special_ids = frozenset(ids)
 
     @classmethod
@@ -93,6 +94,11 @@ class TextTokenizer:
     def vocabulary(self) -> int:
         """The number of token ids, special tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def token_ids(self) -> dict[str, int]:
+        """Return the special tokens' ids under their names without brackets: pad, bos, eos, image, image_gen_..."""
+        names = ("pad", "bos", "eos", "image", "image_gen_start", "image_gen_end", "image_gen")
+        return {name: getattr(self, f"{name}_id") for name in names}
 
     def encode(self, text: str) -> list[int]:
         """Return the text's token ids; strings like `<image>` in it are ordinary characters."""
