@@ -117,14 +117,6 @@ def test_gumbel_softmax_gives_nothing_to_removed_codes(gold: Golden) -> None:
     torch.testing.assert_close(weights_BlV.sum(dim=-1), torch.ones(2, 6))
 
 
-def test_greedy_takes_the_likeliest_and_uses_no_randomness(gold: Golden) -> None:
-    generator = seeded(3)
-    before = generator.get_state()
-    idx_Bl = sample_indices(gold.tensors["logits"], greedy=True, generator=generator)
-    assert torch.equal(idx_Bl, gold.tensors["logits"].argmax(dim=-1))
-    assert torch.equal(generator.get_state(), before)
-
-
 @pytest.mark.parametrize("draw", [lambda x, g: sample_indices(x, generator=g), lambda x, g: gumbel_softmax(x, 0.5, g)])
 def test_a_row_with_its_own_generator_does_not_see_its_neighbours(draw: Any) -> None:
     logits_BlV = torch.randn(5, 7, 32, generator=seeded(0))
@@ -213,6 +205,16 @@ def test_a_low_temperature_draws_the_likeliest(tokenizer: ImageTokenizer) -> Non
     assert torch.equal(next_scale_loop(fixed_step(tokenizer, 2), tokenizer, cold, seeded(0)).idx_BL, greedy.idx_BL)
     hot = next_scale_loop(fixed_step(tokenizer, 2), tokenizer, OPEN, seeded(0))
     assert not torch.equal(hot.idx_BL, greedy.idx_BL)
+
+
+def test_greedy_takes_the_likeliest_and_uses_no_randomness(tokenizer: ImageTokenizer) -> None:
+    generator = seeded(3)
+    before = generator.get_state()
+    settings = SamplingSettings(cfg=0.0, greedy=True)
+    drawing = next_scale_loop(fixed_step(tokenizer, 2), tokenizer, settings, generator, keep_logits=True)
+    assert drawing.logits_BLV is not None
+    assert torch.equal(drawing.idx_BL, drawing.logits_BLV.argmax(dim=-1))
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_smoothing_builds_the_picture_from_mixtures(tokenizer: ImageTokenizer) -> None:

@@ -103,13 +103,11 @@ def filter_logits(logits_BlV: Tensor, top_k: int = 0, top_p: float = 0.0) -> Ten
     return logits_BlV
 
 
-def sample_indices(filtered_BlV: Tensor, *, greedy: bool = False, generator: Generators = None) -> Tensor:
+def sample_indices(filtered_BlV: Tensor, generator: Generators = None) -> Tensor:
     """Draws one code per position: idx_Bl from logits that are filtered already.
 
     One generator serves the batch in one draw; with one for each row, a row's codes are what they would be alone.
     """
-    if greedy:
-        return filtered_BlV.argmax(dim=-1)
 
     def draw(logits_blV: Tensor, stream: torch.Generator | None) -> Tensor:
         # Drawn where the generator lives, so that a seed means the same stream on every device.
@@ -194,8 +192,11 @@ def _draw_scale(
     logits_BlV: Tensor, tokenizer: ImageTokenizer, settings: SamplingSettings, generator: Generators, ratio: float
 ) -> tuple[Tensor, Tensor]:
     """The codes' features that the picture is built from, and the drawn indices, of one scale."""
+    if settings.greedy:
+        idx_Bl = logits_BlV.argmax(dim=-1)
+        return tokenizer.embed_codes(idx_Bl), idx_Bl
     filtered_BlV = filter_logits(logits_BlV / settings.temperature, settings.top_k, settings.top_p)
-    idx_Bl = sample_indices(filtered_BlV, greedy=settings.greedy, generator=generator)
+    idx_Bl = sample_indices(filtered_BlV, generator)
     if not settings.smooth:
         return tokenizer.embed_codes(idx_Bl), idx_Bl
     # Both numbers are the released sampler's: sharper, and surer of the logits, towards the last scale.

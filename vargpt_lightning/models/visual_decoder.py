@@ -198,7 +198,8 @@ class VisualDecoder(nn.Module):
         """Logits of every token: logits_BLV.
 
         Without a cache, x holds all L tokens and each attends to its own scale and those before. With a cache, x holds
-        the tokens of scale k, which attend to all that is cached and to each other, and join it.
+        the tokens of scale k, which attend to all that is cached and to each other, and join it; scale 0 starts the
+        cache anew, and its condition serves all scales.
 
         Raises:
             ValueError: x has another number of tokens, or scale k is not the one that follows in the cache.
@@ -211,7 +212,7 @@ class VisualDecoder(nn.Module):
             raise ValueError(f"x: got {x_BLC.shape[1]} tokens, expected {count}")
         mask_LL = self.schedule.block_causal_mask(x_BLC.device) if cache is None else None
         for i, block in enumerate(self.blocks):
-            x_BLC = block(x_BLC, cond, slices, mask_LL, cache.layers[i] if cache else None)
+            x_BLC = block(x_BLC, cond, slices, mask_LL, cache.layers[i] if cache is not None else None)
         if cache is None:
             return self.head(self.head_nm(x_BLC, self.head_nm.modulation(cond)))
         if cache.length == 0 or cache.head_modulation is None:
