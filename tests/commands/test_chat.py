@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vargpt_lightning.commands import chat
+from vargpt_lightning.commands.chat import Chat, main
+from vargpt_lightning.commands.loading import Conversation, load_run
+
+
+@pytest.fixture
+def talk(finished_run: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    """Feed lines to the command through a pipe; returns what it printed."""
+
+    def run(*lines: str, options: tuple[str, ...] = ()) -> list[str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        assert main([str(finished_run), "--out", str(tmp_path / "chat"), *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_a_piped_line_is_answered_and_drawings_are_saved(talk, tmp_path: Path, script) -> None:
+    script("Here:*")
+    assert talk("Draw a dog.", "Draw a cat.") == [
+        "Here:",
+        str(tmp_path / "chat" / "0001.png"),
+        "Here:",
+        str(tmp_path / "chat" / "0002.png"),
+    ]
+    assert Image.open(tmp_path / "chat" / "0002.png").size == (8, 8)
+
+
+def test_numbers_go_on_after_the_files_that_are_there(talk, tmp_path: Path, script) -> None:
+    script("*")
+    talk("Draw.")
+    first = (tmp_path / "chat" / "0001.png").read_bytes()
+    assert talk("Draw.") == [str(tmp_path / "chat" / "0002.png")]
+    assert (tmp_path / "chat" / "0001.png").read_bytes() == first
+
+
+def test_drawings_go_into_the_run_by_default(run_copy: Path, monkeypatch, script) -> None:
+    script("*")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Draw.\n"))
+    main([str(run_copy)])
+    assert (run_copy / "chat" / "0001.png").is_file()
+
+
+def test_what_was_said_and_shown_stays_in_the_context(finished_run: Path, tmp_path: Path, script) -> None:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    chatting = Chat(load_run(finished_run), tmp_path)
+    script("Red*")
+    chatting.take(f"/image {tmp_path / 'red.png'}")
+    chatting.take("Which colour?")
+    chatting.take("And now?")
+    roles = [turn.role for turn in chatting.conversation.turns]
+    assert roles == ["user", "assistant"] * 2
+    ids = list(
+        chatting.speaker.prompt(Conversation(chatting.conversation.turns[:3], chatting.conversation.pictures)).input_ids
+    )
+    tokens = chatting.speaker.tokenizer
+    assert ids.count(tokens.image_id) == 4 and ids.count(tokens.image_gen_id) == 21
+    chatting.take("/reset")
+    assert chatting.conversation == Conversation() and chatting.waiting == []
+
+
+def test_commands_and_mistakes_do_not_end_the_chat(talk, tmp_path: Path, script) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    script("Yes")
+    said = talk("/help", "/image", "/image nowhere.png", f"/image {tmp_path / 'text.png'}", "/dance", "", "Is it?")
+    assert said[0].startswith("Write a line") and said[-1] == "Yes"
+    errors = [line for line in said if line.startswith("error: ")]
+    assert len(errors) == 4 and "no path" in errors[0] and "nowhere.png: cannot be read" in errors[1]
+    assert "no picture" in errors[2] and "/dance is no command" in errors[3]
+
+
+def test_quit_ends_it(talk, script) -> None:
+    script("Yes")
+    assert talk("/quit", "Is it?") == []
+
+
+def test_a_line_that_does_not_fit_leaves_no_trace(finished_run: Path, tmp_path: Path, script, capsys) -> None:
+    chatting = Chat(load_run(finished_run), tmp_path)
+    script("Yes")
+    chatting.take("dog " * 200)
+    assert "context holds 192" in capsys.readouterr().out and chatting.conversation.turns == []
+    chatting.take("Is it?")
+    assert capsys.readouterr().out == "Yes\n"
+
+
+def test_a_full_context_forgets_the_oldest_turns(finished_run: Path, tmp_path: Path, script, capsys) -> None:
+    chatting = Chat(load_run(finished_run), tmp_path)
+    script("Yes")
+    for _ in range(6):
+        chatting.take("Is it a dog or a cat?")
+    said = capsys.readouterr().out
+    assert said.count("Yes") == 6 and "2 oldest turns are forgotten" in said
+    assert chatting.conversation.turns[0].role == "user"
+
+
+def test_the_end_of_the_input_ends_a_chat_in_a_terminal(monkeypatch, capsys) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("hello\n"))
+    assert chat.read_line() == "hello"
+    assert chat.read_line() is None

@@ -1,0 +1,149 @@
+"""`vargpt generate`: one prompt, some answers, and their pictures as files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.errors import UserError
+
+if TYPE_CHECKING:  # the sub-command's help must not wait for torch
+    from vargpt_lightning.commands.loading import Conversation, LoadedRun
+    from vargpt_lightning.models.answers import Answer, GenerationSettings
+
+EXAMPLE = """examples:
+  vargpt generate runs/openmoji "Please draw a shamrock." -n 4 --out drawings --seed 1
+  vargpt generate runs/openmoji "What is the main colour?" --image apple.png
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="vargpt generate",
+        description="Answer a prompt; pictures that the model draws are saved as PNG files and their paths printed.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("run", help="the run folder")
+    result.add_argument("prompt", help="what to ask for")
+    result.add_argument(
+        "-n", "--number", type=int, default=1, metavar="N", help="answers, each of its own random stream"
+    )
+    result.add_argument(
+        "--out", type=Path, default=Path("drawings"), metavar="DIR", help="where pictures go (drawings)"
+    )
+    result.add_argument(
+        "--image", type=Path, action="append", default=[], metavar="FILE", help="a picture to show before the prompt"
+    )
+    add_sampling(result)
+    return result
+
+
+def add_sampling(result: argparse.ArgumentParser) -> None:
+    """Add what `generate` and `chat` have in common."""
+    result.add_argument("--top-k", type=int, metavar="K", help="codes kept per position, 0 for all (900)")
+    result.add_argument("--top-p", type=float, metavar="P", help="probability mass kept per position (the model's)")
+    result.add_argument("--cfg", type=float, metavar="W", help="guidance strength, 0 for none (1.5)")
+    result.add_argument("--temperature", type=float, metavar="T", help="of the codes; 0 takes the likeliest (1)")
+    result.add_argument("--text-temperature", type=float, default=0.0, metavar="T", help="of the words (0)")
+    result.add_argument("--max-tokens", type=int, default=256, metavar="N", help="text tokens of an answer (256)")
+    result.add_argument("--seed", type=int, default=0, metavar="S", help="of all random choices (0)")
+    result.add_argument("--stage", metavar="NAME", help="the model as it was after this stage (the last finished one)")
+    result.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
+
+
+def main(argv: list[str]) -> int:
+    """Answer, save, print."""
+    arguments = parser().parse_args(argv)
+    if arguments.number < 1:
+        raise UserError(f"-n {arguments.number}; expected 1 or more answers")
+    shown = [picture_file(path) for path in arguments.image]
+    from vargpt_lightning.commands.loading import load_run
+
+    run = load_run(arguments.run, arguments.stage, arguments.device)
+    run.settings = generation_settings(run, arguments)
+    answers = run.reply([_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)])
+    for number, answer in enumerate(answers):
+        if len(answers) > 1:
+            print(f"{number + 1}.")
+        print_answer(answer, arguments.out, f"{slug(arguments.prompt)}-{arguments.seed}-{number}")
+    return 0
+
+
+def generation_settings(run: LoadedRun, arguments: Any) -> GenerationSettings:
+    """Return the run's generation settings with what the command line changes."""
+    given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature")}
+    changes = {key: value for key, value in given.items() if value is not None}
+    if changes.get("temperature") == 0:
+        changes |= {"temperature": 1.0, "greedy": True}
+    visual = run.settings.visual or run.model.sampling_settings()
+    return replace(
+        run.settings,
+        visual=replace(visual, **changes),
+        temperature=arguments.text_temperature,
+        max_new_tokens=arguments.max_tokens,
+        seed=arguments.seed,
+    )
+
+
+def picture_file(path: Path) -> Any:
+    """Read a picture.
+
+    Raises:
+        UserError: the file is missing, may not be read, or is no picture.
+    """
+    from vargpt_lightning.data.pictures import decode_picture
+
+    try:
+        data = path.expanduser().read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a picture file") from error
+    return decode_picture(data, str(path))
+
+
+def print_answer(answer: Answer, out: Path, stem: str) -> None:
+    """Print an answer's text and the paths of its pictures, which are saved as OUT/STEM.png, OUT/STEM-1.png, ..."""
+    drawn = 0
+    for part in answer.parts:
+        if hasattr(part, "image"):
+            path = out / f"{stem}{f'-{drawn}' if drawn else ''}.png"
+            save_png(path, part.image)
+            print(path)
+            drawn += 1
+        elif part.text.strip():
+            print(part.text.strip())
+    if not answer.parts:
+        print("(an empty answer)")
+
+
+def save_png(path: Path, image: Any) -> None:
+    """Write a PNG in one step."""
+    from vargpt_lightning.results import write_bytes
+
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    try:
+        write_bytes(path, content.getvalue())
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path.parent}: is no folder; expected one to save pictures in") from error
+
+
+def slug(text: str) -> str:
+    """Return a prompt as the start of a file's name: lower-case words joined by hyphens, 40 characters at most."""
+    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+    return "-".join(words)[:40].strip("-") or "answer"
+
+
+def _conversation(run: LoadedRun, prompt: str, shown: Sequence[Any]) -> Conversation:
+    from vargpt_lightning.commands.loading import Conversation
+
+    if not prompt.strip() and not shown:
+        raise UserError("the prompt is empty; expected a question or a request, such as 'Please draw a shamrock.'")
+    conversation = Conversation()
+    conversation.ask(prompt, {f"seen-{number}": run.see(image) for number, image in enumerate(shown)})
+    return conversation
