@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# OpenMoji's palette under the names that people give its colours. Its amber (#f1b31c) and its light orange (#f4aa41)
-# cannot be told apart by eye, so both are orange; #3f3f3f is what black animals are filled with.
+# OpenMoji's palette under the names that people give its colours. Amber (#f1b31c) is what OpenMoji shades yellow with;
+# #3f3f3f is what black animals are filled with.
 PALETTE: dict[str, str] = {
     "#fcea2b": "yellow",
-    "#f1b31c": "orange",
+    "#f1b31c": "yellow",
     "#f4aa41": "orange",
     "#e27022": "orange",
     "#ea5a47": "red",

@@ -38,7 +38,7 @@ DRAW_ASKED = (
     "Make an image of {}.",
     "Generate a picture of {}.",
 )
-DRAW_ANSWERED = ("Here is {}:", "Sure, here is {}:", "This is {}:", "Of course. Here is {}:")
+DRAW_ANSWERED = ("Here is {}:", "Sure, here is {}:", "Your picture of {}:", "Of course. Here is {}:")
 DRAW_ENDED = ("", "", "I hope you like it.")
 
 # last words of names that take no article, beside plurals that end in s

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from vargpt_lightning.data.openmoji import Emoji
+from vargpt_lightning.data.questions import (
+    ABSENT_SHARE,
+    HELDOUT_COUNTS,
+    LETTERS,
+    PRESENT_SHARE,
+    QuestionCounts,
+    QuestionWriter,
+    facts,
+)
+from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.wording import kind_label, kind_phrase, phrase
+
+
+@pytest.fixture(scope="module")
+def train(emoji: list[Emoji]) -> list[Emoji]:
+    return [each for each in emoji if each.split == "train"]
+
+
+@pytest.fixture(scope="module")
+def records(train: list[Emoji]) -> list[Record]:
+    writer = QuestionWriter(train)
+    return [record for each in train for record in writer.questions(each, QuestionCounts())]
+
+
+def of_kind(records: list[Record], kind: str) -> list[Record]:
+    return [record for record in records if record.meta["kind"] == kind]
+
+
+def test_every_kind_is_asked(records: list[Record], train: list[Emoji]) -> None:
+    counts = Counter(record.meta["kind"] for record in records)
+    pictures = len(train)
+    assert counts["category"] == counts["subcategory"] == counts["name"] == 2 * pictures
+    assert counts["yesno"] == 6 * pictures and counts["choice"] == 8 * pictures
+    assert 0.9 * 2 * pictures < counts["colour"] <= 2 * pictures
+
+
+def test_the_answer_stands_in_the_turn_and_in_the_meta(records: list[Record]) -> None:
+    for record in records:
+        assert record.turns[1].text == record.meta["answer"]
+        assert record.pictures("seen")[0].key == record.meta["picture_sha"]
+
+
+def test_the_same_seed_writes_the_same_and_another_does_not(train: list[Emoji]) -> None:
+    def written(seed: int) -> list[Record]:
+        return list(QuestionWriter(train, seed).questions(train[3], QuestionCounts()))
+
+    assert written(0) == written(0)
+    assert written(0) != written(1)
+
+
+def test_a_picture_is_written_about_by_its_own_code_point(train: list[Emoji]) -> None:
+    writer = QuestionWriter(train)
+    alone = list(writer.questions(train[5], QuestionCounts()))
+    list(writer.questions(train[6], QuestionCounts()))
+    assert list(writer.questions(train[5], QuestionCounts())) == alone
+
+
+def test_yes_and_no_are_balanced_in_every_sort(records: list[Record]) -> None:
+    counts = Counter((record.meta["about"], record.meta["answer"]) for record in of_kind(records, "yesno"))
+    for about in ("category", "subcategory", "colour"):
+        assert counts[about, "Yes"] == pytest.approx(counts[about, "No"], rel=0.1)
+
+
+def test_the_words_of_a_colour_question_give_nothing_away(records: list[Record]) -> None:
+    asked: dict[str, Counter[str]] = {}
+    for record in of_kind(records, "yesno"):
+        for colour in ("orange", "brown", "red", "gray", "green"):
+            if record.meta["about"] == "colour" and colour in record.turns[0].text:
+                asked.setdefault(colour, Counter())[record.meta["answer"]] += 1
+    for counts in asked.values():
+        assert 0.3 < counts["Yes"] / counts.total() < 0.7
+
+
+def test_answers_about_colours_are_true(records: list[Record], train: list[Emoji]) -> None:
+    by_code = {each.codepoint: each for each in train}
+    checked = 0
+    for record in of_kind(records, "yesno"):
+        if record.meta["about"] != "colour":
+            continue
+        words = record.turns[0].text.replace("?", "").split()
+        colours = by_code[record.meta["codepoint"]].colours
+        colour = next(word for word in words if word in ("red orange yellow green blue purple pink brown gray".split()))
+        share = colours.get(colour, 0.0)
+        assert share >= PRESENT_SHARE if record.meta["answer"] == "Yes" else share < ABSENT_SHARE
+        checked += 1
+    assert checked > len(train)
+
+
+def test_answers_about_kinds_are_true(records: list[Record]) -> None:
+    for record in of_kind(records, "yesno"):
+        true = {"category": record.meta["category"], "subcategory": kind_phrase(record.meta["subcategory"])}
+        about = record.meta["about"]
+        if about in true:
+            said = record.turns[0].text.rstrip("?")
+            assert said.endswith(" " + true[about]) == (record.meta["answer"] == "Yes"), said
+
+
+def test_choices_hold_the_name_at_the_letter(records: list[Record]) -> None:
+    for record in of_kind(records, "choice"):
+        options, letter = record.meta["options"], record.meta["answer"]
+        assert len(set(options)) == 4 and options[LETTERS.index(letter)] == record.meta["name"]
+        assert f"{letter}. {record.meta['name']}" in record.turns[0].text
+
+
+def test_letters_are_balanced(records: list[Record], train: list[Emoji]) -> None:
+    counts = Counter(record.meta["answer"] for record in of_kind(records, "choice"))
+    assert set(counts.values()) == {2 * len(train)}
+
+
+def test_choices_come_one_a_line_and_in_line(records: list[Record]) -> None:
+    lines = Counter("\n" in record.turns[0].text for record in of_kind(records, "choice"))
+    assert min(lines[True], lines[False]) > 0.4 * lines.total()
+
+
+def test_wrong_names_come_from_the_same_split(emoji: list[Emoji]) -> None:
+    held_out = [each for each in emoji if each.split == "val"]
+    names = {each.name for each in held_out}
+    for each in held_out:
+        for record in QuestionWriter(held_out).questions(each, HELDOUT_COUNTS):
+            assert set(record.meta.get("options", [])) <= names
+
+
+def test_held_out_pictures_are_never_named(emoji: list[Emoji]) -> None:
+    held_out = [each for each in emoji if each.split == "test"]
+    written = [r for each in held_out for r in QuestionWriter(held_out).questions(each, HELDOUT_COUNTS)]
+    assert {record.meta["kind"] for record in written} == {"category", "subcategory", "colour", "yesno", "choice"}
+
+
+def test_an_unclear_main_colour_is_not_asked_for(train: list[Emoji]) -> None:
+    two = replace(train[0], colours={"red": 0.51, "blue": 0.49})
+    kinds = {record.meta["kind"] for record in QuestionWriter(train).questions(two, QuestionCounts())}
+    assert "colour" not in kinds and "yesno" in kinds
+
+
+def test_a_small_pool_is_not_asked_what_it_cannot(train: list[Emoji]) -> None:
+    written = list(QuestionWriter(train[:1]).questions(train[0], QuestionCounts()))
+    assert {record.meta["kind"] for record in written} >= {"category", "yesno"}
+    assert "choice" not in {record.meta["kind"] for record in written}
+    assert all(record.meta["answer"] == "Yes" for record in of_kind(written, "yesno"))
+
+
+def test_facts_show_no_picture_and_cover_held_out_names(emoji: list[Emoji]) -> None:
+    written = list(facts(emoji))
+    assert all(not record.pictures() for record in written)
+    assert {record.meta["codepoint"] for record in written} == {each.codepoint for each in emoji}
+    shamrock = [record for record in written if record.meta["name"] == "shamrock"]
+    assert ("What is a shamrock?", "Other plant, Animals & Nature") in [
+        (record.turns[0].text, record.turns[1].text) for record in shamrock
+    ]
+
+
+def test_drawings_ask_answer_and_draw(train: list[Emoji]) -> None:
+    shamrock = next(each for each in train if each.name == "shamrock")
+    written = list(QuestionWriter(train).drawings(shamrock, 8))
+    assert "Please draw a shamrock." in {record.turns[0].text for record in written}
+    assert len({record.turns[0].text for record in written}) == 8
+    for record in written:
+        (picture,) = record.pictures("drawn")
+        assert picture.data == shamrock.png and record.turns[1].text.startswith(("Here", "Sure", "Your", "Of"))
+    (alone,) = QuestionWriter(train).picture(shamrock).turns
+    assert alone.role == "assistant" and alone.text == ""
+
+
+def test_names_in_sentences(emoji: list[Emoji]) -> None:
+    by_name = {each.name: phrase(each) for each in emoji}
+    assert by_name["owl"] == "an owl" and by_name["unicorn"] == "a unicorn" and by_name["grapes"] == "grapes"
+    assert by_name["glass of milk"] == "a glass of milk" and by_name["octopus"] == "an octopus"
+    assert phrase(replace(emoji[0], name="Norway", subcategory="country-flag")) == "the flag of Norway"
+
+
+@pytest.mark.parametrize(
+    ("subcategory", "label", "words"),
+    [
+        ("animal-mammal", "mammal", "a mammal"),
+        ("plant-other", "other plant", "another plant"),
+        ("food-asian", "Asian food", "Asian food"),
+        ("food-fruit", "fruit", "fruit"),
+        ("country-flag", "country flag", "a country flag"),
+    ],
+)
+def test_kinds_in_words(subcategory: str, label: str, words: str) -> None:
+    assert kind_label(subcategory) == label
+    assert kind_phrase(subcategory) == words
