@@ -70,6 +70,7 @@ class Stage:
         warmup_autoencoder: of the tokenizer, the share of steps without quantization; the codebook is then set by
             k-means on the features.
         feature_weight: of the tokenizer, factor of the loss between features of EfficientNet; 0 for none.
+        flip: of the tokenizer, how often a picture is mirrored.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Stage:
     ema: float | None = None
     warmup_autoencoder: float = 0.0
     feature_weight: float = 0.0
+    flip: float = 0.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 

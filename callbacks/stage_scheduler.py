@@ -1,0 +1,140 @@
+"""The plan of named stages: what each trains, and the freezing of all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
+from vargpt_lightning.modules.stage import Stage, check_stages
+
+
+class StageScheduler(pl.Callback):
+    """Train exactly what the active stage names, and show what that is.
+
+    The active stage is the run's choice, never the checkpoint's: it must be known before the optimizers are made, so
+    freezing happens in `setup`. All parameters outside the stage's submodules get `requires_grad=False` (no gradient,
+    no optimizer state) and their modules stay in eval mode (no dropout, fixed statistics), after validation too.
+
+    Args:
+        stages: the whole plan.
+        active: the name of the stage that this fit trains.
+        console: where the table of submodules is printed; stdout by default.
+
+    Raises:
+        UserError: (a ValueError) for a duplicate name, an unknown submodule or an unknown active stage; in `setup`
+            when the model has none of the parameters that the stage would train; when a checkpoint of another stage
+            is loaded.
+    """
+
+    def __init__(self, stages: Sequence[Stage], active: str, console: Console | None = None) -> None:
+        check_stages(stages, SUBMODULES)
+        names = [stage.name for stage in stages]
+        if active not in names:
+            raise UserError(f"stage {active!r} is not in the plan; there are {', '.join(names)}")
+        self.stages = list(stages)
+        self.index = names.index(active)
+        self.console = console or Console()
+
+    @property
+    def stage(self) -> Stage:
+        """The active stage."""
+        return self.stages[self.index]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            freeze_all_but(_model_of(pl_module), self.stage)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show(_model_of(pl_module))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        set_modes(_model_of(pl_module), self.stage.train)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        set_modes(_model_of(pl_module), self.stage.train)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.training or trainer.validating:
+            set_modes(_model_of(pl_module), self.stage.train)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"active": self.stage.name, "index": self.index}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["active"] != self.stage.name:
+            raise UserError(
+                f"checkpoint is of stage {state_dict['active']!r}, but stage {self.stage.name!r} is being trained; "
+                f"expected the checkpoint in the folder of {self.stage.name!r}"
+            )
+
+    @rank_zero_only
+    def _show(self, model: VARGPT) -> None:
+        table = Table(title=f"stage {self.index + 1} of {len(self.stages)}: {self.stage.name}", title_justify="left")
+        table.add_column("submodule")
+        table.add_column("parameters", justify="right")
+        table.add_column("")
+        for name, parameters, trained in summary(model):
+            table.add_row(name, f"{parameters:,}", "[bold green]trained" if trained else "[dim]frozen")
+        self.console.print(table)
+
+
+def summary(model: VARGPT) -> list[tuple[str, int, bool]]:
+    """Return name, parameters and whether it is trained, for each submodule that there is."""
+    rows = []
+    for name, module in model.named_children():
+        parameters = list(module.parameters())
+        if parameters:
+            count = sum(parameter.numel() for parameter in parameters)
+            rows.append((name, count, any(parameter.requires_grad for parameter in parameters)))
+    return rows
+
+
+def freeze_all_but(model: VARGPT, stage: Stage) -> None:
+    """Set `requires_grad` and the modes of all submodules as the stage says.
+
+    Raises:
+        UserError: an unknown name, or nothing left to train.
+    """
+    trained = set(_modules(model, stage.train))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    for module in trained:
+        module.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        there = ", ".join(name for name, _, _ in summary(model))
+        raise UserError(f"stages.{stage.name}.train={stage.train} trains nothing in this model, which has {there}")
+    set_modes(model, stage.train)
+
+
+def set_modes(model: VARGPT, train: Iterable[str]) -> None:
+    """Put the named submodules into training mode and everything else into evaluation mode."""
+    model.eval()
+    model.training = True
+    for module in _modules(model, train):
+        module.train()
+
+
+def _modules(model: VARGPT, names: Iterable[str]) -> list[nn.Module]:
+    found = []
+    for name in names:
+        if name not in SUBMODULES:
+            raise UserError(f"submodule {name!r} is unknown; there are {', '.join(SUBMODULES)}")
+        found += [getattr(model, part) for part in SUBMODULES[name] if getattr(model, part) is not None]
+    return found
+
+
+def _model_of(module: pl.LightningModule) -> VARGPT:
+    model = getattr(module, "vargpt", None)
+    if not isinstance(model, VARGPT):
+        raise TypeError(f"{type(module).__name__} has no VARGPT under `vargpt`")
+    return model
+

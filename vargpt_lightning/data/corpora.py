@@ -1,0 +1,119 @@
+"""What a stage's mixture can name: packed corpora by name, with a text tokenizer for them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.data.chat import spoken_texts
+from vargpt_lightning.data.dataset import ShardDataset
+from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
+from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.errors import UserError
+
+
+@dataclass
+class Corpora:
+    """Where a run's data come from; subclasses say how the corpora are found or made.
+
+    Args:
+        seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
+        cache_features: compute the vision tower's features once and keep them, where the tower is frozen.
+        workers: processes that read batches ahead; 0 reads in the training process.
+    """
+
+    seen_variants: int = 1
+    cache_features: bool = False
+    workers: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The corpora that stages may name."""
+        raise NotImplementedError
+
+    def open(self, split: str) -> dict[str, ShardDataset]:
+        """Return the corpora of a split ("train", "val", "test") by name; those that a split lacks are left out."""
+        raise NotImplementedError
+
+    def text_tokenizer(self) -> TextTokenizer:
+        """Return the text tokenizer, trained or loaded."""
+        raise NotImplementedError
+
+
+@dataclass
+class OpenMoji(Corpora):
+    """Questions about OpenMoji's pictures, requests to draw them, the pictures alone, and facts about their names.
+
+    Args:
+        categories: OpenMoji's categories; None takes all nine.
+        picture_size: pixels at which pictures are kept.
+        seed: of the wording of questions and requests.
+        vocabulary: entries of the byte-level BPE that is trained on the texts.
+        drawings: requests to draw for each picture, worded differently.
+        cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
+    """
+
+    categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
+    picture_size: int = 128
+    seed: int = 0
+    vocabulary: int = 1500
+    drawings: int = 8
+    cache: str | None = None
+
+    names = ("questions", "drawings", "pictures", "facts")
+
+    @property
+    def settings(self) -> OpenMojiSettings:
+        """What the prepared data depend on."""
+        categories = None if self.categories is None else tuple(self.categories)
+        return OpenMojiSettings(categories, self.picture_size, self.seed, drawings=self.drawings)
+
+    def folder(self) -> Path:
+        """Return the folder of the prepared data, made first if need be."""
+        return build_openmoji(self.settings, self.cache)
+
+    def open(self, split: str) -> dict[str, ShardDataset]:
+        folder = self.folder()
+        folders = {name: folder / f"{split}-{name}" for name in self.names}
+        return {name: ShardDataset(path) for name, path in folders.items() if split == "train" or path.is_dir()}
+
+    def text_tokenizer(self) -> TextTokenizer:
+        texts = chain.from_iterable(_texts(corpus) for corpus in self.open("train").values())
+        return TextTokenizer.train(texts, self.vocabulary)
+
+
+@dataclass
+class Packed(Corpora):
+    """Folders of packed records, as `write_source` leaves them.
+
+    Args:
+        train: corpus to folder.
+        val: the same for validation, for the corpora that have one.
+        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
+    """
+
+    train: dict[str, str] = field(default_factory=dict)
+    val: dict[str, str] = field(default_factory=dict)
+    tokenizer: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.train)
+
+    def open(self, split: str) -> dict[str, ShardDataset]:
+        folders = {"train": self.train, "val": self.val}.get(split, {})
+        return {name: ShardDataset(path) for name, path in folders.items()}
+
+    def text_tokenizer(self) -> TextTokenizer:
+        if not self.tokenizer:
+            raise UserError("data.tokenizer is not given; expected a tokenizer.json or the folder of a tokenizer")
+        return TextTokenizer.load(self.tokenizer)
+
+
+def _texts(corpus: Any) -> Iterator[str]:
+    for record in corpus:
+        yield from spoken_texts(record)

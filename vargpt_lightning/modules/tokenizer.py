@@ -1,0 +1,106 @@
+"""Training of the image tokenizer: reconstruction, quantization, and optionally features of a frozen network.
+
+Legend: B batch, H and W height and width, K scales.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from vargpt_lightning.models.codebook import initialize_codebook
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.base import Batch, StageModule
+from vargpt_lightning.modules.stage import Stage
+
+USAGE_EVERY = 100
+COLLAPSED_BELOW = 1.0
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TokenizerModule(StageModule):
+    """L1 + squared error of the reconstruction, codebook and commitment terms (VAR, arXiv 2404.02905, equation 5).
+
+    With `warmup_autoencoder` the first steps train an autoencoder without quantization; the codebook is then laid over
+    the features of `calibration_pictures`. With `feature_weight` the mean squared distance between features of
+    EfficientNet-Lite0 of a picture and of its reconstruction is added, in place of VAR's LPIPS, whose weights no
+    package carries.
+
+    The share of codes in use is logged for each scale; a scale whose usage collapses is warned of, once.
+    """
+
+    def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int) -> None:
+        super().__init__(vargpt, stage, total_steps)
+        self.calibration_pictures: Tensor | None = None
+        self._warned: set[int] = set()
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps without quantization."""
+        return round(self.stage.warmup_autoencoder * self.total_steps)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        first_batch = batch_idx % self.trainer.accumulate_grad_batches == 0
+        if self.warmup_steps and self.global_step == self.warmup_steps and first_batch:
+            pictures = self.calibration_pictures
+            pictures = batch["drawn_pixels"] if pictures is None else pictures.to(self.device)
+            initialize_codebook(self.vargpt.image_tokenizer, pictures)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x_B3HW = self._flip(batch["drawn_pixels"])
+        return self._step(x_B3HW, "train", quantized=self.global_step >= self.warmup_steps)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._step(batch["drawn_pixels"], "val", quantized=True)
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        if self.global_step > self.warmup_steps and (self.global_step + 1) % USAGE_EVERY == 0:
+            self._log_usage()
+
+    def _flip(self, x_B3HW: Tensor) -> Tensor:
+        flipped_B = torch.rand(len(x_B3HW), device=x_B3HW.device) < self.stage.flip
+        return torch.where(flipped_B[:, None, None, None], x_B3HW.flip(-1), x_B3HW)
+
+    def _step(self, x_B3HW: Tensor, split: str, quantized: bool) -> Tensor:
+        tokenizer = self.vargpt.image_tokenizer
+        x_B3HW = x_B3HW.contiguous(memory_format=torch.channels_last)
+        logged: dict[str, Tensor | float | None] = {}
+        if quantized:
+            output = tokenizer(x_B3HW)
+            rec_B3HW, vq_loss = output.reconstruction, output.vq_loss
+            logged |= {"codebook_loss": output.codebook_loss, "commitment_loss": output.commitment_loss}
+        else:
+            f_BCHW = tokenizer.features(x_B3HW)
+            # Features of size one suit a codebook; without a pull they may grow without bound.
+            vq_loss = 1e-3 * f_BCHW.square().mean()
+            rec_B3HW = tokenizer.decoder(tokenizer.post_quant_conv(f_BCHW))
+        loss = F.l1_loss(rec_B3HW, x_B3HW)
+        logged |= {"l1": loss, "mse": F.mse_loss(rec_B3HW, x_B3HW)}
+        loss = loss + logged["mse"] + vq_loss
+        if self.stage.feature_weight:
+            logged["feature_loss"] = self._feature_loss(rec_B3HW, x_B3HW)
+            loss = loss + self.stage.feature_weight * logged["feature_loss"]
+        self.log_losses(logged, split, len(x_B3HW))
+        if split == "train":
+            tokens = len(x_B3HW) * tokenizer.schedule.num_tokens
+            self.last_counts = {"text_tokens": 0, "image_tokens": tokens, "samples": len(x_B3HW)}
+        return loss
+
+    def _feature_loss(self, rec_B3HW: Tensor, x_B3HW: Tensor) -> Tensor:
+        mean, std = (x_B3HW.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        both = (torch.cat([rec_B3HW, x_B3HW]).add(1).div(2) - mean) / std
+        rec, real = self.vargpt.vision_tower.pyramid(both)
+        return torch.stack([F.mse_loss(a, b.detach()) for a, b in zip(rec, real, strict=True)]).mean()
+
+    def _log_usage(self) -> None:
+        for k, percent in enumerate(self.vargpt.image_tokenizer.usage_per_scale()):
+            self.log(f"train/codebook_usage_scale_{k + 1}", percent)
+            if percent < COLLAPSED_BELOW and k not in self._warned:
+                self._warned.add(k)
+                size = self.vargpt.image_tokenizer.schedule.sizes[k]
+                rank_zero_warn(
+                    f"image tokenizer: scale {k + 1} ({size}x{size}) uses {percent:.1f} % of the codes; its codebook "
+                    "has collapsed or is too large for the data"
+                )
