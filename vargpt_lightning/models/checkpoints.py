@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.scales import ScaleSchedule
-from vargpt_lightning.models.vargpt import SUBMODULES
+from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.models.visual_decoder import DERIVED_BUFFERS
 
 Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new"]
@@ -167,7 +167,8 @@ def load(
         parts: names of `SUBMODULES` that the state fills completely; None for the whole model.
         source: what the state is called in messages, such as its path.
         keep: keys that the model keeps as they are, whether the state has them or not.
-        assign: take the state's tensors instead of copying them, as a model on the meta device needs.
+        assign: take the state's tensors instead of copying them, as a model on the meta device needs; its constants
+            are computed then.
 
     Raises:
         UserError: a key is missing, has no place or has another shape; names the key and both shapes.
@@ -190,6 +191,8 @@ def load(
         if key not in wanted:
             raise UserError(f"{source}: key {key} of shape {tuple(tensor.shape)} has no place in the model")
     model.load_state_dict(given, strict=False, assign=assign)
+    if assign and isinstance(model, VARGPT):
+        model.restore_constants()
 
 
 def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:

@@ -21,11 +21,13 @@ from vargpt_lightning.errors import UserError
 from vargpt_lightning.models import losses
 from vargpt_lightning.models.attention_masks import PictureLayout, attention_mask, find_pictures
 from vargpt_lightning.models.backbone import (
+    ClipTower,
     GenerationProjector,
     build_language_model,
     build_vision_projector,
     build_vision_tower,
     check_pictures,
+    restore_rotary_constants,
 )
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
@@ -200,6 +202,12 @@ class VARGPT(nn.Module):
             raise UserError("pixel_values: got pictures, expected none because vision.kind is 'none'")
         check_pictures(pixels_P3SS, self.config.vision)
         return self.vision_tower(pixels_P3SS)
+
+    def restore_constants(self) -> None:
+        """Compute what checkpoints do not hold; needed after a model on the meta device got its weights."""
+        restore_rotary_constants(self.language_model)
+        if isinstance(self.vision_tower, ClipTower):
+            self.vision_tower.restore_constants()
 
     @torch.no_grad()
     def drawn_indices(self, batch: Mapping[str, Any]) -> Tensor | None:
