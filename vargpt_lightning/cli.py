@@ -93,12 +93,10 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
     try:
         code = importlib.import_module(f"vargpt_lightning.commands.{name}").main(arguments)
-        sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter shuts down
-        return int(code or 0)
     except SystemExit as stop:
-        if stop.code is None or isinstance(stop.code, int):
-            return int(stop.code or 0)
-        return _fail(str(stop.code))
+        code = stop.code if stop.code is None or isinstance(stop.code, int) else _fail(str(stop.code))
+    sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter shuts down
+    return int(code or 0)
 
 
 def _unknown(name: str) -> str:

@@ -122,10 +122,11 @@ def test_it_answers_and_draws_as_evaluation_asks(finished_run: Path, script) -> 
     said = run.answer([AnswerRequest("a", "What is the main colour?", picture), AnswerRequest("b", "And?", picture)])
     assert [as_reply(one).text for one in said] == ["Red", "Green"]
     script("Here:*Done.")
-    run.keep_scales = True
-    reply = as_reply(run.draw(["Please draw a shamrock."], [7])[0])
+    run.scales_for = frozenset([("Please draw a shamrock.", 7)])
+    reply, other = map(as_reply, run.draw(["Please draw a shamrock."] * 2, [7, 8]))
     assert reply.text == "Here: Done." and [image.size for image in reply.pictures] == [(8, 8)]
     assert len(reply.progress[0]) == 3 and reply.progress[0][-1].tobytes() == reply.pictures[0].tobytes()
+    assert other.pictures and other.progress == ((),)
 
 
 def test_a_drawing_follows_from_its_seed_and_not_from_its_neighbours(finished_run: Path, script) -> None:

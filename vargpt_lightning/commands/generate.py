@@ -50,9 +50,9 @@ def add_sampling(result: argparse.ArgumentParser) -> None:
     result.add_argument("--top-p", type=float, metavar="P", help="probability mass kept per position (the model's)")
     result.add_argument("--cfg", type=float, metavar="W", help="guidance strength, 0 for none (1.5)")
     result.add_argument("--temperature", type=float, metavar="T", help="of the codes; 0 takes the likeliest (1)")
-    result.add_argument("--text-temperature", type=float, default=0.0, metavar="T", help="of the words (0)")
-    result.add_argument("--max-tokens", type=int, default=256, metavar="N", help="text tokens of an answer (256)")
-    result.add_argument("--seed", type=int, default=0, metavar="S", help="of all random choices (0)")
+    result.add_argument("--text-temperature", type=float, metavar="T", help="of the words (0)")
+    result.add_argument("--max-tokens", type=int, metavar="N", help="text tokens of an answer (256)")
+    result.add_argument("--seed", type=int, metavar="S", help="of all random choices (0)")
     result.add_argument("--stage", metavar="NAME", help="the model as it was after this stage (the last finished one)")
     result.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     for number, answer in enumerate(answers):
         if len(answers) > 1:
             print(f"{number + 1}.")
-        print_answer(answer, arguments.out, f"{slug(arguments.prompt)}-{arguments.seed}-{number}")
+        print_answer(answer, arguments.out, f"{slug(arguments.prompt)}-{run.settings.seed}-{number}")
     return 0
 
 
@@ -82,13 +82,9 @@ def generation_settings(run: LoadedRun, arguments: Any) -> GenerationSettings:
     if changes.get("temperature") == 0:
         changes |= {"temperature": 1.0, "greedy": True}
     visual = run.settings.visual or run.model.sampling_settings()
-    return replace(
-        run.settings,
-        visual=replace(visual, **changes),
-        temperature=arguments.text_temperature,
-        max_new_tokens=arguments.max_tokens,
-        seed=arguments.seed,
-    )
+    words = {"temperature": "text_temperature", "max_new_tokens": "max_tokens", "seed": "seed"}
+    own = {key: getattr(arguments, name) for key, name in words.items() if getattr(arguments, name) is not None}
+    return replace(run.settings, visual=replace(visual, **changes), **own)
 
 
 def picture_file(path: Path) -> Any:

@@ -107,13 +107,13 @@ class Speaker:
 
     Args:
         settings: of all that it says; `seed` and the row of a prompt make the random stream of that prompt.
-        keep_scales: whether drawings come with the pictures after each scale.
+        scales_for: prompts and seeds of the drawings that come with the pictures after each scale.
     """
 
     model: VARGPT
     tokenizer: TextTokenizer
     settings: GenerationSettings = field(default_factory=GenerationSettings)
-    keep_scales: bool = False
+    scales_for: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def template(self) -> ChatTemplate:
@@ -164,7 +164,7 @@ class Speaker:
         # A question that is answered with a picture all the same draws it from a stream of its own.
         rows = [zlib.crc32(request.id.encode()) for request in requests]
         settings = replace(self.settings, temperature=0.0, max_images=1, batch_size=max(1, len(requests)))
-        return [_said(answer) for answer in self.reply(conversations, rows, settings)]
+        return [self._said(answer) for answer in self.reply(conversations, rows, settings)]
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Said]:
         """Answer requests to draw, one seed each."""
@@ -172,10 +172,25 @@ class Speaker:
         for text in prompts:
             conversations.append(Conversation())
             conversations[-1].ask(text)
-        batch = max(1, len(prompts))
-        settings = replace(self.settings, keep_scales=self.keep_scales, max_images=1, batch_size=batch)
+        settings = replace(self.settings, max_images=1, batch_size=max(1, len(prompts)))
         reserve = self.model.schedule.num_tokens + 2  # the picture between its start and its end
-        return [_said(answer) for answer in self.reply(conversations, list(seeds), settings, reserve)]
+        answers = self.reply(conversations, list(seeds), settings, reserve)
+        wanted = [request in self.scales_for for request in zip(prompts, seeds, strict=True)]
+        return [self._said(answer, scales) for answer, scales in zip(answers, wanted, strict=True)]
+
+    def _said(self, answer: Answer, scales: bool = False) -> Said:
+        parts = [
+            Shown(part.image, self._scales(part.indices) if scales else ()) if isinstance(part, DrawnPart) else part
+            for part in answer.parts
+        ]
+        return Said(tuple(parts))
+
+    @torch.inference_mode()
+    def _scales(self, indices_L: Tensor) -> tuple[Image.Image, ...]:
+        """The picture after each scale."""
+        tokenizer = self.model.image_tokenizer
+        idx_1L = indices_L[None].to(next(tokenizer.parameters()).device)
+        return tuple(to_images(picture)[0] for picture in tokenizer.progressive(idx_1L))
 
     @torch.inference_mode()
     def reconstruct(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
@@ -274,9 +289,3 @@ def _load_weights(model: VARGPT, file: Path) -> None:
     own = model.config.vision.kind == "efficientnet_lite0" and not any(key.startswith("vision_tower.") for key in state)
     keep = [key for key in model.state_dict() if own and key.startswith("vision_tower.")]
     checkpoints.load(model, state, source=str(file), keep=keep)
-
-
-def _said(answer: Answer) -> Said:
-    return Said(
-        tuple(Shown(part.image, part.scales) if isinstance(part, DrawnPart) else part for part in answer.parts)
-    )

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vargpt_lightning.commands.evaluate import Asked, examine, load_asked, main
+from vargpt_lightning.commands.loading import LoadedRun, load_run
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
+from vargpt_lightning.evaluation.runner import EvaluationSettings
+from vargpt_lightning.results import RunFolder
+
+COLOURS = ("red", "green", "blue", "white")
+
+
+def asked() -> Asked:
+    pictures = [
+        RealPicture(colour, Image.new("RGB", (8, 8), colour), colour, "train" if place < 2 else "test")
+        for place, colour in enumerate(COLOURS)
+    ]
+    questions = [Question(f"q-{c}", "colour", "Which colour?", c.capitalize(), c, "test") for c in COLOURS[2:]]
+    drawings = [Drawing(f"d-{colour}", f"Draw {colour}.", 5, colour) for colour in COLOURS[:2]]
+    return Asked(questions, drawings, pictures, {"colour": {"Red": 3}})
+
+
+@pytest.fixture
+def evaluated(run_copy: Path, script) -> Path:
+    """A run whose model answered Blue to all, and drew."""
+    script("Blue")
+    run = load_run(run_copy)
+    everything = asked()
+    examine(run.folder, run, Asked(everything.questions, [], everything.pictures, everything.training_answers))
+    script("*")
+    examine(run.folder, run, everything, EvaluationSettings(answer_batch=1))
+    return run_copy
+
+
+def answers(folder: Path) -> list[str]:
+    return [json.loads(line)["answer"] for line in (folder / "evaluation" / "answers.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_examined_and_reported(evaluated: Path) -> None:
+    run = RunFolder(evaluated)
+    metrics = run.metrics()
+    assert metrics["complete"] and metrics["questions"]["colour"]["test"]["right"] == 1
+    assert metrics["drawings"]["train"]["pictures"] == 2
+    assert run.record["durations"]["evaluation"] > 0 and "<html" in run.report.read_text()
+    row = json.loads((run.evaluation / "drawings.jsonl").read_text().splitlines()[0])
+    assert row["scale_counts"] == [3]
+
+
+def test_what_was_asked_is_read_again(evaluated: Path) -> None:
+    again, settings, generation = load_asked(evaluated / "evaluation")
+    before = asked()
+    assert (again.questions, again.drawings) == (before.questions, before.drawings)
+    assert again.pictures == before.pictures and again.training_answers == before.training_answers
+    assert [picture.image.tobytes() for picture in again.pictures] == [p.image.tobytes() for p in before.pictures]
+    assert settings.answer_batch == 1 and generation.max_new_tokens == 256
+
+
+def test_evaluate_asks_everything_again(evaluated: Path, script, capsys: pytest.CaptureFixture[str]) -> None:
+    (evaluated / "report.html").unlink()
+    script("White")
+    assert main([str(evaluated)]) == 0
+    assert answers(evaluated) == ["White", "White"]
+    assert (evaluated / "report.html").is_file()
+    said = capsys.readouterr().out
+    assert "questions on held-out pictures" in said and f"report: {evaluated / 'report.html'}" in said
+
+
+def test_an_interrupted_evaluation_goes_on(evaluated: Path, script, monkeypatch) -> None:
+    script("White", "Green")
+    done = LoadedRun.answer
+
+    def break_off(self, requests):
+        if requests[0].id == "q-white":
+            raise KeyboardInterrupt
+        return done(self, requests)
+
+    monkeypatch.setattr(LoadedRun, "answer", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        main([str(evaluated)])
+    monkeypatch.setattr(LoadedRun, "answer", done)
+    script("Red")
+    main([str(evaluated)])
+    assert answers(evaluated) == ["White", "Red"]
+
+
+def test_another_folder_leaves_the_run_alone(evaluated: Path, tmp_path: Path, script) -> None:
+    report = (evaluated / "report.html").read_bytes()
+    figures = (evaluated / "evaluation" / "metrics.json").read_bytes()
+    script("White")
+    assert main([str(evaluated), "--out", str(tmp_path / "other"), "--cfg", "3", "--stage", "pretrain"]) == 0
+    other = json.loads((tmp_path / "other" / "metrics.json").read_text())
+    assert other["sampling"]["cfg"] == 3.0 and other["complete"]
+    assert (evaluated / "report.html").read_bytes() == report
+    assert (evaluated / "evaluation" / "metrics.json").read_bytes() == figures
+
+
+def test_report_only_asks_nothing(evaluated: Path, monkeypatch) -> None:
+    monkeypatch.setattr("vargpt_lightning.commands.loading.load_run", None)
+    (evaluated / "report.html").unlink()
+    (evaluated / "evaluation" / "metrics.json").unlink()
+    assert main([str(evaluated), "--report-only"]) == 0
+    assert RunFolder(evaluated).metrics()["complete"] and (evaluated / "report.html").is_file()
+
+
+def test_a_run_that_was_never_evaluated_says_so(finished_run: Path) -> None:
+    with pytest.raises(UserError, match=r"asked\.json is missing: the run was not evaluated yet"):
+        main([str(finished_run)])
+
+
+def test_a_missing_picture_is_named(evaluated: Path) -> None:
+    (evaluated / "evaluation" / "real" / "red.png").unlink()
+    with pytest.raises(UserError, match=r"cannot be read again.*red\.png"):
+        main([str(evaluated)])

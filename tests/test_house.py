@@ -1,0 +1,38 @@
+"""Style and types, as `make lint` checks them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
+def test_the_house_is_in_order(command: list[str]) -> None:
+    program = str(Path(sys.executable).with_name(command[0]))
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_function_without_types_is_noticed(tmp_path: Path) -> None:
+    """The settings of pyproject.toml reach mypy."""
+    (tmp_path / "loose.py").write_text("def double(x):\n    return 2 * x\n")
+    program = str(Path(sys.executable).with_name("mypy"))
+    settings = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path), str(tmp_path / "loose.py")]
+    done = subprocess.run([program, *settings], capture_output=True, text=True, timeout=300)
+    assert "no-untyped-def" in done.stdout
+
+
+def test_no_top_level_entry_is_unexpected() -> None:
+    """The top level is fixed; whatever else is tracked there needs a decision."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    folders = {"vargpt_lightning", "experiments", "callbacks", "evaluation", "notebooks", "tests", ".ci"}
+    files = {"environment.yml", "README.md", "pyproject.toml", "Makefile", "LICENSE", "CHANGELOG.md", ".gitignore"}
+    found = {name.split("/")[0] for name in tracked.stdout.splitlines()}
+    assert found <= folders | files | {".gitattributes", "docs"}
