@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
         folder.mkdir()
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match="data: cannot be written .*No space left"):
+    with pytest.raises(UserError, match=r"data: cannot be written .*No space left"):
         build_folder(tmp_path / "data", write)
     assert list(tmp_path.iterdir()) == []
 

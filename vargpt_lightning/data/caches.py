@@ -107,14 +107,16 @@ class PictureCache:
         return cache
 
     def save(self, path: str | Path) -> None:
-        """Write the cache to a file, whole or not at all."""
+        """Write the cache to a file, whole or not at all; raises UserError when there is no space or permission."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         about = {"fingerprint": self.fingerprint, "rows": json.dumps(self.rows)}
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             save_file({_TENSOR: self.values.contiguous()}, str(temporary), metadata=about)
             temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"picture cache {path}: cannot be written ({error})") from error
         finally:
             temporary.unlink(missing_ok=True)
 

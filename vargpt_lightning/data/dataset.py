@@ -43,8 +43,9 @@ class ShardDataset(Dataset[Record]):
 
     def __getitem__(self, index: int) -> Record:
         shard, (offset, length), *pictures = self._members[index]
+        data = self._read(shard, offset, length)
         try:
-            value = json.loads(self._read(shard, offset, length))
+            value = json.loads(data.decode("utf-8"))
         except ValueError as error:
             raise self._disagrees(shard, offset, error) from error
         return Record.from_json(value, [self._read(shard, *place) for place in pictures])

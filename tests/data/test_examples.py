@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from tests.data.conftest import asked, drawn, png
+from vargpt_lightning.data.caches import FeatureCache, TokenCache
+from vargpt_lightning.data.chat import ChatTemplate
+from vargpt_lightning.data.collate import Collator, collate
+from vargpt_lightning.data.dataset import ShardDataset
+from vargpt_lightning.data.examples import Example, ExampleMaker
+from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Place, SkippedRecord
+from vargpt_lightning.data.packing import write_source
+from vargpt_lightning.data.pictures import PictureError, PictureReader
+from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.errors import UserError
+
+N, L = 4, 5
+
+
+@pytest.fixture
+def template(tokenizer: TextTokenizer) -> ChatTemplate:
+    return ChatTemplate(tokenizer, N, L)
+
+
+@pytest.fixture
+def maker(template: ChatTemplate) -> ExampleMaker:
+    return ExampleMaker(template, PictureReader(8, variants=4), PictureReader(16), context=64)
+
+
+def test_a_batch_of_pixels(maker: ExampleMaker, tokenizer: TextTokenizer) -> None:
+    both = Record("c", "t", asked("x").turns + drawn("y").turns)
+    examples = [maker(asked("a")), maker(drawn("b")), maker(both)]
+    batch = collate(examples, tokenizer.pad_id)
+    longest = max(len(example.ids) for example in examples)
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape == (3, longest)
+    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.long
+    assert batch["attention_mask"].dtype == torch.bool
+    for row, example in enumerate(examples):
+        length = len(example.ids)
+        assert batch["input_ids"][row].tolist() == example.ids + [tokenizer.pad_id] * (longest - length)
+        assert batch["labels"][row].tolist() == example.labels + [-100] * (longest - length)
+        assert batch["attention_mask"][row].tolist() == [True] * length + [False] * (longest - length)
+    assert batch["pixel_values"].shape == (2, 3, 8, 8) and batch["drawn_pixels"].shape == (2, 3, 16, 16)
+    assert [record.id for record in batch["rows"].records] == ["a", "b", "c"]
+    assert (batch["input_ids"] == tokenizer.image_id).sum() == 2 * N
+    assert (batch["input_ids"] == tokenizer.image_gen_id).sum() == 2 * L
+
+
+def test_pictures_come_row_by_row(maker: ExampleMaker, tokenizer: TextTokenizer) -> None:
+    colours = ["red", "blue", "lime"]
+    batch = collate([maker(asked(colour, data=png(colour))) for colour in colours], tokenizer.pad_id)
+    assert batch["pixel_values"].mean((2, 3)).tolist() == [[1, -1, -1], [-1, -1, 1], [-1, 1, -1]]
+
+
+def test_keys_of_what_is_not_there_are_absent(maker: ExampleMaker, tokenizer: TextTokenizer) -> None:
+    assert "drawn_pixels" not in collate([maker(asked("a"))], tokenizer.pad_id)
+    assert "pixel_values" not in collate([maker(drawn("a"))], tokenizer.pad_id)
+
+
+def test_a_batch_of_cached_pictures(template: ChatTemplate, tokenizer: TextTokenizer) -> None:
+    pictures = {name: png(name) for name in ("red", "blue")}
+    features = FeatureCache.build(pictures, PictureReader(8), lambda x: x.flatten(2)[:, :N], network="n")
+    tokens = TokenCache.build(pictures, PictureReader(8), lambda x: torch.arange(L).expand(len(x), L), network="n")
+    maker = ExampleMaker(template, features, tokens)
+    batch = collate([maker(asked("red")), maker(drawn("blue"))], tokenizer.pad_id)
+    assert batch["vision_features"].shape == (1, 3, 64) and batch["drawn_indices"].tolist() == [list(range(L))]
+    assert not {"pixel_values", "drawn_pixels"} & set(batch)
+
+
+def test_rows_can_be_padded_to_a_multiple(maker: ExampleMaker, tokenizer: TextTokenizer) -> None:
+    assert collate([maker(asked("a"))], tokenizer.pad_id, multiple_of=32)["input_ids"].shape[1] % 32 == 0
+
+
+def test_variants_follow_from_seed_record_and_epoch(template: ChatTemplate) -> None:
+    reader = PictureReader(8, variants=8)
+    stripe = _half_red()
+
+    def pixels(epoch: int, seed: int = 0, vary: bool = True) -> torch.Tensor:
+        maker = ExampleMaker(template, reader, seed=seed, vary=vary)
+        return maker(asked("a", data=stripe), Place("s", 0, epoch)).seen[0]
+
+    epochs = [pixels(epoch) for epoch in range(8)]
+    assert all(torch.equal(one, pixels(epoch)) for epoch, one in enumerate(epochs))
+    assert len({tuple(one.flatten().tolist()) for one in epochs}) > 2
+    assert any(not torch.equal(pixels(epoch, seed=1), one) for epoch, one in enumerate(epochs))
+    assert all(torch.equal(pixels(epoch, vary=False), reader.read(stripe, "a")) for epoch in range(4))
+
+
+def _half_red() -> bytes:
+    image = Image.new("RGB", (32, 32), "white")
+    image.paste((255, 0, 0), (0, 0, 12, 32))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_prompts_are_unvaried_and_checked(maker: ExampleMaker) -> None:
+    example = maker.prompt(asked("a"))
+    assert set(example.labels) == {-100} and len(example.seen) == 1
+    with pytest.raises(UserError, match="and 60 for the answer; the model's context holds 64"):
+        maker.prompt(asked("a"), reserve=60)
+    with pytest.raises(PictureError, match="a: 9 bytes that are no picture"):
+        maker.prompt(asked("a", data=b"something"))
+
+
+def test_what_cannot_be_trained_is_skipped(maker: ExampleMaker, template: ChatTemplate) -> None:
+    with pytest.raises(SkippedRecord, match="no picture"):
+        maker(asked("a", data=b"something"))
+    with pytest.raises(SkippedRecord, match="nothing to train in 9 tokens"):
+        ExampleMaker(template, PictureReader(8), context=9)(asked("a"))
+
+
+def test_a_maker_without_a_reader(template: ChatTemplate) -> None:
+    with pytest.raises(ValueError, match="seen pictures: no reader and no cache"):
+        ExampleMaker(template)(asked("a"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_pictures_and_cut_records_in_a_stream(
+    tmp_path: Path, maker: ExampleMaker, tokenizer: TextTokenizer, workers: int
+) -> None:
+    records = [asked("r0"), asked("r1", data=b"rubbish"), asked("r2"), asked("r3", question="Why? " * 40)]
+    write_source(records, tmp_path / "s", split="train")
+    mixture = Mixture({"s": ShardDataset(tmp_path / "s")}, maker)
+    sampler = MixtureBatchSampler(mixture.sizes, {"s": 1.0}, 4, steps=3)
+    loader = DataLoader(mixture, batch_sampler=sampler, collate_fn=Collator(tokenizer.pad_id), num_workers=workers)
+    for batch in loader:
+        # r1 cannot be decoded; r3 keeps nothing to train; the next good ones stand in for them: r2 and r0
+        assert sorted(record.id for record in batch["rows"].records) == ["r0", "r0", "r2", "r2"]
+        assert batch["skipped"] == 2 and batch["cut"] == 0
+
+
+def test_cut_records_are_counted(template: ChatTemplate, tokenizer: TextTokenizer) -> None:
+    record = Record("c", "t", asked("x").turns + asked("y").turns)
+    whole = len(template.render(record).ids)
+    maker = ExampleMaker(template, PictureReader(8), context=whole - 1)
+    examples: list[Example] = [maker(record), maker(asked("a"))]
+    assert collate(examples, tokenizer.pad_id)["cut"] == 1
+    assert len(examples[0].seen) == 1
