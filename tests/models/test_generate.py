@@ -274,6 +274,13 @@ def test_start_token_at_the_end_of_a_prompt_is_drawn_from(chatty: VARGPT) -> Non
     assert torch.equal(given.pictures[0].indices, written.pictures[0].indices)
 
 
+@pytest.mark.parametrize("unconditional", ["dropped_prompt", "noise"])
+def test_bfloat16_draws(unconditional: Any) -> None:
+    model = chatty_model(unconditional=unconditional).bfloat16()
+    prompt = replace(PROMPTS[1], input_ids=[*PROMPTS[1].input_ids, IDS.image_gen_start])
+    assert len(answers(model, [prompt], visual=None)[0].pictures[0].indices) == 30
+
+
 # What does not fit
 
 

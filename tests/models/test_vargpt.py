@@ -367,6 +367,19 @@ def test_decoder_only_is_the_decoder_by_itself(paper: VARGPT) -> None:
     assert output.text_loss is None
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_bfloat16_gives_nearly_the_same(whole: bool) -> None:
+    """By autocast, and with all weights cast; backward too."""
+    model = small_model(prompt_dropout=0.0).train()
+    expected = run_mixed(model)
+    model = model.bfloat16() if whole else model
+    with torch.autocast("cpu", torch.bfloat16, enabled=not whole):
+        output = run_mixed(model)
+    output.loss.backward()
+    assert output.image_loss.item() == pytest.approx(expected.image_loss.item(), rel=0.1)
+    assert output.text_loss.item() == pytest.approx(expected.text_loss.item(), rel=0.1)
+
+
 def test_model_without_a_tower_writes_and_draws() -> None:
     model = small_model(vision=VisionConfig(kind="none"))
     assert model.vision_tower is None and model.vision_projector is None

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.config import TokenIds, VisualAttention
+from vargpt_lightning.models.config import TokenIds
 from vargpt_lightning.models.scales import ScaleSchedule
+from vargpt_lightning.models.settings import VisualAttention
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCa
     llama._attn_implementation = config.attention
     model = LlamaForCausalLM(llama)
     if config.checkpoint_activations:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        # The newer name; transformers 5.20 has the older one alone, which version 6 is to drop.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 

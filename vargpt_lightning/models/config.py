@@ -6,28 +6,36 @@ meant; left at None it takes the value of the chosen preset.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.scales import ScaleSchedule
+from vargpt_lightning.models.settings import (
+    PRESET_STAGES,
+    PRESETS,
+    AfterImage,
+    ClassRow,
+    Preset,
+    Settings,
+    TextLoss,
+    Unconditional,
+    VisualAttention,
+    require,
+    require_choice,
+)
 
-Preset = Literal["paper", "official"]
-VisualAttention = Literal["block_causal", "causal"]
-Unconditional = Literal["dropped_prompt", "noise"]
-TextLoss = Literal["answer", "all"]
-AfterImage = Literal["continue", "stop"]
-ClassRow = Literal["null", "start_token"]
-
-
-def _require(condition: bool, key: str, value: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{key}: got {value!r}, expected {expected}")
-
-
-def _require_choice(key: str, value: object, choices: Sequence[str]) -> None:
-    _require(value in choices, key, value, "one of " + ", ".join(choices))
+__all__ = [
+    "PRESETS",
+    "PRESET_STAGES",
+    "DecoderConfig",
+    "LanguageConfig",
+    "Settings",
+    "TokenIds",
+    "TokenizerConfig",
+    "VARGPTConfig",
+    "VisionConfig",
+    "full_size",
+]
 
 
 @dataclass
@@ -61,10 +69,10 @@ class LanguageConfig:
 
     def __post_init__(self) -> None:
         for key in ("width", "layers", "heads", "vocabulary", "max_positions"):
-            _require(getattr(self, key) > 0, f"language.{key}", getattr(self, key), "a positive integer")
-        _require(self.width % self.heads == 0, "language.heads", self.heads, f"a divisor of the width {self.width}")
+            require(getattr(self, key) > 0, f"language.{key}", getattr(self, key), "a positive integer")
+        require(self.width % self.heads == 0, "language.heads", self.heads, f"a divisor of the width {self.width}")
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
-        _require(
+        require(
             kv_heads > 0 and self.heads % kv_heads == 0,
             "language.kv_heads",
             self.kv_heads,
@@ -105,10 +113,10 @@ class VisionConfig:
     pretrained: bool = True
 
     def __post_init__(self) -> None:
-        _require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
-        _require_choice("vision.feature", self.feature, ("head", "blocks"))
+        require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
+        require_choice("vision.feature", self.feature, ("head", "blocks"))
         stride = self.patch_size if self.kind == "clip" else 32
-        _require(
+        require(
             self.kind == "none" or (self.picture_size > 0 and self.picture_size % stride == 0),
             "vision.picture_size",
             self.picture_size,
@@ -188,70 +196,6 @@ class TokenIds:
     image_gen: int = 32004
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The points on which the paper and the released code differ, all of them decided.
-
-    Args:
-        visual_attention: who a drawn picture's tokens attend to inside the language model: "block_causal" all of
-            their own and earlier scales, "causal" only what stands before them.
-        unconditional: the other half of classifier-free guidance: "dropped_prompt" hides the context from the
-            picture, "noise" puts Gaussian noise in place of the hidden states.
-        prompt_dropout: how often a drawn picture's context is hidden in training.
-        text_loss: text targets of a row with a drawn picture: "answer" its labels, "all" every id, the user's and
-            the padding's too.
-        top_p: nucleus of the visual tokens' sampling.
-        after_image: whether an answer goes on after its picture.
-        class_row: class condition of the decoder in training; inference always takes the null row.
-    """
-
-    visual_attention: VisualAttention = "block_causal"
-    unconditional: Unconditional = "dropped_prompt"
-    prompt_dropout: float = 0.1
-    text_loss: TextLoss = "answer"
-    top_p: float = 0.95
-    after_image: AfterImage = "continue"
-    class_row: ClassRow = "null"
-
-    def __post_init__(self) -> None:
-        _require_choice("visual_attention", self.visual_attention, ("block_causal", "causal"))
-        _require_choice("unconditional", self.unconditional, ("dropped_prompt", "noise"))
-        _require_choice("text_loss", self.text_loss, ("answer", "all"))
-        _require_choice("after_image", self.after_image, ("continue", "stop"))
-        _require_choice("class_row", self.class_row, ("null", "start_token"))
-        _require(0.0 <= self.prompt_dropout <= 1.0, "prompt_dropout", self.prompt_dropout, "a number from 0 to 1")
-        _require(0.0 <= self.top_p <= 1.0, "top_p", self.top_p, "a number from 0 to 1")
-
-
-PRESETS: dict[str, Settings] = {
-    "paper": Settings(),
-    "official": Settings(
-        visual_attention="causal",
-        unconditional="noise",
-        prompt_dropout=0.0,
-        text_loss="all",
-        top_p=0.96,
-        after_image="stop",
-        class_row="start_token",
-    ),
-}
-"""Settings by preset: the paper's, and those of the authors' released code."""
-
-PRESET_STAGES: dict[str, dict[str, tuple[str, ...]]] = {
-    "paper": {
-        "pretrain": ("generation_projectors",),
-        "understanding": ("language_model", "vision_projector"),
-        "generation": ("visual_decoder", "generation_projectors"),
-    },
-    "official": {
-        "pretrain": ("generation_projectors",),
-        "understanding": ("language_model",),
-        "generation": ("visual_decoder", "generation_projectors"),
-    },
-}
-"""What each of the three stages trains; the released code keeps the vision projector frozen in the second."""
-
-
 @dataclass
 class VARGPTConfig:
     """All sizes and settings of a VARGPT.
@@ -283,16 +227,16 @@ class VARGPTConfig:
     unused_layer_norm: bool = False
 
     def __post_init__(self) -> None:
-        _require_choice("preset", self.preset, tuple(PRESETS))
+        require_choice("preset", self.preset, tuple(PRESETS))
         ids = asdict(self.tokens)
         for key, value in ids.items():
             expected = f"a row of the vocabulary of {self.language.vocabulary}"
-            _require(0 <= value < self.language.vocabulary, f"tokens.{key}", value, expected)
+            require(0 <= value < self.language.vocabulary, f"tokens.{key}", value, expected)
         visual = [ids[key] for key in ("image", "image_gen_start", "image_gen", "image_gen_end")]
-        _require(len(set(visual)) == 4, "tokens", ids, "four different ids for the picture tokens")
+        require(len(set(visual)) == 4, "tokens", ids, "four different ids for the picture tokens")
         if self.settings.class_row == "start_token":
             expected = f"more classes than the start token's id {self.tokens.image_gen_start}"
-            _require(
+            require(
                 self.decoder.classes > self.tokens.image_gen_start, "decoder.classes", self.decoder.classes, expected
             )
 
@@ -324,7 +268,7 @@ class VARGPTConfig:
         known = {entry.name for entry in fields(cls)}
         arguments: dict[str, Any] = {}
         for key, value in values.items():
-            _require(key in known, key, value, "a key among " + ", ".join(sorted(known)))
+            require(key in known, key, value, "a key among " + ", ".join(sorted(known)))
             arguments[key] = _part_from_dict(parts[key], key, value) if key in parts else value
         return cls(**arguments)
 
@@ -332,7 +276,7 @@ class VARGPTConfig:
 def _part_from_dict(kind: type, name: str, values: dict[str, Any]) -> Any:
     known = {entry.name for entry in fields(kind)}
     for key, value in values.items():
-        _require(key in known, f"{name}.{key}", value, "a key among " + ", ".join(sorted(known)))
+        require(key in known, f"{name}.{key}", value, "a key among " + ", ".join(sorted(known)))
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 

@@ -135,7 +135,8 @@ class _Batch:
         slots_BT = torch.arange(longest, device=self.device).expand_as(ids_BT)
         hidden_BTC = self.cache.run(embeds_BTC, slots_BT, mask)
         last_B = torch.tensor([len(context) - 1 for context in self.contexts], device=self.device)
-        logits_BV = self.model.language_model.lm_head(hidden_BTC[torch.arange(len(self.rows)), last_B])
+        every_B = torch.arange(len(self.rows), device=self.device)
+        logits_BV = self.model.language_model.lm_head(hidden_BTC[every_B, last_B])
         begun = [
             self.tokens.image_gen_start if len(prompt.input_ids) > len(context) else None
             for prompt, context in zip(self.prompts, self.contexts, strict=True)

@@ -1,4 +1,4 @@
-"""Cross-entropy of text tokens and of visual tokens, each with its counts.
+"""What a forward pass gives: cross-entropy of text tokens and of visual tokens, each with its counts.
 
 Legend: B batch, T text+image sequence, M trained text positions, Q drawn pictures, L visual tokens, K scales,
 V codebook, C width.
@@ -6,6 +6,7 @@ V codebook, C width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,38 @@ from torch.nn import functional as F
 from vargpt_lightning.models.scales import ScaleSchedule
 
 IGNORED = -100
+
+
+@dataclass
+class VARGPTOutput:
+    """What a forward pass gives; a loss is None when the batch trains nothing of its kind.
+
+    Attributes:
+        text_loss, image_loss: means over the trained tokens.
+        text_tokens, image_tokens: how many there are.
+        text_correct, image_correct: how many of them the argmax gets right.
+        image_loss_per_scale: (K,) mean image loss of each scale, detached.
+        image_logits: (Q, L, V).
+        image_indices: (Q, L), the targets.
+        text_logits: (B, T, vocabulary), only when asked for.
+    """
+
+    text_loss: Tensor | None = None
+    image_loss: Tensor | None = None
+    text_tokens: Tensor | int = 0
+    image_tokens: Tensor | int = 0
+    text_correct: Tensor | int = 0
+    image_correct: Tensor | int = 0
+    image_loss_per_scale: Tensor | None = None
+    image_logits: Tensor | None = None
+    image_indices: Tensor | None = None
+    text_logits: Tensor | None = None
+
+    @property
+    def loss(self) -> Tensor | None:
+        """The sum of the losses that there are (VARGPT, section 3.3)."""
+        present = [loss for loss in (self.text_loss, self.image_loss) if loss is not None]
+        return torch.stack(present).sum() if present else None
 
 
 class TextLoss(NamedTuple):

@@ -11,14 +11,13 @@ all scales, K scales, V codebook, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models import losses
 from vargpt_lightning.models.attention_masks import PictureLayout, attention_mask, find_pictures
 from vargpt_lightning.models.backbone import (
     ClipTower,
@@ -31,9 +30,12 @@ from vargpt_lightning.models.backbone import (
 )
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.visual_decoder import VisualDecoder
+
+__all__ = ["SUBMODULES", "VARGPT", "DrawnPictures", "VARGPTOutput"]
 
 SUBMODULES: dict[str, tuple[str, ...]] = {
     "language_model": ("language_model",),
@@ -46,38 +48,6 @@ SUBMODULES: dict[str, tuple[str, ...]] = {
     "generation_projectors": ("generation_projector_in", "generation_projector_out"),
 }
 """The names that stages may speak of, and the attributes of `VARGPT` that each stands for."""
-
-
-@dataclass
-class VARGPTOutput:
-    """What a forward pass gives; a loss is None when the batch trains nothing of its kind.
-
-    Attributes:
-        text_loss, image_loss: means over the trained tokens.
-        text_tokens, image_tokens: how many there are.
-        text_correct, image_correct: how many of them the argmax gets right.
-        image_loss_per_scale: (K,) mean image loss of each scale, detached.
-        image_logits: (Q, L, V).
-        image_indices: (Q, L), the targets.
-        text_logits: (B, T, vocabulary), only when asked for.
-    """
-
-    text_loss: Tensor | None = None
-    image_loss: Tensor | None = None
-    text_tokens: Tensor | int = 0
-    image_tokens: Tensor | int = 0
-    text_correct: Tensor | int = 0
-    image_correct: Tensor | int = 0
-    image_loss_per_scale: Tensor | None = None
-    image_logits: Tensor | None = None
-    image_indices: Tensor | None = None
-    text_logits: Tensor | None = None
-
-    @property
-    def loss(self) -> Tensor | None:
-        """The sum of the losses that there are (VARGPT, section 3.3)."""
-        present = [loss for loss in (self.text_loss, self.image_loss) if loss is not None]
-        return torch.stack(present).sum() if present else None
 
 
 class DrawnPictures(NamedTuple):
@@ -287,13 +257,13 @@ class VARGPT(nn.Module):
             return VARGPTOutput()
         if self.settings.text_loss == "all":
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
-            every_BT = batch["input_ids"].masked_fill(visual_BT, losses.IGNORED)
+            every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
             labels_BT = torch.where(layout.drawn_BT.any(1, keepdim=True), every_BT, labels_BT)
-        text = losses.text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
+        text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
 
     def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
-        image = losses.image_loss(logits_QLV, indices_QL, self.schedule)
+        image = image_loss(logits_QLV, indices_QL, self.schedule)
         output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
         output.image_logits, output.image_indices = logits_QLV, indices_QL
 

@@ -1,0 +1,91 @@
+"""The points on which the paper (arXiv 2501.12327) and the authors' released code differ, and the presets of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vargpt_lightning.errors import UserError
+
+Preset = Literal["paper", "official"]
+VisualAttention = Literal["block_causal", "causal"]
+Unconditional = Literal["dropped_prompt", "noise"]
+TextLoss = Literal["answer", "all"]
+AfterImage = Literal["continue", "stop"]
+ClassRow = Literal["null", "start_token"]
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise UserError, naming the key, its value and what was expected, unless the condition holds."""
+    if not condition:
+        raise UserError(f"{key}: got {value!r}, expected {expected}")
+
+
+def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Raise UserError unless the value is one of the choices."""
+    require(value in choices, key, value, "one of " + ", ".join(choices))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The points on which the paper and the released code differ, all of them decided.
+
+    Args:
+        visual_attention: who a drawn picture's tokens attend to inside the language model: "block_causal" all of
+            their own and earlier scales, "causal" only what stands before them.
+        unconditional: the other half of classifier-free guidance: "dropped_prompt" hides the context from the
+            picture, "noise" puts Gaussian noise in place of the hidden states.
+        prompt_dropout: how often a drawn picture's context is hidden in training.
+        text_loss: text targets of a row with a drawn picture: "answer" its labels, "all" every id, the user's and
+            the padding's too.
+        top_p: nucleus of the visual tokens' sampling.
+        after_image: whether an answer goes on after its picture.
+        class_row: class condition of the decoder in training; inference always takes the null row.
+    """
+
+    visual_attention: VisualAttention = "block_causal"
+    unconditional: Unconditional = "dropped_prompt"
+    prompt_dropout: float = 0.1
+    text_loss: TextLoss = "answer"
+    top_p: float = 0.95
+    after_image: AfterImage = "continue"
+    class_row: ClassRow = "null"
+
+    def __post_init__(self) -> None:
+        require_choice("visual_attention", self.visual_attention, ("block_causal", "causal"))
+        require_choice("unconditional", self.unconditional, ("dropped_prompt", "noise"))
+        require_choice("text_loss", self.text_loss, ("answer", "all"))
+        require_choice("after_image", self.after_image, ("continue", "stop"))
+        require_choice("class_row", self.class_row, ("null", "start_token"))
+        require(0.0 <= self.prompt_dropout <= 1.0, "prompt_dropout", self.prompt_dropout, "a number from 0 to 1")
+        require(0.0 <= self.top_p <= 1.0, "top_p", self.top_p, "a number from 0 to 1")
+
+
+PRESETS: dict[str, Settings] = {
+    "paper": Settings(),
+    "official": Settings(
+        visual_attention="causal",
+        unconditional="noise",
+        prompt_dropout=0.0,
+        text_loss="all",
+        top_p=0.96,
+        after_image="stop",
+        class_row="start_token",
+    ),
+}
+"""Settings by preset: the paper's, and those of the authors' released code."""
+
+PRESET_STAGES: dict[str, dict[str, tuple[str, ...]]] = {
+    "paper": {
+        "pretrain": ("generation_projectors",),
+        "understanding": ("language_model", "vision_projector"),
+        "generation": ("visual_decoder", "generation_projectors"),
+    },
+    "official": {
+        "pretrain": ("generation_projectors",),
+        "understanding": ("language_model",),
+        "generation": ("visual_decoder", "generation_projectors"),
+    },
+}
+"""What each of the three stages trains; the released code keeps the vision projector frozen in the second."""
