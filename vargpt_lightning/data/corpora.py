@@ -16,19 +16,18 @@ from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
 
 
-@dataclass
 class Corpora:
     """Where a run's data come from; subclasses say how the corpora are found or made.
 
-    Args:
+    Attributes:
         seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
         cache_features: compute the vision tower's features once and keep them, where the tower is frozen.
         workers: processes that read batches ahead; 0 reads in the training process.
     """
 
-    seen_variants: int = 1
-    cache_features: bool = False
-    workers: int = 0
+    seen_variants: int
+    cache_features: bool
+    workers: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,6 +54,7 @@ class OpenMoji(Corpora):
         vocabulary: entries of the byte-level BPE that is trained on the texts.
         drawings: requests to draw for each picture, worded differently.
         cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
+        seen_variants, cache_features, workers: see `Corpora`.
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
@@ -63,6 +63,9 @@ class OpenMoji(Corpora):
     vocabulary: int = 1500
     drawings: int = 8
     cache: str | None = None
+    seen_variants: int = 1
+    cache_features: bool = False
+    workers: int = 0
 
     names = ("questions", "drawings", "pictures", "facts")
 
@@ -94,11 +97,15 @@ class Packed(Corpora):
         train: corpus to folder.
         val: the same for validation, for the corpora that have one.
         tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
+        seen_variants, cache_features, workers: see `Corpora`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
     val: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
+    seen_variants: int = 1
+    cache_features: bool = False
+    workers: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:

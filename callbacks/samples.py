@@ -1,0 +1,72 @@
+"""Sheets of drawings while a model is trained: the same requests each time."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
+
+from vargpt_lightning.callbacks.ema import averaged_weights
+from vargpt_lightning.callbacks.graceful_stop import GracefulStop
+from vargpt_lightning.evaluation.sheets import Cell, contact_sheet
+from vargpt_lightning.results import StageFolder, write_bytes
+
+Draw = Callable[[], Sequence[tuple[Image.Image, str]]]
+LOG = logging.getLogger(__name__)
+
+
+class SampleSheets(pl.Callback):
+    """Write a PNG grid of pictures with their prompts at the end of a stage, and every `every` steps if that is above 0.
+
+    Args:
+        folder: the stage's folder; sheets go to `samples/step-000123.png`.
+        draw: returns pictures with captions; it is called with the model in evaluation mode, without gradients, with
+            the averaged weights if there are any. The random streams of training are left as they were.
+        every: steps between two sheets; 0 for the one at the end alone.
+        title: what stands above the pictures.
+        note: what stands below them, such as whom to credit.
+    """
+
+    def __init__(self, folder: StageFolder, draw: Draw, every: int = 0, title: str = "", note: str = "") -> None:
+        self.folder = folder
+        self.draw = draw
+        self.every = every
+        self.title = title
+        self.note = note
+        self._last_step = -1
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.every > 0 and step != self._last_step and step % self.every == 0:
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not GracefulStop.stopped(trainer) and trainer.global_step != self._last_step:
+            self._write(trainer, pl_module)
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last_step = trainer.global_step
+        modes = {module: module.training for module in pl_module.modules()}
+        pl_module.eval()
+        try:
+            with torch.random.fork_rng(), torch.no_grad(), averaged_weights(trainer, pl_module):
+                cells = [Cell(picture, caption) for picture, caption in self.draw()]
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        if not cells:
+            LOG.info("%s: nothing was drawn at step %d", self.folder.name, trainer.global_step)
+            return
+        sheet = contact_sheet(cells, title=f"{self.title} · step {trainer.global_step}", note=self.note)
+        content = io.BytesIO()
+        sheet.save(content, "PNG")
+        write_bytes(self.folder.path / "samples" / f"step-{trainer.global_step:06d}.png", content.getvalue())

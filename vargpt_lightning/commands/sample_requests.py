@@ -1,0 +1,86 @@
+"""What a stage's sample sheet shows: drawings of fixed prompts, or reconstructions while only a tokenizer is there."""
+
+from __future__ import annotations
+
+
+
+
+import torch
+from PIL import Image
+
+from vargpt_lightning.callbacks.samples import Draw
+from vargpt_lightning.commands.experiment import Experiment
+from vargpt_lightning.commands.loading import Speaker
+from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.data.openmoji import ATTRIBUTION
+from vargpt_lightning.data.records import DRAWN, Record
+from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.models.answers import GenerationSettings, to_images
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.stage import Stage
+
+Shown = list[tuple[Image.Image, str]]
+
+
+def generation_settings(experiment: Experiment, model: VARGPT) -> GenerationSettings:
+    """Return the generation settings of an experiment: greedy text, pictures as its `sampling` says."""
+    given = {key: value for key, value in vars(experiment.sampling).items() if value is not None}
+    return GenerationSettings(visual=model.sampling_settings(**given), seed=experiment.seed, max_new_tokens=48)
+
+
+def requests_for(
+    experiment: Experiment, model: VARGPT, tokenizer: TextTokenizer, data: StageData, stage: Stage
+) -> tuple[Draw, str]:
+    """Return the function that draws a stage's sample sheet, and whom to credit below it."""
+    count = experiment.trainer.samples
+    note = ATTRIBUTION if type(data.corpora).__name__ == "OpenMoji" else ""
+    if stage.head == "tokenizer":
+        return lambda: _reconstructions(model, data, count), note
+    if stage.decoder_alone:
+        return lambda: _alone(model, count, experiment), note
+    records = _one_for_each_picture(data, count)
+    prompts = [_prompt(record) for record in records]
+
+    def draw() -> Shown:
+        speaker = Speaker(model=model, tokenizer=tokenizer, settings=generation_settings(experiment, model))
+        said = speaker.draw(prompts, list(range(len(prompts)))) if prompts else []
+        shown: Shown = []
+        for prompt, answer in zip(prompts, said, strict=True):
+            shown += [(part.image, prompt) for part in answer.parts if hasattr(part, "image")][:1]
+        return shown
+
+    return draw, note
+
+
+def _reconstructions(model: VARGPT, data: StageData, count: int) -> Shown:
+    x_B3HW = data.calibration_pictures()[: count // 2]
+    copies = to_images(model.image_tokenizer.reconstruct(x_B3HW))
+    pairs = zip(to_images(x_B3HW), copies, strict=True)
+    return [cell for real, copy in pairs for cell in ((real, "picture"), (copy, "reconstruction"))]
+
+
+def _alone(model: VARGPT, count: int, experiment: Experiment) -> Shown:
+    labels_B = torch.full((count,), model.null_class, device=model.language_model.lm_head.weight.device)
+    generators = [torch.Generator().manual_seed(experiment.seed + row) for row in range(count)]
+    sampling = model.sampling_settings(cfg=0.0)
+    drawing = model.visual_decoder.generate(model.image_tokenizer, labels_B, sampling=sampling, generator=generators)
+    return [(image, "") for image in to_images(model.image_tokenizer.decode(drawing.f_hat_BCHW))]
+
+
+def _one_for_each_picture(data: StageData, count: int) -> list[Record]:
+    """Training requests for different pictures, spread over the corpus."""
+    found: dict[str, Record] = {}
+    for source in data.sources("train").values():
+        if source.draws:
+            for record in source:
+                if any(turn.role == "user" for turn in record.turns):
+                    found.setdefault(record.pictures(DRAWN)[0].key, record)
+    keys = sorted(found)
+    step = max(1, len(keys) // max(count, 1))
+    return [found[key] for key in keys[::step][:count]]
+
+
+def _prompt(record: Record) -> str:
+    return next(turn.text for turn in record.turns if turn.role == "user")
+
+

@@ -1,0 +1,221 @@
+"""A run's data made ready for its stages: corpora, caches of what frozen networks compute, loaders that resume.
+
+Legend: B pictures, H and W height and width, L visual tokens, N feature tokens.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vargpt_lightning.commands.loading import seen_reader
+from vargpt_lightning.data.caches import FeatureCache, TokenCache, pictures_of, weights_hash
+from vargpt_lightning.data.chat import ChatTemplate
+from vargpt_lightning.data.collate import Collator
+from vargpt_lightning.data.corpora import Corpora
+from vargpt_lightning.data.dataset import ShardDataset
+from vargpt_lightning.data.examples import ExampleMaker
+from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
+from vargpt_lightning.data.packing import cache_root
+from vargpt_lightning.data.pictures import PictureReader
+from vargpt_lightning.data.records import DRAWN, SEEN
+from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.stage import Stage
+
+CALIBRATION_PICTURES = 256
+VALIDATION_SEED = 7
+
+
+@dataclass
+class StageData:
+    """Loaders for the stages of a run.
+
+    Args:
+        config: the model's sizes, for the pictures' sizes and the tokens' numbers.
+        corpora: where the data come from.
+        tokenizer: the text tokenizer.
+        cache: the run's own cache folder, for the indices of drawn pictures.
+        seed: of the order of the data.
+    """
+
+    config: VARGPTConfig
+    corpora: Corpora
+    tokenizer: TextTokenizer
+    cache: Path
+    seed: int = 0
+    _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
+    _features: FeatureCache | None = None
+    _tokens: TokenCache | None = None
+
+    def sources(self, split: str) -> dict[str, ShardDataset]:
+        """The corpora of a split, opened once."""
+        if split not in self._opened:
+            self._opened[split] = self.corpora.open(split)
+        return self._opened[split]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Records of each training corpus."""
+        return {name: len(source) for name, source in self.sources("train").items()}
+
+    def prepare(self, model: VARGPT, stage: Stage) -> None:
+        """Compute what this stage's frozen networks give for every picture, unless it is kept already."""
+        if self.corpora.cache_features and self._features is None and model.vision_tower is not None:
+            self._features = self._build_features(model)
+        if "image_tokenizer" in stage.train:
+            self._tokens = None
+        else:
+            self._tokens = self._build_tokens(model)
+
+    def _build_features(self, model: VARGPT) -> FeatureCache | None:
+        pictures, plain = self._pictures(SEEN)
+        if not pictures:
+            return None
+        network = weights_hash(model.vision_tower.state_dict())
+        path = cache_root(getattr(self.corpora, "cache", None)) / "features"
+        reader = self._seen_reader()
+        key = weights_hash({"keys": torch.tensor([hash_of(name) for name in sorted(pictures)])})
+        file = path / f"{network}-{reader.size}-{reader.variants}-{key}.safetensors"
+        return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
+
+    def _build_tokens(self, model: VARGPT) -> TokenCache | None:
+        pictures, _ = self._pictures(DRAWN)
+        if not pictures:
+            return None
+        network = weights_hash(model.image_tokenizer.state_dict())
+        path = self.cache / f"tokens-{network}.safetensors"
+        model.image_tokenizer.eval()
+        return TokenCache.build(pictures, self._drawn_reader(), model.image_tokenizer.encode, network=network, path=path)
+
+    def _pictures(self, use: str) -> tuple[dict[str, bytes], set[str]]:
+        """All pictures of a use, and the keys of those outside of training, which are never varied."""
+        found: dict[str, bytes] = {}
+        held_out: set[str] = set()
+        for split in ("train", "val", "test"):
+            for source in self.sources(split).values():
+                pictures = pictures_of(source, use)
+                found |= pictures
+                held_out |= set(pictures) if split != "train" else set()
+        return found, held_out
+
+    def _seen_reader(self) -> PictureReader:
+        reader = seen_reader(self.config.vision)
+        return PictureReader(reader.size, reader.mean, reader.std, reader.fit, variants=self.corpora.seen_variants)
+
+    def _drawn_reader(self) -> PictureReader:
+        tokenizer = self.config.tokenizer
+        return PictureReader(tokenizer.scales[-1] * 2 ** (len(tokenizer.channel_multipliers) - 1))
+
+    def _maker(self, vary: bool) -> ExampleMaker:
+        vision = self.config.vision
+        template = ChatTemplate(
+            self.tokenizer,
+            vision.patches,
+            self.config.tokenizer.schedule.num_tokens,
+            "all" if self.config.settings.text_loss == "all" else "answer",
+        )
+        seen: Any = self._features or (None if vision.kind == "none" else self._seen_reader())
+        drawn: Any = self._tokens or self._drawn_reader()
+        return ExampleMaker(template, seen, drawn, self.config.language.max_positions, self.seed, vary)
+
+    def train_loader(
+        self, stage: Stage, total_steps: int, start_step: int, rank: int = 0, world_size: int = 1
+    ) -> DataLoader[Any]:
+        """Return the batches from an optimizer step on: the same ones that an unbroken run would have had.
+
+        Raises:
+            UserError: the mixture names a corpus that there is not.
+        """
+        self._check(stage)
+        sources = {name: self.sources("train")[name] for name in stage.data}
+        batches = total_steps * stage.accumulate
+        return self._loader(
+            sources, stage.data, stage.batch_size, batches, start_step * stage.accumulate, self.seed, rank, world_size
+        )
+
+    def validation_loader(self, stage: Stage, batches: int) -> DataLoader[Any] | None:
+        """Return a few batches of held-out records, always the same; None when the mixture has none."""
+        sources = {name: source for name, source in self.sources("val").items() if stage.data.get(name) and len(source)}
+        if not sources or batches < 1:
+            return None
+        weights = {name: stage.data[name] for name in sources}
+        return self._loader(sources, weights, stage.batch_size, batches, 0, VALIDATION_SEED, vary=False)
+
+    def _loader(
+        self,
+        sources: Mapping[str, ShardDataset],
+        weights: Mapping[str, float],
+        batch_size: int,
+        steps: int,
+        start_step: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        vary: bool = True,
+    ) -> DataLoader[Any]:
+        mixture = Mixture(sources, self._maker(vary))
+        groups = {name: "drawn" if source.draws else "text" for name, source in sources.items()}
+        sampler = MixtureBatchSampler(
+            mixture.sizes,
+            weights,
+            batch_size,
+            steps=steps,
+            start_step=start_step,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            groups=groups,
+        )
+        workers = self.corpora.workers if vary else 0
+        collator = Collator(self.tokenizer.pad_id)
+        if not vary:
+            return DataLoader(mixture, batch_sampler=sampler, collate_fn=collator)
+        return DataLoader(
+            mixture,
+            batch_sampler=Unsized(sampler),
+            collate_fn=collator,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def _check(self, stage: Stage) -> None:
+        there = self.sources("train")
+        for name in stage.data:
+            if name not in there:
+                raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(there)}")
+
+    def calibration_pictures(self) -> Tensor:
+        """Return training pictures (B, 3, H, W) in [-1, 1] to lay a codebook over, at most 256."""
+        found: dict[str, bytes] = {}
+        for source in self.sources("train").values():
+            if source.draws:
+                found |= pictures_of(source, DRAWN)
+        reader = self._drawn_reader()
+        keys = sorted(found)[:CALIBRATION_PICTURES]
+        return torch.stack([reader.read(found[key], key) for key in keys])
+
+
+class Unsized:
+    """A batch sampler without a length: with one, Lightning would end a resumed stage too early."""
+
+    def __init__(self, sampler: MixtureBatchSampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.sampler)
+
+
+def hash_of(name: str) -> int:
+    """Return a number for a picture's key that is the same in every process."""
+    return zlib.crc32(name.encode())
+
