@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vargpt_lightning.evaluation.protocols import TRAIN
 
 ENOUGH_MARGIN = 2.0  # standard errors
+LESS_IS_BETTER = ("kid", "switch_questions")
 Metrics = Mapping[str, Any]
 
 
@@ -36,77 +38,76 @@ def heldout_scores(metrics: Metrics) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+@dataclass
+class Figure:
+    """One headline figure: its value and text, the baseline in words, and whether (and how) it is good."""
+
+    key: str
+    name: str
+    value: float | None
+    text: str
+    baseline: str
+    good: bool
+    verdict: str
+
+
 def headline(metrics: Metrics) -> list[dict[str, Any]]:
-    """The figures to lead with: key, name, value, text, baseline (text), and good (true, false or null)."""
-    figures = [*_drawing_figures(metrics)]
+    """The figures to lead with, each as the fields of Figure.
+
+    Where the settings name an aim for a key, the verdict is about the aim, else about the baseline.
+    """
+    found = [*_drawing_figures(metrics), *_question_figures(metrics), *_switch_figures(metrics)]
+    aims = (metrics.get("settings") or {}).get("aims") or {}
+    for figure in found:
+        aim = aims.get(figure.key)
+        if aim is not None and figure.value is not None:
+            figure.good = figure.value <= aim if figure.key in LESS_IS_BETTER else figure.value >= aim
+            shown = number(aim) if figure.key == "kid" else percent(aim)
+            figure.verdict = f"aim {shown} {'reached' if figure.good else 'missed'}"
+    return [asdict(figure) for figure in found]
+
+
+def _drawing_figures(metrics: Metrics) -> Iterator[Figure]:
+    train, baselines = metrics.get("drawings", {}).get(TRAIN, {}), metrics.get("baselines", {})
+    found = train.get("identification")
+    for k in (1, 5) if found else ():
+        rate, chance = found[f"rate_{k}"], found[f"chance_{k}"]
+        good = found[f"low_{k}"] > chance
+        verdict = "above chance" if good else "not above chance"
+        baseline = f"chance {percent(chance, 2)}"
+        yield Figure(f"identification_{k}", f"identification at {k}", rate, percent(rate), baseline, good, verdict)
+    kid, limit = train.get("kid_x1000"), baselines.get("blur", {}).get("kid_x1000")
+    if kid is not None and limit is not None:
+        good = kid < limit
+        verdict = "nearer than blurred" if good else "no nearer than blurred"
+        fine = baselines.get("blur_fine", {}).get("kid_x1000")
+        slightly = "" if fine is None else f", slightly blurred {number(fine)}"
+        baseline = f"blurred real pictures {number(limit)}{slightly}"
+        yield Figure("kid", f"KID × 1000 ({metrics['features']['name']})", kid, number(kid), baseline, good, verdict)
+
+
+def _question_figures(metrics: Metrics) -> Iterator[Figure]:
     scores = heldout_scores(metrics)
     if scores:
         beaten = sum(score["margin"] >= ENOUGH_MARGIN for score in scores.values())
-        figures.append(
-            {
-                "key": "questions",
-                "name": "questions on held-out pictures",
-                "value": beaten / len(scores),
-                "text": f"{beaten} of {len(scores)} kinds",
-                "baseline": "answered above the majority answer by two standard errors",
-                "good": beaten == len(scores),
-            }
-        )
-    switch = metrics.get("mode_switch", {})
-    for key, name, wanted in (
-        ("drawing_prompts", "requests answered with a picture", "98 % or more"),
-        ("questions", "questions answered with a picture", "1 % or less"),
-    ):
-        rate = switch.get(key, {}).get("rate")
-        if rate is not None:
-            good = rate >= 0.98 if key == "drawing_prompts" else rate <= 0.01
-            figures.append(
-                {
-                    "key": f"switch_{key}",
-                    "name": name,
-                    "value": rate,
-                    "text": percent(rate),
-                    "baseline": f"wanted: {wanted}",
-                    "good": good,
-                }
-            )
-    return figures
+        good, text = beaten == len(scores), f"{beaten} of {len(scores)}"
+        baseline = "above the majority answer by two standard errors, on held-out pictures"
+        verdict = "all of them" if good else "not all of them"
+        yield Figure("questions", "kinds of questions answered", beaten / len(scores), text, baseline, good, verdict)
 
 
-def _drawing_figures(metrics: Metrics) -> list[dict[str, Any]]:
-    train = metrics.get("drawings", {}).get(TRAIN)
-    if not train:
-        return []
-    figures = []
-    found = train.get("identification")
-    if found:
-        for k in (1, 5):
-            figures.append(
-                {
-                    "key": f"identification_{k}",
-                    "name": f"identification at {k}",
-                    "value": found[f"rate_{k}"],
-                    "text": percent(found[f"rate_{k}"]),
-                    "baseline": f"chance {percent(found[f'chance_{k}'], 2)}",
-                    "good": found[f"low_{k}"] > found[f"chance_{k}"],
-                }
-            )
-    baselines = metrics.get("baselines", {})
-    kid, limit = train.get("kid_x1000"), baselines.get("blur", {}).get("kid_x1000")
-    fine = baselines.get("blur_fine", {}).get("kid_x1000")
-    slighter = f", slightly blurred {number(fine)}" if fine is not None else ""
-    if kid is not None and kid == kid:
-        figures.append(
-            {
-                "key": "kid",
-                "name": f"KID × 1000 ({metrics['features']['name']})",
-                "value": kid,
-                "text": number(kid),
-                "baseline": f"blurred real pictures {number(limit)}{slighter}",
-                "good": limit is not None and kid < limit,
-            }
-        )
-    return figures
+def _switch_figures(metrics: Metrics) -> Iterator[Figure]:
+    """Drawing when asked to, and only then."""
+    asked = metrics.get("mode_switch", {})
+    requests, questions = asked.get("drawing_prompts", {}).get("rate"), asked.get("questions", {}).get("rate")
+    if requests is not None:
+        verdict = "as wanted" if requests >= 0.98 else "too few"
+        name, text, wanted = "requests answered with a picture", percent(requests), "wanted: 98 % or more"
+        yield Figure("switch_drawing_prompts", name, requests, text, wanted, requests >= 0.98, verdict)
+    if questions is not None:
+        verdict = "as wanted" if questions <= 0.01 else "too many"
+        name, text, wanted = "questions answered with a picture", percent(questions), "wanted: 1 % or less"
+        yield Figure("switch_questions", name, questions, text, wanted, questions <= 0.01, verdict)
 
 
 def table(metrics: Metrics) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class EvaluationSettings:
         feature_size: pixels that pictures are resized to for the image metrics.
         blur_sigma: Gaussian blur of the baseline, in pixels of the pictures.
         seed: of the noise baseline.
+        aims: what a headline figure should reach, by its key: identification_1, identification_5, kid, questions,
+            switch_drawing_prompts, switch_questions (shares from 0 to 1; KID x 1000).
 
     Raises:
         UserError: a batch below 1 or a blur that is not above 0.
@@ -81,6 +83,7 @@ class EvaluationSettings:
     feature_size: int = 128
     blur_sigma: float = 2.0
     seed: int = 0
+    aims: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("answer_batch", "draw_batch"):
@@ -232,7 +235,7 @@ def _picture(item: Item) -> str | None:
 
 def _facts(item: Item) -> dict[str, Any]:
     """All that an answer's row says of its request: a row written for other facts is not taken over."""
-    return {field.name: getattr(item, field.name) for field in fields(item) if field.name != "image"}
+    return {each.name: getattr(item, each.name) for each in fields(item) if each.name != "image"}
 
 
 def _asker(answerer: Answerer, images: Mapping[str, Image.Image]) -> Work:

@@ -38,7 +38,7 @@ from vargpt_lightning.evaluation.questions import (
     share,
     wilson,
 )
-from vargpt_lightning.results import plain, read_json, read_jsonl, write_json
+from vargpt_lightning.results import plain, read_json, read_jsonl, write_json, write_jsonl
 
 FEW_SAMPLES = "fewer pictures than feature channels: this FD is dominated by the sample's size, read KID instead"
 Row = Mapping[str, Any]
@@ -66,6 +66,7 @@ def score_folder(out: Path | str, features: FeatureFunction | None = None, progr
     if pictures:
         gallery = _Gallery(out, pictures, inputs["settings"], features, progress)
         metrics |= gallery.figures(drawings, read_jsonl(out / "reconstructions.jsonl"))
+        write_jsonl(out / "drawing_scores.jsonl", gallery.drawing_scores)
     metrics = plain(metrics)
     metrics["headline"] = headline(metrics)
     write_json(out / "metrics.json", metrics)
@@ -82,6 +83,7 @@ class _Gallery:
         self.features = features or EfficientNetFeatures(settings["feature_size"])
         self.say, self.steps = progress or (lambda title, done, total: None), 0
         self.place = {row["id"]: number for number, row in enumerate(self.rows)}
+        self.drawing_scores: list[dict[str, Any]] = []
         self.images = [open_picture(out, row) for row in self.rows]
         self.real_NC = self._measure(self.images)
         self.train = [number for number, row in enumerate(self.rows) if row["split"] == TRAIN]
@@ -117,8 +119,12 @@ class _Gallery:
         places = [self.place[drawn[number]["picture"]] for number in known]
         missing = sum(not row.get("files") and row["picture"] in self.place for row in rows)
         if known or missing:
-            figures["identification"] = self._identified(drawn_MC[known], places, missing)
-            figures |= self._same_kind(drawn_MC[known], places, missing)
+            ranks = identification_ranks(drawn_MC[known], self.real_NC, places)
+            figures["identification"] = _rates(identification(ranks, missing), len(self.rows))
+            nearest = cosine(drawn_MC[known], self.real_NC).argmax(dim=1).tolist() if known else []
+            figures |= self._same_kind(nearest, places, missing)
+            for number, rank, near in zip(known, ranks, nearest, strict=True):
+                self.drawing_scores.append({"id": drawn[number]["id"], "rank": rank, "nearest": self.rows[near]["id"]})
         return figures
 
     def _baselines(self, reconstructions: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -150,7 +156,8 @@ class _Gallery:
     def _baseline(self, label: str, pictures: Sequence[Image.Image], places: Sequence[int]) -> dict[str, Any]:
         features_MC = self._measure(pictures)
         figures = self._distances(features_MC) | {"label": label, "pictures": len(pictures)}
-        return figures | {"identification": self._identified(features_MC, places)}
+        ranks = identification_ranks(features_MC, self.real_NC, places)
+        return figures | {"identification": _rates(identification(ranks), len(self.rows))}
 
     def _distances(self, features_MC: Tensor) -> dict[str, Any]:
         reference_NC = self.real_NC[self.reference]
@@ -165,13 +172,8 @@ class _Gallery:
             "fd_few_samples": measured and few_samples(reference_NC, features_MC),
         }
 
-    def _identified(self, features_MC: Tensor, places: Sequence[int], missing: int = 0) -> dict[str, Any]:
-        counts = identification(identification_ranks(features_MC, self.real_NC, places), missing)
-        return _rates(counts, len(self.rows))
-
-    def _same_kind(self, features_MC: Tensor, places: Sequence[int], missing: int) -> dict[str, Any]:
+    def _same_kind(self, nearest: Sequence[int], places: Sequence[int], missing: int) -> dict[str, Any]:
         """How often the nearest real picture is of the category asked for, beside the commonest category's share."""
-        nearest = cosine(features_MC, self.real_NC).argmax(dim=1).tolist() if len(places) else []
         found = {}
         for key in ("category", "subcategory"):
             values = [row.get(key) for row in self.rows]
