@@ -53,6 +53,12 @@ def test_ids_with_dots_and_slashes_stay_whole(tmp_path: Path) -> None:
     assert [record.id for record in ShardDataset(tmp_path / "s")] == ["a/b.c.1", "a/b.c.2"]
 
 
+def test_very_long_ids_are_packed_too(tmp_path: Path) -> None:
+    records = [asked("a"), asked("long-" * 40 + "1"), asked("ä" * 90), asked("b")]
+    write_source(records, tmp_path / "s", split="train")
+    assert list(ShardDataset(tmp_path / "s")) == records
+
+
 def test_equal_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected ids that differ"):
         write_source([asked("a"), asked("a")], tmp_path / "s", split="train")
