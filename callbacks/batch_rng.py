@@ -14,7 +14,7 @@ import torch
 class BatchRng(pl.Callback):
     """Seed Python, NumPy and torch before every training batch, so that a resumed run equals an unbroken one.
 
-    The seed is a hash of (seed, stage, optimizer steps taken, batch in the epoch, rank): dropout, drop path and dropped
+    The seed is a hash of (seed, stage, optimizer steps taken, batch of the step, rank): dropout, drop path and dropped
     conditions of a batch are the same whether the run came here in one go or was killed, and whatever ran between two
     batches (validation, sample sheets) drew from the generators. The order of the data is no concern of this callback.
 
@@ -30,7 +30,8 @@ class BatchRng(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        seed_everything_at(self.seed, self.stage, trainer.global_step, batch_idx, trainer.global_rank)
+        part = batch_idx % trainer.accumulate_grad_batches  # a resumed epoch may count its batches from 0 again
+        seed_everything_at(self.seed, self.stage, trainer.global_step, part, trainer.global_rank)
 
 
 def seed_everything_at(*place: int | str) -> int:

@@ -11,13 +11,15 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+LIVE_PAUSE = 0.25  # seconds; reading a value from a GPU waits for it
+
 
 class StageProgress(ProgressBar):
     """Show the stage, the step, the losses and the time left.
 
     In a terminal a bar is redrawn in place; otherwise (a pipe, a log file) a plain line is printed every `every`
-    seconds and at the end. Shown are the values that the module logs with `prog_bar=True`. Other ranks than 0 are
-    silent.
+    seconds and at the end. Shown are the values that the module logs with `prog_bar=True`; when there are none, the
+    first four of `train/...` that are not of single scales. Other ranks than 0 are silent.
 
     Args:
         stage: the name at the start of the line.
@@ -74,16 +76,13 @@ class StageProgress(ProgressBar):
     ) -> None:
         if not self._enabled:
             return
-        if self._live is not None:
-            self._live.update(self._task, completed=trainer.global_step, stage=self.stage, line=self._line(trainer))
-        elif time.monotonic() - self._printed >= self.every:
-            self._plain(trainer)
+        pause = self.every if self._live is None else LIVE_PAUSE
+        if time.monotonic() - self._printed >= pause:
+            self._show(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._enabled and self._live is None:
-            self._plain(trainer)
-        elif self._live is not None:
-            self._live.update(self._task, completed=trainer.global_step, line=self._line(trainer))
+        if self._enabled:
+            self._show(trainer)
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -94,16 +93,20 @@ class StageProgress(ProgressBar):
             self._live.stop()
             self._live = None
 
-    def _plain(self, trainer: pl.Trainer) -> None:
+    def _show(self, trainer: pl.Trainer) -> None:
         self._printed = time.monotonic()
-        self.console.print(f"[{self.stage}] {self._line(trainer)}", markup=False, highlight=False, soft_wrap=True)
+        line = self._line(trainer)
+        if self._live is not None:
+            self._live.update(self._task, completed=trainer.global_step, stage=self.stage, line=line)
+        else:
+            self.console.print(f"[{self.stage}] {line}", markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, trainer: pl.Trainer) -> str:
         """Step of total, the values, and the time: what is left, or what it took."""
         step, seconds = trainer.global_step, time.monotonic() - self._began
         parts = [
             f"step {step}/{self._total}" if self._total else f"step {step}",
-            values_text(trainer.progress_bar_metrics),
+            values_text(shown_values(trainer)),
         ]
         taken = step - self._first_step
         if self._total and taken > 0 and step < self._total:
@@ -111,6 +114,14 @@ class StageProgress(ProgressBar):
         else:
             parts.append(f"took {duration_text(seconds)}")
         return "  ".join(part for part in parts if part)
+
+
+def shown_values(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return what the module wants in the bar, else its first four training values but those of single scales."""
+    if wanted := trainer.progress_bar_metrics:
+        return dict(wanted)
+    names = [name for name in trainer.callback_metrics if name.startswith("train/") and "_scale_" not in name]
+    return {name: trainer.callback_metrics[name] for name in names[:4]}
 
 
 def values_text(values: Mapping[str, Any]) -> str:

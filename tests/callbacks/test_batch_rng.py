@@ -35,6 +35,19 @@ class Noise(pl.Callback):
         torch.rand(5)
 
 
+def test_an_epoch_that_counts_its_batches_anew_changes_nothing(make_trainer, make_loader, tiny) -> None:
+    draws: list[list[float]] = []
+
+    class Draw(pl.Callback):
+        def on_train_batch_start(self, *args: object) -> None:
+            draws[-1].append(torch.rand(1).item())
+
+    for batches, epochs in ((6, 1), (3, 2)):
+        draws.append([])
+        make_trainer([BatchRng(5), Draw()], max_epochs=epochs).fit(tiny(), make_loader(batches))
+    assert draws[0] == draws[1]
+
+
 @pytest.mark.parametrize("seeded", [True, False])
 def test_a_resumed_run_equals_an_unbroken_one(
     seeded: bool, tmp_path: Path, make_trainer, make_loader, tiny, stop_after

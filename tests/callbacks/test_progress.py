@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from vargpt_lightning.callbacks import progress
@@ -54,6 +55,32 @@ def test_without_a_terminal_a_line_comes_every_few_seconds(monkeypatch, tiny, ma
 def test_in_a_terminal_the_line_is_redrawn(monkeypatch, tiny, make_trainer, make_loader) -> None:
     text = fit(monkeypatch, tiny, make_trainer, make_loader, every=10.0, terminal=True)
     assert "pretrain" in text and "12/12" in text and "\x1b[" in text
+
+
+def test_losses_are_shown_where_the_module_names_none_for_the_bar(tiny, make_trainer, make_loader) -> None:
+    class Silent(tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = (self.trained(batch[0]) - batch[1]).square().mean()
+            self.log_dict({"train/loss_scale_1": loss, "val/x": loss, **{f"train/{name}": loss for name in "abcde"}})
+            return loss
+
+    out = io.StringIO()
+    make_trainer([StageProgress("pretrain", 1e-6, Console(file=out))]).fit(Silent(), make_loader(2))
+    names = [part.split()[0] for part in out.getvalue().splitlines()[0].split("  ")[1:-1]]
+    assert names == ["a", "b", "c", "d"]
+
+
+def test_a_loader_without_a_length_has_the_steps_of_the_trainer(tiny, make_trainer, make_loader) -> None:
+    class Endless(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            while True:
+                yield from make_loader(3)
+
+    out = io.StringIO()
+    bar = StageProgress("pretrain", 1e-6, Console(file=out))
+    data = torch.utils.data.DataLoader(Endless(), batch_size=None)
+    make_trainer([bar], max_epochs=-1, max_steps=5).fit(tiny(), data)
+    assert "step 5/5" in out.getvalue()
 
 
 def test_a_disabled_bar_is_silent(monkeypatch, tiny, make_trainer, make_loader) -> None:

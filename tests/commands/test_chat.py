@@ -8,7 +8,8 @@ from PIL import Image
 
 from vargpt_lightning.commands import chat
 from vargpt_lightning.commands.chat import Chat, main
-from vargpt_lightning.commands.loading import Conversation, load_run
+from vargpt_lightning.commands.loading import load_run
+from vargpt_lightning.commands.speaker import Conversation
 
 
 @pytest.fixture

@@ -68,7 +68,9 @@ def test_evaluate_asks_everything_again(evaluated: Path, script, capsys: pytest.
     assert answers(evaluated) == ["White", "White"]
     assert (evaluated / "report.html").is_file()
     said = capsys.readouterr().out
-    assert "questions on held-out pictures" in said and f"report: {evaluated / 'report.html'}" in said
+    figures = RunFolder(evaluated).metrics()["headline"]
+    assert figures and all(figure["name"] in said and figure["text"] in said for figure in figures)
+    assert f"report: {evaluated / 'report.html'}" in said
 
 
 def test_an_interrupted_evaluation_goes_on(evaluated: Path, script, monkeypatch) -> None:

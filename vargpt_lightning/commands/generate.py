@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.loading import Conversation, LoadedRun
+    from vargpt_lightning.commands.speaker import Conversation, Speaker
     from vargpt_lightning.models.answers import Answer, GenerationSettings
 
 EXAMPLE = """examples:
@@ -75,16 +75,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def generation_settings(run: LoadedRun, arguments: Any) -> GenerationSettings:
-    """Return the run's generation settings with what the command line changes."""
+def generation_settings(speaker: Speaker, arguments: Any) -> GenerationSettings:
+    """Return a speaker's generation settings with what the command line changes."""
     given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature")}
     changes = {key: value for key, value in given.items() if value is not None}
     if changes.get("temperature") == 0:
         changes |= {"temperature": 1.0, "greedy": True}
-    visual = run.settings.visual or run.model.sampling_settings()
+    visual = speaker.settings.visual or speaker.model.sampling_settings()
     words = {"temperature": "text_temperature", "max_new_tokens": "max_tokens", "seed": "seed"}
     own = {key: getattr(arguments, name) for key, name in words.items() if getattr(arguments, name) is not None}
-    return replace(run.settings, visual=replace(visual, **changes), **own)
+    return replace(speaker.settings, visual=replace(visual, **changes), **own)
 
 
 def picture_file(path: Path) -> Any:
@@ -135,11 +135,11 @@ def slug(text: str) -> str:
     return "-".join(words)[:40].strip("-") or "answer"
 
 
-def _conversation(run: LoadedRun, prompt: str, shown: Sequence[Any]) -> Conversation:
-    from vargpt_lightning.commands.loading import Conversation
+def _conversation(speaker: Speaker, prompt: str, shown: Sequence[Any]) -> Conversation:
+    from vargpt_lightning.commands.speaker import Conversation
 
     if not prompt.strip() and not shown:
         raise UserError("the prompt is empty; expected a question or a request, such as 'Please draw a shamrock.'")
     conversation = Conversation()
-    conversation.ask(prompt, {f"seen-{number}": run.see(image) for number, image in enumerate(shown)})
+    conversation.ask(prompt, {f"seen-{number}": speaker.see(image) for number, image in enumerate(shown)})
     return conversation

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vargpt_lightning.commands.loading import load_run
+from vargpt_lightning.commands.speaker import Conversation, seen_reader
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer, as_reply
+from vargpt_lightning.models.config import VisionConfig
+
+
+def test_pictures_are_scaled_as_their_tower_was_trained() -> None:
+    white, black = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (64, 64), "black")
+    reader = seen_reader(VisionConfig(picture_size=64))
+    assert reader.to_tensor(white).unique().tolist() == pytest.approx([1.0])  # (255 - 127) / 128
+    assert reader.to_tensor(black).unique().tolist() == pytest.approx([-127 / 128])
+    clip = seen_reader(VisionConfig(kind="clip", picture_size=28)).to_tensor(black)
+    assert clip[:, 0, 0].tolist() == pytest.approx([-1.7923, -1.7521, -1.4802], abs=1e-4)
+
+
+def test_a_model_without_a_tower_sees_no_pictures() -> None:
+    with pytest.raises(UserError, match="sees no pictures"):
+        seen_reader(VisionConfig(kind="none"))
+
+
+def test_it_answers_and_draws_as_evaluation_asks(finished_run: Path, script) -> None:
+    run = load_run(finished_run)
+    assert isinstance(run, Answerer) and isinstance(run, Drawer)
+    script("Red", "Green")
+    picture = Image.new("RGB", (50, 40), "red")
+    said = run.answer([AnswerRequest("a", "What is the main colour?", picture), AnswerRequest("b", "And?", picture)])
+    assert [as_reply(one).text for one in said] == ["Red", "Green"]
+    script("Here:*Done.")
+    run.scales_for = frozenset([("Please draw a shamrock.", 7)])
+    reply, other = map(as_reply, run.draw(["Please draw a shamrock."] * 2, [7, 8]))
+    assert reply.text == "Here: Done." and [image.size for image in reply.pictures] == [(8, 8)]
+    assert len(reply.progress[0]) == 3 and reply.progress[0][-1].tobytes() == reply.pictures[0].tobytes()
+    assert other.pictures and other.progress == ((),)
+
+
+def test_a_drawing_follows_from_its_seed_and_not_from_its_neighbours(finished_run: Path, script) -> None:
+    run = load_run(finished_run)
+    script("*")
+    both = [as_reply(one).pictures[0].tobytes() for one in run.draw(["Draw a dog.", "Draw a cat."], [3, 4])]
+    alone = as_reply(run.draw(["Draw a cat."], [4])[0]).pictures[0].tobytes()
+    other = as_reply(run.draw(["Draw a cat."], [5])[0]).pictures[0].tobytes()
+    assert both[1] == alone != other
+
+
+def test_a_request_that_leaves_no_room_for_the_picture_is_refused(finished_run: Path) -> None:
+    with pytest.raises(UserError, match="tokens and 23 for the answer; the model's context holds 192"):
+        load_run(finished_run).draw(["draw " * 35], [0])
+
+
+def test_pictures_seen_and_drawn_stay_in_the_conversation(finished_run: Path, script) -> None:
+    run = load_run(finished_run)
+    talk = Conversation()
+    talk.ask("What is this?", {"a": run.see(Image.new("RGB", (64, 64), "red"))})
+    script("A dog.*")
+    answer = run.reply([talk])[0]
+    talk.add(answer)
+    talk.ask("And now?")
+    prompt = run.prompt(talk)
+    tokens = run.tokenizer
+    assert list(prompt.input_ids).count(tokens.image_id) == 4
+    assert list(prompt.input_ids).count(tokens.image_gen_id) == 21
+    assert prompt.pixel_values is not None and prompt.pixel_values.shape == (1, 3, 64, 64)
+    assert prompt.drawn_indices is not None and torch.equal(prompt.drawn_indices[0], answer.pictures[0].indices)
+    assert "A dog." in tokens.decode(list(prompt.input_ids))
+
+
+def test_the_digest_tells_weights_apart(finished_run: Path) -> None:
+    assert load_run(finished_run).digest == load_run(finished_run).digest != load_run(finished_run, "pretrain").digest
+
+
+def test_reconstructions_go_through_the_tokenizer(finished_run: Path) -> None:
+    run = load_run(finished_run)
+    copies = run.reconstruct([Image.new("RGB", (8, 8), "red"), Image.new("RGB", (20, 20), "blue")])
+    assert [copy.size for copy in copies] == [(8, 8), (8, 8)] and copies[0].tobytes() != copies[1].tobytes()
