@@ -209,6 +209,25 @@ def test_continued_answer_equals_one_in_a_single_go(chatty: VARGPT) -> None:
             assert torch.equal(drawn.indices, wanted.indices)
 
 
+@pytest.mark.parametrize("number", range(len(PROMPTS)))
+def test_written_text_has_the_training_forward_s_logits(chatty: VARGPT, number: int) -> None:
+    """Before, between and after pictures, each text step computes what one pass over the whole answer does."""
+    prompt, steps = PROMPTS[number], []
+    hook = chatty.language_model.lm_head.register_forward_hook(lambda _, __, logits: steps.append(logits))
+    answer = answers(chatty, [prompt])[0]
+    hook.remove()
+    row = [*prompt.input_ids, *answer.token_ids]
+    codes = [x for x in (prompt.drawn_indices, answer.drawn_indices) if x is not None]
+    batch = make_batch([row]) | ({"drawn_indices": torch.cat(codes)} if codes else {})
+    if prompt.vision_features is not None:
+        batch["vision_features"] = prompt.vision_features
+    with torch.no_grad():
+        logits = chatty(batch, return_text_logits=True).text_logits[0]
+    visual = (IDS.image_gen, IDS.image_gen_end)
+    chosen = [i - 1 for i in range(len(prompt.input_ids), len(row)) if row[i] not in visual]
+    close(torch.cat(steps), logits[chosen])
+
+
 # The shape of answers
 
 

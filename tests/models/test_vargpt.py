@@ -21,7 +21,7 @@ from tests.models.cases import (
     small_model,
 )
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.attention_masks import find_pictures
+from vargpt_lightning.models.attention_masks import attention_mask, find_pictures
 from vargpt_lightning.models.config import PRESET_STAGES, VisionConfig
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT, VARGPTOutput
 
@@ -190,6 +190,20 @@ def test_hidden_context_is_not_seen_by_the_picture_but_by_text_after_it() -> Non
     picture = set(range(START, START + 31))
     assert moved_positions(model, ROW, 2, training=True) == set(range(2, len(ROW))) - picture
     assert moved_positions(model, ROW, START, training=True) == set(range(START, len(ROW)))
+
+
+def test_context_is_hidden_from_the_chosen_picture_alone() -> None:
+    rows = [[IDS.bos, 5, *DRAWN, 6, *DRAWN, IDS.eos], [IDS.bos, 7, 8, *DRAWN]]
+    batch = make_batch(rows)
+    layout = find_pictures(batch["input_ids"], IDS, 30)
+    schedule = small_model().schedule
+    arguments = layout, batch["attention_mask"], schedule, "block_causal"
+    seen = attention_mask(*arguments)
+    hidden = attention_mask(*arguments, torch.tensor([False, True, False]))
+    second = rows[0].index(IDS.image_gen_start, 3)
+    assert (seen[:, 0] & ~hidden[:, 0]).any(-1).nonzero().tolist() == [[0, second + i] for i in range(31)]
+    assert not hidden[0, 0, second : second + 31, :second].any()
+    assert torch.equal(hidden[0, 0, :, second:], seen[0, 0, :, second:])
 
 
 def test_released_masking_is_causal_inside_the_language_model(official: VARGPT) -> None:
