@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.modules.muon import Muon
 from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
 
+HEADS = ("lm_head", "head", "embed_tokens", "class_emb")
+"""Modules whose rows are a vocabulary's: their updates are not those of an inner matrix."""
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trained parameters in two groups: matrices and kernels with decay; the others, embeddings too, without."""
+
+def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Return the trained parameters in groups: matrices and kernels with decay; all others, embeddings too, without.
+
+    With Muon the matrices inside of the networks are a group of their own; embeddings and the heads over a vocabulary
+    stay with AdamW (see `Muon`).
+    """
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            (decayed if parameter.dim() > 1 and id(parameter) not in embeddings else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups: dict[str, list[nn.Parameter]] = {"muon": [], "decayed": [], "plain": []}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = parameter.dim() > 1 and id(parameter) not in embeddings and min(parameter.shape[:2]) > 1
+        if not inner:
+            groups["plain"].append(parameter)
+        elif config.name == "muon" and name.split(".")[-2] not in HEADS:
+            groups["muon"].append(parameter)
+        else:
+            groups["decayed"].append(parameter)
+    decay = {"params": groups["decayed"], "weight_decay": config.weight_decay}
+    plain = {"params": groups["plain"], "weight_decay": 0.0}
+    muon_lr = config.lr if config.muon_lr is None else config.muon_lr
+    muon = {"params": groups["muon"], "weight_decay": config.weight_decay, "lr": muon_lr, "muon": True}
+    return [group for group in (muon, decay, plain) if group["params"]]
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -33,13 +48,15 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
     Raises:
         UserError: when nothing is to be trained, or the name is unknown.
     """
-    groups = parameter_groups(module, config.weight_decay)
+    groups = parameter_groups(module, config)
     if not groups:
         raise UserError("optimizer: no parameter is to be trained; expected a stage that trains some submodule")
+    if config.name == "muon":
+        return Muon(groups, lr=config.lr, betas=tuple(config.betas))
     if config.name != "adamw":
-        raise UserError(f"optimizer.name: got {config.name!r}, expected adamw")
-    fused = all(parameter.device.type in ("cuda", "cpu") for group in groups for parameter in group["params"])
-    return AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=fused)
+        raise UserError(f"optimizer.name: got {config.name!r}, expected adamw or muon")
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=devices <= {"cuda", "cpu"})
 
 
 def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float:
@@ -58,7 +75,3 @@ def build_schedule(optimizer: Optimizer, total: int, config: ScheduleConfig) -> 
     """Return the schedule over `total` optimizer steps."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, config))
 
-
-def count_parameters(parameters: Iterable[torch.nn.Parameter]) -> int:
-    """Return how many numbers the parameters hold."""
-    return sum(parameter.numel() for parameter in parameters)

@@ -71,6 +71,9 @@ class Stage:
             k-means on the features.
         feature_weight: of the tokenizer, factor of the loss between features of EfficientNet; 0 for none.
         flip: of the tokenizer, how often a picture is mirrored.
+        squared_weight: of the tokenizer, factor of the squared error of the reconstruction.
+        chroma_weight: of the tokenizer, factor of the squared error of its colour differences, red - green and
+            green - blue; flat drawings are told by colours that plain errors hardly see.
     """
 
     name: str
@@ -89,6 +92,8 @@ class Stage:
     warmup_autoencoder: float = 0.0
     feature_weight: float = 0.0
     flip: float = 0.0
+    squared_weight: float = 1.0
+    chroma_weight: float = 0.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 

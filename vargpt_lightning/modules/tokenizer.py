@@ -17,7 +17,7 @@ from vargpt_lightning.modules.stage import Stage
 
 USAGE_EVERY = 100
 COLLAPSED_BELOW = 1.0
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
 
 
 class TokenizerModule(StageModule):
@@ -76,12 +76,17 @@ class TokenizerModule(StageModule):
             # Features of size one suit a codebook; without a pull they may grow without bound.
             vq_loss = 1e-3 * f_BCHW.square().mean()
             rec_B3HW = tokenizer.decoder(tokenizer.post_quant_conv(f_BCHW))
-        loss = F.l1_loss(rec_B3HW, x_B3HW)
-        logged |= {"l1": loss, "mse": F.mse_loss(rec_B3HW, x_B3HW)}
-        loss = loss + logged["mse"] + vq_loss
+        l1, squared = F.l1_loss(rec_B3HW, x_B3HW), F.mse_loss(rec_B3HW, x_B3HW)
+        logged |= {"l1": l1, "mse": squared}
+        loss = l1 + self.stage.squared_weight * squared + vq_loss
+        if self.stage.chroma_weight:
+            chroma = F.mse_loss(rec_B3HW.diff(dim=1), x_B3HW.diff(dim=1))
+            logged["chroma_mse"] = chroma
+            loss = loss + self.stage.chroma_weight * chroma
         if self.stage.feature_weight:
-            logged["feature_loss"] = self._feature_loss(rec_B3HW, x_B3HW)
-            loss = loss + self.stage.feature_weight * logged["feature_loss"]
+            features = self._feature_loss(rec_B3HW, x_B3HW)
+            logged["feature_loss"] = features
+            loss = loss + self.stage.feature_weight * features
         self.log_losses(logged, split, len(x_B3HW))
         if split == "train":
             tokens = len(x_B3HW) * tokenizer.schedule.num_tokens
@@ -89,8 +94,7 @@ class TokenizerModule(StageModule):
         return loss
 
     def _feature_loss(self, rec_B3HW: Tensor, x_B3HW: Tensor) -> Tensor:
-        mean, std = (x_B3HW.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        both = (torch.cat([rec_B3HW, x_B3HW]).add(1).div(2) - mean) / std
+        both = (torch.cat([rec_B3HW, x_B3HW]).add(1).div(2) - LITE0_MEAN) / LITE0_STD
         rec, real = self.vargpt.vision_tower.pyramid(both)
         return torch.stack([F.mse_loss(a, b.detach()) for a, b in zip(rec, real, strict=True)]).mean()
 
