@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -86,7 +87,7 @@ class Muon(Optimizer):
                 zeros = (torch.zeros_like(parameter), torch.zeros_like(parameter))
                 self.state[parameter] = {"step": torch.zeros(()), "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
         states = [self.state[parameter] for parameter in parameters]
-        torch.optim.adamw.adamw(
+        adamw(
             parameters,
             [parameter.grad for parameter in parameters],  # type: ignore[misc]
             [state["exp_avg"] for state in states],
