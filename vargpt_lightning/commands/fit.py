@@ -299,11 +299,14 @@ def save_weights(model: VARGPT, folder: StageFolder) -> None:
     from safetensors.torch import save_file
 
     own = model.config.vision.kind == "efficientnet_lite0"
-    state = {
-        name: value.detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
-        if not (own and name.startswith("vision_tower."))
-    }
+    state: dict[str, Any] = {}
+    places: set[int] = set()
+    for name, value in model.state_dict().items():
+        if not (own and name.startswith("vision_tower.")):
+            plain = value.detach().cpu().contiguous()
+            # safetensors refuses tied weights: the second name gets a copy.
+            state[name] = plain.clone() if plain.data_ptr() in places else plain
+            places.add(plain.data_ptr())
     temporary = folder.path / f".model.{os.getpid()}.tmp"
     try:
         save_file(state, temporary)
