@@ -93,13 +93,16 @@ def picture_file(path: Path) -> Any:
     Raises:
         UserError: the file is missing, may not be read, or is no picture.
     """
-    from vargpt_lightning.data.pictures import decode_picture
+    from vargpt_lightning.data.pictures import PictureError, decode_picture
 
     try:
         data = path.expanduser().read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a picture file") from error
-    return decode_picture(data, str(path))
+    try:
+        return decode_picture(data, str(path))
+    except PictureError as error:
+        raise UserError(f"{path}: {len(data)} bytes that are no picture; expected PNG, JPEG, WebP or GIF") from error
 
 
 def print_answer(answer: Answer, out: Path, stem: str) -> None:

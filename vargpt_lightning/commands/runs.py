@@ -14,6 +14,7 @@ from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import list_runs
 
 COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red"}
+FIGURES = 3  # more make a terminal's line too narrow to read; the report has them all
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,8 +50,8 @@ def main(argv: list[str]) -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the runs as a table; the columns after the time are the headline figures that any of them has."""
-    figures = list(dict.fromkeys(name for row in rows for name in row["headline"]))
+    """Return the runs as a table; the columns after the time are the first headline figures that any of them has."""
+    figures = list(dict.fromkeys(name for row in rows for name in row["headline"]))[:FIGURES]
     result = Table(box=None, pad_edge=False)
     for name in ("run", "status", "stage", "started", "time", *figures):
         result.add_column(name, overflow="fold", justify="right" if name == "time" else "left")
