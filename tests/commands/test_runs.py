@@ -11,9 +11,10 @@ from vargpt_lightning.results import RunFolder, write_json
 
 def test_the_table_says_how_far_each_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = RunFolder.start(tmp_path / "a" / "done")
+    headline = [{"name": name, "text": text} for name, text in [("identified", "53.1 %"), *[(c, "1 %") for c in "xyz"]]]
     done.stage(1, "pretrain").update(status="finished")
     done.add_duration("pretrain", 754.0)
-    write_json(done.evaluation / "metrics.json", {"headline": [{"name": "identified", "text": "53.1 %"}]})
+    write_json(done.evaluation / "metrics.json", {"headline": headline})
     done.end("finished")
     RunFolder.start(tmp_path / "[red]odd").end("failed")
     assert main([str(tmp_path)]) == 0
@@ -25,6 +26,8 @@ def test_the_table_says_how_far_each_run_is(tmp_path: Path, capsys: pytest.Captu
         "started",
         "time",
         "identified",
+        "x",
+        "y",
     ]
     first = next(line for line in lines if "done" in line)
     assert all(text in first for text in ("finished", "pretrain (1/1)", "13 min", "53.1 %"))
