@@ -134,7 +134,8 @@ def test_stage_metrics_are_tidy_and_the_last_value_of_a_step_counts(run):
     stage.log(1, {"train/loss": 2.0, "train/a,b": 1.0})
     stage.log(2, {"train/loss": 1.0})
     with open(stage.path / "metrics.csv", "a") as out:
-        out.write("3,train/loss,0.1")
+        out.write("3,train/loss,0.1")  # of 0.1234
+    assert stage.metrics()[-1] == (2, "train/loss", 1.0)
     stage.log(2, {"train/loss": 1.5})
     assert stage.metrics() == [(1, "train/loss", 2.0), (1, "train/a,b", 1.0), (2, "train/loss", 1.5)]
     stage.forget_after(1)

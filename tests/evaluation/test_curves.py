@@ -13,8 +13,8 @@ from vargpt_lightning.results import MetricRow
 
 NAMES = (
     "train/text_loss", "val/text_loss", "train/l1", "train/text_accuracy", "train/image_loss_scale_1",
-    "train/image_loss_scale_2", "val/image_loss_scale_1", "throughput/samples_per_s", "throughput/data_wait", "lr-AdamW",
-    "train/seconds", "grad_norm",
+    "train/image_loss_scale_2", "val/image_loss_scale_1", "throughput/samples_per_s", "throughput/data_wait",
+    "lr-AdamW", "train/seconds", "grad_norm",
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def test_metrics_are_sorted_into_charts(rows):
         "share": ["train/text_accuracy"],
         "image loss of each scale": ["train/image_loss_scale_1", "train/image_loss_scale_2"],
     }
-    assert list(found)[0] == "loss"
+    assert next(iter(found)) == "loss"
     steps, values = found["loss"]["train/l1"]
     assert steps == list(range(100)) and not any(math.isnan(value) for value in values)
 

@@ -29,6 +29,8 @@ def test_the_weights_are_imagenets(photograph):
     assert features.shape == (1, 1280) and not features.requires_grad
     logits = network.network._fc(features)
     assert logits.argmax().item() == 652  # "military uniform"
+    x_13HW = (pixels([photograph.resize((224, 224), Image.Resampling.BICUBIC)]) - 127) / 128
+    torch.testing.assert_close(logits, network.network(x_13HW), rtol=1e-4, atol=1e-4)
 
 
 def test_features_do_not_depend_on_the_batch(photograph):

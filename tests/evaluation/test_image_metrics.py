@@ -25,40 +25,11 @@ from vargpt_lightning.evaluation.image_metrics import (
     squared_error,
 )
 
-CODES = [
-    "1F34C",
-    "1F408",
-    "1F34E",
-    "1F355",
-    "1F418",
-    "1F98A",
-    "1F427",
-    "1F422",
-    "1F41D",
-    "1F33B",
-    "1F335",
-    "1F347",
-    "1F349",
-    "1F353",
-    "1F36D",
-    "1F370",
-    "1F42C",
-    "1F981",
-    "1F43C",
-    "1F989",
-    "1F40D",
-    "1F438",
-    "1F344",
-    "1F340",
-    "1F96B",
-    "1F952",
-    "1F951",
-    "1F950",
-    "1F969",
-    "1F980",
-    "1F984",
-    "1F987",
-]
+CODES = (
+    "1F34C", "1F408", "1F34E", "1F355", "1F418", "1F98A", "1F427", "1F422", "1F41D", "1F33B", "1F335",
+    "1F347", "1F349", "1F353", "1F36D", "1F370", "1F42C", "1F981", "1F43C", "1F989", "1F40D", "1F438",
+    "1F344", "1F340", "1F96B", "1F952", "1F951", "1F950", "1F969", "1F980", "1F984", "1F987",
+)  # fmt: skip
 
 
 class Passing(nn.Module):
@@ -95,6 +66,7 @@ def network() -> EfficientNetFeatures:
     return EfficientNetFeatures(size=64)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
 def test_kid_equals_torchmetrics():
     real, drawn = sets(40, 40)
     metric = KernelInceptionDistance(feature=Passing(), subsets=1, subset_size=40).set_dtype(torch.float64)
@@ -163,7 +135,7 @@ def test_identification_finds_pictures_and_counts_every_request(pictures, networ
     assert sum(rank == 0 for rank in ranks) >= 30
     shifted = [(place + 1) % len(pictures) for place in range(len(pictures))]
     assert identification(identification_ranks(real, real, shifted)).at_1 == 0
-    assert identification([0, 3, 7], missing=1) == Identification(n=4, at_1=1, at_5=2)
+    assert identification([0, 4, 5], missing=1) == Identification(n=4, at_1=1, at_5=2)
     assert Identification(4, 1, 2) + Identification(6, 3, 3) == Identification(10, 4, 5)
 
 

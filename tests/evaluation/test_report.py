@@ -111,7 +111,13 @@ def test_the_report_says_what_the_files_say(whole):
     assert "KID × 1000 (EfficientNet-Lite0)" not in said  # these features have another name, and it is given
     assert "KID × 1000 (function)" in said and "aim 100 % reached" in said
     assert "2.5 million parameters" in said and "2 stages and 5 min 00 s" in said
-    assert "1,234" in said and "3.0 GiB" in said and "image tokenizer" in said
+    assert (
+        "1 min 40 s" in said
+        and "3 min 20 s" in said
+        and "1,234" in said
+        and "3.0 GiB" in said
+        and "image tokenizer" in said
+    )
     assert "Draw red" in said and "I would rather not." in said and "vargpt fit -c x.yaml" in said
     assert "the very same pictures" in said and "uniform noise" in said and "Gaussian blur" in said
     assert ATTRIBUTION in said and "finished" in said
@@ -174,9 +180,12 @@ def test_a_report_is_made_of_what_there_is(whole, run, missing, tmp_path):
         whole.update(status="interrupted")
     said = words(whole)
     expected = {
-        "evaluation": "no figures yet", "metrics": "no figures yet", "pictures": "All figures", "stages": "Drawn on request",
+        "evaluation": "no figures yet",
+        "metrics": "no figures yet",
+        "pictures": "All figures",
+        "stages": "Drawn on request",
         "half": "The run is interrupted",
-    }  # fmt: skip
+    }
     assert expected[missing] in said
     assert Page(whole.report.read_text()).open == []
     if missing == "half":

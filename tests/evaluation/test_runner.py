@@ -83,6 +83,13 @@ def test_a_killed_evaluation_goes_on_and_asks_nothing_twice(world, tmp_path, bat
     assert resumed == whole
 
 
+def test_old_figures_do_not_stand_beside_new_answers(world, tmp_path):
+    run(Fake(), world, tmp_path)
+    with pytest.raises(Stopped):
+        run(Fake(batches=2), world, tmp_path, model="weights-2")
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_torn_lines_and_lost_pictures_are_made_again(world, tmp_path):
     run(Fake(), world, tmp_path)
     answers = tmp_path / "answers.jsonl"
