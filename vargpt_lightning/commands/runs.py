@@ -54,8 +54,10 @@ def table(rows: list[dict[str, Any]]) -> Table:
     figures = list(dict.fromkeys(name for row in rows for name in row["headline"]))[:FIGURES]
     result = Table(box=None, pad_edge=False)
     for name in ("run", "status", "stage", "started", "time", *figures):
-        wrap = "fold" if name == "run" else "ellipsis"  # a path is of use only when it is whole
-        result.add_column(name, overflow=wrap, justify="right" if name == "time" else "left")
+        # A path is of use only when it is whole.
+        result.add_column(
+            name, overflow="fold" if name == "run" else "ellipsis", justify="right" if name == "time" else "left"
+        )
     for row in rows:
         status = f"[{COLOURS.get(row['status'], 'white')}]{row['status']}[/]"
         started = str(row["started"]).replace("T", " ")[:16]
