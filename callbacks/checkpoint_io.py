@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from vargpt_lightning.errors import UserError
@@ -34,7 +37,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             # torch reports a full disk as a RuntimeError of its zip writer
             kept = "the checkpoint before it is kept" if target.exists() else "there is none before it"
-            raise UserError(f"{target}: the checkpoint cannot be written ({error}); {kept}") from error
+            raise UserError(
+                f"{target}: the checkpoint cannot be written ({_refused(error)}); {kept}: make room, and run the same "
+                "command again"
+            ) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -44,4 +50,61 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
             return loaded
         except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-            raise UserError(f"{path}: cannot be read as a checkpoint ({error})") from error
+            raise _unreadable(path, error) from error
+
+
+class LastCheckpoint(Checkpoint):
+    """Save one checkpoint, always the same file, every so many seconds.
+
+    Lightning's ModelCheckpoint may save between the batches of one optimizer step, where the accumulated gradients
+    would be lost; this one waits for the step.
+
+    Args:
+        path: the file.
+        seconds: the shortest pause between two checkpoints; 0 saves after each step.
+    """
+
+    def __init__(self, path: str | Path, seconds: float) -> None:
+        self.path = Path(path)
+        self.seconds = seconds
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.should_stop:
+            return
+        # the ranks save together or not at all
+        if trainer.strategy.broadcast(time.monotonic() - self._saved >= self.seconds):
+            trainer.save_checkpoint(self.path)
+            self._saved = time.monotonic()
+
+
+def steps_taken(path: Path) -> int:
+    """Return the optimizer step that a checkpoint was saved after, without reading its weights.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    try:
+        return int(torch.load(path, map_location="meta", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Any, error: Exception) -> UserError:
+    why = str(error).split(". ")[0] or type(error).__name__
+    return UserError(f"{path}: is broken, or no checkpoint ({why}); delete it to begin its stage anew")
+
+
+def _refused(error: BaseException) -> str:
+    """What the operating system said, which torch's zip writer hides behind an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0]

@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 
 
 class SampleSheets(pl.Callback):
-    """Write a PNG grid of pictures with their prompts at the end of a stage, and every `every` steps if that is above 0.
+    """Write a PNG grid of pictures with their prompts at the end of a stage, and every `every` steps if above 0.
 
     Args:
         folder: the stage's folder; sheets go to `samples/step-000123.png`.

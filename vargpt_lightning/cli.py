@@ -1,12 +1,13 @@
 """The `vargpt` command: finds the sub-command, imports its code, and turns what goes wrong into one line and an exit
 code.
 
-Nothing but `sys` is imported until it is needed, so that `vargpt --help` answers at once. Exit codes: 0 done, 2
+Nothing but `os` and `sys` is imported until it is needed, so that `vargpt --help` answers at once. Exit codes: 0 done, 2
 something that the person can put right, 130 interrupted from the keyboard, 141 the reader of a pipe went away.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 COMMANDS = {
@@ -35,7 +36,7 @@ def usage() -> str:
             "options:",
             "  -h, --help  show this text; `vargpt COMMAND --help` shows a command's own, with an example",
             "  --version   show the version",
-            "  --debug     show the whole traceback of an error",
+            "  --debug     show the whole traceback of an error, and what Lightning says",
             "",
             "example:",
             "  vargpt fit -c experiments/openmoji.yaml",
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take_debug(arguments)
+    if debug:
+        os.environ["VARGPT_DEBUG"] = "1"  # for the commands, and the processes that they start
     if not arguments or arguments[0] in HELP:
         return _write(usage(), code=0 if arguments else 2)
     if arguments[0] in ("-V", "--version"):
@@ -154,7 +157,6 @@ def _write(text: str, code: int = 0) -> int:
 
 def _quiet_pipe() -> int:
     """Point stdout at nothing, so that the interpreter's last flush does not complain."""
-    import os
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import re
+import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import SUBMODULES
 from vargpt_lightning.modules.stage import Stage, check_stages
 
-EXAMPLE = """examples:
+USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
+DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
+
+The same command again goes on where the run stopped; finished stages are skipped. Every key of an experiment file is an
+option: `--model.decoder.depth 5` wins over the file, if it stands behind it. `--stages.help` shows a stage's keys,
+`--data.help CLASS` those of a source of data.
+
+examples:
   vargpt fit -c experiments/openmoji.yaml
   vargpt fit -c experiments/openmoji.yaml --seed 1 --run.name second
-  vargpt fit -c experiments/openmoji.yaml --from generation --model.decoder.depth 5
+  vargpt fit -c experiments/openmoji.yaml --from generation --sampling.cfg 3
 """
 
 
@@ -58,6 +65,10 @@ class TrainerConfig:
     sample_every: int = 0
     samples: int = 16
 
+    def __post_init__(self) -> None:
+        _at_least(self, "trainer", num_nodes=1, log_every=1, validate=0, validation_batches=0)
+        _at_least(self, "trainer", checkpoint_seconds=0, sample_every=0, samples=0)
+
 
 @dataclass
 class EvaluationConfig:
@@ -66,21 +77,37 @@ class EvaluationConfig:
     Args:
         enabled: False ends the run with its last stage.
         drawings: requests to draw for each training picture.
+        drawings_limit: at most so many training pictures are asked for, and as many of each held-out split; None asks
+            for all.
         heldout_drawings: also ask for the held-out pictures, whose names were never drawn.
         questions: at most so many questions of each kind and split; None asks all.
         names: training pictures whose name is asked for openly.
         feature_size: pixels at which the image metrics look at pictures.
         answer_batch, draw_batch: how many are asked at once.
+        aims: what a headline figure should reach, by its key, such as identification_1; the report says whether it did.
     """
 
     enabled: bool = True
     drawings: int = 1
+    drawings_limit: int | None = None
     heldout_drawings: bool = True
     questions: int | None = None
     names: int = 120
-    feature_size: int = 64
+    feature_size: int = 128
     answer_batch: int = 64
     draw_batch: int = 48
+    aims: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least(self, "evaluation", drawings=0, drawings_limit=0, questions=0, names=0)
+        _at_least(self, "evaluation", feature_size=32, answer_batch=1, draw_batch=1)
+
+
+def _at_least(section: Any, name: str, **bounds: int) -> None:
+    for key, bound in bounds.items():
+        value = getattr(section, key)
+        if value is not None and value < bound:
+            raise UserError(f"{name}.{key}={value}; expected {bound} or more")
 
 
 @dataclass
@@ -111,8 +138,23 @@ class Experiment:
 
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
-        data = {key: value for key, value in asdict(self.data).items() if key not in ("cache", "workers")}
+        data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
+        data = {key: value for key, value in data.items() if key not in ("cache", "workers")}
         return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
+
+
+SECTIONS = {
+    "run": RunConfig,
+    "trainer": TrainerConfig,
+    "evaluation": EvaluationConfig,
+    "sampling": Sampling,
+    "model": VARGPTConfig,
+}
+SCHEMA = {"base": str | None, "seed": int, **SECTIONS, "stages": list[Stage], "data": Corpora}
+
+
+class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the examples."""
 
 
 def build_parser() -> ArgumentParser:
@@ -121,21 +163,20 @@ def build_parser() -> ArgumentParser:
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     parser = ArgumentParser(
         prog="vargpt fit",
+        usage=USAGE,
         parser_mode="omegaconf+",
         exit_on_error=False,
-        description="Train an experiment's stages, evaluate, and write the report. Run it again to go on.",
-        epilog=EXAMPLE,
+        description=DESCRIPTION,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("-c", "--config", action="config", help="experiment file; several are merged in their order")
-    parser.add_argument("--base", type=str | None, default=None, help="experiment file, beside this one, to start from")
+    parser.add_argument("--base", type=str | None, default=None, help="of a file: another, beside it, to start from")
     parser.add_argument("--from", dest="start", type=str | None, default=None, help="train this stage and later anew")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
-    for name, kind in (("run", RunConfig), ("trainer", TrainerConfig), ("evaluation", EvaluationConfig)):
+    parser.add_argument("--data", type=Corpora, help="where the data come from: class_path and init_args")
+    parser.add_argument("--stages", type=list[Stage], help="the recipe: a list of stages")
+    for name, kind in SECTIONS.items():
         parser.add_class_arguments(kind, name)
-    parser.add_class_arguments(Sampling, "sampling")
-    parser.add_class_arguments(VARGPTConfig, "model")
-    parser.add_argument("--data", type=Corpora, help="where the data come from")
-    parser.add_argument("--stages", type=list[Stage], help="the recipe")
     return parser
 
 
@@ -147,14 +188,12 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         SystemExit: after `--help`.
     """
     parser = build_parser()
-    arguments, files = _with_bases(list(arguments))
+    arguments, files = _checked(list(arguments))
     try:
         config = parser.parse_args(arguments)
         made = parser.instantiate_classes(config)
-    except UserError:
-        raise
     except Exception as error:  # jsonargparse raises several kinds for one wrong value
-        raise UserError(_plain(str(error), parser)) from error
+        raise _as_user_error(error) from error
     if not made.get("data"):
         raise UserError("data: nothing given; expected class_path and init_args, as in experiments/openmoji.yaml")
     stages = list(made.stages or [])
@@ -187,58 +226,64 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _with_bases(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Put the `base` files that experiment files name before them; return the arguments and the files asked for."""
+def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Put the `base` files that experiment files name before them; return the arguments and the files asked for.
+
+    All keys, values and references in the files and the arguments are checked on the way.
+    """
+    check = ConfigCheck(SCHEMA, {"data": Corpora})
     result: list[str] = []
     files: list[str] = []
-    position = 0
-    while position < len(arguments):
-        word = arguments[position]
-        name, _, value = word.partition("=")
-        if name in ("-c", "--config"):
-            if not value:
-                position += 1
-                value = arguments[position] if position < len(arguments) else ""
-            for path in _chain(Path(value), ()):
-                result += ["--config", str(path)]
-            files.append(value)
-        else:
+    trees = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in ("-c", "--config"):
             result.append(word)
-        position += 1
+            continue
+        value = value if equals else next(words, "")
+        if not value:
+            raise UserError(f"{name}: expected an experiment file after it")
+        for path, tree in _chain(Path(value), ()):
+            check.tree(tree, str(path))
+            trees.append(tree)
+            result += ["--config", str(path)]
+        files.append(value)
+    check.arguments(result)
+    check.references(trees)
     return result, files
 
 
-def _chain(path: Path, after: tuple[Path, ...]) -> list[Path]:
+def _chain(path: Path, after: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
+    """The file and, before it, those that it starts from, with what they hold."""
+    asked_by = f", the base of {after[-1]}," if after else ""
+    if path.resolve() in [earlier.resolve() for earlier in after]:
+        raise UserError(f"config {after[0]}: its bases lead in a circle: {', '.join(map(str, [*after, path]))}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"config {str(path)!r}: cannot be read ({error.strerror or error})") from error
+        raise UserError(f"config {path}{asked_by} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"config {path}{asked_by} is no text file") from error
     except yaml.YAMLError as error:
-        raise UserError(f"config {path}: is no YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"config {path}{place}: is no YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"config {path}: holds no keys; expected an experiment such as experiments/openmoji.yaml")
-    if path in after:
-        raise UserError(f"config {path}: `base` leads back to itself")
+        raise UserError(f"config {path}{asked_by} holds no keys; expected those of an experiment")
     base = tree.get("base")
-    return [*(_chain(path.parent / base, (*after, path)) if base else []), path]
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"config {path}: base={base!r}; expected the name of a file beside it")
+    before = _chain(path.parent / base, (*after, path)) if base else []
+    return [*before, (path, tree)]
 
 
-def _plain(message: str, parser: ArgumentParser) -> str:
-    """jsonargparse's message in one line, with the nearest key for one that there is not."""
-    text = re.sub(r"\s+", " ", message).strip()
-    found = re.search(r"(?:unrecognized arguments: --|does not accept option '|Key '|key ')([\w.]+)", text)
-    if found and not found.group(1).isdigit():
-        near = difflib.get_close_matches(found.group(1).split(".")[-1], _known(parser), n=1)
-        text += f"; did you mean {near[0]!r}?" if near and near[0] not in found.group(1).split(".") else ""
-    return text
-
-
-def _known(parser: ArgumentParser) -> list[str]:
-    names = {part for action in parser._actions for part in action.dest.split(".")}
-    for kind in (Stage, *(type(default()) for default in _stage_parts())):
-        names |= set(kind.__dataclass_fields__)
-    return sorted(names)
-
-
-def _stage_parts() -> list[Any]:
-    return [part.default_factory for part in Stage.__dataclass_fields__.values() if callable(part.default_factory)]
+def _as_user_error(error: Exception) -> UserError:
+    """The error of a constructor that the parser has wrapped, its key in full; else the parser's own in one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            section = str(cause).split(":")[0].split(".")[0].split("=")[0]
+            return UserError(f"model.{cause}") if section in VARGPTConfig.__dataclass_fields__ else cause
+        cause = cause.__cause__ or cause.__context__
+    return UserError(" ".join(str(error).split()))

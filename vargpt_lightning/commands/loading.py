@@ -55,9 +55,9 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
     experiment = read_experiment(folder)
     config = VARGPTConfig.from_dict(experiment["model"])
     tokenizer = TextTokenizer.load(folder.tokenizer)
-    _check_tokens(config, tokenizer, folder)
+    check_tokens(config, tokenizer, folder)
     model = VARGPT(config)
-    _load_weights(model, chosen.weights)
+    load_weights(model, chosen.weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().requires_grad_(False).to(device)
     return LoadedRun(
@@ -116,7 +116,7 @@ def _sampling(model: VARGPT, experiment: Mapping[str, Any], folder: RunFolder) -
     return model.sampling_settings(**given)
 
 
-def _check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, folder: RunFolder) -> None:
+def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, folder: RunFolder) -> None:
     """Refuse a tokenizer whose special tokens are not those that the model was trained with."""
     for key in TokenIds.__dataclass_fields__:
         expected, found = getattr(config.tokens, key), getattr(tokenizer, f"{key}_id")
@@ -127,7 +127,12 @@ def _check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, folder: RunFol
         raise UserError(f"{folder.tokenizer}: {tokenizer.vocabulary} token ids, the model's embedding has {rows} rows")
 
 
-def _load_weights(model: VARGPT, file: Path) -> None:
+def load_weights(model: VARGPT, file: Path) -> None:
+    """Load a stage's weights into a model, all of them.
+
+    Raises:
+        UserError: the file is missing or broken, or is of a model with other parts or sizes.
+    """
     try:
         state = load_file(file)
     except (SafetensorError, OSError) as error:

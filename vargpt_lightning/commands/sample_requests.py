@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-
-
-
 import torch
 from PIL import Image
 
@@ -53,7 +50,7 @@ def requests_for(
 
 
 def _reconstructions(model: VARGPT, data: StageData, count: int) -> Shown:
-    x_B3HW = data.calibration_pictures()[: count // 2]
+    x_B3HW = data.drawn_pictures(max(1, count // 2))
     copies = to_images(model.image_tokenizer.reconstruct(x_B3HW))
     pairs = zip(to_images(x_B3HW), copies, strict=True)
     return [cell for real, copy in pairs for cell in ((real, "picture"), (copy, "reconstruction"))]
@@ -82,5 +79,3 @@ def _one_for_each_picture(data: StageData, count: int) -> list[Record]:
 
 def _prompt(record: Record) -> str:
     return next(turn.text for turn in record.turns if turn.role == "user")
-
-

@@ -5,8 +5,9 @@ Legend: B pictures, H and W height and width, L visual tokens, N feature tokens.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
-from vargpt_lightning.data.caches import FeatureCache, TokenCache, pictures_of, weights_hash
+from vargpt_lightning.data.caches import FeatureCache, PictureCache, TokenCache, pictures_of, weights_hash
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
@@ -24,7 +25,7 @@ from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.examples import ExampleMaker
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
 from vargpt_lightning.data.packing import cache_root
-from vargpt_lightning.data.pictures import PictureReader
+from vargpt_lightning.data.pictures import PictureError, PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
@@ -54,8 +55,8 @@ class StageData:
     cache: Path
     seed: int = 0
     _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
-    _features: FeatureCache | None = None
-    _tokens: TokenCache | None = None
+    _features: PictureCache | None = None
+    _tokens: PictureCache | None = None
 
     def sources(self, split: str) -> dict[str, ShardDataset]:
         """The corpora of a split, opened once."""
@@ -69,18 +70,24 @@ class StageData:
         return {name: len(source) for name, source in self.sources("train").items()}
 
     def prepare(self, model: VARGPT, stage: Stage) -> None:
-        """Compute what this stage's frozen networks give for every picture, unless it is kept already."""
-        if self.corpora.cache_features and self._features is None and model.vision_tower is not None:
-            self._features = self._build_features(model)
-        if "image_tokenizer" in stage.train:
-            self._tokens = None
-        else:
-            self._tokens = self._build_tokens(model)
+        """Compute what this stage's frozen networks give for every picture, unless it is kept already.
 
-    def _build_features(self, model: VARGPT) -> FeatureCache | None:
+        Raises:
+            UserError: the mixture names a corpus that there is not, or lacks what the stage's head trains on.
+        """
+        self._check(stage)
+        keep = self.corpora.cache_features
+        if model.vision_tower is None or not keep or "vision_tower" in stage.train:
+            self._features = None
+        elif self._features is None:
+            self._features = self._build_features(model)
+        self._tokens = self._build_tokens(model) if keep and "image_tokenizer" not in stage.train else None
+
+    def _build_features(self, model: VARGPT) -> PictureCache | None:
         pictures, plain = self._pictures(SEEN)
         if not pictures:
             return None
+        assert model.vision_tower is not None
         network = weights_hash(model.vision_tower.state_dict())
         path = cache_root(getattr(self.corpora, "cache", None)) / "features"
         reader = self._seen_reader()
@@ -88,14 +95,15 @@ class StageData:
         file = path / f"{network}-{reader.size}-{reader.variants}-{key}.safetensors"
         return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
 
-    def _build_tokens(self, model: VARGPT) -> TokenCache | None:
+    def _build_tokens(self, model: VARGPT) -> PictureCache | None:
         pictures, _ = self._pictures(DRAWN)
         if not pictures:
             return None
         network = weights_hash(model.image_tokenizer.state_dict())
         path = self.cache / f"tokens-{network}.safetensors"
         model.image_tokenizer.eval()
-        return TokenCache.build(pictures, self._drawn_reader(), model.image_tokenizer.encode, network=network, path=path)
+        encode = model.image_tokenizer.encode
+        return TokenCache.build(pictures, self._drawn_reader(), encode, network=network, path=path)
 
     def _pictures(self, use: str) -> tuple[dict[str, bytes], set[str]]:
         """All pictures of a use, and the keys of those outside of training, which are never varied."""
@@ -131,12 +139,7 @@ class StageData:
     def train_loader(
         self, stage: Stage, total_steps: int, start_step: int, rank: int = 0, world_size: int = 1
     ) -> DataLoader[Any]:
-        """Return the batches from an optimizer step on: the same ones that an unbroken run would have had.
-
-        Raises:
-            UserError: the mixture names a corpus that there is not.
-        """
-        self._check(stage)
+        """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
         sources = {name: self.sources("train")[name] for name in stage.data}
         batches = total_steps * stage.accumulate
         return self._loader(
@@ -193,16 +196,41 @@ class StageData:
         for name in stage.data:
             if name not in there:
                 raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(there)}")
+        used = {name: there[name].draws for name, weight in stage.data.items() if weight > 0}
+        wordy = [name for name, draws in used.items() if not draws]
+        if stage.head == "tokenizer" and wordy:
+            raise UserError(
+                f"stages.{stage.name}.data: {wordy[0]!r} has no drawn pictures; expected corpora that the head "
+                f"tokenizer can train on: {_listed(name for name, source in there.items() if source.draws)}"
+            )
+        if (stage.head == "generation" or stage.decoder_alone) and len(wordy) == len(used):
+            raise UserError(
+                f"stages.{stage.name}.data: {', '.join(used)} have no drawn pictures to train on; corpora that have "
+                f"some: {_listed(name for name, source in there.items() if source.draws)}"
+            )
+
+    def drawn_pictures(self, count: int) -> Tensor:
+        """Return training pictures (B, 3, H, W) in [-1, 1], at most `count`, always the same; bad ones are left out.
+
+        Raises:
+            UserError: there is not one.
+        """
+        reader, found = self._drawn_reader(), dict[str, Tensor]()
+        for source in self.sources("train").values():
+            for record in source if source.draws else ():
+                for part in record.pictures(DRAWN):
+                    if part.key not in found and len(found) < count:
+                        with contextlib.suppress(PictureError):
+                            found[part.key] = reader.read(part.data, part.key)
+                if len(found) == count:
+                    return torch.stack(list(found.values()))
+        if not found:
+            raise UserError(f"data: no drawn picture can be read from {_listed(self.sources('train'))}")
+        return torch.stack(list(found.values()))
 
     def calibration_pictures(self) -> Tensor:
-        """Return training pictures (B, 3, H, W) in [-1, 1] to lay a codebook over, at most 256."""
-        found: dict[str, bytes] = {}
-        for source in self.sources("train").values():
-            if source.draws:
-                found |= pictures_of(source, DRAWN)
-        reader = self._drawn_reader()
-        keys = sorted(found)[:CALIBRATION_PICTURES]
-        return torch.stack([reader.read(found[key], key) for key in keys])
+        """Return the pictures to lay a codebook over."""
+        return self.drawn_pictures(CALIBRATION_PICTURES)
 
 
 class Unsized:
@@ -215,7 +243,10 @@ class Unsized:
         return iter(self.sampler)
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def hash_of(name: str) -> int:
     """Return a number for a picture's key that is the same in every process."""
     return zlib.crc32(name.encode())
-

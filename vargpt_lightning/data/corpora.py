@@ -21,7 +21,8 @@ class Corpora:
 
     Attributes:
         seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
-        cache_features: compute the vision tower's features once and keep them, where the tower is frozen.
+        cache_features: compute the vision tower's features and the indices of drawn pictures once and keep them, where
+            these networks are frozen; all pictures must fit into memory.
         workers: processes that read batches ahead; 0 reads in the training process.
     """
 

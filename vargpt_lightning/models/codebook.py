@@ -35,6 +35,7 @@ def initialize_codebook(tokenizer: ImageTokenizer, x_B3HW: Tensor, iterations: i
     for part in quantizer.modules():
         if isinstance(part, Phi):
             torch.nn.init.dirac_(part.weight)
+            assert part.bias is not None
             torch.nn.init.zeros_(part.bias)
     codes_VC = quantizer.embedding.weight
     bounds = [round(tokenizer.vocabulary * share) for share in _shares(schedule.sizes)]

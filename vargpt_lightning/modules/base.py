@@ -14,10 +14,14 @@ from vargpt_lightning.modules.optimizers import build_optimizer, build_schedule
 from vargpt_lightning.modules.stage import Stage
 
 Batch = Mapping[str, Any]
+Values = Mapping[str, Tensor | float | None]
 
 
 class StageModule(pl.LightningModule):
     """A stage's training of a VARGPT; which submodules are trained is the stage scheduler's affair.
+
+    Training values are logged as means over the samples or tokens since the row before, every `log_every_n_steps` steps
+    and after the last one; what had nothing to count in between has no value in the row. They are rank 0's.
 
     Args:
         vargpt: the model, shared by the modules of all stages.
@@ -34,6 +38,8 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         self.total_steps = total_steps
         self.last_counts: dict[str, int] = {"text_tokens": 0, "image_tokens": 0, "samples": 0}
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, int] = {}
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.stage.optimizer)
@@ -41,25 +47,52 @@ class StageModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what comes with a package: EfficientNet's weights."""
-        if self.vargpt.config.vision.kind == "efficientnet_lite0":
+        """Leave out a tower that is not trained: it comes with its package, or with the stage before."""
+        tower = self.vargpt.vision_tower
+        if tower is not None and not any(parameter.requires_grad for parameter in tower.parameters()):
             weights = checkpoint["state_dict"]
             for name in [name for name in weights if name.startswith("vargpt.vision_tower.")]:
                 del weights[name]
 
-    def log_losses(self, values: Mapping[str, Tensor | float | None], split: str, samples: int) -> None:
-        """Log what there is of the values as `split/name`; validation values are means over samples."""
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule and write the row of values: the one hook that follows each optimizer step and no other."""
+        rate = scheduler.get_last_lr()[0]
+        super().lr_scheduler_step(scheduler, metric)
+        step = self.global_step
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % every == 0 or step >= self.total_steps:
+            self._write_row({"train/lr": rate}, step)
+
+    def log_losses(
+        self, values: Values, split: str, samples: int, tokens: Mapping[str, Tensor | int] | None = None
+    ) -> None:
+        """Log what there is of a batch's values as `split/name`.
+
+        Args:
+            values: means over the batch; None for what the batch has nothing of.
+            split: "train" or "val".
+            samples: what values are weighted with that are not of tokens.
+            tokens: "text" and "image" to their numbers in the batch: the weights of `text_...` and `image_...`.
+        """
         for name, value in values.items():
-            if value is not None:
-                self.log(
-                    f"{split}/{name}",
-                    value.detach() if isinstance(value, Tensor) else value,
-                    on_step=split == "train",
-                    on_epoch=split != "train",
-                    batch_size=max(samples, 1),
-                    sync_dist=split != "train",
-                    add_dataloader_idx=False,
-                )
+            if value is None:
+                continue
+            weight = max(int((tokens or {}).get(name.split("_")[0], samples)), 1)
+            detached = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
+            if split != "train":
+                self.log(f"{split}/{name}", detached, on_epoch=True, batch_size=weight, sync_dist=True)
+                continue
+            key = f"train/{name}"
+            self.log(key, detached, on_step=True, on_epoch=False, logger=False, batch_size=weight)  # for the bar
+            self._sums[key] = self._sums.get(key, 0.0) + detached.float() * weight
+            self._weights[key] = self._weights.get(key, 0) + weight
+
+    def _write_row(self, row: dict[str, float], step: int) -> None:
+        row |= {name: float(total) / self._weights[name] for name, total in self._sums.items()}
+        self._sums.clear()
+        self._weights.clear()
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=step - 1)  # Lightning counts steps from 0
 
 
 def share(correct: Tensor | int, total: Tensor | int) -> Tensor | None:

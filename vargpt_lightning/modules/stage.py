@@ -11,6 +11,7 @@ from typing import Any, Literal
 from vargpt_lightning.errors import UserError
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
+SHARES = ("label_smoothing", "ema", "warmup_autoencoder")
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Stage:
         steps: length in optimizer steps.
         batch_size: samples a step and device.
         accumulate: batches a step.
-        head: which losses: "unified" text and image, "understanding" text, "generation" image (and the text
-            around it), "tokenizer" the image tokenizer's own.
+        head: which losses: "unified" text and image, "understanding" text, "generation" image, "tokenizer" the
+            image tokenizer's own.
         decoder_alone: train the visual decoder on pictures alone, without the language model.
         text_weight, image_weight: factors of the two losses.
         label_smoothing: of the image loss.
@@ -111,6 +112,19 @@ class Stage:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")
         if not self.data or any(weight < 0 for weight in self.data.values()) or not any(self.data.values()):
             raise UserError(f"{where}.data={self.data}; expected corpora with weights, one of them above 0")
+        for key in SHARES:
+            value = getattr(self, key)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"{where}.{key}={value}; expected 0 or more, and less than 1")
+        if not 0 <= self.flip <= 1:
+            raise UserError(f"{where}.flip={self.flip}; expected a share from 0 to 1")
+        if "image_tokenizer" in self.train or self.head == "tokenizer":
+            alone = set(self.train) == {"image_tokenizer"}
+            if self.head != "tokenizer" or not alone:
+                raise UserError(
+                    f"{where}: head={self.head}, train={self.train}; expected the image tokenizer by itself with head "
+                    "tokenizer, and no other head for it"
+                )
 
     def total_steps(self, sizes: Mapping[str, int], ranks: int = 1) -> int:
         """Return the stage's optimizer steps; `sizes` are the samples of each corpus."""
@@ -128,6 +142,7 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
         UserError: naming the stage, the value and what there is.
     """
     known, seen = list(submodules), set[str]()
+    any_corpus, there = corpora is None, list(corpora or ())
     if not stages:
         raise UserError("stages: the list is empty; expected at least one stage")
     for stage in stages:
@@ -137,9 +152,9 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
         for name in stage.train:
             if name not in known:
                 raise UserError(f"stages.{stage.name}.train: {name!r} is no submodule; there are {', '.join(known)}")
-        for name in stage.data if corpora is not None else ():
-            if name not in list(corpora or ()):
-                raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(corpora or ())}")
+        for name in stage.data:
+            if not any_corpus and name not in there:
+                raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(there)}")
 
 
 def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str]:

@@ -1,56 +1,88 @@
 """Training on text and pictures together: questions answered, pictures drawn, in mixed batches.
 
-Legend: B batch, Q drawn pictures, K scales.
+Legend: B batch, Q drawn pictures, L visual tokens, K scales, V codebook.
 """
 
 from __future__ import annotations
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.nn import functional as F
 
-from vargpt_lightning.models.vargpt import VARGPTOutput
+from vargpt_lightning.models.losses import VARGPTOutput
+from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import Batch, StageModule, share
+from vargpt_lightning.modules.stage import Stage
 
 
 class UnifiedModule(StageModule):
     """Text cross-entropy on answers plus image cross-entropy on visual tokens (VARGPT, section 3.3).
 
     The two are logged apart. With `decoder_alone` in the stage, drawn pictures pass through the visual decoder alone,
-    without the language model, as in training a VAR.
+    without the language model, as in training a VAR. A batch whose losses reach nothing that is trained (questions, in
+    a stage that trains the decoder) is passed over, with a warning for the first one.
     """
 
     text = True
     image = True
+
+    def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int) -> None:
+        super().__init__(vargpt, stage, total_steps)
+        self._warned = False
 
     def forward(self, batch: Batch) -> VARGPTOutput:
         alone = self.stage.decoder_alone and (batch.get("drawn_indices") is not None or "drawn_pixels" in batch)
         return self.vargpt(batch, decoder_only=alone)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        return self._step(batch, "train")
+        output = self._run(batch, "train")
+        self.last_counts = {
+            "text_tokens": int(output.text_tokens),
+            "image_tokens": int(output.image_tokens),
+            "samples": len(batch["input_ids"]),
+        }
+        loss = self._loss(output)
+        if loss is None and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"stages.{self.stage.name}: a batch trains nothing of {', '.join(self.stage.train)}; batches like it "
+                "are passed over. Has the stage the right data and head?"
+            )
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._step(batch, "val")
+        self._run(batch, "val")
 
-    def _step(self, batch: Batch, split: str) -> Tensor | None:
+    def _run(self, batch: Batch, split: str) -> VARGPTOutput:
+        """Pass the batch through the model and log what comes out."""
         output = self(batch)
-        samples = len(batch["input_ids"])
-        losses = {
-            "text_loss": output.text_loss if self.text else None,
-            "image_loss": output.image_loss if self.image else None,
-        }
-        logged: dict[str, Tensor | float | None] = dict(losses)
-        logged["text_accuracy"] = share(output.text_correct, output.text_tokens) if self.text else None
-        logged["image_accuracy"] = share(output.image_correct, output.image_tokens) if self.image else None
-        if self.image and output.image_loss_per_scale is not None:
-            for k, value in enumerate(output.image_loss_per_scale):
-                logged[f"image_loss_scale_{k + 1}"] = value
-        self.log_losses(logged, split, samples)
-        if split == "train":
-            self.last_counts = {
-                "text_tokens": int(output.text_tokens),
-                "image_tokens": int(output.image_tokens),
-                "samples": samples,
-            }
-        weights = {"text_loss": self.stage.text_weight, "image_loss": self.stage.image_weight}
-        terms = [weights[name] * loss for name, loss in losses.items() if loss is not None]
+        logged: dict[str, Tensor | float | None] = {}
+        if self.text:
+            logged["text_loss"] = output.text_loss
+            logged["text_accuracy"] = share(output.text_correct, output.text_tokens)
+        if self.image:
+            logged["image_loss"] = output.image_loss
+            logged["image_accuracy"] = share(output.image_correct, output.image_tokens)
+            if output.image_loss_per_scale is not None:
+                for k, value in enumerate(output.image_loss_per_scale):
+                    logged[f"image_loss_scale_{k + 1}"] = value
+        tokens = {"text": output.text_tokens, "image": output.image_tokens}
+        self.log_losses(logged, split, len(batch["input_ids"]), tokens)
+        return output
+
+    def _loss(self, output: VARGPTOutput) -> Tensor | None:
+        """Return the weighted sum of the losses that reach a trained parameter."""
+        weighted = [
+            (self.stage.text_weight, output.text_loss if self.text else None),
+            (self.stage.image_weight, self._image_loss(output) if self.image else None),
+        ]
+        terms = [weight * loss for weight, loss in weighted if weight and loss is not None and loss.requires_grad]
         return sum(terms[1:], terms[0]) if terms else None
+
+    def _image_loss(self, output: VARGPTOutput) -> Tensor | None:
+        """Return the image loss that is trained; the one that is logged has no label smoothing."""
+        smoothing = self.stage.label_smoothing
+        if not smoothing or output.image_logits is None or output.image_indices is None:
+            return output.image_loss
+        logits_QVL = output.image_logits.float().transpose(1, 2)
+        return F.cross_entropy(logits_QVL, output.image_indices, label_smoothing=smoothing)

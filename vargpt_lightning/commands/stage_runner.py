@@ -1,0 +1,224 @@
+"""The stages of a run one after the other, each a fit of its own that goes on from its last checkpoint."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from safetensors.torch import save_file
+
+from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
+from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastCheckpoint, steps_taken
+from vargpt_lightning.callbacks.ema import EMA
+from vargpt_lightning.callbacks.graceful_stop import GracefulStop
+from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
+from vargpt_lightning.callbacks.progress import StageProgress
+from vargpt_lightning.callbacks.run_record import RunRecord
+from vargpt_lightning.callbacks.samples import SampleSheets
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
+from vargpt_lightning.callbacks.throughput import Throughput
+from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
+from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
+from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.sample_requests import requests_for
+from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.base import StageModule
+from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.modules.tokenizer import TokenizerModule
+from vargpt_lightning.modules.understanding import UnderstandingModule
+from vargpt_lightning.modules.unified import UnifiedModule
+from vargpt_lightning.results import RunFolder, StageFolder
+
+HEADS: dict[str, type[StageModule]] = {
+    "unified": UnifiedModule,
+    "understanding": UnderstandingModule,
+    "generation": GenerationModule,
+    "tokenizer": TokenizerModule,
+}
+
+
+class StageRunner:
+    """Trains what a run's folder lacks of its experiment.
+
+    Raises:
+        UserError: settings of the trainer that Lightning refuses, or tokens that do not fit the model.
+    """
+
+    def __init__(self, experiment: Experiment, run: RunFolder) -> None:
+        self.experiment, self.run = experiment, run
+        self.hashes = content_hashes(experiment)
+        self.ranks = make_trainer(experiment.trainer, enable_checkpointing=False).world_size
+        self.tokenizer = _text_tokenizer(experiment, run)
+        seed_everything_at(experiment.seed, "weights")
+        self.model = VARGPT(experiment.model)
+        cache = run.path / "cache"
+        self.data = StageData(experiment.model, experiment.data, self.tokenizer, cache, experiment.seed)
+
+    def all_stages(self) -> int:
+        """Train what is not finished; return 0, or the exit code of a stop by a signal."""
+        before: StageFolder | None = None
+        for index, stage in enumerate(self.experiment.stages):
+            folder = self.run.stage(index + 1, stage.name)
+            if folder.status == "finished" and folder.weights.is_file():
+                print(f"stage {stage.name}: finished before, skipped", flush=True)
+                before = folder
+                continue
+            if before is not None:
+                load_weights(self.model, before.weights)
+                before = None  # from now on the model in memory has the weights
+            settings = settings_of(self.experiment, stage)
+            folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+            if code := self._one_stage(stage, folder):
+                return code
+        return 0
+
+    def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
+        seed_everything_at(self.experiment.seed, stage.name)
+        began = time.monotonic()
+        self.data.prepare(self.model, stage)
+        total = stage.total_steps(self.data.sizes, self.ranks)
+        module = build_module(self.model, stage, total, self.data)
+        stop = GracefulStop(folder.checkpoint)
+        trainer = self._trainer(stage, folder, total, stop)
+        checkpoint = folder.checkpoint if folder.checkpoint.is_file() else None
+        start = 0 if checkpoint is None else steps_taken(checkpoint)
+        if checkpoint is not None:
+            print(f"stage {stage.name}: goes on after step {start} of {total}", flush=True)
+        prepared = time.monotonic() - began
+        folder.update(preparation=folder.record.get("preparation", 0.0) + prepared)
+        self.run.add_duration(stage.name, prepared)
+        train = self.data.train_loader(stage, total, start, trainer.global_rank, self.ranks)
+        settings = self.experiment.trainer
+        validation = self.data.validation_loader(stage, settings.validation_batches) if settings.validate else None
+        trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
+        if stop.exit_code:
+            return stop.exit_code
+        save_weights(self.model, folder, self._with_tower(stage))
+        folder.update(status="finished", steps=total)
+        folder.checkpoint.unlink(missing_ok=True)
+        del trainer, module
+        gc.collect()
+        # a signal after the last step found nothing to interrupt; the run ends with the stage
+        return 128 + stop.signal if stop.signal else 0
+
+    def _with_tower(self, stage: Stage) -> bool:
+        """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
+        vision = self.experiment.model.vision
+        so_far = self.experiment.stages[: self.experiment.stages.index(stage) + 1]
+        trained = any("vision_tower" in each.train for each in so_far)
+        return trained or vision.kind != "efficientnet_lite0" or not vision.pretrained
+
+    def _trainer(self, stage: Stage, folder: StageFolder, total: int, stop: GracefulStop) -> pl.Trainer:
+        settings = self.experiment.trainer
+        validate = max(1, total // settings.validate) if settings.validate else None
+        checkpoint = LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
+        return make_trainer(
+            settings,
+            max_steps=total,
+            max_epochs=-1,
+            accumulate_grad_batches=stage.accumulate,
+            gradient_clip_val=stage.optimizer.clip or None,
+            logger=MetricsLog(folder),
+            log_every_n_steps=min(settings.log_every, total),
+            val_check_interval=validate * stage.accumulate if validate else None,
+            check_val_every_n_epoch=None,
+            limit_val_batches=settings.validation_batches if validate else 0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            plugins=[AtomicCheckpointIO()],
+            callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
+        )
+
+    def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
+        settings = self.experiment.trainer
+        callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
+        if stage.ema is not None:
+            callbacks.append(EMA(stage.ema))
+        callbacks += [
+            BatchRng(self.experiment.seed, stage.name),
+            ResumeMetrics(),
+            Throughput(),
+            StageProgress(stage.name),
+        ]
+        if settings.samples:
+            draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
+            callbacks.append(SampleSheets(folder, draw, settings.sample_every, title=stage.name, note=note))
+        return [*callbacks, RunRecord(self.run, folder)]
+
+
+def make_trainer(settings: TrainerConfig, **more: Any) -> pl.Trainer:
+    """Return a trainer with what the settings and Lightning have in common.
+
+    Raises:
+        UserError: Lightning refuses a value.
+    """
+    shared = {key: getattr(settings, key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    try:
+        return pl.Trainer(**shared, enable_model_summary=False, **{"logger": False, **more})
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
+        raise UserError(f"trainer: Lightning refuses {given}: {str(error).strip()}") from error
+
+
+def _text_tokenizer(experiment: Experiment, run: RunFolder) -> TextTokenizer:
+    """The run's text tokenizer; it is made, or made again while no stage has used it."""
+    file = run.tokenizer / FILE_NAME
+    if not file.is_file() or not any(folder.record.get("hash") for folder in run.stages()):
+        temporary = run.tokenizer.with_name(".tokenizer.tmp")
+        experiment.data.text_tokenizer().save(temporary)
+        shutil.rmtree(run.tokenizer, ignore_errors=True)
+        temporary.rename(run.tokenizer)
+    tokenizer = TextTokenizer.load(file)
+    check_tokens(experiment.model, tokenizer, run)
+    return tokenizer
+
+
+def build_module(model: VARGPT, stage: Stage, total_steps: int, data: StageData) -> StageModule:
+    """Return the stage's LightningModule around the model.
+
+    Raises:
+        UserError: the stage asks for what the model cannot give.
+    """
+    if stage.feature_weight and model.config.vision.kind != "efficientnet_lite0":
+        raise UserError(
+            f"stages.{stage.name}.feature_weight={stage.feature_weight}: features come from EfficientNet, but "
+            f"model.vision.kind is {model.config.vision.kind!r}; expected 0"
+        )
+    module = HEADS[stage.head](model, stage, total_steps)
+    if isinstance(module, TokenizerModule) and module.warmup_steps:
+        module.calibration_pictures = data.calibration_pictures()
+    return module
+
+
+def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True) -> None:
+    """Write the model's state beside the stage's record, in one step.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    state: dict[str, Any] = {}
+    places: set[int] = set()
+    for name, value in model.state_dict().items():
+        if with_tower or not name.startswith("vision_tower."):
+            plain = value.detach().cpu().contiguous()
+            # safetensors refuses tied weights: the second name gets a copy.
+            state[name] = plain.clone() if plain.data_ptr() in places else plain
+            places.add(plain.data_ptr())
+    temporary: Path = folder.path / f".model.{os.getpid()}.tmp"
+    try:
+        save_file(state, temporary)
+        os.replace(temporary, folder.weights)
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        raise UserError(f"{folder.weights}: cannot be written ({error}); the stage's checkpoint is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
