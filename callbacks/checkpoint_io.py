@@ -57,7 +57,8 @@ class LastCheckpoint(Checkpoint):
     """Save one checkpoint, always the same file, every so many seconds.
 
     Lightning's ModelCheckpoint may save between the batches of one optimizer step, where the accumulated gradients
-    would be lost; this one waits for the step.
+    would be lost; this one waits for the step. It saves nothing after the last step of a fit: what follows (a
+    validation, a sample sheet, the stage's weights) would be missing from a fit that is taken up there.
 
     Args:
         path: the file.
@@ -75,11 +76,12 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.should_stop:
+        between_batches = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if between_batches or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
             return
         # the ranks save together or not at all
         if trainer.strategy.broadcast(time.monotonic() - self._saved >= self.seconds):
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
             self._saved = time.monotonic()
 
 

@@ -77,7 +77,7 @@ class GracefulStop(pl.Callback):
         self._done = True
         self.saved = self._target(trainer)
         if self.saved is not None:
-            trainer.save_checkpoint(self.saved)
+            trainer.save_checkpoint(self.saved, weights_only=False)
         loop = trainer.fit_loop
         loop.min_epochs, loop.epoch_loop.min_steps = 0, 0  # else the stop waits for them
         loop.epoch_loop._skip_next_val = True  # Lightning validates before it stops, and no public switch forbids it

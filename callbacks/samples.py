@@ -52,6 +52,11 @@ class SampleSheets(pl.Callback):
         if not GracefulStop.stopped(trainer) and trainer.global_step != self._last_step:
             self._write(trainer, pl_module)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same for a fit resumed after its last step, which trains nothing and has no `on_train_end`."""
+        if self._last_step < 0:
+            self.on_train_end(trainer, pl_module)
+
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_step = trainer.global_step

@@ -1,8 +1,8 @@
 """The `vargpt` command: finds the sub-command, imports its code, and turns what goes wrong into one line and an exit
 code.
 
-Nothing but `os` and `sys` is imported until it is needed, so that `vargpt --help` answers at once. Exit codes: 0 done, 2
-something that the person can put right, 130 interrupted from the keyboard, 141 the reader of a pipe went away.
+Nothing but `os` and `sys` is imported until it is needed, so that `vargpt --help` answers at once. Exit codes: 0 done,
+2 something that the person can put right, 130 interrupted from the keyboard, 141 the reader of a pipe went away.
 """
 
 from __future__ import annotations
@@ -157,7 +157,6 @@ def _write(text: str, code: int = 0) -> int:
 
 def _quiet_pipe() -> int:
     """Point stdout at nothing, so that the interpreter's last flush does not complain."""
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 

@@ -102,7 +102,8 @@ class ConfigCheck:
 
     def _plugin(self, key: str, value: Any) -> None:
         base = self.plugins[key]
-        there = [f"{kind.__module__}.{kind.__name__}" for kind in base.__subclasses__()]
+        known: list[type] = base.__subclasses__()
+        there = [f"{kind.__module__}.{kind.__name__}" for kind in known]
         if not isinstance(value, Mapping):
             raise UserError(f"{key}={value!r}; expected class_path (one of {', '.join(there)}) and init_args")
         for name in value:

@@ -13,6 +13,7 @@ MESSAGES = (
     r"(GPU|TPU|HPU) available: ",
     r"\W*Tip: ",
     r"`Trainer\.fit` stopped: `max_steps=",
+    r"`Trainer\(limit_val_batches=1\)` was configured",
     r"Restor(ing|ed) (all )?states from the checkpoint",
 )
 """Of its loggers. A stage's table, its progress and its end are shown by the callbacks."""

@@ -1,0 +1,51 @@
+"""What tests of several folders share: one cache of prepared data, one run of the debug experiment, tiny data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Tests run beside each other's subprocesses; threads that wait for one another are slower than one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Prepared data of this session alone, made once."""
+    folder = tmp_path_factory.mktemp("vargpt-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VARGPT_CACHE", str(folder))
+        patch.delenv("VARGPT_DEBUG", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of experiments/debug.yaml; nothing may change it."""
+    from vargpt_lightning.cli import main
+
+    root = tmp_path_factory.mktemp("debug")
+    assert main(["fit", "-c", str(ROOT / "experiments" / "debug.yaml"), "--run.root", str(root)]) == 0
+    return root / "debug"
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The arguments of `Packed` for the tiny corpora."""
+    from tests.tiny import write_corpora
+
+    return write_corpora(tmp_path_factory.mktemp("tiny-data"))
+
+
+@pytest.fixture
+def tiny_experiment(tiny_data: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The tree of keys and values of the tiny experiment, to be changed at will; it runs below tmp_path."""
+    from tests.tiny import tiny_tree
+
+    return tiny_tree(tiny_data, tmp_path / "runs")
