@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from typing import Any
 
-from PIL import Image
-
+from vargpt_lightning.callbacks.stage_scheduler import summary
 from vargpt_lightning.commands.evaluate import Asked, examine, print_figures
 from vargpt_lightning.commands.experiment import EvaluationConfig, Experiment
 from vargpt_lightning.commands.loading import load_run
 from vargpt_lightning.commands.sample_requests import generation_settings
+from vargpt_lightning.data.corpora import OpenMoji
 from vargpt_lightning.data.dataset import ShardDataset
+from vargpt_lightning.data.openmoji import ATTRIBUTION
+from vargpt_lightning.data.pictures import PictureError, decode_picture, make_square
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.evaluation.protocols import (
     Drawing,
@@ -40,6 +40,11 @@ def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
         draw_batch=config.draw_batch,
         feature_size=config.feature_size,
         seed=experiment.seed,
+        aims=config.aims,
+    )
+    run.update(
+        parameters={name: count for name, count, _ in summary(speaker.model)},
+        attribution=ATTRIBUTION if isinstance(experiment.data, OpenMoji) else "",
     )
     with rich_progress() as progress:
         metrics = examine(run, speaker, asked, settings, progress=progress)
@@ -48,36 +53,41 @@ def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
 
 
 def collect(experiment: Experiment, picture_size: int) -> Asked:
-    """Return what to ask: held-out questions, open names of training pictures, one drawing for each picture."""
+    """Return what to ask: held-out questions, open names of training pictures, one drawing for each picture.
+
+    Records without a kind and an answer in their `meta` cannot be scored, and are not asked; those whose picture cannot
+    be decoded are left out, with one line that says how many.
+    """
     config, seed = experiment.evaluation, experiment.seed
-    splits = {split: experiment.data.open(split) for split in ("train", "val", "test")}
-    pictures: dict[str, RealPicture] = {}
+    gallery = _Gallery(picture_size)
     questions: list[Question] = []
     drawings: list[Drawing] = []
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for split, sources in splits.items():
-        asking = _records(sources, seen=True)
-        requests = _records(sources, seen=False)
+    for split in ("train", "val", "test"):
+        sources = experiment.data.open(split)
+        requests = [record for record in _records(sources, DRAWN) if gallery.add(record, split)]
+        asking = [record for record in _records(sources, SEEN) if {"kind", "answer"} <= record.meta.keys()]
         if split == "train":
             for record in asking:
                 answers[record.meta["kind"]][str(record.meta["answer"])] += 1
             asking = _pick([record for record in asking if record.meta["kind"] == NAME], config.names, seed)
-        questions += [question_from_record(record, split) for record in _limit(asking, config, seed)]
+        asking = [record for record in _limit(asking, config, seed) if gallery.add(record, split)]
+        questions += [question_from_record(record, split) for record in asking]
         wanted = config.drawings if split == "train" else int(config.heldout_drawings)
-        for record in _per_picture(requests, wanted):
+        for record in _per_picture(requests, wanted, config.drawings_limit):
             drawings.append(drawing_from_record(record, split, seed=seed * 1_000_003 + len(drawings)))
-        for record in [*requests, *asking]:
-            _add_picture(pictures, record, split, picture_size)
-    return Asked(questions, drawings, list(pictures.values()), answers)
+    if gallery.bad:
+        print(f"evaluation: {len(gallery.bad)} pictures cannot be decoded and are left out: {min(gallery.bad)}, ...")
+    return Asked(questions, drawings, list(gallery.pictures.values()), answers)
 
 
-def _records(sources: dict[str, ShardDataset], seen: bool) -> list[Record]:
-    """The records that show a picture and ask, or that ask for a drawing."""
+def _records(sources: dict[str, ShardDataset], use: str) -> list[Record]:
+    """The records that show one picture and ask about it, or that ask for one drawing."""
     return [
         record
         for source in sources.values()
         for record in source
-        if record.turns[0].role == "user" and len(record.pictures(SEEN if seen else DRAWN)) == 1
+        if record.turns[0].role == "user" and len(record.pictures()) == len(record.pictures(use)) == 1
     ]
 
 
@@ -94,25 +104,38 @@ def _pick(records: list[Record], count: int, seed: int) -> list[Record]:
     return records if len(records) <= count else random.Random(seed).sample(records, count)
 
 
-def _per_picture(records: Iterable[Record], count: int) -> list[Record]:
-    taken: Counter[str] = Counter()
+def _per_picture(records: list[Record], count: int, limit: int | None) -> list[Record]:
+    """`count` requests for each picture, for at most `limit` pictures, spread evenly over all."""
+    keys = list(dict.fromkeys(record.pictures(DRAWN)[0].key for record in records))
+    if limit is not None and limit < len(keys):
+        keys = [keys[place * len(keys) // limit] for place in range(limit)]
+    left = dict.fromkeys(keys, count)
     result = []
     for record in records:
         key = record.pictures(DRAWN)[0].key
-        if taken[key] < count:
-            taken[key] += 1
+        if left.get(key, 0) > 0:
+            left[key] -= 1
             result.append(record)
     return result
 
 
-def _add_picture(pictures: dict[str, RealPicture], record: Record, split: str, size: int) -> None:
-    part = record.pictures()[0]
-    if part.key in pictures or part.data is None:
-        return
-    image = Image.open(io.BytesIO(part.data)).convert("RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    meta = record.meta
-    pictures[part.key] = RealPicture(
-        part.key, image, meta.get("name", ""), split, meta.get("category", ""), meta.get("subcategory", "")
-    )
+class _Gallery:
+    """The real pictures that are asked about or asked for, at the size of drawings."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.pictures: dict[str, RealPicture] = {}
+        self.bad: set[str] = set()
+
+    def add(self, record: Record, split: str) -> bool:
+        """Take the record's picture in; False when it cannot be decoded."""
+        part, meta = record.pictures()[0], record.meta
+        if part.key not in self.pictures and part.key not in self.bad:
+            try:
+                image = make_square(decode_picture(part.data, part.key), self.size)
+            except PictureError:
+                self.bad.add(part.key)
+            else:
+                about = meta.get("name", ""), split, meta.get("category", ""), meta.get("subcategory", "")
+                self.pictures[part.key] = RealPicture(part.key, image, *about)
+        return part.key in self.pictures

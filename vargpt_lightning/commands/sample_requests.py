@@ -16,6 +16,7 @@ from vargpt_lightning.models.answers import GenerationSettings, to_images
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.stage import Stage
 
+MANY = 5000
 Shown = list[tuple[Image.Image, str]]
 
 
@@ -65,13 +66,14 @@ def _alone(model: VARGPT, count: int, experiment: Experiment) -> Shown:
 
 
 def _one_for_each_picture(data: StageData, count: int) -> list[Record]:
-    """Training requests for different pictures, spread over the corpus."""
+    """Training requests for different pictures, spread over the corpora."""
     found: dict[str, Record] = {}
     for source in data.sources("train").values():
-        if source.draws:
-            for record in source:
-                if any(turn.role == "user" for turn in record.turns):
-                    found.setdefault(record.pictures(DRAWN)[0].key, record)
+        # a corpus of millions is not read for a sheet
+        for place in range(0, len(source) if source.draws else 0, max(1, len(source) // MANY)):
+            record = source[place]
+            if record.turns[0].role == "user" and record.pictures(DRAWN):
+                found.setdefault(record.pictures(DRAWN)[0].key, record)
     keys = sorted(found)
     step = max(1, len(keys) // max(count, 1))
     return [found[key] for key in keys[::step][:count]]
