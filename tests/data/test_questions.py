@@ -111,7 +111,7 @@ def test_choices_hold_the_name_at_the_letter(records: list[Record]) -> None:
     for record in of_kind(records, "choice"):
         options, letter = record.meta["options"], record.meta["answer"]
         assert len(set(options)) == 4 and options[LETTERS.index(letter)] == record.meta["name"]
-        assert f"{letter}. {record.meta['name']}" in record.turns[0].text
+        assert f"{record.meta['name']} ({letter})" in record.turns[0].text
 
 
 def test_letters_are_balanced(records: list[Record], train: list[Emoji]) -> None:

@@ -158,7 +158,7 @@ class QuestionWriter:
         return random.Random(f"{self.seed}:{emoji.codepoint}:{kind}")
 
 
-def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 4) -> Iterator[Record]:
+def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 8) -> Iterator[Record]:
     """Yield what a language model would know of the names, as text alone: their category and subcategory."""
     elsewhere = {
         kind: [each.name for each in emoji if each.subcategory != kind] for kind in {each.subcategory for each in emoji}
@@ -227,7 +227,8 @@ def _has_clear_main_colour(emoji: Emoji) -> bool:
 
 
 def _options(names: Sequence[str], inline: bool) -> str:
-    pairs = [f"{letter}. {name}" for letter, name in zip(LETTERS, names, strict=True)]
+    # The letter behind its name: one look at the letters tells a small model which name each of them closes.
+    pairs = [f"{name} ({letter})" for letter, name in zip(LETTERS, names, strict=True)]
     return " " + ", ".join(pairs) if inline else "\n" + "\n".join(pairs)
 
 

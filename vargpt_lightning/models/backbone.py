@@ -111,7 +111,7 @@ class EfficientNetTower(nn.Module):
         return super().train(False)
 
     def forward(self, pixels_P3SS: Tensor) -> Tensor:
-        """Return features (P, N, C) of pictures (P, 3, S, S) normalised with ImageNet's mean and deviation."""
+        """Return features (P, N, C) of pictures (P, 3, S, S) scaled as the network was trained, (byte - 127) / 128."""
         network = self.network
         x_PCHW = self.pyramid(pixels_P3SS)[-1]
         if self.feature == "head":

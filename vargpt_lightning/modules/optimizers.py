@@ -74,4 +74,3 @@ def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float
 def build_schedule(optimizer: Optimizer, total: int, config: ScheduleConfig) -> LambdaLR:
     """Return the schedule over `total` optimizer steps."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, config))
-

@@ -67,6 +67,9 @@ class Stage:
         decoder_alone: train the visual decoder on pictures alone, without the language model.
         text_weight, image_weight: factors of the two losses.
         label_smoothing: of the image loss.
+        average: how the image loss is averaged: "tokens" gives each visual token the same weight, as VAR does, so that
+            the finest map has most of it; "scales" gives each scale the same. What a picture shows is settled by its
+            first scales, and with few steps these need more than their few tokens' share.
         ema: decay of the moving average of the trained weights that the stage ends with; None for none.
         warmup_autoencoder: of the tokenizer, the share of steps without quantization; the codebook is then set by
             k-means on the features.
@@ -89,6 +92,7 @@ class Stage:
     text_weight: float = 1.0
     image_weight: float = 1.0
     label_smoothing: float = 0.0
+    average: Literal["tokens", "scales"] = "tokens"
     ema: float | None = None
     warmup_autoencoder: float = 0.0
     feature_weight: float = 0.0

@@ -5,6 +5,7 @@ Legend: B batch, Q drawn pictures, L visual tokens, K scales, V codebook.
 
 from __future__ import annotations
 
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
@@ -80,9 +81,12 @@ class UnifiedModule(StageModule):
         return sum(terms[1:], terms[0]) if terms else None
 
     def _image_loss(self, output: VARGPTOutput) -> Tensor | None:
-        """Return the image loss that is trained; the one that is logged has no label smoothing."""
-        smoothing = self.stage.label_smoothing
-        if not smoothing or output.image_logits is None or output.image_indices is None:
+        """Return the image loss that is trained; the one that is logged is the plain mean over tokens."""
+        smoothing, by_scale = self.stage.label_smoothing, self.stage.average == "scales"
+        if not (smoothing or by_scale) or output.image_logits is None or output.image_indices is None:
             return output.image_loss
         logits_QVL = output.image_logits.float().transpose(1, 2)
-        return F.cross_entropy(logits_QVL, output.image_indices, label_smoothing=smoothing)
+        loss_QL = F.cross_entropy(logits_QVL, output.image_indices, label_smoothing=smoothing, reduction="none")
+        if not by_scale:
+            return loss_QL.mean()
+        return torch.stack([loss_QL[:, tokens].mean() for tokens in self.vargpt.schedule.slices]).mean()
