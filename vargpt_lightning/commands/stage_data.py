@@ -55,6 +55,7 @@ class StageData:
     cache: Path
     seed: int = 0
     _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
+    _found: dict[str, tuple[dict[str, bytes], set[str]]] = field(default_factory=dict)
     _features: PictureCache | None = None
     _tokens: PictureCache | None = None
 
@@ -106,15 +107,17 @@ class StageData:
         return TokenCache.build(pictures, self._drawn_reader(), encode, network=network, path=path)
 
     def _pictures(self, use: str) -> tuple[dict[str, bytes], set[str]]:
-        """All pictures of a use, and the keys of those outside of training, which are never varied."""
-        found: dict[str, bytes] = {}
-        held_out: set[str] = set()
-        for split in ("train", "val", "test"):
-            for source in self.sources(split).values():
-                pictures = pictures_of(source, use)
-                found |= pictures
-                held_out |= set(pictures) if split != "train" else set()
-        return found, held_out
+        """All pictures of a use, and the keys of those outside of training, which are never varied; read once."""
+        if use not in self._found:
+            found: dict[str, bytes] = {}
+            held_out: set[str] = set()
+            for split in ("train", "val", "test"):
+                for source in self.sources(split).values():
+                    pictures = pictures_of(source, use) if source.index["pictures"][use] else {}
+                    found |= pictures
+                    held_out |= set(pictures) if split != "train" else set()
+            self._found[use] = found, held_out
+        return self._found[use]
 
     def _seen_reader(self) -> PictureReader:
         reader = seen_reader(self.config.vision)
