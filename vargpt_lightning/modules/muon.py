@@ -1,6 +1,7 @@
 """Muon for matrices and convolution kernels, AdamW for all else, as one optimizer.
 
-torch's own Muon takes matrices alone and wants a second optimizer beside it, which automatic optimization does not drive.
+torch's own Muon takes matrices alone and wants a second optimizer beside it, which automatic optimization does not
+drive.
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers" (2024); the scale of the update is that of Liu et al.,
 "Muon is scalable for LLM training" (arXiv 2502.16982, equation 4), so that AdamW's learning rates carry over.
