@@ -38,7 +38,8 @@ DRAW_ASKED = (
     "Make an image of {}.",
     "Generate a picture of {}.",
 )
-DRAW_ANSWERED = ("Here is {}:", "Sure, here is {}:", "Your picture of {}:", "Of course. Here is {}:")
+# What is drawn is named by the request alone: an answer that says it again would be what the drawing goes by.
+DRAW_ANSWERED = ("Here it is:", "Sure, here you are:", "Here is your picture:", "Of course, here it is:")
 DRAW_ENDED = ("", "", "I hope you like it.")
 
 # last words of names that take no article, beside plurals that end in s
