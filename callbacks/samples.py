@@ -44,8 +44,8 @@ class SampleSheets(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if self.every > 0 and step != self._last_step and step % self.every == 0:
+        step, between_batches = trainer.global_step, (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if self.every > 0 and not between_batches and step % self.every == 0:
             self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

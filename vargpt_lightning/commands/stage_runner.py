@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
 from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastCheckpoint, steps_taken
+from vargpt_lightning.callbacks.data_counts import DataCounts
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
@@ -149,6 +150,7 @@ class StageRunner:
             ResumeMetrics(),
             Throughput(),
             StageProgress(stage.name),
+            DataCounts(folder),
         ]
         if settings.samples:
             draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
