@@ -49,3 +49,11 @@ def tiny_experiment(tiny_data: dict[str, Any], tmp_path: Path) -> dict[str, Any]
     from tests.tiny import tiny_tree
 
     return tiny_tree(tiny_data, tmp_path / "runs")
+
+
+@pytest.fixture
+def stage_data(tiny_data: dict[str, Any], tmp_path: Path) -> Any:
+    """The tiny corpora as a run's stages see them."""
+    from tests.training import tiny_stage_data
+
+    return tiny_stage_data(tiny_data, tmp_path / "cache")

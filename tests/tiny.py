@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from vargpt_lightning.data.packing import write_source
 from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.modules.stage import OptimizerConfig, Stage
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 SHAPES = ("disc", "box")
@@ -150,6 +152,17 @@ def write_experiment(file: Path, tree: dict[str, Any]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(tree))
     return file
+
+
+def tiny_config() -> VARGPTConfig:
+    return VARGPTConfig.from_dict(copy.deepcopy(TREE["model"]))
+
+
+def tiny_stage(name: str, **changes: Any) -> Stage:
+    """A stage of the tiny experiment with changes."""
+    (values,) = [copy.deepcopy(stage) for stage in TREE["stages"] if stage["name"] == name]
+    values["optimizer"] = OptimizerConfig(**values["optimizer"])
+    return Stage(**values | changes)
 
 
 def stage_weights(run: Path) -> dict[str, dict[str, torch.Tensor]]:

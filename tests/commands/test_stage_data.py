@@ -1,0 +1,181 @@
+"""The data of a stage: the same batches wherever training begins, caches where networks are frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import tiny_stage
+from tests.training import tiny_model, tiny_stage_data
+from vargpt_lightning.commands import stage_data as subject
+from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.stage import Stage
+
+MIXED = Stage("mixed", ["language_model"], {"questions": 2.0, "drawings": 1.0}, steps=12, batch_size=2)
+
+
+def ids(batches: Any) -> list[list[str]]:
+    return [[record.id for record in batch["rows"].records] for batch in batches]
+
+
+def same(one: Any, two: Any) -> bool:
+    tensors = [{name: value for name, value in each.items() if isinstance(value, torch.Tensor)} for each in (one, two)]
+    return tensors[0].keys() == tensors[1].keys() and all(
+        torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0]
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loader_that_starts_later_goes_on_exactly(
+    accumulate: int, workers: int, tiny_data: dict[str, Any], tmp_path: Path
+) -> None:
+    data = tiny_stage_data(tiny_data, tmp_path, workers=workers)
+    stage = Stage("mixed", ["language_model"], MIXED.data, steps=6, batch_size=2, accumulate=accumulate)
+    data.prepare(tiny_model(), stage)
+    whole = list(data.train_loader(stage, 6, 0))
+    assert len(whole) == 6 * accumulate
+    rest = list(data.train_loader(stage, 6, 4))
+    assert len(rest) == 2 * accumulate
+    assert all(map(same, whole[4 * accumulate :], rest))
+    assert ids(whole[4 * accumulate :]) == ids(rest)
+
+
+def test_another_seed_gives_another_order(tiny_data: dict[str, Any], tmp_path: Path) -> None:
+    orders = []
+    for seed in (0, 0, 1):
+        data = tiny_stage_data(tiny_data, tmp_path)
+        data.seed = seed
+        orders.append(ids(data.train_loader(MIXED, 12, 0)))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_ranks_share_the_batches(stage_data: StageData) -> None:
+    whole = ids(
+        stage_data.train_loader(Stage("one", ["language_model"], {"questions": 1.0}, steps=4, batch_size=4), 4, 0)
+    )
+    halves = Stage("one", ["language_model"], {"questions": 1.0}, steps=4, batch_size=2)
+    ranks = [ids(stage_data.train_loader(halves, 4, 0, rank, 2)) for rank in (0, 1)]
+    assert [one + two for one, two in zip(*ranks, strict=True)] == whole
+
+
+def test_batches_hold_records_of_one_kind(stage_data: StageData) -> None:
+    """Drawn pictures make rows long; text beside them would be mostly padding."""
+    stage_data.prepare(tiny_model(), MIXED)
+    kinds = [{record.rpartition("-")[2] for record in batch} for batch in ids(stage_data.train_loader(MIXED, 12, 0))]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert sum(kind == {"q"} for kind in kinds) == 8
+
+
+def test_caches_hold_what_the_networks_give(stage_data: StageData) -> None:
+    model = tiny_model()
+    stage_data.prepare(model, MIXED)
+    cached = list(stage_data.train_loader(MIXED, 12, 0))
+    stage_data.corpora.cache_features = False
+    stage_data.prepare(model, MIXED)
+    plain = list(stage_data.train_loader(MIXED, 12, 0))
+    assert ids(cached) == ids(plain)
+    for one, two in zip(cached, plain, strict=True):
+        if "pixel_values" in two:
+            torch.testing.assert_close(one["vision_features"], model.see(two["pixel_values"]).detach())
+        else:
+            assert torch.equal(one["drawn_indices"], model.image_tokenizer.eval().encode(two["drawn_pixels"]))
+
+
+def test_indices_follow_the_tokenizers_weights(stage_data: StageData) -> None:
+    draw = tiny_stage("draw")
+    found = []
+    for seed in (0, 1, 0):
+        stage_data.prepare(tiny_model(seed), draw)
+        found.append([batch["drawn_indices"] for batch in stage_data.train_loader(draw, 4, 0)])
+    assert all(map(torch.equal, found[0], found[2])) and not all(map(torch.equal, found[0], found[1]))
+    assert len(list(stage_data.cache.glob("tokens-*.safetensors"))) == 2
+
+
+def test_what_a_stage_trains_is_not_cached(stage_data: StageData) -> None:
+    stage_data.prepare(tiny_model(), tiny_stage("draw"))
+    stage_data.prepare(tiny_model(), tiny_stage("tokenizer"))
+    assert "drawn_pixels" in next(iter(stage_data.train_loader(tiny_stage("tokenizer"), 1, 0)))
+    tower = Stage("tower", ["vision_tower"], {"questions": 1.0}, steps=1)
+    stage_data.prepare(tiny_model(), tower)
+    assert "pixel_values" in next(iter(stage_data.train_loader(tower, 1, 0)))
+    questions = Stage("text", ["language_model"], {"questions": 1.0}, steps=1)
+    stage_data.prepare(tiny_model(), questions)
+    assert "vision_features" in next(iter(stage_data.train_loader(questions, 1, 0)))
+
+
+def test_features_are_computed_once_for_all_runs(
+    tiny_data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VARGPT_CACHE", str(tmp_path / "shared"))
+    calls: list[int] = []
+    see = VARGPT.see
+    monkeypatch.setattr(VARGPT, "see", lambda model, x: calls.append(len(x)) or see(model, x))
+    for name in ("one", "two"):
+        tiny_stage_data(tiny_data, tmp_path / name).prepare(tiny_model(), MIXED)
+    assert sum(calls) == 12, "once for each picture, held-out ones too"
+
+
+def test_pictures_are_read_once(stage_data: StageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    pictures_of = subject.pictures_of
+    monkeypatch.setattr(subject, "pictures_of", lambda source, use: calls.append(use) or pictures_of(source, use))
+    for seed in (0, 1, 2):
+        stage_data.prepare(tiny_model(seed), tiny_stage("draw"))
+    assert sorted(calls) == ["drawn"] * 4 + ["seen"] * 2, "of each corpus that has some, for training and validation"
+
+
+def test_validation_is_always_the_same_and_of_held_out_records(stage_data: StageData) -> None:
+    stage_data.prepare(tiny_model(), MIXED)
+    loaders = [stage_data.validation_loader(MIXED, 3) for _ in range(2)]
+    assert loaders[0] is not None and loaders[1] is not None
+    assert ids(loaders[0]) == ids(loaders[1]) == ids(loaders[0])
+    held_out = {record.id for source in stage_data.sources("val").values() for record in source}
+    assert {name for batch in ids(loaders[0]) for name in batch} <= held_out
+    assert len(ids(loaders[0])) == 3
+    assert stage_data.validation_loader(MIXED, 0) is None
+
+
+def test_a_mixture_without_held_out_records_is_not_validated(tiny_data: dict[str, Any], tmp_path: Path) -> None:
+    data = tiny_stage_data(tiny_data | {"val": {}}, tmp_path)
+    assert data.validation_loader(MIXED, 3) is None
+
+
+def test_calibration_pictures_are_training_pictures_each_once(stage_data: StageData) -> None:
+    pictures = stage_data.calibration_pictures()
+    assert pictures.shape == (9, 3, 8, 8) and pictures.min() >= -1 and pictures.max() <= 1
+    assert torch.equal(pictures[:4], stage_data.drawn_pictures(4))
+    assert len({tuple(picture.flatten().tolist()) for picture in pictures}) == 9
+
+
+def test_without_a_picture_there_is_nothing_to_calibrate_with(tiny_data: dict[str, Any], tmp_path: Path) -> None:
+    train = {"questions": tiny_data["train"]["questions"]}
+    with pytest.raises(UserError, match="no drawn picture can be read from questions"):
+        tiny_stage_data(tiny_data | {"train": train}, tmp_path).calibration_pictures()
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        (
+            Stage("one", ["language_model"], {"facts": 1.0}, steps=1),
+            "'facts' is no corpus; there are questions, drawings",
+        ),
+        (
+            Stage("one", ["visual_decoder"], {"questions": 1.0, "drawings": 0.0}, steps=1, head="generation"),
+            "questions have no drawn pictures to train on; corpora that have some: drawings, pictures",
+        ),
+        (
+            Stage("one", ["image_tokenizer"], {"pictures": 1.0, "questions": 1.0}, steps=1, head="tokenizer"),
+            "'questions' has no drawn pictures; expected corpora .*: drawings, pictures",
+        ),
+    ],
+)
+def test_a_mixture_that_does_not_suit_the_stage_is_refused(stage: Stage, told: str, stage_data: StageData) -> None:
+    with pytest.raises(UserError, match=rf"stages.one.data: {told}"):
+        stage_data.prepare(tiny_model(), stage)

@@ -1,0 +1,83 @@
+"""What a module logs and what its checkpoints hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from tests.tiny import tiny_stage
+from tests.training import fit_stage, tiny_model
+from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
+from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.modules.base import share
+from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
+
+
+class Counts(pl.Callback):
+    """Notes the counts and the losses of each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[dict[str, int], dict[str, float]]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *args: Any) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        self.seen.append((dict(pl_module.last_counts), values))
+
+
+def test_a_row_is_the_mean_over_all_tokens_since_the_row_before(stage_data: StageData) -> None:
+    """Batches of text and of drawings take turns; each loss counts its own tokens, wherever they were."""
+    counts = Counts()
+    stage = tiny_stage("base", accumulate=1, batch_size=2, data={"questions": 1, "pictures": 1})
+    fitted = fit_stage(stage_data, tiny_model(), stage, 6, [counts], log_every_n_steps=4)
+    assert [step for step, _ in fitted.rows] == [4, 6], "and one after the last step"
+    for first, last, step in ((0, 4, 4), (4, 6, 6)):
+        for kind in ("text", "image"):
+            parts = [
+                (n[f"{kind}_tokens"], v[f"train/{kind}_loss"])
+                for n, v in counts.seen[first:last]
+                if n[f"{kind}_tokens"]
+            ]
+            mean = sum(tokens * loss for tokens, loss in parts) / sum(tokens for tokens, _ in parts)
+            assert fitted.values(f"train/{kind}_loss")[step] == pytest.approx(mean, rel=1e-5)
+
+
+def test_what_a_row_has_nothing_of_is_left_out(stage_data: StageData) -> None:
+    """Not the last value there was, which Lightning's own logging repeats."""
+    stage = tiny_stage("base", accumulate=1, data={"questions": 1, "pictures": 1})
+    rows = fit_stage(stage_data, tiny_model(), stage, 6).rows
+    kinds = [{name for name in row if name.endswith("_loss")} for _, row in rows]
+    assert {frozenset(names) for names in kinds} == {frozenset({"train/text_loss"}), frozenset({"train/image_loss"})}
+
+
+def test_the_learning_rate_of_a_step_is_logged_with_it(stage_data: StageData) -> None:
+    schedule = ScheduleConfig("linear", warmup=0, final=0.0)
+    stage = tiny_stage("draw", optimizer=OptimizerConfig(lr=0.01), schedule=schedule)
+    rates = fit_stage(stage_data, tiny_model(), stage, 4).values("train/lr")
+    assert rates == pytest.approx({1: 0.01, 2: 0.0075, 3: 0.005, 4: 0.0025})
+
+
+def test_validation_is_logged_apart(stage_data: StageData) -> None:
+    settings = {"limit_val_batches": 1, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    fitted = fit_stage(stage_data, tiny_model(), tiny_stage("draw"), 4, **settings)
+    assert sorted(fitted.values("val/image_loss")) == [2, 4]
+    assert fitted.values("val/image_loss")[4] != fitted.values("train/image_loss")[4]
+
+
+def test_a_checkpoint_leaves_out_a_tower_that_is_not_trained(stage_data: StageData, tmp_path: Path) -> None:
+    checkpoint = LastCheckpoint(tmp_path / "last.ckpt", seconds=0)
+    fit_stage(stage_data, tiny_model(), tiny_stage("base", accumulate=1), 2, [checkpoint])
+    kept = {re.match(r"vargpt\.(\w+)", name)[1] for name in torch.load(checkpoint.path)["state_dict"]}  # type: ignore[index]
+    assert "vision_tower" not in kept and "language_model" in kept
+    trained = tiny_stage("base", accumulate=1, train=["vision_tower"], data={"questions": 1}, decoder_alone=False)
+    fit_stage(stage_data, tiny_model(), trained, 2, [checkpoint])
+    assert any(name.startswith("vargpt.vision_tower.") for name in torch.load(checkpoint.path)["state_dict"])
+
+
+def test_share_of_nothing_is_none() -> None:
+    assert share(torch.tensor(3), torch.tensor(4)) == torch.tensor(0.75)
+    assert share(0, 0) is None

@@ -1,0 +1,97 @@
+"""Which parameters an optimizer gets in which group, and the learning rate over a stage."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.tiny import tiny_stage
+from tests.training import tiny_model
+from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.modules.muon import Muon
+from vargpt_lightning.modules.optimizers import build_optimizer, build_schedule, learning_rate_factor, parameter_groups
+from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
+
+
+def names(module: nn.Module, config: OptimizerConfig) -> list[tuple[dict[str, object], set[str]]]:
+    """Each group's settings, and the names of its parameters."""
+    of = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [
+        ({key: value for key, value in group.items() if key != "params"}, {of[id(each)] for each in group["params"]})
+        for group in parameter_groups(module, config)
+    ]
+
+
+def test_decay_is_for_matrices_alone() -> None:
+    model = tiny_model()
+    freeze_all_but(model, tiny_stage("base"))
+    (decayed, matrices), (plain, others) = names(model, OptimizerConfig(weight_decay=0.1))
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert "language_model.model.layers.0.self_attn.q_proj.weight" in matrices
+    assert {"language_model.model.embed_tokens.weight", "language_model.model.norm.weight"} <= others
+    assert {"visual_decoder.class_emb.weight", "visual_decoder.head.bias"} <= others
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert matrices | others == trained and not matrices & others
+
+
+def test_muon_takes_the_inner_matrices_and_leaves_heads_and_embeddings() -> None:
+    model = tiny_model()
+    freeze_all_but(model, tiny_stage("base"))
+    config = OptimizerConfig("muon", lr=0.001, muon_lr=0.02, weight_decay=0.1)
+    (muon, inner), (decayed, heads), (plain, others) = names(model, config)
+    assert muon == {"muon": True, "lr": 0.02, "weight_decay": 0.1}
+    assert decayed == {"weight_decay": 0.1} and plain == {"weight_decay": 0.0}
+    assert "language_model.model.layers.0.mlp.up_proj.weight" in inner
+    assert heads == {"language_model.lm_head.weight", "visual_decoder.head.weight"}
+    assert "language_model.model.embed_tokens.weight" in others
+    assert names(model, OptimizerConfig("muon", lr=0.003))[0][0]["lr"] == 0.003
+
+
+def test_an_optimizer_without_parameters_is_refused() -> None:
+    with pytest.raises(UserError, match="no parameter is to be trained"):
+        build_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimizerConfig())
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"optimizer.name: got 'sgd', expected adamw or muon"):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="sgd"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"schedule.name: got 'steps', expected one of cosine, linear, constant"):
+        learning_rate_factor(5, 10, ScheduleConfig(name="steps"))  # type: ignore[arg-type]
+
+
+def test_settings_reach_the_optimizers() -> None:
+    adamw = build_optimizer(nn.Linear(2, 2), OptimizerConfig(lr=0.01, betas=(0.8, 0.9)))
+    assert (
+        isinstance(adamw, torch.optim.AdamW) and adamw.defaults["lr"] == 0.01 and adamw.defaults["betas"] == (0.8, 0.9)
+    )
+    assert isinstance(build_optimizer(nn.Sequential(nn.Linear(2, 2)), OptimizerConfig("muon")), Muon)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.2, 20), (20, 20), (0, 0)])
+def test_warm_up_is_linear_and_a_share_or_a_number_of_steps(warmup: float, steps: int) -> None:
+    config = ScheduleConfig("constant", warmup=warmup)
+    rates = [learning_rate_factor(step, 100, config) for step in range(100)]
+    assert rates[:steps] == pytest.approx([(step + 1) / (steps + 1) for step in range(steps)])
+    assert rates[steps:] == [1.0] * (100 - steps)
+
+
+def test_shapes_fall_to_the_final_factor() -> None:
+    cosine = [learning_rate_factor(step, 100, ScheduleConfig("cosine", warmup=0, final=0.2)) for step in range(101)]
+    assert cosine[0] == 1.0 and cosine[100] == pytest.approx(0.2)
+    assert cosine[25] == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))
+    linear = [learning_rate_factor(step, 100, ScheduleConfig("linear", warmup=0)) for step in range(101)]
+    assert linear[25] == pytest.approx(0.75) and linear[100] == 0.0
+    assert learning_rate_factor(500, 100, ScheduleConfig("cosine")) == pytest.approx(0.0), "not up again"
+
+
+def test_the_schedule_scales_every_groups_own_rate() -> None:
+    optimizer = build_optimizer(nn.Sequential(nn.Linear(3, 2)), OptimizerConfig("muon", lr=0.1, muon_lr=0.4))
+    schedule = build_schedule(optimizer, 10, ScheduleConfig("linear", warmup=0))
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.2, 0.05])

@@ -1,0 +1,84 @@
+"""A stage as data: its lengths, its hashes, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.modules.stage import OptimizerConfig, Stage, check_stages, stage_hashes
+
+SUBMODULES = ("image_tokenizer", "language_model", "visual_decoder")
+
+
+def stage(**changes: Any) -> Stage:
+    return Stage(**{"name": "one", "train": ["language_model"], "data": {"a": 1.0}, "steps": 10} | changes)
+
+
+def test_steps_are_taken_as_they_are() -> None:
+    assert stage(steps=7).total_steps({"a": 100}) == 7
+
+
+def test_epochs_count_the_samples_of_the_corpora_that_have_a_weight() -> None:
+    two = stage(steps=None, epochs=2, data={"a": 1, "b": 3, "c": 0}, batch_size=4, accumulate=2)
+    assert two.total_steps({"a": 60, "b": 20, "c": 500}) == 20
+    assert two.total_steps({"a": 60, "b": 20, "c": 500}, ranks=5) == 4
+    assert stage(steps=None, epochs=0.01).total_steps({"a": 3}) == 1, "never none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": ""}, "stages: name ''; expected letters, digits"),
+        ({"name": "a/b"}, "stages: name 'a/b'"),
+        ({"train": []}, "stages.one.train is empty: the stage would train nothing"),
+        ({"epochs": 1}, "stages.one: epochs=1, steps=10; expected one of the two"),
+        ({"steps": None}, "stages.one: epochs=None, steps=None; expected one of the two"),
+        ({"steps": 0}, "stages.one.steps=0; expected a positive number"),
+        ({"batch_size": -1}, "stages.one.batch_size=-1"),
+        ({"accumulate": 0}, "stages.one.accumulate=0"),
+        ({"data": {}}, "stages.one.data={}; expected corpora with weights"),
+        ({"data": {"a": 0.0}}, "one of them above 0"),
+        ({"data": {"a": 1, "b": -1}}, "stages.one.data"),
+        ({"ema": 1.0}, "stages.one.ema=1.0; expected 0 or more, and less than 1"),
+        ({"label_smoothing": -0.1}, "stages.one.label_smoothing=-0.1"),
+        ({"flip": 1.5}, "stages.one.flip=1.5; expected a share from 0 to 1"),
+        ({"train": ["image_tokenizer"]}, "expected the image tokenizer by itself with head tokenizer"),
+        ({"head": "tokenizer"}, "expected the image tokenizer by itself with head tokenizer"),
+        (
+            {"head": "tokenizer", "train": ["image_tokenizer", "language_model"]},
+            "expected the image tokenizer by itself",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_key_and_value(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        stage(**changes)
+    assert told in str(error.value)
+
+
+def test_a_plan_names_what_there_is() -> None:
+    check_stages([stage()], SUBMODULES, ["a", "b"])
+    check_stages([stage(data={"unheard": 1})], SUBMODULES)  # corpora are not known yet
+    with pytest.raises(UserError, match=r"stages.one.data: 'c' is no corpus; there are a, b"):
+        check_stages([stage(data={"c": 1})], SUBMODULES, ["a", "b"])
+    with pytest.raises(UserError, match=r"stages.one.data: 'c' is no corpus"):
+        check_stages([stage(data={"c": 1})], SUBMODULES, iter([]))
+    with pytest.raises(UserError, match=r"stages.one.train: 'x' is no submodule; there are image_tokenizer, "):
+        check_stages([stage(train=["x"])], SUBMODULES)
+
+
+def test_a_hash_covers_the_stage_all_before_it_and_what_they_share() -> None:
+    plan = [stage(name="a"), stage(name="b"), stage(name="c")]
+    hashes = stage_hashes(plan, {"seed": 0})
+    assert len(set(hashes)) == 3
+    assert stage_hashes([dataclasses.replace(each) for each in plan], {"seed": 0}) == hashes
+    assert not set(stage_hashes(plan, {"seed": 1})) & set(hashes)
+    plan[1] = stage(name="b", optimizer=OptimizerConfig(lr=2e-4))
+    assert [one == two for one, two in zip(stage_hashes(plan, {"seed": 0}), hashes, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
