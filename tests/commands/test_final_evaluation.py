@@ -134,3 +134,8 @@ def test_a_run_can_be_loaded_and_asked(debug_run: Path, tmp_path: Path, capfd: A
     assert main(["generate", str(debug_run), "Please draw a pear.", "--out", str(tmp_path), "--max-tokens", "8"]) == 0
     assert main(["runs", str(debug_run.parent)]) == 0
     assert "debug" in capfd.readouterr().out
+
+
+def test_the_report_of_a_finished_run_says_so(debug_run: Path) -> None:
+    page = (debug_run / "report.html").read_text(encoding="utf-8")
+    assert "The run is running" not in page and "finished" in page

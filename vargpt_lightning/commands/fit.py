@@ -51,6 +51,10 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         if code := _train_and_evaluate(experiment, run):
             run.end("interrupted")
             return code
+    if run.report.exists():
+        from vargpt_lightning.evaluation.report import build_report
+
+        build_report(run)  # again: only now does the run's record say that it has finished
     print(f"finished: {run.path}" + (f"\nreport: {run.report}" if run.report.exists() else ""), flush=True)
     return 0
 
