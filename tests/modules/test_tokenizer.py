@@ -126,7 +126,7 @@ def test_a_model_without_the_packages_tower_has_no_feature_loss(stage_data: Stag
 
 
 @pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="the pyramid's maps are taken for the two halves of the batch"
+    strict=True, raises=ValueError, reason="the pyramid is taken for the two halves of the batch"
 )
 def test_features_are_compared_by_the_tower_of_the_package() -> None:
     config = tiny_config()

@@ -15,7 +15,7 @@ from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.models.vargpt import SUBMODULES
+from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.stage import Stage, check_stages
 
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"

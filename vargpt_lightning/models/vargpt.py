@@ -33,21 +33,10 @@ from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
+from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.models.visual_decoder import VisualDecoder
 
 __all__ = ["SUBMODULES", "VARGPT", "DrawnPictures", "VARGPTOutput"]
-
-SUBMODULES: dict[str, tuple[str, ...]] = {
-    "language_model": ("language_model",),
-    "vision_tower": ("vision_tower",),
-    "vision_projector": ("vision_projector",),
-    "image_tokenizer": ("image_tokenizer",),
-    "visual_decoder": ("visual_decoder",),
-    "generation_projector_in": ("generation_projector_in",),
-    "generation_projector_out": ("generation_projector_out",),
-    "generation_projectors": ("generation_projector_in", "generation_projector_out"),
-}
-"""The names that stages may speak of, and the attributes of `VARGPT` that each stands for."""
 
 
 class DrawnPictures(NamedTuple):
