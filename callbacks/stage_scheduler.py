@@ -137,4 +137,3 @@ def _model_of(module: pl.LightningModule) -> VARGPT:
     if not isinstance(model, VARGPT):
         raise TypeError(f"{type(module).__name__} has no VARGPT under `vargpt`")
     return model
-

@@ -252,6 +252,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "cannot be read: Is a directory" in refused(tmp_path)
     with pytest.raises(UserError, match="-c: expected an experiment file after it"):
         load_experiment(["-c"])
+    with pytest.raises(UserError, match="no experiment is given; expected -c FILE"):
+        load_experiment(["--seed", "1"])
 
 
 def test_bounds_are_checked() -> None:

@@ -125,9 +125,6 @@ def test_a_model_without_the_packages_tower_has_no_feature_loss(stage_data: Stag
         module_of(stage_data, tiny_model(), feature_weight=1.0)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="the pyramid is taken for the two halves of the batch"
-)
 def test_features_are_compared_by_the_tower_of_the_package() -> None:
     config = tiny_config()
     config.vision = type(config.vision)(kind="efficientnet_lite0", picture_size=32)

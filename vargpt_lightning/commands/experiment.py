@@ -194,6 +194,8 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         made = parser.instantiate_classes(config)
     except Exception as error:  # jsonargparse raises several kinds for one wrong value
         raise _as_user_error(error) from error
+    if not files and not made.get("data"):
+        raise UserError("no experiment is given; expected -c FILE, such as -c experiments/openmoji.yaml")
     if not made.get("data"):
         raise UserError("data: nothing given; expected class_path and init_args, as in experiments/openmoji.yaml")
     stages = list(made.stages or [])

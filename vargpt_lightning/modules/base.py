@@ -59,7 +59,8 @@ class StageModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the record of the codes' hits where it was; its buffer alone would be mixed as at its beginning."""
         quantizer = self.vargpt.image_tokenizer.quantize
-        quantizer.hit_updates, quantizer.vectors_per_scale = checkpoint["code_hits"]
+        if "code_hits" in checkpoint:
+            quantizer.hit_updates, quantizer.vectors_per_scale = checkpoint["code_hits"]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule and write the row of values: the one hook that follows each optimizer step and no other."""

@@ -52,11 +52,11 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
     if not groups:
         raise UserError("optimizer: no parameter is to be trained; expected a stage that trains some submodule")
     if config.name == "muon":
-        return Muon(groups, lr=config.lr, betas=tuple(config.betas))
+        return Muon(groups, lr=config.lr, betas=config.betas)
     if config.name != "adamw":
         raise UserError(f"optimizer.name: got {config.name!r}, expected adamw or muon")
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return AdamW(groups, lr=config.lr, betas=tuple(config.betas), fused=devices <= {"cuda", "cpu"})
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=devices <= {"cuda", "cpu"})
 
 
 def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float:

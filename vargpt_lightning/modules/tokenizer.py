@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from vargpt_lightning.models.backbone import EfficientNetTower
 from vargpt_lightning.models.codebook import initialize_codebook
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import Batch, StageModule
@@ -95,8 +96,10 @@ class TokenizerModule(StageModule):
 
     def _feature_loss(self, rec_B3HW: Tensor, x_B3HW: Tensor) -> Tensor:
         both = (torch.cat([rec_B3HW, x_B3HW]).add(1).div(2) - LITE0_MEAN) / LITE0_STD
-        rec, real = self.vargpt.vision_tower.pyramid(both)
-        return torch.stack([F.mse_loss(a, b.detach()) for a, b in zip(rec, real, strict=True)]).mean()
+        tower = self.vargpt.vision_tower
+        assert isinstance(tower, EfficientNetTower)
+        pairs = [maps.chunk(2) for maps in tower.pyramid(both)]
+        return torch.stack([F.mse_loss(rec, real.detach()) for rec, real in pairs]).mean()
 
     def _log_usage(self) -> None:
         for k, percent in enumerate(self.vargpt.image_tokenizer.usage_per_scale()):
