@@ -55,15 +55,9 @@ class StageScheduler(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._show(_model_of(pl_module))
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        set_modes(_model_of(pl_module), self.stage.train)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Undo what others did to the modes; after a validation Lightning brings back those from before it."""
         set_modes(_model_of(pl_module), self.stage.train)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.training or trainer.validating:
-            set_modes(_model_of(pl_module), self.stage.train)
 
     def state_dict(self) -> dict[str, Any]:
         return {"active": self.stage.name, "index": self.index}

@@ -47,10 +47,13 @@ def test_exactly_the_stages_submodules_change(name: str, trained: list[str], sta
 
 
 class Modes(pl.Callback):
-    """Notes which parts are in training mode while a batch is trained."""
+    """Puts everything into training mode, and notes which parts are while a batch is trained."""
 
     def __init__(self) -> None:
         self.seen: list[set[str]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.train()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self.seen.append({name.split(".")[0] for name, part in pl_module.vargpt.named_modules() if part.training})

@@ -231,6 +231,22 @@ def test_from_the_first_stage_with_other_data_makes_the_text_tokenizer_anew(
     assert (unbroken_copy / "tokenizer/tokenizer.json").read_bytes() == made
 
 
+def test_a_text_tokenizer_that_no_stage_has_used_is_made_anew(tiny_data: Tree, tmp_path: Path) -> None:
+    """After a mistake in the tokens' numbers the data may change too."""
+    from vargpt_lightning.data.text_tokenizer import TextTokenizer
+
+    tree = tiny_tree(tiny_data, tmp_path)
+    tree["stages"] = tree["stages"][:1]
+    tree["model"]["tokens"]["pad"] = 9
+    assert main(["fit", "-c", str(write_experiment(tmp_path / "tiny.yaml", tree))]) == 2
+    TextTokenizer.train(["quite other words " * 9], 280).save(tmp_path / "other")
+    tree["data"]["init_args"]["tokenizer"] = str(tmp_path / "other")
+    tree["model"]["tokens"]["pad"] = 0
+    assert main(["fit", "-c", str(write_experiment(tmp_path / "tiny.yaml", tree))]) == 0
+    made = (tmp_path / "other/tokenizer.json").read_bytes()
+    assert (tmp_path / "tiny/tokenizer/tokenizer.json").read_bytes() == made
+
+
 def test_stages_after_a_gap_are_set_aside(experiment: Path, unbroken: Path, unbroken_copy: Path) -> None:
     """A later stage's weights belong to those of the stage before it; without these they are trained again."""
     shutil.rmtree(unbroken_copy / "stages" / "02-base")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from tests.tiny import tiny_stage
-from tests.training import fit_stage, tiny_model
+from tests.training import Rows, fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.commands.stage_runner import build_module
 from vargpt_lightning.modules.base import share
 from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
 
@@ -44,6 +46,21 @@ def test_a_row_is_the_mean_over_all_tokens_since_the_row_before(stage_data: Stag
             ]
             mean = sum(tokens * loss for tokens, loss in parts) / sum(tokens for tokens, _ in parts)
             assert fitted.values(f"train/{kind}_loss")[step] == pytest.approx(mean, rel=1e-5)
+
+
+def test_tokens_weigh_the_losses_of_tokens_and_samples_all_else(stage_data: StageData) -> None:
+    module = build_module(tiny_model(), tiny_stage("draw"), 4, stage_data)
+    weights: list[tuple[str, int]] = []
+    module.log = lambda name, value, **how: weights.append((name, how["batch_size"]))  # type: ignore[method-assign]
+    rows = Rows()
+    module._trainer = SimpleNamespace(loggers=[rows])  # type: ignore[assignment]
+    for split in ("train", "val"):
+        module.log_losses({"text_loss": 1.0, "l1": 1.0, "image_loss": None}, split, 2, {"text": 30, "image": 0})
+        module.log_losses({"text_loss": 5.0, "l1": 5.0}, split, 2, {"text": torch.tensor(10)})
+    assert [weight for name, weight in weights if name.endswith("text_loss")] == [30, 10] * 2
+    assert [weight for name, weight in weights if name.endswith("l1")] == [2, 2] * 2
+    module._write_row({}, 4)
+    assert rows.rows == [(4, {"train/text_loss": 2.0, "train/l1": 3.0})]
 
 
 def test_what_a_row_has_nothing_of_is_left_out(stage_data: StageData) -> None:
