@@ -135,6 +135,9 @@ def test_validation_is_always_the_same_and_of_held_out_records(stage_data: Stage
     loaders = [stage_data.validation_loader(MIXED, 3) for _ in range(2)]
     assert loaders[0] is not None and loaders[1] is not None
     assert ids(loaders[0]) == ids(loaders[1]) == ids(loaders[0])
+    stage_data.seed = 1
+    another = stage_data.validation_loader(MIXED, 3)
+    assert another is not None and ids(another) == ids(loaders[0]), "runs of other seeds are compared by it"
     held_out = {record.id for source in stage_data.sources("val").values() for record in source}
     assert {name for batch in ids(loaders[0]) for name in batch} <= held_out
     assert len(ids(loaders[0])) == 3
