@@ -312,6 +312,12 @@ def test_a_broken_checkpoint_is_named(experiment: Path, tmp_path: Path, capfd: A
     assert main(command) == 0
 
 
+def test_weights_can_be_read_by_whom_the_record_can(unbroken: Path) -> None:
+    stage = unbroken / "stages/01-tokenizer"
+    modes = {(stage / name).stat().st_mode for name in ("stage.json", "model.safetensors")}
+    assert len(modes) == 1
+
+
 def test_checkpoints_hold_nothing_but_plain_values(experiment: Path, tmp_path: Path) -> None:
     """They load without running code, with the states of the average, the stage and the optimizer."""
     command = fit(experiment, tmp_path)

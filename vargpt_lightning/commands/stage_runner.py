@@ -219,6 +219,8 @@ def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True) ->
     temporary: Path = folder.path / f".model.{os.getpid()}.tmp"
     try:
         save_file(state, temporary)
+        # safetensors keeps its files from other people; who may read the stage's record may read its weights
+        temporary.chmod((folder.path / "stage.json").stat().st_mode & 0o777)
         os.replace(temporary, folder.weights)
     except Exception as error:  # safetensors has an error of its own for a full disk
         raise UserError(f"{folder.weights}: cannot be written ({error}); the stage's checkpoint is kept") from error
