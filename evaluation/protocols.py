@@ -7,7 +7,7 @@ project, somebody else's, or a service.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
@@ -57,25 +57,50 @@ class RealPicture:
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """What an Answerer gets: the question's text and the picture, and nothing about the right answer."""
+    """What an Answerer gets: the question's text and its pictures in order, and nothing about the right answer.
+
+    `max_new_tokens` is the length an answer may have; None leaves it to the system.
+    """
 
     id: str
     prompt: str
-    picture: Image.Image = field(repr=False, compare=False)
+    pictures: tuple[Image.Image, ...] = field(default=(), repr=False, compare=False)
+    max_new_tokens: int | None = None
 
 
 class HasParts(Protocol):
-    """An answer in parts, each with `text` (a string) or with `image` (a PIL picture) and perhaps `progress`."""
+    """An answer in parts, each with `text` (a string) or with `image` (a PIL picture) and perhaps `progress`.
+
+    It may have `finish`, as a Reply has.
+    """
 
     @property
     def parts(self) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Anybody's answer in one form: its text, its pictures, and for each picture the pictures after each scale.
+
+    `finish` says why it ended: "stop" by itself, "length" because it was as long as allowed, "" unknown.
+    """
+
+    text: str
+    pictures: tuple[Image.Image, ...] = ()
+    progress: tuple[tuple[Image.Image, ...], ...] = ()
+    finish: str = ""
+
+    @property
+    def drew(self) -> bool:
+        """Whether the answer switched to drawing: it holds a picture, or the token that starts one."""
+        return bool(self.pictures) or START_TOKEN in self.text
 
 
 @runtime_checkable
 class Answerer(Protocol):
     """Answers questions about pictures, in batches, in the order asked."""
 
-    def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[str | HasParts]: ...
+    def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[str | HasParts | Reply]: ...
 
 
 @runtime_checkable
@@ -86,25 +111,13 @@ class Drawer(Protocol):
     pictures after each scale.
     """
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sequence[str | HasParts]: ...
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sequence[str | HasParts | Reply]: ...
 
 
-@dataclass(frozen=True)
-class Reply:
-    """Anybody's answer in one form: its text, its pictures, and for each picture the pictures after each scale."""
-
-    text: str
-    pictures: tuple[Image.Image, ...] = ()
-    progress: tuple[tuple[Image.Image, ...], ...] = ()
-
-    @property
-    def drew(self) -> bool:
-        """Whether the answer switched to drawing: it holds a picture, or the token that starts one."""
-        return bool(self.pictures) or START_TOKEN in self.text
-
-
-def as_reply(raw: str | HasParts) -> Reply:
-    """Puts a string or an answer in parts into one form; raises TypeError for anything else."""
+def as_reply(raw: str | HasParts | Reply) -> Reply:
+    """Puts a string or an answer in parts into one form, a Reply as it is; raises TypeError for anything else."""
+    if isinstance(raw, Reply):
+        return raw if raw.progress else replace(raw, progress=((),) * len(raw.pictures))
     if isinstance(raw, str):
         return Reply(raw.strip())
     if not hasattr(raw, "parts"):
@@ -117,7 +130,8 @@ def as_reply(raw: str | HasParts) -> Reply:
             progress.append(tuple(getattr(part, "progress", None) or ()))
         else:
             texts.append(str(part.text))
-    return Reply(" ".join(text.strip() for text in texts if text.strip()), tuple(pictures), tuple(progress))
+    text = " ".join(text.strip() for text in texts if text.strip())
+    return Reply(text, tuple(pictures), tuple(progress), str(getattr(raw, "finish", "")))
 
 
 # ------------------------------------------------------------------------------------------------- from our own records

@@ -240,7 +240,7 @@ def _facts(item: Item) -> dict[str, Any]:
 
 def _asker(answerer: Answerer, images: Mapping[str, Image.Image]) -> Work:
     def ask(batch: Sequence[Question]) -> list[dict[str, Any]]:
-        asked = [AnswerRequest(question.id, question.prompt, images[question.picture]) for question in batch]
+        asked = [AnswerRequest(question.id, question.prompt, (images[question.picture],)) for question in batch]
         replies = _replies(answerer.answer(asked), len(batch), "answers")
         return [_answer_row(question, reply) for question, reply in zip(batch, replies, strict=True)]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from vargpt_lightning.commands import chat
 from vargpt_lightning.commands.chat import Chat, main
 from vargpt_lightning.commands.loading import load_run
-from vargpt_lightning.commands.speaker import Conversation
+from vargpt_lightning.evaluation.adapters.ours import Conversation
 
 
 @pytest.fixture

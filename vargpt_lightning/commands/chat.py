@@ -12,7 +12,7 @@ from vargpt_lightning.commands.generate import add_sampling, generation_settings
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.speaker import Conversation, Speaker
+    from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
     from vargpt_lightning.models.answers import Answer
 
 EXAMPLE = """example:
@@ -90,7 +90,7 @@ class Chat:
 
     def reset(self) -> None:
         """Forget what was said and what waits."""
-        from vargpt_lightning.commands.speaker import Conversation
+        from vargpt_lightning.evaluation.adapters.ours import Conversation
 
         self.conversation: Conversation = Conversation()
         self.waiting = []

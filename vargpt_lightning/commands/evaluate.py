@@ -18,7 +18,7 @@ from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json, read_jsonl, write_json
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.speaker import Speaker
+    from vargpt_lightning.evaluation.adapters.ours import Speaker
     from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
     from vargpt_lightning.evaluation.runner import EvaluationSettings, Progress
     from vargpt_lightning.models.answers import GenerationSettings

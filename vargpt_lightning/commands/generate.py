@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.speaker import Conversation, Speaker
+    from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
     from vargpt_lightning.models.answers import Answer, GenerationSettings
 
 EXAMPLE = """examples:
@@ -139,7 +139,7 @@ def slug(text: str) -> str:
 
 
 def _conversation(speaker: Speaker, prompt: str, shown: Sequence[Any]) -> Conversation:
-    from vargpt_lightning.commands.speaker import Conversation
+    from vargpt_lightning.evaluation.adapters.ours import Conversation
 
     if not prompt.strip() and not shown:
         raise UserError("the prompt is empty; expected a question or a request, such as 'Please draw a shamrock.'")

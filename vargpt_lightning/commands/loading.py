@@ -17,9 +17,9 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from vargpt_lightning.commands.speaker import Conversation, Speaker, seen_reader
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker, seen_reader
 from vargpt_lightning.models import checkpoints
 from vargpt_lightning.models.answers import GenerationSettings
 from vargpt_lightning.models.config import TokenIds, VARGPTConfig

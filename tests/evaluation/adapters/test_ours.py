@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from vargpt_lightning.commands.loading import load_run
-from vargpt_lightning.commands.speaker import Conversation, seen_reader
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.ours import Conversation, seen_reader
 from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer, as_reply
 from vargpt_lightning.models.config import VisionConfig
 
@@ -32,7 +32,9 @@ def test_it_answers_and_draws_as_evaluation_asks(finished_run: Path, script) -> 
     assert isinstance(run, Answerer) and isinstance(run, Drawer)
     script("Red", "Green")
     picture = Image.new("RGB", (50, 40), "red")
-    said = run.answer([AnswerRequest("a", "What is the main colour?", picture), AnswerRequest("b", "And?", picture)])
+    said = run.answer(
+        [AnswerRequest("a", "What is the main colour?", (picture,)), AnswerRequest("b", "And?", (picture,))]
+    )
     assert [as_reply(one).text for one in said] == ["Red", "Green"]
     script("Here:*Done.")
     run.scales_for = frozenset([("Please draw a shamrock.", 7)])

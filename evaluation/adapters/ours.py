@@ -150,7 +150,8 @@ class Speaker:
         conversations = []
         for request in requests:
             conversations.append(Conversation())
-            conversations[-1].ask(request.prompt, {request.id: self.see(request.picture)})
+            seen = {f"{request.id}/{number}": self.see(image) for number, image in enumerate(request.pictures)}
+            conversations[-1].ask(request.prompt, seen)
         # A question that is answered with a picture all the same draws it from a stream of its own.
         rows = [zlib.crc32(request.id.encode()) for request in requests]
         settings = replace(self.settings, temperature=0.0, max_images=1, batch_size=max(1, len(requests)))

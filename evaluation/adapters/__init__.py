@@ -1,0 +1,1 @@
+"""Systems that evaluation can ask: this project's models, transformers models, services, and files of answers."""
