@@ -114,6 +114,28 @@ class Drawer(Protocol):
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sequence[str | HasParts | Reply]: ...
 
 
+class UnfinishedError(UserError):
+    """A system gave up in the middle of a batch; `replies` holds what was finished, by request id.
+
+    Whoever asked keeps these before the error goes on: the next attempt need not ask them again.
+    """
+
+    def __init__(self, message: str, replies: Mapping[str, Reply]) -> None:
+        super().__init__(message)
+        self.replies = dict(replies)
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A system that wants to know beforehand what it will be asked, as one that reads ready answers from a file does.
+
+    Who asks calls `expect` once a benchmark, with all its ids (of all processes, those answered earlier too), before
+    the first request.
+    """
+
+    def expect(self, benchmark: str, ids: Sequence[str]) -> None: ...
+
+
 def as_reply(raw: str | HasParts | Reply) -> Reply:
     """Puts a string or an answer in parts into one form, a Reply as it is; raises TypeError for anything else."""
     if isinstance(raw, Reply):
