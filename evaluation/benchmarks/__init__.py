@@ -10,7 +10,11 @@ from vargpt_lightning.errors import UserError
 
 _SHARED = {
     "base",
+    "hub",
     "layouts",
+    "layouts_parquet",
+    "layouts_rows",
+    "layouts_text",
     "letters",
     "vqa_accuracy",
     "yes_no",
