@@ -1,0 +1,156 @@
+"""A benchmark's outputs scored from the files alone. Imports no torch, asks no model.
+
+OUT/<benchmark>/scores.<protocol>.jsonl   id, value, parsed, status, output, finish, prompt, answer, group, category
+OUT/<benchmark>/skipped.jsonl             id and reason of the questions that could not be asked
+OUT/<benchmark>/result.<protocol>.json    the figures, and all that is needed to know how they were made
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, accepts, choose
+from vargpt_lightning.evaluation.benchmark_outputs import LENGTH, Output, OutputLog, read_rows, write_rows
+from vargpt_lightning.evaluation.benchmarks.base import Record, Score
+from vargpt_lightning.provenance import package_versions, source_commit
+from vargpt_lightning.results import now, plain, read_json, write_json
+
+PACKAGES = ("vargpt-lightning", "torch", "transformers", "numpy", "pillow", "pyarrow")
+ANSWER_COLUMNS = ("answer", "multiple_choice_answer", "answers", "label")
+ASKING = "asking.json"  # how fast, by how many processes, in which batches: what no output depends on
+CATEGORY_COLUMNS = ("category", "answer_type", "question_type_id", "topic", "subfield")
+
+
+def score_benchmark(
+    module: ModuleType,
+    data: Path,
+    folder: Path,
+    protocol: str,
+    *,
+    allow_partial: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Score what was asked in OUT/<benchmark> and return what is written to result.<protocol>.json.
+
+    Args:
+        module: the benchmark.
+        data: its data; pictures are not read.
+        folder: OUT/<benchmark>.
+        allow_partial: score although outputs are missing or groups incomplete; the result is marked.
+        options: for the benchmark's `score`, such as guess="random"; they are named in the result.
+
+    Raises:
+        UserError: outputs are missing, a group is incomplete, or nothing could be asked.
+    """
+    asked = Asked.read(folder)
+    rows = module.load(data, pictures=False)
+    choice = choose(module, rows, asked)
+    outputs = OutputLog(folder / "outputs").read(set(choice.keys.values()))
+    skipped = {id_: outputs[key].skipped for id_, key in choice.keys.items() if key in outputs and outputs[key].skipped}
+    answered = {id_: outputs[key] for id_, key in choice.keys.items() if key in outputs and id_ not in skipped}
+    missing = len(choice.keys) - len(answered) - len(skipped)
+    _check(asked, choice, answered, skipped, missing, allow_partial, folder)
+    write_rows(folder / "skipped.jsonl", ({"id": id_, "reason": reason} for id_, reason in skipped.items()))
+
+    scores: list[Score] = []
+    records = rows.take(choice.places[id_] for id_ in answered)  # read again each time they are gone through
+    given = dict(options or {})
+    write_rows(
+        folder / f"scores.{protocol}.jsonl", _scored(module, records, answered, protocol, given, asked.style, scores)
+    )
+    more = {"allow_partial": allow_partial} if accepts(module.aggregate, "allow_partial") else {}
+    figures = module.aggregate(records, scores, protocol=protocol, **more)
+    unread = [str(reason) for reason in rows.skipped]
+    partial = bool(missing or skipped or unread or figures.get("partial"))
+    result = {
+        "benchmark": asked.benchmark,
+        "title": module.TITLE,
+        "protocol": protocol,
+        "style": asked.style,
+        "headline": module.HEADLINE,
+        "scale": module.SCALE,
+        "figures": figures,
+        "model": asked.model,
+        "digest": asked.digest,
+        "settings": asked.settings,
+        "max_new_tokens": asked.max_new_tokens,
+        "scoring": {name: value for name, value in given.items() if not callable(value)},
+        "limit": asked.limit if asked.limit is not None and asked.limit < choice.total else None,
+        "seed": asked.seed,
+        "asked": len(choice.keys),
+        "total": choice.total,
+        "missing": missing,
+        "skipped": len(skipped) + len(unread),
+        "unread": unread[:20],
+        "partial": partial,
+        "versions": package_versions(PACKAGES) | {"commit": source_commit()},
+        "created": now(),
+        "rows_source": asked.source,
+        "asking": read_json(folder / ASKING) if (folder / ASKING).is_file() else {},
+    }
+    write_json(folder / f"result.{protocol}.json", result)
+    written: dict[str, Any] = plain(result)
+    return written
+
+
+def _check(
+    asked: Asked,
+    choice: Choice,
+    answered: Mapping[str, Output],
+    skipped: Mapping[str, str],
+    missing: int,
+    allow_partial: bool,
+    folder: Path,
+) -> None:
+    if missing and not allow_partial:
+        first = next(id_ for id_ in choice.keys if id_ not in answered and id_ not in skipped)
+        raise UserError(
+            f"{asked.benchmark}: {missing} of {len(choice.keys)} outputs are missing in {folder}, such as {first!r}; "
+            "the command that asked goes on where it stopped, or --allow-partial scores what there is and marks it"
+        )
+    if not answered:
+        reason = f"; the first: {next(iter(skipped.values()))}" if skipped else ""
+        raise UserError(f"{asked.benchmark}: none of {len(choice.keys)} questions has an output{reason}")
+
+
+def _scored(
+    module: ModuleType,
+    records: Iterable[Record],
+    answered: Mapping[str, Output],
+    protocol: str,
+    options: Mapping[str, Any],
+    style: str,
+    scores: list[Score],
+) -> Iterator[dict[str, Any]]:
+    """Score the records, put the scores into the list, and yield a row for each."""
+    group_of = getattr(module, "group", None)
+    for record in records:
+        id_ = str(module.record_id(record))
+        said = answered[id_]
+        score = module.score(said.output, record, protocol=protocol, **options)
+        if said.finish == LENGTH:
+            score = score.cut_off()
+        scores.append(score)
+        row = {"id": id_, "value": score.value, "parsed": score.parsed, "status": score.status}
+        row |= {"output": said.output, "finish": said.finish, "prompt": said.prompt}
+        row |= {"answer": _first(record, ANSWER_COLUMNS), "category": _first(record, CATEGORY_COLUMNS)}
+        yield row | ({"group": str(group_of(record))} if group_of else {})
+
+
+def _first(record: Record, columns: tuple[str, ...]) -> Any:
+    return next((record[name] for name in columns if record.get(name) is not None), None)
+
+
+def read_result(folder: Path, protocol: str) -> dict[str, Any]:
+    """The result in OUT/<benchmark>; empty when there is none."""
+    file = folder / f"result.{protocol}.json"
+    return dict(read_json(file)) if file.is_file() else {}
+
+
+def read_scores(folder: Path, protocol: str) -> Iterator[dict[str, Any]]:
+    """The rows of a benchmark's scores, one after the other."""
+    return read_rows(folder / f"scores.{protocol}.jsonl")
