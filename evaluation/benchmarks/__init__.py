@@ -17,6 +17,9 @@ _SHARED = {
     "layouts_text",
     "letters",
     "vqa_accuracy",
+    "vqa_files",
+    "vqa_lenient",
+    "vqa_normalise",
     "yes_no",
 }  # what the benchmarks share; no benchmarks themselves
 
