@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -158,7 +158,8 @@ def _rows_of_batches(
     first = 0
     for batch in batches:
         if places is not None:
-            inside = [place - first for place in places if first <= place < first + batch.num_rows]
+            held = places[bisect_left(places, first) : bisect_left(places, first + batch.num_rows)]
+            inside = [place - first for place in held]
             first_row, first = start + first, first + batch.num_rows
             if inside:
                 chosen = batch.take(inside)
