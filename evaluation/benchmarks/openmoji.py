@@ -1,0 +1,171 @@
+"""The questions about held-out pictures that a run of this project asks: category, subcategory, colour, yes/no, choice.
+
+They are few, and the pictures are drawings: a check of whether anything was learned, not a rank among systems. The
+data is the run's own `evaluation` folder (`asked.json`, `pictures.jsonl`, `real/`). The rule is the one of the run's
+own figures, so all protocols are the same but "lenient", which finds the answer inside a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.benchmarks.base import Protocol, Record, Score, check_protocol, counts
+from vargpt_lightning.evaluation.benchmarks.layouts import (
+    HubSource,
+    Picture,
+    Rows,
+    image_in,
+    read_json,
+    read_jsonl,
+    records,
+    require,
+)
+from vargpt_lightning.evaluation.benchmarks.yes_no import (
+    SHORT,
+    by_group,
+    check_parallel,
+    check_unique,
+    lenient,
+    mean,
+    nothing_found,
+    strata_interval,
+    styled,
+)
+from vargpt_lightning.evaluation.protocols import TRAIN
+from vargpt_lightning.evaluation.questions import is_right, normalise
+
+NAME = "openmoji"
+TITLE = "OpenMoji questions (held-out)"
+HUB = HubSource("openmoji-questions")
+HEADLINE = "accuracy"
+SCALE = 100
+MAX_NEW_TOKENS = 48
+CHOICES = False
+
+KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name")
+COLUMNS = ("id", "kind", "prompt", "answer", "picture", "split", "options")
+# Our models are trained on the bare questions; others need to be told that one word is wanted.
+STYLES = {"llava": "", "plain": "", "short": SHORT}
+LETTERS = "abcd"
+
+
+def load(path: str | Path, pictures: bool = True) -> Rows:
+    """The questions about held-out pictures that an evaluation asked; the path is a run's folder or its `evaluation`.
+
+    Raises:
+        UserError: there is no evaluation, it asked nothing about held-out pictures, a question has another kind or
+            comes twice, or a picture is missing that a question names.
+    """
+    path = Path(path)
+    folder = next((each for each in (path, path / "evaluation") if (each / "asked.json").is_file()), None)
+    if folder is None:
+        raise nothing_found(TITLE, path, "asked.json or evaluation/asked.json: the folder of a run that was evaluated")
+    file = folder / "asked.json"
+    asked = read_json(file)
+    questions = asked.get("questions") if isinstance(asked, dict) else None
+    if not isinstance(questions, list):
+        raise UserError(f"{file}: questions missing; expected the file that an evaluation writes")
+    for number, row in enumerate(questions, 1):
+        require(row, COLUMNS, f"{file}, question {number}")
+        if row["kind"] not in KINDS or not str(row["answer"]).strip():
+            raise UserError(
+                f"{file}, question {row['id']}: the kind is {row['kind']!r} and the answer {row['answer']!r}; "
+                f"expected an answer, and one of {', '.join(KINDS)}"
+            )
+    held_out = [row for row in questions if row["split"] != TRAIN]
+    names = _picture_names(folder, held_out) if pictures else {}
+
+    def read() -> Iterator[Record]:
+        for row in held_out:
+            yield row | ({"image": image_in(folder, names[row["picture"]])} if pictures else {})
+
+    rows = check_unique(records(read, len(held_out), str(file), pictures), record_id)
+    if len(questions) > len(held_out):
+        rows.skipped = [f"{len(questions) - len(held_out)} questions about pictures that were trained on"]
+    return rows
+
+
+def _picture_names(folder: Path, questions: Sequence[Record]) -> dict[str, str]:
+    """The file of each picture that is asked about."""
+    names = {row["id"]: row["files"][0] for row in read_jsonl(folder / "pictures.jsonl", ("id", "files"))}
+    missing = {row["picture"] for row in questions} - names.keys()
+    if missing:
+        raise UserError(f"{folder / 'pictures.jsonl'}: {len(missing)} pictures missing, such as {min(missing)}")
+    return names
+
+
+def record_id(record: Record) -> str:
+    """The question's id."""
+    return str(record["id"])
+
+
+def pictures(record: Record) -> list[Picture]:
+    """The question's one picture."""
+    return [record["image"]]
+
+
+def prompt(record: Record, style: str = "llava") -> str:
+    """The question as it was written; the style "short" adds the request for a short answer."""
+    return f"{record['prompt']}{styled(STYLES, style)}"
+
+
+def score(output: str, record: Record, protocol: Protocol = "lmms_eval") -> Score:
+    """Score one output: right when equal to the answer up to case, punctuation and spaces; `parsed` is what was read.
+
+    A choice's letter or a yes or no that the output does not begin and end with is "unparsed". "lenient" also takes
+    the answer inside a sentence.
+    """
+    check_protocol(protocol)
+    said, kind, answer = normalise(output), record["kind"], str(record["answer"])
+    if not said:
+        return Score(0.0, None, "empty")
+    if is_right(output, answer):
+        return Score(1.0, said)
+    if protocol == "lenient":
+        found = _inside(output, record)
+        return Score(float(found == normalise(answer)), found, "ok" if found else "unparsed")
+    parsed = {"choice": said in LETTERS, "yesno": said in ("yes", "no")}.get(kind, True)
+    return Score(0.0, said if parsed else None, "ok" if parsed else "unparsed")
+
+
+def _inside(output: str, record: Record) -> str | None:
+    """The answer that a sentence gives, or None."""
+    said, answer = normalise(output), normalise(str(record["answer"]))
+    if record["kind"] == "yesno":
+        return lenient(output)
+    if record["kind"] == "choice":
+        return _choice(output, [normalise(str(option)) for option in record["options"]])
+    words = set(said.split())
+    if words & {"or", "not", "no", "neither", "nor"} - set(answer.split()):
+        return None
+    return answer if f" {answer} " in f" {said} " else said
+
+
+def _choice(output: str, options: Sequence[str]) -> str | None:
+    """The one letter that is named as such, else the letter of the one option whose words are there."""
+    named = set(re.findall(r"(?:^\W*|[(\[*]|\banswer(?: is|:)\s*)([A-D])(?=[\s).:,\]*]|$)", output.strip()))
+    if len(named) == 1:
+        return str(named.pop()).lower()
+    said = normalise(output)
+    there = [
+        letter for letter, option in zip(LETTERS, options, strict=False) if option and f" {option} " in f" {said} "
+    ]
+    return there[0] if len(there) == 1 and not named else None
+
+
+def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: Protocol = "lmms_eval") -> dict[str, float]:
+    """The mean of the kinds' accuracies, each kind's, and the accuracy of all questions ("micro").
+
+    The interval resamples questions within each kind.
+    """
+    check_protocol(protocol)
+    check_parallel(records, scores)
+    values, kinds = [each.value for each in scores], [record["kind"] for record in records]
+    by_kind = by_group(values, kinds, "accuracy")
+    strata = [[value for value, kind in zip(values, kinds, strict=True) if kind == one] for one in dict.fromkeys(kinds)]
+    low, high = (bound / len(strata) if strata else bound for bound in strata_interval(strata))
+    found = {"accuracy": mean([*by_kind.values()]), "micro": mean(values), **by_kind}
+    return {**found, **counts(scores), "low": low, "high": high}
