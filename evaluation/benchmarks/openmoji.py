@@ -49,7 +49,7 @@ KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name")
 COLUMNS = ("id", "kind", "prompt", "answer", "picture", "split", "options")
 # Our models are trained on the bare questions; others need to be told that one word is wanted.
 STYLES = {"llava": "", "plain": "", "short": SHORT}
-LETTERS = "abcd"
+LETTERS = ("a", "b", "c", "d")
 
 
 def load(path: str | Path, pictures: bool = True) -> Rows:
@@ -76,6 +76,8 @@ def load(path: str | Path, pictures: bool = True) -> Rows:
                 f"expected an answer, and one of {', '.join(KINDS)}"
             )
     held_out = [row for row in questions if row["split"] != TRAIN]
+    if not held_out:
+        raise UserError(f"{file}: none of its {len(questions)} questions is about a held-out picture")
     names = _picture_names(folder, held_out) if pictures else {}
 
     def read() -> Iterator[Record]:
