@@ -5,9 +5,11 @@ Shape suffixes: B pictures, S, H, W pixels, L visual tokens of a drawn picture.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from vargpt_lightning.models.answers import PicturePart as DrawnPart
 from vargpt_lightning.models.config import VisionConfig
 from vargpt_lightning.models.generate import generate
 from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.provenance import package_versions
 
 _SCALINGS = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -84,9 +87,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Said:
-    """An answer as evaluation takes it: parts with `text`, or with `image` and `progress`."""
+    """An answer as evaluation takes it: parts with `text`, or with `image` and `progress`; and why it ended."""
 
     parts: tuple[Any, ...]
+    finish: str = ""
+
+
+_FINISH = {"end": "stop", "picture": "stop", "length": "length"}
 
 
 @dataclass(kw_only=True)
@@ -146,16 +153,32 @@ class Speaker:
         return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings)
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[Said]:
-        """Answer questions about pictures, the likeliest token at each step."""
+        """Answer questions about pictures, the likeliest token at each step; each as long as it may be."""
+        groups: dict[int | None, list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(request.max_new_tokens, []).append(place)
+        said: dict[int, Said] = {}
+        for length, places in groups.items():
+            said |= zip(places, self._answer([requests[place] for place in places], length), strict=True)
+        return [said[place] for place in range(len(requests))]
+
+    def _answer(self, requests: Sequence[AnswerRequest], length: int | None) -> list[Said]:
         conversations = []
         for request in requests:
             conversations.append(Conversation())
-            seen = {f"{request.id}/{number}": self.see(image) for number, image in enumerate(request.pictures)}
+            seen = {f"{request.id}/{number}": self._seen(request, number) for number in range(len(request.pictures))}
             conversations[-1].ask(request.prompt, seen)
         # A question that is answered with a picture all the same draws it from a stream of its own.
         rows = [zlib.crc32(request.id.encode()) for request in requests]
         settings = replace(self.settings, temperature=0.0, max_images=1, batch_size=max(1, len(requests)))
+        settings = settings if length is None else replace(settings, max_new_tokens=length)
         return [self._said(answer) for answer in self.reply(conversations, rows, settings)]
+
+    def _seen(self, request: AnswerRequest, number: int) -> Tensor:
+        picture = request.pictures[number]
+        if 0 in picture.size:
+            raise UserError(f"question {request.id!r}: picture {number + 1} is empty: its size is {picture.size}")
+        return self.see(picture)
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Said]:
         """Answer requests to draw, one seed each."""
@@ -174,7 +197,7 @@ class Speaker:
             Shown(part.image, self._scales(part.indices) if scales else ()) if isinstance(part, DrawnPart) else part
             for part in answer.parts
         ]
-        return Said(tuple(parts))
+        return Said(tuple(parts), _FINISH[answer.finished])
 
     @torch.inference_mode()
     def _scales(self, indices_L: Tensor) -> tuple[Image.Image, ...]:
@@ -190,3 +213,48 @@ class Speaker:
         reader = PictureReader(tokenizer.picture_size)
         x_B3HW = torch.stack([reader.to_tensor(picture) for picture in pictures])
         return to_images(tokenizer.reconstruct(x_B3HW.to(next(tokenizer.parameters()).device)))
+
+
+class OwnSystem:
+    """A speaker as benchmarks know a system: with a name, the weights' hash, and all else that its outputs depend on.
+
+    Args:
+        speaker: answers and draws.
+        name: what tables call it.
+    """
+
+    batch_size = 16
+
+    def __init__(self, speaker: Speaker, name: str) -> None:
+        self.speaker, self.name = speaker, name
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all weights."""
+        return self.speaker.digest
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Precision, sampling and versions."""
+        generation = self.speaker.settings
+        visual = generation.visual or self.speaker.model.sampling_settings()
+        words = asdict(replace(generation, visual=None))
+        versions = package_versions()
+        return {
+            "adapter": "ours",
+            "dtype": str(next(self.speaker.model.parameters()).dtype).removeprefix("torch."),
+            # how many are asked together changes nothing, and scales are only shown
+            **{key: value for key, value in words.items() if key not in ("visual", "batch_size", "keep_scales")},
+            "visual": asdict(visual),
+            "tokenizer": hashlib.sha256(repr(self.speaker.tokenizer.__getstate__()).encode()).hexdigest()[:16],
+            "torch": versions.get("torch", ""),
+            "vargpt_lightning": versions.get("vargpt-lightning", ""),
+        }
+
+    def answer(self, requests: Sequence[AnswerRequest]) -> list[Said]:
+        """Answer questions about pictures."""
+        return self.speaker.answer(requests)
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Said]:
+        """Answer requests to draw."""
+        return self.speaker.draw(prompts, seeds)

@@ -55,7 +55,7 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
     experiment = read_experiment(folder)
     config = VARGPTConfig.from_dict(experiment["model"])
     tokenizer = TextTokenizer.load(folder.tokenizer)
-    check_tokens(config, tokenizer, folder)
+    check_tokens(config, tokenizer, folder.tokenizer)
     model = VARGPT(config)
     load_weights(model, chosen.weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -63,11 +63,32 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
     return LoadedRun(
         model=model,
         tokenizer=tokenizer,
-        settings=GenerationSettings(visual=_sampling(model, experiment, folder)),
+        settings=GenerationSettings(visual=_sampling(model, experiment, folder.path / "config.yaml")),
         folder=folder,
         stage=chosen,
         experiment=experiment,
     )
+
+
+def load_exported(path: str | Path, device: str | torch.device | None = None) -> Speaker:
+    """Load a model that stands by itself: PATH/config.yaml, PATH/tokenizer/tokenizer.json, PATH/model.safetensors.
+
+    These are a run's own three, its last stage's weights among them, copied into a folder.
+
+    Raises:
+        UserError: one of them is missing or broken, or they do not fit together.
+    """
+    folder = Path(path)
+    file = folder / "config.yaml"
+    experiment = parse_experiment(file.read_text(encoding="utf-8") if file.is_file() else "", file)
+    config = VARGPTConfig.from_dict(experiment["model"])
+    tokenizer = TextTokenizer.load(folder / "tokenizer")
+    check_tokens(config, tokenizer, folder / "tokenizer")
+    model = VARGPT(config)
+    load_weights(model, folder / "model.safetensors")
+    model = model.eval().requires_grad_(False).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    settings = GenerationSettings(visual=_sampling(model, experiment, file))
+    return Speaker(model=model, tokenizer=tokenizer, settings=settings)
 
 
 def read_experiment(folder: RunFolder) -> dict[str, Any]:
@@ -76,9 +97,13 @@ def read_experiment(folder: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: config.yaml is missing, is no YAML, or has no such section.
     """
-    file = folder.path / "config.yaml"
+    return parse_experiment(folder.config_text, folder.path / "config.yaml")
+
+
+def parse_experiment(text: str, file: Path) -> dict[str, Any]:
+    """Return the configuration that a file's text holds; raises as `read_experiment` does."""
     try:
-        experiment = yaml.safe_load(folder.config_text)
+        experiment = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{file} is not readable as YAML: {error}") from error
     if not isinstance(experiment, dict) or not isinstance(experiment.get("model"), dict):
@@ -105,26 +130,24 @@ def _stage(folder: RunFolder, name: str | None) -> StageFolder:
     return stages[-1]
 
 
-def _sampling(model: VARGPT, experiment: Mapping[str, Any], folder: RunFolder) -> SamplingSettings:
+def _sampling(model: VARGPT, experiment: Mapping[str, Any], file: Path) -> SamplingSettings:
     """How the experiment samples drawings: its section `sampling` over what the model's preset says."""
     given = {key: value for key, value in (experiment.get("sampling") or {}).items() if value is not None}
     known = [key for key in SamplingSettings.__dataclass_fields__]
     if unknown := sorted(set(given) - set(known)):
-        raise UserError(
-            f"{folder.path / 'config.yaml'}: sampling.{unknown[0]} is unknown; there are {', '.join(known)}"
-        )
+        raise UserError(f"{file}: sampling.{unknown[0]} is unknown; there are {', '.join(known)}")
     return model.sampling_settings(**given)
 
 
-def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, folder: RunFolder) -> None:
+def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, where: Path) -> None:
     """Refuse a tokenizer whose special tokens are not those that the model was trained with."""
     for key in TokenIds.__dataclass_fields__:
         expected, found = getattr(config.tokens, key), getattr(tokenizer, f"{key}_id")
         if expected != found:
-            raise UserError(f"{folder.tokenizer}: token {key} has id {found}, the model expects {expected}")
+            raise UserError(f"{where}: token {key} has id {found}, the model expects {expected}")
     if tokenizer.vocabulary > config.language.vocabulary:
         rows = config.language.vocabulary
-        raise UserError(f"{folder.tokenizer}: {tokenizer.vocabulary} token ids, the model's embedding has {rows} rows")
+        raise UserError(f"{where}: {tokenizer.vocabulary} token ids, the model's embedding has {rows} rows")
 
 
 def load_weights(model: VARGPT, file: Path) -> None:

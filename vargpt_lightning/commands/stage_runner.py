@@ -181,7 +181,7 @@ def _text_tokenizer(experiment: Experiment, run: RunFolder) -> TextTokenizer:
         shutil.rmtree(run.tokenizer, ignore_errors=True)
         temporary.rename(run.tokenizer)
     tokenizer = TextTokenizer.load(file)
-    check_tokens(experiment.model, tokenizer, run)
+    check_tokens(experiment.model, tokenizer, run.tokenizer)
     return tokenizer
 
 

@@ -1,0 +1,109 @@
+"""A system to evaluate, from one word of the command line.
+
+runs/name                        a run folder of this project, or an exported directory
+openai:http://host:8000/v1#name  a model behind an OpenAI-compatible endpoint
+answers.jsonl, .json, .parquet   a file of answers with ids
+drawings/                        a folder of pictures named by ids
+path/to/model, owner/name        a transformers model, local or from the hub
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.errors import UserError
+
+ENDPOINT = "openai:"
+PREDICTIONS = (".jsonl", ".json", ".parquet")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+KINDS = (
+    "a run folder, openai:http://host/v1#model, a file of answers (.jsonl, .json, .parquet), a folder of drawings, "
+    "a directory with a transformers model, or a hub id owner/name"
+)
+
+
+def open_system(text: str, **options: Any) -> Any:
+    """Return what the command line's MODEL stands for: something that answers, draws, or both.
+
+    Args:
+        text: a folder, a file, an endpoint or a hub id.
+        options: those of its kind: stage (ours); dtype, template, ... (transformers); concurrency, retries, ...
+            (endpoint); allow (files). Options that are None are left out, and `device` is taken wherever the system
+            runs.
+
+    Raises:
+        UserError: nothing of the kinds above is there, it is broken, or an option does not go with it.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if text.startswith(ENDPOINT):
+        return _endpoint(text, given)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _predictions(path, given)
+    if path.is_dir():
+        return _folder(path, given)
+    if path.suffix in PREDICTIONS or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise UserError(f"{text}: there is no such file or folder; expected {KINDS}")
+    return _transformers(text, given)
+
+
+def _folder(path: Path, options: Mapping[str, Any]) -> Any:
+    if (path / "run.json").is_file() or is_exported(path):
+        return _ours(path, options)
+    if (path / "config.json").is_file():
+        return _transformers(str(path), options)
+    inside = {entry.suffix.lower() for entry in path.iterdir() if entry.is_file()}
+    if inside & set(PICTURES):
+        from vargpt_lightning.evaluation.adapters.files import Drawings
+
+        return Drawings(path, **_taken(options, ("allow",), "a folder of drawings", idle=("device",)))
+    there = ", ".join(sorted(entry.name for entry in path.iterdir())[:12]) or "nothing"
+    raise UserError(f"{path}: holds {there}; expected {KINDS}")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a folder holds one of our models by itself: its configuration, its tokenizer and its weights."""
+    return all((path / name).exists() for name in ("config.yaml", "tokenizer", "model.safetensors"))
+
+
+def _ours(path: Path, options: Mapping[str, Any]) -> Any:
+    from vargpt_lightning.commands.loading import load_exported, load_run
+    from vargpt_lightning.evaluation.adapters.ours import OwnSystem
+
+    taken = _taken(options, ("stage", "device"), "a model of this project")
+    name = path.resolve().name
+    if not (path / "run.json").is_file():
+        return OwnSystem(load_exported(path, **_taken(taken, ("device",), "an exported directory")), name)
+    run = load_run(path, **taken)
+    return OwnSystem(run, f"{name}/{run.stage.name}")
+
+
+def _predictions(path: Path, options: Mapping[str, Any]) -> Any:
+    from vargpt_lightning.evaluation.adapters.files import Predictions
+
+    if path.suffix not in PREDICTIONS:
+        raise UserError(f"{path}: {path.suffix or 'no'} suffix; a file of answers ends with {', '.join(PREDICTIONS)}")
+    return Predictions(path, **_taken(options, ("allow",), "a file of answers", idle=("device",)))
+
+
+def _endpoint(text: str, options: Mapping[str, Any]) -> Any:
+    from vargpt_lightning.evaluation.adapters.openai_endpoint import EndpointSettings, OpenAIEndpoint
+
+    url, _, model = text.removeprefix(ENDPOINT).partition("#")
+    known = tuple(EndpointSettings.__dataclass_fields__)
+    return OpenAIEndpoint(url, model, EndpointSettings(**_taken(options, known, "an endpoint", idle=("device",))))
+
+
+def _transformers(text: str, options: Mapping[str, Any]) -> Any:
+    from vargpt_lightning.evaluation.adapters.transformers_model import TransformersModel, with_options
+
+    return TransformersModel(text, with_options(**options))
+
+
+def _taken(options: Mapping[str, Any], known: tuple[str, ...], what: str, idle: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The options that go with a kind of system; those of `idle` are left out of it in silence."""
+    if unknown := sorted(set(options) - set(known) - set(idle)):
+        raise UserError(f"option {unknown[0]!r} does not go with {what}; expected {', '.join(known) or 'none'}")
+    return {key: value for key, value in options.items() if key in known}
