@@ -16,7 +16,6 @@ from typing import Any
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks.base import (
-    Protocol,
     Record,
     Score,
     check_protocol,
@@ -170,7 +169,7 @@ def prompt(record: Record, style: str = "llava") -> str:
     return f"{record['question']}{styled(STYLES, style)}"
 
 
-def score(output: str, record: Record, protocol: Protocol = "lmms_eval") -> Score:
+def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
     """Score one output; `parsed` is what was compared with the key.
 
     "lmms_eval": equal in lower case without ASCII punctuation. "official": the lower-cased output without final full
@@ -222,7 +221,7 @@ def _words(text: str) -> str:
     return " ".join(_NUMBERS.get(word, word) for word in found if word not in _ARTICLES)
 
 
-def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: Protocol = "lmms_eval") -> dict[str, float]:
+def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: str = "lmms_eval") -> dict[str, float]:
     """Accuracy, also by type of question where the records know theirs (the column `types`).
 
     `accuracy/open` and `accuracy/binary` are the official script's: open questions are those of the structural type

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import Protocol, Record, Score, check_protocol, counts
+from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol, counts
 from vargpt_lightning.evaluation.benchmarks.layouts import (
     HubSource,
     Picture,
@@ -150,6 +150,16 @@ def record_id(record: Record) -> str:
     return f"{record['question_id']}/{record['question']}"
 
 
+def group(record: Record) -> str:
+    """The picture, whose two questions belong together: a subset has both or neither."""
+    return f"{record['category']}/{record['question_id']}"
+
+
+def group(record: Record) -> str:
+    """The picture, by its subtask and name: its two questions are asked and scored together."""
+    return f"{record['category']}/{record['question_id']}"
+
+
 def pictures(record: Record) -> list[Picture]:
     """The question's one picture."""
     return [record["image"]]
@@ -161,7 +171,7 @@ def prompt(record: Record, style: str = "llava") -> str:
     return question.replace(OWN_TAIL, "") + ending if ending else question
 
 
-def score(output: str, record: Record, protocol: Protocol = "lmms_eval") -> Score:
+def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
     """Score one output; `parsed` is "yes", "no" or None.
 
     "official": the lower-cased text, or else its first four characters. "lmms_eval": the same without full stops, and
@@ -184,7 +194,7 @@ def score(output: str, record: Record, protocol: Protocol = "lmms_eval") -> Scor
 def aggregate(
     records: Sequence[Record],
     scores: Sequence[Score],
-    protocol: Protocol = "lmms_eval",
+    protocol: str = "lmms_eval",
     allow_partial: bool = False,
 ) -> dict[str, float]:
     """The sums over the subtasks of acc + acc+, as published: perception up to 2000, cognition up to 800.

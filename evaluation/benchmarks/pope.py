@@ -10,7 +10,6 @@ from pathlib import Path
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks.base import (
-    Protocol,
     Record,
     Score,
     check_protocol,
@@ -129,7 +128,7 @@ def prompt(record: Record, style: str = "llava") -> str:
     return str(record["question"]).strip() + styled(STYLES, style)
 
 
-def score(output: str, record: Record, protocol: Protocol = "lmms_eval") -> Score:
+def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
     """Score one output; `parsed` is "yes", "no" or None.
 
     "lmms_eval": exactly the word, in any case. "official": no, if the first sentence says so, else yes; what holds
@@ -148,7 +147,7 @@ def score(output: str, record: Record, protocol: Protocol = "lmms_eval") -> Scor
     return Score(float(said == right), said, "empty" if not text else "ok" if found else "unparsed")
 
 
-def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: Protocol = "lmms_eval") -> dict[str, float]:
+def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: str = "lmms_eval") -> dict[str, float]:
     """Accuracy, precision, recall, F1 (yes is positive) and the share of yes, of all questions and by category.
 
     All come from one table of keys against readings, in which what could not be read is neither yes nor no. `f1_mean`

@@ -115,6 +115,13 @@ def test_a_pair_may_come_apart_and_share_its_name_with_another_subtasks_picture(
     assert (found["score/count"], found["score/OCR"]) == (200, 0)
 
 
+def test_the_two_questions_of_a_picture_are_one_group():
+    records = pair("count", "1.jpg") + pair("count", "2.jpg") + pair("OCR", "1.jpg")
+    assert [len({mme.group(row) for row in records[:n]}) for n in (2, 4, 6)] == [1, 2, 3]
+    bare = [{**row, "question_id": "1.jpg"} for row in records]
+    assert len({mme.group(row) for row in bare}) == 2
+
+
 def test_the_interval_resamples_pictures_inside_subtasks():
     # Each subtask is constant, so that nothing varies however different the subtasks are.
     records = [row for n in range(20) for subtask in ("count", "OCR") for row in pair(subtask, f"{n}.jpg")]

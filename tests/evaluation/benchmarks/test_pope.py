@@ -50,6 +50,7 @@ def authors(folder, lines=3, categories=pope.CATEGORIES, **more):
         ("no\nyes", None, "yes", "no"),  # words stand between blanks, and a line break is none
         ("yes or no? I have no idea", None, "no", None),
         ("Is it? Yes... the answer is: no", None, "yes", "no"),
+        ("The answer is yes. No: the answer is no", None, "yes", "no"),
         ("yes\0", None, "yes", "yes"),
         ("", None, "yes", None),
     ],
