@@ -155,11 +155,6 @@ def group(record: Record) -> str:
     return f"{record['category']}/{record['question_id']}"
 
 
-def group(record: Record) -> str:
-    """The picture, by its subtask and name: its two questions are asked and scored together."""
-    return f"{record['category']}/{record['question_id']}"
-
-
 def pictures(record: Record) -> list[Picture]:
     """The question's one picture."""
     return [record["image"]]
