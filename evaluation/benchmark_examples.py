@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,11 +61,12 @@ def choose_examples(rows: Iterable[Mapping[str, Any]], of_each: int = 12) -> lis
         entry = (-digest, number, row)  # the heap's first is the one to go
         if len(heap) < room:
             heapq.heappush(heap, entry)
-        elif room and entry > heap[0]:
+        elif room and entry[:2] > heap[0][:2]:
             heapq.heapreplace(heap, entry)
-    order = {"right": 0, "part": 1, "wrong": 2}
-    found = [(order[kind[0]], -entry[0], entry[2]) for kind, heap in chosen.items() for entry in heap]
-    return [_example(row) for _, _, row in sorted(found, key=lambda item: item[:2])]
+    # Turn by turn: the beginning of a page shows something of everything.
+    kinds = sorted(chosen, key=lambda kind: (kind[1] != "ok", ["wrong", "right", "part"].index(kind[0]), kind[1]))
+    columns = [sorted(chosen[kind], key=lambda entry: entry[:2], reverse=True) for kind in kinds]
+    return [_example(entry[2]) for turn in zip_longest(*columns) for entry in turn if entry is not None]
 
 
 def verdict(value: float) -> str:

@@ -134,14 +134,15 @@ def _radars(out: Path, found: Sequence[Measured]) -> list[dict[str, str]]:
 
 def _warnings(found: Sequence[Measured]) -> list[str]:
     """What a reader must know before the numbers, in sentences."""
-    lines = []
+    shares: dict[str, list[str]] = {}
     for each in found:
         if each.unread >= MANY_UNREAD:
-            lines.append(
-                f"{each.title}, {each.system}, {each.protocol}: no answer was found in {100 * each.unread:.0f} % of "
-                "the outputs. The figure says as much about the form of the answers as about the model."
-            )
-    return lines
+            shares.setdefault(each.title, []).append(f"{100 * each.unread:.0f} % ({each.system}, {each.protocol})")
+    return [
+        f"{title}: no answer was found in {', '.join(those)} of the outputs. Such a figure says as much about the form "
+        "of the answers as about the model."
+        for title, those in shares.items()
+    ]
 
 
 def _systems(found: Sequence[Measured], drawn: Sequence[Drawn]) -> list[dict[str, Any]]:

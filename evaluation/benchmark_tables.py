@@ -195,8 +195,10 @@ def _measured(file: Path) -> Measured:
 
 
 def _scaled(scale: float, value: Any, low: Any, high: Any, count: Any) -> Number:
-    scaled = [None if each is None or not math.isfinite(each) else each * scale for each in (value, low, high)]
-    return Number(*scaled, None if count is None else int(count))
+    def scaled(number: Any) -> float | None:
+        return None if number is None or not math.isfinite(number) else number * scale
+
+    return Number(scaled(value), scaled(low), scaled(high), None if count is None else int(count))
 
 
 def _pope_categories(folder: Path, protocol: str, figures: Mapping[str, Any], scale: float) -> dict[str, Number]:
@@ -312,7 +314,7 @@ def apart_tables(sources: Sources, blocks: Sequence[published.Block] | None = No
 
 def counts_table(found: Sequence[Measured], protocol: str) -> Table:
     """How many outputs there are, and how many of them were no plain answer."""
-    headings = ("benchmark", "questions", "of", *COUNTS, "skipped", "missing", "new tokens")
+    headings = ("model", "questions", "of", *COUNTS, "skipped", "missing", "new tokens")
     rows = []
     for each in found:
         if each.protocol != protocol:
@@ -320,9 +322,11 @@ def counts_table(found: Sequence[Measured], protocol: str) -> Table:
         figures, result = each.result["figures"], each.result
         values = [figures.get("n"), result.get("total"), *(figures.get(name) for name in COUNTS)]
         values += [result.get("skipped"), result.get("missing"), result.get("max_new_tokens")]
-        texts = [each.title, *("–" if value is None else f"{int(value):,}" for value in values)]
-        rows.append(TableRow(each.system, tuple(Cell(text) for text in texts), True))
-    return Table(f"Counts, protocol {protocol}", headings, tuple(rows), "How many outputs were no plain answer.")
+        texts = [each.system, *("–" if value is None else f"{int(value):,}" for value in values)]
+        rows.append(TableRow(each.title, tuple(Cell(text) for text in texts), True))
+    return Table(
+        f"Counts, protocol {protocol}", headings, tuple(rows), "How many outputs were no plain answer.", "benchmark"
+    )
 
 
 def legend(tables: Iterable[Table]) -> list[tuple[str, str]]:

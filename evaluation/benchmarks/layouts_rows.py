@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks.base import Record
@@ -59,6 +59,8 @@ class Picture:
             with Image.open(io.BytesIO(content)) as picture:
                 picture.load()
                 return ImageOps.exif_transpose(picture).convert("RGB")
+        except UnidentifiedImageError as error:  # its own text has an address that differs each time
+            raise UserError(f"picture {self} does not decode ({len(content)} bytes): no known format") from error
         except (OSError, SyntaxError, ValueError, ArithmeticError, Image.DecompressionBombError) as error:
             raise UserError(f"picture {self} does not decode ({len(content)} bytes): {error}") from error
 
