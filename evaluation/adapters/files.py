@@ -12,9 +12,8 @@ answer (the first of these that is there counts: beside a prediction, an answer 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,17 +21,12 @@ from typing import Any, Protocol
 from PIL import Image
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.prediction_rows import Key, read_predictions
 from vargpt_lightning.evaluation.files import file_stem
 from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply
 
 MISSING, DUPLICATE, UNKNOWN = ALLOWED = ("missing", "duplicate", "unknown")
-IDS = ("id", "question_id")
-OUTPUTS = ("output", "prediction", "response", "text", "answer")
-COLUMNS = (*IDS, *OUTPUTS, "benchmark", "finish")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-Key = tuple[str, str]
-"""Benchmark, "" where the row names none, and id."""
 
 
 class Predictions:
@@ -59,8 +53,7 @@ class Predictions:
         self._benchmark = ""
         self._answers: dict[Key, Reply] = {}
         doubled: Counter[Key] = Counter()
-        for where, row in _rows(self.path):
-            key, reply = _prediction(row, where)
+        for key, reply in read_predictions(self.path):
             if reply is None:
                 continue
             if key in self._answers:
@@ -218,88 +211,6 @@ def _refuse(path: Path, found: Mapping[str, Sequence[str]], allowed: frozenset[s
     if wrong:
         listed = ", ".join(f"{len(those)} {kind} (such as {those[0]!r})" for kind, those in wrong.items())
         raise UserError(f"{path}: ids{what}: {listed}; allow by name: {', '.join(wrong)}")
-
-
-# -------------------------------------------------------------------------------------------------------- reading
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a file with where each stands."""
-    readers: dict[str, Callable[[Path], Iterable[Any]]] = {".jsonl": _lines, ".json": _objects, ".parquet": _columns}
-    if path.suffix not in readers:
-        raise UserError(f"{path}: expected a file of answers, {', '.join(readers)}")
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    empty = True
-    for number, row in enumerate(readers[path.suffix](path), start=1):
-        where, empty = f"{path}, row {number}", False
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: {str(row)[:60]!r}; expected an object with an id and an output")
-        yield where, row
-    if empty:
-        raise UserError(f"{path}: holds no answers")
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _json(line, f"{path}, line {number}")
-
-
-def _objects(path: Path) -> Iterator[Any]:
-    found = _json(path.read_bytes(), str(path))
-    if isinstance(found, dict):
-        found = [{"id": id_, "output": output} for id_, output in found.items()]
-    if not isinstance(found, list):
-        raise UserError(f"{path}: expected a list of answers or an object of id: output")
-    yield from found
-
-
-def _json(content: bytes, where: str) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not readable as JSON ({error})") from error
-
-
-def _columns(path: Path) -> Iterator[Any]:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = [name for name in COLUMNS if name in file.schema_arrow.names]
-            if not set(names) & set(IDS) or not set(names) & set(OUTPUTS):
-                there = ", ".join(file.schema_arrow.names)
-                raise UserError(f"{path}: has the columns {there}; expected {_NEEDED}")
-            for batch in file.iter_batches(columns=names):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not readable as parquet ({error})") from error
-
-
-_NEEDED = f"{' or '.join(IDS)}, and {' or '.join(OUTPUTS)}"
-
-
-def _prediction(row: Mapping[str, Any], where: str) -> tuple[Key, Reply | None]:
-    """A row's key and answer; None for an answer that is null, or was never given."""
-    id_ = next((row[name] for name in IDS if row.get(name) is not None), None)
-    if isinstance(id_, float) and id_.is_integer():  # tables make numbers with a point of integers
-        id_ = int(id_)
-    if isinstance(id_, bool) or not isinstance(id_, (str, int)):
-        raise UserError(f"{where}: has the id {id_!r}; expected {_NEEDED}")
-    name = next((name for name in OUTPUTS if name in row), None)
-    if name is None and not row.get("skipped"):
-        raise UserError(f"{where}: has {', '.join(map(str, row))}; expected {_NEEDED}")
-    output = row[name] if name is not None else None
-    key = (str(row.get("benchmark") or ""), str(id_))
-    if output is None:
-        return key, None
-    if not isinstance(output, (str, int, float)):
-        raise UserError(f"{where}: {name} is {str(output)[:60]}; expected text")
-    finish = row.get("finish")
-    return key, Reply(str(output), finish=finish if finish in ("stop", "length") else "")
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -122,8 +122,8 @@ def instructblip(folder: Path) -> Path:
         vision_config=clip_vision(model_type="instructblip_vision_model"),
         qformer_config={
             "model_type": "instructblip_qformer", "vocab_size": 400, "hidden_size": WIDTH, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "intermediate_size": 48, "encoder_hidden_size": WIDTH, "cross_attention_frequency": 1,
-            "pad_token_id": 2,
+            "num_attention_heads": 2, "intermediate_size": 48, "encoder_hidden_size": WIDTH,
+            "cross_attention_frequency": 1, "pad_token_id": 2,
         },
         text_config=text(), num_query_tokens=3, image_token_index=words.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
@@ -187,8 +187,9 @@ def emu3(folder: Path) -> Path:
     }  # fmt: skip
     words = tokenizer(marks, ["<|extra_200|>", *(f"<|visual token {number:06d}|>" for number in range(8))])
     vq = {
-        "codebook_size": 8, "embed_dim": 4, "latent_channels": 4, "base_channels": 32, "channel_multiplier": [1, 1, 1, 1],
-        "num_res_blocks": 1, "attn_resolutions": [], "temporal_downsample_factor": 1, "hidden_size": 32,
+        "codebook_size": 8, "embed_dim": 4, "latent_channels": 4, "base_channels": 32,
+        "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [],
+        "temporal_downsample_factor": 1, "hidden_size": 32,
     }  # fmt: skip
     vocabulary = {token: number for token, number in words.get_vocab().items() if token.startswith("<")}
     config = hf.Emu3Config(vq_config=vq, text_config=text("emu3_text_model"), vocabulary_map=vocabulary)
