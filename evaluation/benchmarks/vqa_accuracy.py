@@ -8,6 +8,7 @@ is 0, 0.3, 0.6, 0.9, 1 for 0, 1, 2, 3, 4 or more that equal it. A key is left ou
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -141,27 +142,28 @@ def vqa_figures(
 ) -> dict[str, float]:
     """Accuracy over all questions and by a column, then `more`, the counts, and the 95 % interval over questions.
 
-    "without_answers" counts questions with an empty list of keys, which score 0, where there are any.
+    Where there are any: "not_ten_answers" counts questions with fewer or more keys than ten, "without_answers" those
+    with an empty list, which score 0.
 
     Raises:
         UserError: records and scores are not as many, an id occurs twice, or no record has keys.
     """
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    sizes: Counter[int] = Counter()
     kinds: dict[str, list[float]] = {}
-    without = n = 0
     for record, score in zip(records, scores, strict=False):
-        n += 1
-        id_ = record_id(record)
-        seen[id_] = seen.get(id_, 0) + 1
-        without += not record.get("answers")
+        seen[record_id(record)] += 1
+        sizes[len(record.get("answers") or ())] += 1
         if column is not None:
             kinds.setdefault(str(record.get(column) or "none"), []).append(score.value)
+    n, without = sizes.total(), sizes[0]
     _check(n, _length(records, n), len(scores), seen, without)
     values = [score.value for score in scores]
     low, high = mean_interval(values)
     figures = {"accuracy": math.fsum(values) / n}
     figures |= {f"accuracy/{kind}": math.fsum(part) / len(part) for kind, part in sorted(kinds.items())}
-    figures |= {**(more or {}), **({"without_answers": float(without)} if without else {})}
+    odd = {"not_ten_answers": n - sizes[10], "without_answers": without}
+    figures |= {**(more or {}), **{name: float(number) for name, number in odd.items() if number}}
     return figures | counts(scores) | {"low": low, "high": high}
 
 
