@@ -27,8 +27,17 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(r"[^\w\s]|_", " ", text).split())
 
 
+def chosen_letter(answer: str) -> str | None:
+    """The letter of a choice: the answer is the letter alone, or holds one letter in brackets, as in "dog (B)"."""
+    alone = normalise(answer).upper()
+    found = {alone} if len(alone) == 1 else set(re.findall(r"\(([A-Z])\)", answer))
+    return found.pop() if len(found) == 1 else None
+
+
 def is_right(answer: str, expected: str) -> bool:
-    """Exact match after `normalise`; an empty answer is wrong."""
+    """Exact match after `normalise`, and of a choice's letter with or without its name; an empty answer is wrong."""
+    if len(expected) == 1 and expected.isupper():
+        return chosen_letter(answer) == expected
     return bool(normalise(answer)) and normalise(answer) == normalise(expected)
 
 

@@ -34,7 +34,7 @@ from vargpt_lightning.evaluation.benchmarks.yes_no import (
     styled,
 )
 from vargpt_lightning.evaluation.protocols import TRAIN
-from vargpt_lightning.evaluation.questions import is_right, normalise
+from vargpt_lightning.evaluation.questions import chosen_letter, is_right, normalise
 
 NAME = "openmoji"
 TITLE = "OpenMoji questions (held-out)"
@@ -116,20 +116,21 @@ def prompt(record: Record, style: str = "llava") -> str:
 def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
     """Score one output: right when equal to the answer up to case, punctuation and spaces; `parsed` is what was read.
 
-    A choice's letter or a yes or no that the output does not begin and end with is "unparsed". "lenient" also takes
-    the answer inside a sentence.
+    A choice is read from the letter, alone or in brackets behind its name; one without a letter is "unparsed", and so
+    is anything but yes or no where that was asked. "lenient" also takes the answer inside a sentence.
     """
     check_protocol(protocol)
     said, kind, answer = normalise(output), record["kind"], str(record["answer"])
     if not said:
         return Score(0.0, None, "empty")
+    letter = chosen_letter(output) if kind == "choice" else None
     if is_right(output, answer):
-        return Score(1.0, said)
+        return Score(1.0, letter or said)
     if protocol == "lenient":
         found = _inside(output, record)
         return Score(float(found == normalise(answer)), found, "ok" if found else "unparsed")
-    parsed = {"choice": said in LETTERS, "yesno": said in ("yes", "no")}.get(kind, True)
-    return Score(0.0, said if parsed else None, "ok" if parsed else "unparsed")
+    parsed = {"choice": letter is not None, "yesno": said in ("yes", "no")}.get(kind, True)
+    return Score(0.0, (letter or said) if parsed else None, "ok" if parsed else "unparsed")
 
 
 def _inside(output: str, record: Record) -> str | None:

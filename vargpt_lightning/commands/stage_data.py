@@ -146,7 +146,7 @@ class StageData:
         sources = {name: self.sources("train")[name] for name in stage.data}
         batches = total_steps * stage.accumulate
         return self._loader(
-            sources, stage.data, stage.batch_size, batches, start_step * stage.accumulate, self.seed, rank, world_size
+            sources, stage.data, stage, batches, start_step * stage.accumulate, self.seed, rank, world_size
         )
 
     def validation_loader(self, stage: Stage, batches: int) -> DataLoader[Any] | None:
@@ -155,13 +155,13 @@ class StageData:
         if not sources or batches < 1:
             return None
         weights = {name: stage.data[name] for name in sources}
-        return self._loader(sources, weights, stage.batch_size, batches, 0, VALIDATION_SEED, vary=False)
+        return self._loader(sources, weights, stage, batches, 0, VALIDATION_SEED, vary=False)
 
     def _loader(
         self,
         sources: Mapping[str, ShardDataset],
         weights: Mapping[str, float],
-        batch_size: int,
+        stage: Stage,
         steps: int,
         start_step: int,
         seed: int,
@@ -174,13 +174,14 @@ class StageData:
         sampler = MixtureBatchSampler(
             mixture.sizes,
             weights,
-            batch_size,
+            stage.batch_size,
             steps=steps,
             start_step=start_step,
             seed=seed,
             rank=rank,
             world_size=world_size,
             groups=groups,
+            batch_sizes={"text": stage.text_batch_size or stage.batch_size},
         )
         workers = self.corpora.workers if vary else 0
         collator = Collator(self.tokenizer.pad_id)

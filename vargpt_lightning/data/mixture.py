@@ -74,7 +74,8 @@ class MixtureBatchSampler(Sampler[list[Place]]):
     Every source is walked in shuffled epochs of its own. `batch_size` is one rank's; the ranks take disjoint parts of
     each step's global batch of `batch_size * world_size`. Weights are shares of samples, whatever the sources' sizes.
     With `groups` (source name to group name) each batch comes from one group alone, groups taken by the sum of their
-    weights: batches of records alike in length waste less padding.
+    weights: batches of records alike in length waste less padding. A group in `batch_sizes` has batches of its own
+    size; weights between the groups then are shares of batches.
     Raises UserError for a weight that is negative or names no source, no positive weight, an empty source, or a rank
     outside the world.
     """
@@ -91,13 +92,14 @@ class MixtureBatchSampler(Sampler[list[Place]]):
         rank: int = 0,
         world_size: int = 1,
         groups: Mapping[str, str] | None = None,
+        batch_sizes: Mapping[str, int] | None = None,
     ) -> None:
         _check_mixture(sizes, weights)
         if batch_size < 1 or not 0 <= rank < world_size:
             raise UserError(
                 f"batch_size {batch_size}, rank {rank} of {world_size}; expected at least 1, and a rank below"
             )
-        self.sizes, self.batch_size = dict(sizes), batch_size
+        self.sizes, self.batch_size, self.batch_sizes = dict(sizes), batch_size, dict(batch_sizes or {})
         self.steps, self.start_step, self.seed = steps, start_step, seed
         self.rank, self.world_size = rank, world_size
         used = {name: weight for name, weight in weights.items() if weight > 0}
@@ -117,8 +119,9 @@ class MixtureBatchSampler(Sampler[list[Place]]):
     def batch(self, step: int) -> list[Place]:
         """Return this rank's places of a step."""
         group, before = self._groups.at(step)
-        first = (before * self.world_size + self.rank) * self.batch_size
-        return [self._place(*self._inside[group].at(slot)) for slot in range(first, first + self.batch_size)]
+        size = self.batch_sizes.get(group, self.batch_size)
+        first = (before * self.world_size + self.rank) * size
+        return [self._place(*self._inside[group].at(slot)) for slot in range(first, first + size)]
 
     def _place(self, source: str, draw: int) -> Place:
         epoch, drawn = divmod(draw, self.sizes[source])

@@ -24,6 +24,7 @@ from vargpt_lightning.data.wording import (
     IN_CATEGORY_ASKED,
     IN_SUBCATEGORY_ASKED,
     NAME_ASKED,
+    ORDER_ASKED,
     SUBCATEGORY_ASKED,
     kind_label,
     kind_phrase,
@@ -151,15 +152,19 @@ class QuestionWriter:
             if names is None:
                 return
             names.insert(place, emoji.name)
-            question = asked[number] + _options(names, inline=bool(rng.randrange(2)))
-            yield _seen(emoji, "choice", number, question, LETTERS[place], options=names)
+            answer = _option(emoji.name, LETTERS[place])
+            yield _seen(emoji, "choice", number, asked[number] + _options(names), answer, LETTERS[place], options=names)
 
     def _rng(self, emoji: Emoji, kind: str) -> random.Random:
         return random.Random(f"{self.seed}:{emoji.codepoint}:{kind}")
 
 
-def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 8) -> Iterator[Record]:
-    """Yield what a language model would know of the names, as text alone: their category and subcategory."""
+def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 16, orders: int = 6) -> Iterator[Record]:
+    """Yield what a language model would know of the names, as text alone: their category and subcategory.
+
+    And what it would know of lists: `choices` times a name which one option is the kind asked for, `orders` times a
+    name how lettered options are said in another order.
+    """
     elsewhere = {
         kind: [each.name for each in emoji if each.subcategory != kind] for kind in {each.subcategory for each in emoji}
     }
@@ -169,9 +174,9 @@ def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 8) -> Iterator[R
         said += [(question, each.category) for question in FACT_CATEGORY_ASKED]
         said += [(question, label) for question in FACT_SUBCATEGORY_ASKED]
         written = [(question.format(words), answer) for question, answer in said]
-        written += _fact_choices(
-            each, elsewhere[each.subcategory], random.Random(f"{seed}:{each.codepoint}:fact"), choices
-        )
+        rng = random.Random(f"{seed}:{each.codepoint}:fact")
+        written += _fact_choices(each, elsewhere[each.subcategory], rng, choices)
+        written += _orders(each, elsewhere[each.subcategory], rng, orders)
         for number, (question, answer) in enumerate(written):
             turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
             yield Record(f"{each.codepoint}-fact-{number}", SOURCE, turns, _meta(each, "fact", answer))
@@ -188,7 +193,18 @@ def _fact_choices(
             return
         names.insert(place, emoji.name)
         question = rng.choice(FACT_CHOICE_ASKED).format(kind_phrase(emoji.subcategory))
-        yield question + _options(names, inline=bool(rng.randrange(2))), LETTERS[place]
+        yield question + _options(names), _option(emoji.name, LETTERS[place])
+
+
+def _orders(emoji: Emoji, names_elsewhere: Sequence[str], rng: random.Random, count: int) -> Iterator[tuple[str, str]]:
+    """Lists said again in another order, each name with its letter: what is next to what, four times over."""
+    for _ in range(count):
+        names = _draw_several(rng, names_elsewhere, len(LETTERS) - 1, lambda name: name != emoji.name)
+        if names is None:
+            return
+        names.insert(rng.randrange(len(LETTERS)), emoji.name)
+        pairs = [_option(name, letter) for letter, name in zip(LETTERS, names, strict=True)]
+        yield ORDER_ASKED + _options(names), ", ".join(rng.sample(pairs, len(pairs)))
 
 
 def _draw(rng: random.Random, items: Sequence[T], accept: Callable[[T], bool]) -> T | None:
@@ -226,10 +242,13 @@ def _has_clear_main_colour(emoji: Emoji) -> bool:
     return len(shares) == 1 or (len(shares) > 1 and shares[0] >= MAIN_MARGIN * shares[1])
 
 
-def _options(names: Sequence[str], inline: bool) -> str:
-    # The letter behind its name: one look at the letters tells a small model which name each of them closes.
-    pairs = [f"{name} ({letter})" for letter, name in zip(LETTERS, names, strict=True)]
-    return " " + ", ".join(pairs) if inline else "\n" + "\n".join(pairs)
+def _options(names: Sequence[str]) -> str:
+    return " " + ", ".join(_option(name, letter) for letter, name in zip(LETTERS, names, strict=True))
+
+
+def _option(name: str, letter: str) -> str:
+    # The letter behind its name: a small model finds the name that fits first, and then what stands behind it.
+    return f"{name} ({letter})"
 
 
 def _walk(rng: random.Random, items: Sequence[str], count: int) -> list[str]:
@@ -252,9 +271,12 @@ def _meta(emoji: Emoji, kind: str, answer: str) -> dict[str, object]:
     }
 
 
-def _seen(emoji: Emoji, kind: str, number: int, question: str, answer: str, **more: object) -> Record:
+def _seen(
+    emoji: Emoji, kind: str, number: int, question: str, answer: str, key: str | None = None, **more: object
+) -> Record:
+    """A question about a picture; `key` is what an answer is compared with, if that is not the whole answer."""
     user = Turn("user", (PicturePart(SEEN, emoji.sha, emoji.png), TextPart(question)))
-    meta: Mapping[str, object] = _meta(emoji, kind, answer) | more
+    meta: Mapping[str, object] = _meta(emoji, kind, key or answer) | more
     return Record(
         f"{emoji.codepoint}-{kind}-{number}", SOURCE, (user, Turn("assistant", (TextPart(answer),))), dict(meta)
     )

@@ -61,6 +61,8 @@ class Stage:
         epochs: length in passes over as many samples as the mixture's corpora hold; give this or `steps`.
         steps: length in optimizer steps.
         batch_size: samples a step and device.
+        text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. The weights of `data` then are
+            shares of batches between drawings and text. Text is short: larger batches of it cost little. With `steps`.
         accumulate: batches a step.
         head: which losses: "unified" text and image, "understanding" text, "generation" image, "tokenizer" the
             image tokenizer's own.
@@ -86,6 +88,7 @@ class Stage:
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 8
+    text_batch_size: int | None = None
     accumulate: int = 1
     head: Head = "unified"
     decoder_alone: bool = False
@@ -110,7 +113,11 @@ class Stage:
             raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
         if (self.epochs is None) == (self.steps is None):
             raise UserError(f"{where}: epochs={self.epochs}, steps={self.steps}; expected one of the two")
-        for key in ("epochs", "steps", "batch_size", "accumulate"):
+        if self.text_batch_size is not None and self.steps is None:
+            raise UserError(
+                f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
+            )
+        for key in ("epochs", "steps", "batch_size", "text_batch_size", "accumulate"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")

@@ -42,6 +42,8 @@ def folder(root, questions, pictures=("p1",)):
         ("yesno", "No", "The answer is no", 0, 1),
         ("choice", "A", "a", 1, 1),
         ("choice", "A", "(A)", 1, 1),
+        ("choice", "A", "red apple (A)", 1, 1),
+        ("choice", "A", "dog (B)", 0, 0),
         ("choice", "A", "A) red apple", 0, 1),
         ("choice", "A", "The answer is A.", 0, 1),
         ("choice", "A", "It is a red apple", 0, 1),
@@ -62,6 +64,7 @@ def test_statuses():
     assert openmoji.score("maybe", question("1", "yesno", "Yes")).status == "unparsed"
     assert openmoji.score("No", question("1", "yesno", "Yes")) == Score(0.0, "no", "ok")
     assert openmoji.score("BC", question("1", "choice", "B")).status == "unparsed"
+    assert openmoji.score("dog (B)", question("1", "choice", "A")) == Score(0.0, "B")
     assert openmoji.score("cat", question("1", "name", "Dog")).status == "ok"
     with pytest.raises(UserError, match="'strict'"):
         openmoji.score("cat", question("1", "name", "Dog"), "strict")
