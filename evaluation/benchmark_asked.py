@@ -41,6 +41,7 @@ class Asked:
         limit: at most so many questions; None asks all.
         seed: of the choice of these.
         source: what the questions were read from.
+        data: the folder or file that was given for that.
     """
 
     benchmark: str
@@ -52,6 +53,7 @@ class Asked:
     limit: int | None = None
     seed: int = 0
     source: str = ""
+    data: str = ""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from vargpt_lightning.evaluation.benchmark_outputs import Output, OutputLog
 from vargpt_lightning.evaluation.benchmark_scoring import ASKING, score_benchmark
 from vargpt_lightning.evaluation.benchmarks.base import Record, check_protocol
 from vargpt_lightning.evaluation.benchmarks.layouts import Rows
+from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError, as_reply
 from vargpt_lightning.results import write_json
 
@@ -36,15 +38,6 @@ Request = tuple[AnswerRequest, str]
 
 AUTO = "auto"
 FIRST_GUESS = 16
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those that share the questions; `barrier` waits for all of them."""
-
-    rank: int = 0
-    count: int = 1
-    barrier: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -124,15 +117,16 @@ def run_benchmark(
         limit=settings.limit,
         seed=settings.seed,
         source=str(rows.source),
+        data=str(Path(data).resolve()),
     )
     choice = choose(module, rows.without_pictures(), asked)
-    if processes.rank == 0:
+    if processes.first:
         asked.write(folder)
     if isinstance(system, Expecting):
         system.expect(module.NAME, list(choice.keys))
     _Asking(system, module, rows, folder, asked, choice, settings.batch_size, processes, progress or _say_nothing).run()
-    processes.barrier()
-    if processes.rank > 0:
+    processes.wait()
+    if not processes.first:
         return {}
     return {
         protocol: score_benchmark(
@@ -168,10 +162,10 @@ class _Asking:
         """Ask all of it, a batch at a time; what was said is on the disk before the next batch is asked."""
         keys = self.choice.keys
         before = self.log.read(set(keys.values()))
-        self.processes.barrier()  # nobody writes before all have read: shares of different lists would leave holes
+        self.processes.wait()  # nobody writes before all have read: shares of different lists would leave holes
         left = [id_ for id_, key in keys.items() if key not in before or before[key].skipped]
-        share = left[self.processes.rank :: self.processes.count]
-        self.done = (len(keys) - len(left)) // self.processes.count
+        share = self.processes.share(left)
+        self.done = (len(keys) - len(left)) // self.processes.world
         self.total = self.done + len(share)
         self._say()
         began = time.monotonic()
@@ -182,9 +176,11 @@ class _Asking:
                 queue = self._send(queue)
         while queue:
             queue = self._send(queue)
-        if self.processes.rank == 0 and share:
+        if self.processes.first and share:
             about: dict[str, Any] = {"batch_size": self.batches.size, "batch_size_asked": self.asked_size}
-            about |= {"processes": self.processes.count, "outputs": len(share), "seconds": time.monotonic() - began}
+            if counts := getattr(self.batches.system, "counts", None):
+                about["answers"] = dict(counts)  # of a file: ids that are missing, doubled, unknown
+            about |= {"processes": self.processes.world, "outputs": len(share), "seconds": time.monotonic() - began}
             write_json(self.folder / ASKING, about)
 
     def _requests(self, share: Sequence[str], before: Mapping[str, Output]) -> Iterator[Request]:
@@ -195,8 +191,9 @@ class _Asking:
             try:
                 pictures = self._pictures(record)
             except UserError as error:
-                if key not in before or before[key].skipped != str(error):
-                    self.log.append([Output(id_, key, prompt, skipped=str(error))])
+                reason = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # an address differs each time
+                if key not in before or before[key].skipped != reason:
+                    self.log.append([Output(id_, key, prompt, skipped=reason)])
                 self.done += 1
                 self._say()
                 continue

@@ -7,7 +7,7 @@ OUT/<benchmark>/result.<protocol>.json    the figures, and all that is needed to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ from vargpt_lightning.provenance import package_versions, source_commit
 from vargpt_lightning.results import now, plain, read_json, write_json
 
 PACKAGES = ("vargpt-lightning", "torch", "transformers", "numpy", "pillow", "pyarrow")
+IN_MEMORY = 50_000  # more records are read again each time they are gone through, and memory stays flat
 ANSWER_COLUMNS = ("answer", "multiple_choice_answer", "answers", "label")
 ASKING = "asking.json"  # how fast, by how many processes, in which batches: what no output depends on
 CATEGORY_COLUMNS = ("category", "answer_type", "question_type_id", "topic", "subfield")
@@ -33,6 +34,7 @@ def score_benchmark(
     *,
     allow_partial: bool = False,
     options: Mapping[str, Any] | None = None,
+    into: Path | None = None,
 ) -> dict[str, Any]:
     """Score what was asked in OUT/<benchmark> and return what is written to result.<protocol>.json.
 
@@ -42,11 +44,12 @@ def score_benchmark(
         folder: OUT/<benchmark>.
         allow_partial: score although outputs are missing or groups incomplete; the result is marked.
         options: for the benchmark's `score`, such as guess="random"; they are named in the result.
+        into: another folder for what is written.
 
     Raises:
         UserError: outputs are missing, a group is incomplete, or nothing could be asked.
     """
-    asked = Asked.read(folder)
+    asked, into = Asked.read(folder), into or folder
     rows = module.load(data, pictures=False)
     choice = choose(module, rows, asked)
     outputs = OutputLog(folder / "outputs").read(set(choice.keys.values()))
@@ -54,18 +57,20 @@ def score_benchmark(
     answered = {id_: outputs[key] for id_, key in choice.keys.items() if key in outputs and id_ not in skipped}
     missing = len(choice.keys) - len(answered) - len(skipped)
     _check(asked, choice, answered, skipped, missing, allow_partial, folder)
-    write_rows(folder / "skipped.jsonl", ({"id": id_, "reason": reason} for id_, reason in skipped.items()))
+    if into != folder:
+        asked.write(into)
+    write_rows(into / "skipped.jsonl", ({"id": id_, "reason": reason} for id_, reason in skipped.items()))
 
     scores: list[Score] = []
-    records = rows.take(choice.places[id_] for id_ in answered)  # read again each time they are gone through
+    records: Sequence[Record] = rows.take(choice.places[id_] for id_ in answered)
+    if len(records) <= IN_MEMORY:
+        records = list(records)
     given = dict(options or {})
     write_rows(
-        folder / f"scores.{protocol}.jsonl", _scored(module, records, answered, protocol, given, asked.style, scores)
+        into / f"scores.{protocol}.jsonl", _scored(module, records, answered, protocol, given, asked.style, scores)
     )
     more = {"allow_partial": allow_partial} if accepts(module.aggregate, "allow_partial") else {}
     figures = module.aggregate(records, scores, protocol=protocol, **more)
-    unread = [str(reason) for reason in rows.skipped]
-    partial = bool(missing or skipped or unread or figures.get("partial"))
     result = {
         "benchmark": asked.benchmark,
         "title": module.TITLE,
@@ -84,15 +89,15 @@ def score_benchmark(
         "asked": len(choice.keys),
         "total": choice.total,
         "missing": missing,
-        "skipped": len(skipped) + len(unread),
-        "unread": unread[:20],
-        "partial": partial,
+        "skipped": len(skipped),
+        "left_out": [str(reason) for reason in rows.skipped[:20]],
+        "partial": bool(missing or skipped or figures.get("partial")),
         "versions": package_versions(PACKAGES) | {"commit": source_commit()},
         "created": now(),
         "rows_source": asked.source,
         "asking": read_json(folder / ASKING) if (folder / ASKING).is_file() else {},
     }
-    write_json(folder / f"result.{protocol}.json", result)
+    write_json(into / f"result.{protocol}.json", result)
     written: dict[str, Any] = plain(result)
     return written
 
@@ -119,7 +124,7 @@ def _check(
 
 def _scored(
     module: ModuleType,
-    records: Iterable[Record],
+    records: Sequence[Record],
     answered: Mapping[str, Output],
     protocol: str,
     options: Mapping[str, Any],

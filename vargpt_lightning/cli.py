@@ -12,7 +12,8 @@ import sys
 
 COMMANDS = {
     "fit": "train the stages of an experiment file, evaluate the result, write the report",
-    "evaluate": "evaluate a finished run again and rebuild its report",
+    "evaluate": "evaluate a run again; or ask any system public benchmarks, or measure the pictures that it draws",
+    "score": "score a benchmark's outputs without the model: a file of predictions, or what evaluate has kept",
     "generate": "let a trained run answer a prompt, and save what it draws",
     "chat": "talk with a trained run in the terminal, with pictures in both directions",
     "runs": "list the runs in a folder",

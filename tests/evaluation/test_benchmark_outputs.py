@@ -98,8 +98,8 @@ def test_an_answer_wins_over_a_skipped_question(order: tuple[int, int], tmp_path
 
 
 def test_a_key_covers_all_that_an_output_depends_on() -> None:
-    keys = {output_key(*facts) for facts in [("b", "1", "p", "c"), ("a", "1", "p", "c"), ("b", "2", "p", "c"),
-                                             ("b", "1", "q", "c"), ("b", "1", "p", "d"), ("b1", "", "p", "c")]}  # fmt: skip
+    facts = [("b", "1", "p", "c"), ("a", "1", "p", "c"), ("b", "2", "p", "c"), ("b", "1", "q", "c")]
+    keys = {output_key(*each) for each in [*facts, ("b", "1", "p", "d"), ("b1", "", "p", "c")]}
     assert len(keys) == 6 and output_key("b", "1", "p", "c") in keys
 
 

@@ -1,5 +1,8 @@
 """`vargpt evaluate`: ask a run's model everything that evaluation asks, score it, and write the report.
 
+With `--benchmarks` any system is asked public benchmarks instead (`commands/benchmarks.py`), and `vargpt evaluate
+images` measures generated pictures (`commands/evaluate_images.py`).
+
 What is asked is kept in RUN/evaluation/asked.json, with the settings, and the real pictures beside it: a run can be
 evaluated again without its data, and a killed evaluation goes on where it stopped.
 """
@@ -13,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands import benchmarks
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json, read_jsonl, write_json
@@ -28,7 +32,11 @@ SCALE_STRIPS = 8  # drawings kept with the pictures after each scale; decoding t
 EXAMPLE = """examples:
   vargpt evaluate runs/openmoji
   vargpt evaluate runs/openmoji --cfg 3 --out cfg3
+  vargpt evaluate llava-hf/llava-1.5-7b-hf --benchmarks mme,pope --data data --limit 100
+  torchrun --nproc-per-node 8 -m vargpt_lightning.cli evaluate runs/7b --benchmarks all --data data
+  vargpt evaluate images --help
 """
+IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -144,27 +152,52 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     result = argparse.ArgumentParser(
         prog="vargpt evaluate",
-        description="Evaluate a finished run again and rebuild its report; one that was interrupted goes on.",
+        description="Evaluate a finished run again and rebuild its report, or ask any system public benchmarks; either "
+        "goes on where it was interrupted. `vargpt evaluate images` measures generated pictures.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("run", help="the run folder")
     result.add_argument(
-        "--out", type=Path, metavar="DIR", help="evaluate into another folder; the run's figures and report stay"
+        "run", metavar="MODEL", help="the run folder; for benchmarks also a model's directory, hub id or endpoint"
     )
-    result.add_argument("--report-only", action="store_true", help="score the answers there are and rebuild the report")
-    add_sampling(result)
+    result.add_argument("--out", type=Path, metavar="DIR", help="another folder for the figures; a run's own stay")
+    benchmarks.add_options(result.add_argument_group("benchmarks"))
+    again = result.add_argument_group("a run")
+    again.add_argument("--report-only", action="store_true", help="score the answers there are and rebuild the report")
+    add_sampling(again)
     return result
 
 
 def main(argv: list[str]) -> int:
     """Evaluate and print the figures."""
+    if argv[:1] == [IMAGES]:
+        from vargpt_lightning.commands import evaluate_images
+
+        return evaluate_images.main(argv[1:])
     arguments = parser().parse_args(argv)
+    if arguments.benchmarks is not None:
+        _refuse(arguments, _RUN_OPTIONS, "have no meaning with --benchmarks")
+        return benchmarks.run(arguments)
+    _refuse(arguments, _BENCHMARK_OPTIONS, "need --benchmarks")
     run = RunFolder(arguments.run)
     metrics = _rescore(run) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
     print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
     return 0
+
+
+_RUN_OPTIONS = ("report_only", "top_k", "top_p", "cfg", "temperature", "text_temperature", "seed")
+_BENCHMARK_OPTIONS = (
+    *("data", "hub_owner", "limit", "batch_size", "style", "dtype", "option"),
+    *("protocol", "guess", "allow_partial"),
+)
+
+
+def _refuse(arguments: Any, names: Sequence[str], why: str) -> None:
+    """Refuse options of the command's other use: they would have no effect."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, False, [])]
+    if given:
+        raise UserError(f"{', '.join(given)} {why}")
 
 
 def _again(run: RunFolder, arguments: Any) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""`vargpt evaluate MODEL --benchmarks`: from the command line to figures, on MME and POPE in small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.evaluation.squares import png
+from vargpt_lightning.cli import main
+from vargpt_lightning.evaluation.benchmark_outputs import read_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_benchmarks(folder: Path) -> Path:
+    """MME with one pair in every subtask, and POPE with two questions in each category."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vargpt_lightning.evaluation.benchmarks import mme, pope
+
+    image = {"bytes": png("red"), "path": None}
+    pairs = [
+        {"question_id": f"{task}/1.png", "image": image, "question": f"Is it {colour}? Please answer yes or no.",
+         "answer": answer, "category": task}
+        for task in mme.SUBTASKS for colour, answer in (("red", "Yes"), ("blue", "No"))
+    ]  # fmt: skip
+    asked = [
+        {"id": str(number), "question_id": str(number), "question": f"Is there a {thing}?", "answer": "yes",
+         "image_source": "x", "category": category, "image": image}
+        for category in pope.CATEGORIES for number, thing in enumerate(("dog", "cat"))
+    ]  # fmt: skip
+    for name, rows in (("mme", pairs), ("pope", asked)):
+        (folder / name).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), folder / name / "test-00000-of-00001.parquet")
+    return folder
+
+
+class Agrees:
+    """Says yes to everything but blue."""
+
+    name, digest, settings = "agrees", "agrees-1", {"precision": "none"}
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.asked: list[str] = []
+
+    def answer(self, requests: Any) -> list[str]:
+        self.asked += [request.id for request in requests]
+        return ["No" if "blue" in request.prompt else "Yes" for request in requests]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_benchmarks(tmp_path_factory.mktemp("benchmarks"))
+
+
+@pytest.fixture
+def systems(monkeypatch: pytest.MonkeyPatch) -> list[Agrees]:
+    """The systems that the command has opened; MODEL is anything."""
+    from vargpt_lightning.commands import systems
+
+    opened: list[Agrees] = []
+
+    def open_system(text: str, **options: Any) -> Agrees:
+        opened.append(Agrees({"model": text, **options}))
+        return opened[-1]
+
+    monkeypatch.setattr(systems, "open_system", open_system)
+    return opened
+
+
+def result(out: Path, name: str, protocol: str = "lmms_eval") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / name / f"result.{protocol}.json").read_text())
+    return found
+
+
+def evaluate(*words: object) -> int:
+    return main(["evaluate", "some/model", *map(str, words)])
+
+
+def test_benchmarks_are_asked_scored_and_reported(data: Path, systems: Any, tmp_path: Path, capsys: Any) -> None:
+    assert (
+        evaluate("--benchmarks", "mme,pope", "--data", data, "--out", tmp_path, "--protocol", "lmms_eval,official") == 0
+    )
+    (system,) = systems
+    assert len(system.asked) == 28 + 6 and system.options == {"model": "some/model"}
+    assert result(tmp_path, "mme")["figures"]["perception"] == 2000
+    assert result(tmp_path, "mme", "official")["figures"]["cognition"] == 800
+    assert result(tmp_path, "pope")["figures"]["accuracy"] == 1.0 and result(tmp_path, "pope")["model"] == "agrees"
+    said = capsys.readouterr()
+    assert "2000.0" in said.out and "POPE" in said.out and "100.0" in said.out
+    assert "MME: 28/28, took" in said.err
+    assert f"report: {tmp_path / 'index.html'}" in said.out and (tmp_path / "index.html").is_file()
+
+
+def test_all_takes_what_has_data_and_names_the_others(data: Path, systems: Any, tmp_path: Path, capsys: Any) -> None:
+    assert evaluate("--benchmarks", "all", "--data", data, "--out", tmp_path, "--limit", "4") == 0
+    assert result(tmp_path, "mme")["limit"] == 4 and result(tmp_path, "mme")["asked"] == 4
+    assert len({id_.rsplit("/", 1)[0] for id_ in systems[0].asked[:4]}) == 2, "whole pairs"
+    said = capsys.readouterr().out
+    assert "left out, for there are no data:" in said and "vqav2" in said
+    assert "limit 4: 4 of 28" in said and "partial" in said
+
+
+def test_the_only_benchmark_may_be_the_folder_itself(data: Path, systems: Any, tmp_path: Path) -> None:
+    assert evaluate("--benchmarks", "pope", "--data", data / "pope", "--out", tmp_path) == 0
+    assert result(tmp_path, "pope")["figures"]["n"] == 6
+
+
+def test_options_reach_the_system_and_the_questions(data: Path, systems: Any, tmp_path: Path) -> None:
+    more = ["--device", "cpu", "--dtype", "float16", "--option", "concurrency=8", "--option", "template=a=b"]
+    words = ["--benchmarks", "pope", "--data", data, "--out", tmp_path, "--style", "plain", "--batch-size", "5"]
+    assert evaluate(*words, *more, "--max-tokens", "7") == 0
+    expected = {"device": "cpu", "dtype": "float16", "concurrency": 8, "template": "a=b", "model": "some/model"}
+    assert systems[0].options == expected
+    found = result(tmp_path, "pope")
+    assert (found["style"], found["max_new_tokens"], found["asking"]["batch_size"]) == ("plain", 7, 5)
+    prompts = {row["prompt"] for row in read_rows(tmp_path / "pope/outputs/0-0.jsonl")}
+    assert prompts == {"Is there a dog?", "Is there a cat?"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--benchmarks mmee --data DATA", "benchmark: 'mmee'; there are"),
+        ("--benchmarks , --data DATA", "--benchmarks: ','; expected all, or some of"),
+        ("--benchmarks mme", "--data DIR is not given"),
+        ("--benchmarks all", "--data DIR is not given"),
+        ("--benchmarks mme,gqa --data DATA", "expected a folder named gqa; there is mme, pope"),
+        ("--benchmarks mme --data DATA/none", "DATA/none: there is no such folder"),
+        ("--benchmarks gqa --data DATA/mme", "GQA"),
+        ("--benchmarks all --data DATA/mme", "expected folders named"),
+        ("--benchmarks mme --data DATA --limit 0", "limit: 0; expected a whole number above 0"),
+        ("--benchmarks mme --data DATA --batch-size many", "--batch-size many: expected a number or auto"),
+        ("--benchmarks mme --data DATA --protocol strict", "protocol: 'strict'; expected one of"),
+        ("--benchmarks mme --data DATA --style dutch", "dutch"),
+        ("--benchmarks mme --data DATA --option concurrency", "expected KEY=VALUE"),
+        ("--benchmarks mme --data DATA --cfg 3 --report-only", "--report-only, --cfg have no meaning with"),
+        ("--limit 3 --data DATA", "--data, --limit need --benchmarks"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_is_loaded(
+    words: str, said: str, data: Path, systems: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(*words.replace("DATA", str(data)).split()) == 2
+    message = capsys.readouterr().err
+    assert said.replace("DATA", str(data)) in message and message.count("\n") == 1
+    assert systems == []
+
+
+def test_pictures_that_are_drawn_have_a_command_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("vargpt_lightning.commands.evaluate_images")
+    asked: list[list[str]] = []
+    module.main = lambda argv: asked.append(argv) or 0  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("vargpt_lightning.commands.evaluate_images", module, raising=False)
+    assert main(["evaluate", "images", "prompts.jsonl", "--out", "x"]) == 0
+    assert asked == [["prompts.jsonl", "--out", "x"]]
+
+
+def test_a_run_is_asked_for_real_by_two_processes(finished_run: Path, data: Path, tmp_path: Path) -> None:
+    """The tiny model of these tests through the command line, alone and under torchrun."""
+    words = ["evaluate", str(finished_run), "--benchmarks", "pope", "--data", str(data), "--max-tokens", "4"]
+    words += ["--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, "-m", "vargpt_lightning.cli", *words, "--out", str(tmp_path / "two")],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = result(tmp_path / "one", "pope"), result(tmp_path / "two", "pope")
+    assert one["figures"] == two["figures"] and one["digest"] == two["digest"] and one["settings"] == two["settings"]
+    rows = [list(read_rows(tmp_path / name / "pope/scores.lmms_eval.jsonl")) for name in ("one", "two")]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+    assert two["asking"]["processes"] == 2 and done.stdout.count("POPE") == 1

@@ -1,0 +1,312 @@
+"""`vargpt evaluate MODEL --benchmarks ...`: a system asked the questions of public benchmarks, scored, and reported.
+
+Several processes share the questions when torchrun starts the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.errors import UserError
+
+if TYPE_CHECKING:  # the sub-command's help must not wait for torch
+    from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings
+    from vargpt_lightning.evaluation.processes import Processes
+
+ALL = "all"
+OWNER = "lmms-lab"
+
+
+def add_options(group: Any) -> None:
+    """Add the options of `vargpt evaluate MODEL --benchmarks`; all are None where they are not given."""
+    group.add_argument("--benchmarks", metavar="NAMES", help="such as mmbench,pope; all takes those that have data")
+    add_data_options(group)
+    group.add_argument("--limit", type=int, metavar="N", help="at most N questions of each, the same every time")
+    group.add_argument("--batch-size", metavar="N", help="questions asked together; auto halves it if memory is short")
+    group.add_argument("--style", metavar="NAME", help="of the prompts: llava (default), plain, or a benchmark's own")
+    group.add_argument("--dtype", metavar="NAME", help="of the weights, such as bfloat16 (the model's own)")
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the system, such as concurrency=8 (endpoint), template=... (transformers)",
+    )
+    add_scoring_options(group)
+
+
+def add_data_options(group: Any) -> None:
+    """Add where benchmarks' data come from."""
+    group.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with one for each benchmark, or the data of the only one"
+    )
+    group.add_argument(
+        "--hub-owner", nargs="?", const=OWNER, metavar="NAME", help=f"take the data from the hub ({OWNER})"
+    )
+
+
+def add_scoring_options(group: Any) -> None:
+    """Add how outputs are scored."""
+    group.add_argument(
+        "--protocol", metavar="NAMES", help="lmms_eval (default), official, lenient; several with commas between"
+    )
+    group.add_argument("--guess", choices=["random"], help="draw an answer where a reply has none; counted and marked")
+    group.add_argument(
+        "--allow-partial", action="store_true", default=None, help="score incomplete groups; the result is marked"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, score, print the figures, and write the report."""
+    from vargpt_lightning.commands.fit import ended_by_signals
+    from vargpt_lightning.commands.systems import open_system
+    from vargpt_lightning.evaluation.benchmark_asked import describe
+    from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
+    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
+
+    modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
+    settings = settings_of(arguments)
+    data = find_data(modules, arguments.data, arguments.hub_owner)
+    for module in modules:
+        _look(module, data[module.NAME], settings.style)
+    out = arguments.out or default_out(arguments.run)
+    results: list[Mapping[str, Any]] = []
+    with ended_by_signals(), shared_processes() as processes:
+        system = open_system(arguments.run, **_system_options(arguments, processes))
+        facts = describe(system)
+        with benchmark_progress(quiet=not processes.first) as progress:
+            for module in modules:
+                found = run_benchmark(
+                    system,
+                    module,
+                    data[module.NAME],
+                    out,
+                    settings,
+                    processes=processes,
+                    progress=progress,
+                    facts=facts,
+                )
+                results += found.values()
+    if processes.first:
+        print_results(results)
+        print(f"report: {write_report(out, data)}")
+    return 0
+
+
+def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> list[ModuleType]:
+    """The modules of the benchmarks named, in their order; "all" are those that have data.
+
+    Raises:
+        UserError: an unknown name, no name, or none of them has data.
+    """
+    from vargpt_lightning.evaluation import benchmarks
+
+    given = [name.strip() for name in (names or "").split(",") if name.strip()]
+    if not given:
+        raise UserError(f"--benchmarks: {names!r}; expected all, or some of {', '.join(benchmarks.names())}")
+    if given != [ALL]:
+        return [benchmarks.get(name) for name in dict.fromkeys(given)]
+    if data is None and owner is None:
+        raise UserError(_NO_DATA)
+    every = [benchmarks.get(name) for name in benchmarks.names()]
+    there = [module for module in every if (_folder(module, data) if data else module.HUB) is not None]
+    left = [module.NAME for module in every if module not in there]
+    if not there:
+        raise UserError(f"--data {data}: expected folders named {', '.join(left)}; there is {_listing(data)}")
+    if left:
+        print(f"left out, for there are no data: {', '.join(left)}", flush=True)
+    return there
+
+
+def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | None) -> dict[str, Path]:
+    """Where the data of each benchmark are: `data`/<name>, `data` itself when it is the only one, or the hub.
+
+    Raises:
+        UserError: a benchmark has none, and what there is instead.
+    """
+    from vargpt_lightning.evaluation.benchmarks.layouts import resolve
+
+    if data is None and owner is None:
+        raise UserError(_NO_DATA)
+    found: dict[str, Path] = {}
+    for module in modules:
+        if data is None:
+            if module.HUB is None:
+                raise UserError(f"{module.NAME}: has no data on the hub; expected --data DIR")
+            found[module.NAME] = resolve(None, module.HUB, owner=owner or OWNER)
+            continue
+        folder = _folder(module, data)
+        if folder is None and len(modules) > 1:
+            raise UserError(f"--data {data}: expected a folder named {module.NAME}; there is {_listing(data)}")
+        found[module.NAME] = folder or data
+        if not found[module.NAME].exists():
+            raise UserError(f"--data {data}: there is no such folder")
+    return found
+
+
+def _look(module: ModuleType, data: Path, style: str) -> None:
+    """Read a benchmark's first question: what is wrong with the data is told before a model is loaded."""
+    for record in module.load(data, pictures=False):
+        module.prompt(record, style)
+        return
+
+
+_NO_DATA = "--data DIR is not given; expected a folder with the benchmarks' data, or --hub-owner"
+
+
+def _folder(module: ModuleType, data: Path) -> Path | None:
+    """The benchmark's own folder below the data, named after it or after its mirror."""
+    names = [module.NAME, *([module.HUB.repo.rpartition("/")[2]] if module.HUB else [])]
+    return next((data / name for name in names if (data / name).exists()), None)
+
+
+def _listing(folder: Path | None) -> str:
+    if folder is None or not folder.is_dir():
+        return "no such folder"
+    return ", ".join(sorted(entry.name for entry in folder.iterdir())[:12]) or "nothing in it"
+
+
+def settings_of(arguments: argparse.Namespace) -> BenchmarkSettings:
+    """How to ask and score, from the command line.
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+    from vargpt_lightning.evaluation.benchmark_runner import AUTO, BenchmarkSettings
+
+    size = getattr(arguments, "batch_size", None) or AUTO
+    if size != AUTO and not size.isdigit():
+        raise UserError(f"--batch-size {size}: expected a number or auto")
+    return BenchmarkSettings(
+        protocols=protocols_of(arguments.protocol),
+        style=arguments.style or "llava",
+        limit=arguments.limit,
+        batch_size=size if size == AUTO else int(size),
+        max_new_tokens=getattr(arguments, "max_tokens", None),
+        allow_partial=bool(arguments.allow_partial),
+        options={"guess": arguments.guess} if arguments.guess else {},
+    )
+
+
+def protocols_of(names: str | None) -> tuple[str, ...]:
+    """The protocols named with commas between; by default the first."""
+    from vargpt_lightning.evaluation.benchmarks.base import PROTOCOLS
+
+    given = tuple(dict.fromkeys(name.strip() for name in (names or PROTOCOLS[0]).split(",") if name.strip()))
+    return tuple(PROTOCOLS) if given == (ALL,) else given
+
+
+def default_out(model: str) -> Path:
+    """RUN/benchmarks for a run's folder, benchmarks/<model> for any other system."""
+    from vargpt_lightning.evaluation.files import file_stem
+
+    path = Path(model)
+    return path / "benchmarks" if (path / "run.json").is_file() else Path("benchmarks") / file_stem(model.strip("/."))
+
+
+def _system_options(arguments: argparse.Namespace, processes: Processes) -> dict[str, Any]:
+    device = arguments.device
+    if device is None and processes.world > 1:
+        device = _own_device()
+    given = {"device": device, "dtype": arguments.dtype, "stage": getattr(arguments, "stage", None)}
+    return {name: value for name, value in given.items() if value is not None} | more_options(arguments.option)
+
+
+def more_options(words: Sequence[str]) -> dict[str, Any]:
+    """The values of `--option KEY=VALUE`, numbers and truth values as such.
+
+    Raises:
+        UserError: no equals sign.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--option {word}: expected KEY=VALUE, such as concurrency=8")
+        try:
+            found[key.strip().replace("-", "_")] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            found[key.strip().replace("-", "_")] = value
+    return found
+
+
+def _own_device() -> str:
+    """A GPU for each process of this machine, where there are some."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+
+@contextmanager
+def shared_processes() -> Iterator[Processes]:
+    """This process among those that torchrun started; alone where it did not."""
+    from vargpt_lightning.evaluation.processes import Processes
+
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        yield Processes()
+        return
+    from datetime import timedelta
+
+    import torch.distributed as group
+
+    if group.is_initialized():  # by a caller, who ends it too
+        yield Processes.from_environment()
+        return
+    # nothing but a barrier travels: gloo does, on GPUs too; a slow share may keep the others waiting for long
+    group.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield Processes.from_environment()
+    finally:
+        group.destroy_process_group()
+
+
+# ---------------------------------------------------------------------------------------------------- what is shown
+
+
+def write_report(out: Path, data: Mapping[str, Path]) -> Path:
+    """Write the report of the benchmarks in a folder into it; return its first page."""
+    from vargpt_lightning.evaluation.benchmark_report import build_benchmark_report
+
+    return build_benchmark_report([out], out, data)
+
+
+def print_results(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print the headline figures as a table, with what must be known to read them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("benchmark", "protocol", "figure", "value", "95 % interval", "n", "notes"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("value", "n") else "left")
+    for result in results:
+        figures, scale = result["figures"], result["scale"]
+        value, low, high = (_number(figures.get(key), scale) for key in (result["headline"], "low", "high"))
+        cells = (result["title"], result["protocol"], result["headline"], value, f"{low} to {high}")
+        table.add_row(*cells, f"{figures.get('n', 0):.0f}", _notes(result))
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width: give every column its room
+        console = Console(width=200)
+    console.print(table)
+
+
+def _number(value: Any, scale: float) -> str:
+    return "–" if value is None else f"{scale * value:.1f}"
+
+
+def _notes(result: Mapping[str, Any]) -> str:
+    figures = result["figures"]
+    notes = [f"limit {result['limit']}: {result['asked']} of {result['total']}"] if result.get("limit") else []
+    notes += [f"{result[name]} {name}" for name in ("missing", "skipped") if result.get(name)]
+    counted = ("empty", "unparsed", "guessed", "judged", "truncated")
+    notes += [f"{figures[name]:.0f} {name}" for name in counted if figures.get(name)]
+    return ", ".join([*notes, *(["partial"] if result.get("partial") else [])])

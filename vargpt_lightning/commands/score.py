@@ -1,0 +1,142 @@
+"""`vargpt score`: outputs scored without the model. Imports no torch.
+
+PREDICTIONS is a file with an id and an output in each row, or a folder that `vargpt evaluate --benchmarks` wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.commands.benchmarks import (
+    add_data_options,
+    add_scoring_options,
+    chosen_modules,
+    default_out,
+    find_data,
+    print_results,
+    settings_of,
+    write_report,
+)
+from vargpt_lightning.errors import UserError
+
+EXAMPLE = """examples:
+  vargpt score minigpt4.jsonl --benchmark mme --data data --out benchmarks/minigpt4
+  vargpt score benchmarks/minigpt4 --protocol official
+"""
+ASKED = "asked.json"
+BATCH = 2000  # rows written at a time
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="vargpt score",
+        description="Score outputs of a benchmark without the model that made them.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "predictions", type=Path, metavar="PREDICTIONS", help="a .jsonl, .json or .parquet file, or a folder of outputs"
+    )
+    result.add_argument("--benchmark", metavar="NAME", help="which; of a folder several, all that it has by default")
+    add_data_options(result)
+    result.add_argument("--out", type=Path, metavar="DIR", help="where results go (beside the outputs)")
+    add_scoring_options(result)
+    files = result.add_argument_group("a file of predictions")
+    files.add_argument("--style", metavar="NAME", help="of the prompts that were asked, for the record (llava)")
+    files.add_argument("--limit", type=int, metavar="N", help="score the N questions that evaluate --limit asks")
+    files.add_argument("--allow", metavar="NAMES", help="score in spite of ids that are missing, unknown or duplicate")
+    return result
+
+
+def main(argv: list[str]) -> int:
+    """Score, print the figures, and write the report."""
+    arguments = parser().parse_args(argv)
+    if arguments.predictions.is_dir():
+        results, out, data = _again(arguments)
+    else:
+        results, out, data = _file(arguments)
+    print_results(results)
+    print(f"report: {write_report(out, data)}")
+    return 0
+
+
+Scored = tuple[list[Mapping[str, Any]], Path, dict[str, Path]]
+
+
+def _file(arguments: argparse.Namespace) -> Scored:
+    """Take a file's predictions over into a folder of outputs, and score them there."""
+    from vargpt_lightning.commands.systems import open_system
+    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
+
+    if arguments.benchmark is None:
+        raise UserError(f"{arguments.predictions}: --benchmark is not given; expected which one it answers")
+    modules = chosen_modules(arguments.benchmark, arguments.data, arguments.hub_owner)
+    if len(modules) > 1:
+        raise UserError(f"--benchmark {arguments.benchmark}: a file holds the answers to one; expected one name")
+    data = find_data(modules, arguments.data, arguments.hub_owner)
+    out = arguments.out or default_out(arguments.predictions.stem)
+    arguments.batch_size = str(BATCH)
+    allow = tuple(name.strip() for name in arguments.allow.split(",")) if arguments.allow else None
+    system = open_system(str(arguments.predictions), allow=allow)
+    results = run_benchmark(system, modules[0], data[modules[0].NAME], out, settings_of(arguments))
+    return [*results.values()], out, data
+
+
+def _again(arguments: argparse.Namespace) -> Scored:
+    """Score what a folder has by other rules."""
+    from vargpt_lightning.evaluation import benchmarks
+    from vargpt_lightning.evaluation.benchmark_asked import Asked
+    from vargpt_lightning.evaluation.benchmark_scoring import score_benchmark
+
+    for name in ("style", "limit", "allow"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name} goes with a file of predictions; the folder says how its outputs were asked")
+    folder: Path = arguments.predictions
+    if (folder / ASKED).is_file():
+        folders = {Asked.read(folder).benchmark: folder}
+        folder = folder.parent
+    else:
+        folders = {Asked.read(file.parent).benchmark: file.parent for file in sorted(folder.glob(f"*/{ASKED}"))}
+    if not folders:
+        raise UserError(f"{folder}: holds no outputs; expected a folder that `vargpt evaluate --benchmarks` wrote")
+    wanted = [name.strip() for name in arguments.benchmark.split(",")] if arguments.benchmark else [*folders]
+    if missing := [name for name in wanted if name not in folders]:
+        raise UserError(f"--benchmark {missing[0]}: {folder} has outputs of {', '.join(folders)}")
+    modules = [benchmarks.get(name) for name in wanted]
+    if arguments.data is None and arguments.hub_owner is None:
+        data = {name: _data_before(folders[name]) for name in wanted}
+    else:
+        data = find_data(modules, arguments.data, arguments.hub_owner)
+    settings = settings_of(arguments)
+    out = arguments.out or folder
+    results = [
+        score_benchmark(
+            module,
+            data[module.NAME],
+            folders[module.NAME],
+            protocol,
+            allow_partial=settings.allow_partial,
+            options=settings.options,
+            into=out / module.NAME,
+        )
+        for module in modules
+        for protocol in settings.protocols
+    ]
+    return list(results), out, data
+
+
+def _data_before(folder: Path) -> Path:
+    """The data that the outputs were asked from, when they still are where they were."""
+    from vargpt_lightning.evaluation.benchmark_asked import Asked
+
+    asked = Asked.read(folder)
+    data = Path(asked.data)
+    if not asked.data or not data.exists():
+        raise UserError(
+            f"{asked.benchmark}: its data are no longer in {asked.data or 'a known place'}; expected --data DIR"
+        )
+    return data
