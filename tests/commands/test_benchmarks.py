@@ -160,7 +160,6 @@ def test_pictures_that_are_drawn_have_a_command_of_their_own(monkeypatch: pytest
     asked: list[list[str]] = []
     module.main = lambda argv: asked.append(argv) or 0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("vargpt_lightning.commands.evaluate_images", module, raising=False)
     assert main(["evaluate", "images", "prompts.jsonl", "--out", "x"]) == 0
     assert asked == [["prompts.jsonl", "--out", "x"]]
 

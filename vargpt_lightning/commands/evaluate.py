@@ -171,9 +171,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Evaluate and print the figures."""
     if argv[:1] == [IMAGES]:
-        from vargpt_lightning.commands import evaluate_images
+        from vargpt_lightning.commands.evaluate_images import main as measure_images
 
-        return evaluate_images.main(argv[1:])
+        return measure_images(argv[1:])
     arguments = parser().parse_args(argv)
     if arguments.benchmarks is not None:
         _refuse(arguments, _RUN_OPTIONS, "have no meaning with --benchmarks")

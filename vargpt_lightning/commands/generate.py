@@ -44,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def add_sampling(result: argparse.ArgumentParser) -> None:
-    """Add what `generate` and `chat` have in common."""
+def add_sampling(result: Any) -> None:
+    """Add what `generate` and `chat` have in common to a parser, or to a group of one."""
     result.add_argument("--top-k", type=int, metavar="K", help="codes kept per position, 0 for all (900)")
     result.add_argument("--top-p", type=float, metavar="P", help="probability mass kept per position (the model's)")
     result.add_argument("--cfg", type=float, metavar="W", help="guidance strength, 0 for none (1.5)")

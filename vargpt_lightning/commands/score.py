@@ -72,6 +72,8 @@ def _file(arguments: argparse.Namespace) -> Scored:
     from vargpt_lightning.commands.systems import open_system
     from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
 
+    if not arguments.predictions.is_file():
+        raise UserError(f"{arguments.predictions}: there is no such file or folder")
     if arguments.benchmark is None:
         raise UserError(f"{arguments.predictions}: --benchmark is not given; expected which one it answers")
     modules = chosen_modules(arguments.benchmark, arguments.data, arguments.hub_owner)
