@@ -17,8 +17,10 @@ _STATED = re.compile(
     r"(?i:(?:option|choice|letter)\s{1,3})?[\"'*_(\[{<$“‘【]{0,4}([A-Za-z])(?![A-Za-z'’])"
 )
 _LEADING = re.compile(r"[*_(\[{\"'`<]{0,4}([A-Za-z])(?:[*_)\]}\"'`>]{0,4}[.:),\-–—\n]|[*_)\]}\"'`>]{1,4}(?:\s|$))")
+_SECOND = re.compile(r"\s{0,3}(?:and|or|/|&)?\s{0,3}[(\[*]{0,3}[A-Z](?![A-Za-z])")  # "A. or B.": no choice
 _DENIED = re.compile(r"\b(?:not|isn't|neither|nor)\s{1,3}(?:option\s{1,3})?[(\[*]{0,3}[A-Z](?![A-Za-z])")
 _ALONE = re.compile(r"(?<![A-Za-z'’])[(\[*]{0,3}([A-Z])(?![A-Za-z'’])")
+_SENTENCE = re.compile(r"\s{1,3}(?!(?:and|or)\b)[a-z]")  # what follows an article, or "I"
 _KEPT = 20_000  # characters: the answer stands at one of a long output's ends
 
 
@@ -58,8 +60,12 @@ def _stated(text: str, options: Mapping[str, str]) -> str | None:
     for match in _STATED.finditer(text):
         letter = match[1].upper()
         # "the answer is a dog", "answer: I think": a word of the sentence, unless the sentence ends there.
-        word = match[1] in "aAI" and re.match(r"\s+[a-z]", text[match.end() : match.end() + 4])
-        if letter in options and not word and (match[1].isupper() or not text[match.end() :][:1].strip(_DECORATION)):
+        word = match[1] in "aAI" and _SENTENCE.match(text, match.end())
+        if (
+            letter in options
+            and not word
+            and (match[1].isupper() or not text[match.end() : match.end() + 1].strip(_DECORATION))
+        ):
             found.append(letter)
     return found[-1] if found else None
 
@@ -69,7 +75,7 @@ def _leading(text: str, options: Mapping[str, str]) -> str | None:
     letter = (match[1] if match else text[:1]).upper()
     if letter not in options:
         return None
-    if match and not re.match(r"\s{0,3}(?:and|or|/|&)?\s{0,3}[A-Z](?![A-Za-z])", text[match.end() :][:12]):
+    if match and not _SECOND.match(text, match.end()):
         return letter
     rest = text[1:].strip().casefold()
     return letter if text[1:2].isspace() and rest and rest.startswith(options[letter].strip().casefold()) else None
@@ -98,7 +104,7 @@ def _has_words(text: str, part: str) -> bool:
 def _alone(text: str, options: Mapping[str, str]) -> str | None:
     found = set()
     for match in _ALONE.finditer(_DENIED.sub(" ", text)):
-        article = match[0] in "AI" and re.match(r"\s+[a-z]", match.string[match.end() : match.end() + 4])
+        article = match[0] in "AI" and _SENTENCE.match(match.string, match.end())
         if match[1] in options and not article:
             found.add(match[1])
     return found.pop() if len(found) == 1 else None
