@@ -17,22 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation import published
-from vargpt_lightning.evaluation.benchmark_drawings import Drawn, read_drawn
+from vargpt_lightning.evaluation.benchmark_drawings import Drawn, drawn_sections, read_drawn
 from vargpt_lightning.evaluation.benchmark_examples import Example, add_pictures, choose_examples
+from vargpt_lightning.evaluation.benchmark_measured import Measured, protocols, read_measured
 from vargpt_lightning.evaluation.benchmark_outputs import read_rows
 from vargpt_lightning.evaluation.benchmark_table_text import latex, markdown
-from vargpt_lightning.evaluation.benchmark_tables import (
-    PROTOCOL_WORDS,
-    Measured,
-    Section,
-    Sources,
-    all_tables,
-    apart_tables,
-    legend,
-    protocols,
-    read_measured,
-)
+from vargpt_lightning.evaluation.benchmark_tables import PROTOCOL_WORDS, Section, Sources, all_tables, legend
 from vargpt_lightning.evaluation.benchmarks.base import STATUSES
 from vargpt_lightning.evaluation.files import file_stem
 from vargpt_lightning.evaluation.radar import draw_radar
@@ -60,13 +50,14 @@ def build_benchmark_report(
         UserError: a folder is missing or has neither results nor drawings, or a result file is broken.
     """
     folders, out = [Path(folder) for folder in out_folders], Path(out)
-    found, drawn = read_measured(folders), read_drawn(folders)
+    found = read_measured(folders)
+    drawn = read_drawn(folders, {each.folder.parent: each.system for each in found})
     if not found and not drawn:
         named = ", ".join(map(str, folders)) or "no folder"
         raise UserError(f"nothing to report in {named}: neither <benchmark>/result.<protocol>.json nor images.json")
     pages = _Pages(out)
     sources = Sources()
-    sections = all_tables(found, sources) if found else []
+    sections = [*(all_tables(found, sources) if found else []), *(drawn_sections(drawn, sources) if drawn else [])]
     write_bytes(out / "tables.md", markdown(sections, sources).encode("utf-8", "replace"))
     write_bytes(out / "tables.tex", latex(sections, sources).encode("utf-8", "replace"))
     tables = {"sections": sections, "legend": _legend(sections), "sources": sources.names}
@@ -160,7 +151,7 @@ def _systems(found: Sequence[Measured], drawn: Sequence[Drawn]) -> list[dict[str
         }
         systems.setdefault(each.system, {key: value for key, value in facts.items() if value not in (None, "")})
     for each_drawn in drawn:
-        systems.setdefault(each_drawn.system, {}).update(each_drawn.settings)
+        systems.setdefault(each_drawn.system, {"drawings": f"measured by {each_drawn.how}" if each_drawn.how else ""})
     return [{"name": name, "facts": list(facts.items())} for name, facts in systems.items()]
 
 
@@ -234,13 +225,13 @@ def _fill_in(shown: Sequence[Example], name: str, data: Mapping[str, Path | str]
 
 def _drawings_page(pages: _Pages, drawn: Sequence[Drawn]) -> None:
     sources = Sources()
-    tables = apart_tables(sources, (published.DRAWN,))
+    sections = drawn_sections(drawn, sources)
     pages.write(
         DRAWINGS,
         "benchmark_drawings.html.j2",
         title="Drawings",
         drawn=drawn,
-        tables=tables,
-        legend=legend(tables),
+        sections=sections,
+        legend=_legend(sections),
         sources=sources.names,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.evaluation import published
-from vargpt_lightning.evaluation.benchmark_tables import COLUMNS, Measured
+from vargpt_lightning.evaluation.benchmark_measured import COLUMNS, Measured
 from vargpt_lightning.results import write_bytes
 
 if TYPE_CHECKING:
