@@ -18,6 +18,7 @@ from vargpt_lightning.errors import UserError
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings
     from vargpt_lightning.evaluation.processes import Processes
+    from vargpt_lightning.results import RunFolder
 
 ALL = "all"
 OWNER = "lmms-lab"
@@ -73,8 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
     settings = settings_of(arguments)
     data = find_data(modules, arguments.data, arguments.hub_owner)
-    for module in modules:
-        _look(module, data[module.NAME], settings.style)
+    check_data(modules, data, settings.style)
     out = arguments.out or default_out(arguments.run)
     results: list[Mapping[str, Any]] = []
     with ended_by_signals(), shared_processes() as processes:
@@ -150,11 +150,16 @@ def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | Non
     return found
 
 
-def _look(module: ModuleType, data: Path, style: str) -> None:
-    """Read a benchmark's first question: what is wrong with the data is told before a model is loaded."""
-    for record in module.load(data, pictures=False):
-        module.prompt(record, style)
-        return
+def check_data(modules: Sequence[ModuleType], data: Mapping[str, Path], style: str) -> None:
+    """Read each benchmark's first question: what is wrong with the data is told before a model is loaded.
+
+    Raises:
+        UserError: the data are of another benchmark, or the prompts have no such style.
+    """
+    for module in modules:
+        for record in module.load(data[module.NAME], pictures=False):
+            module.prompt(record, style)
+            break
 
 
 _NO_DATA = "--data DIR is not given; expected a folder with the benchmarks' data, or --hub-owner"
@@ -274,10 +279,42 @@ def shared_processes() -> Iterator[Processes]:
 
 
 def write_report(out: Path, data: Mapping[str, Path]) -> Path:
-    """Write the report of the benchmarks in a folder into it; return its first page."""
+    """Write the report of the benchmarks in a folder into it; return its first page.
+
+    Args:
+        data: where the data are of those that were asked or scored now; others in the folder know their own.
+    """
+    from vargpt_lightning.evaluation.benchmark_asked import FILE, Asked
     from vargpt_lightning.evaluation.benchmark_report import build_benchmark_report
 
-    return build_benchmark_report([out], out, data)
+    before = [Asked.read(file.parent) for file in out.glob(f"*/{FILE}")]
+    known = {asked.benchmark: Path(asked.data) for asked in before if asked.data and Path(asked.data).exists()}
+    return build_benchmark_report([out], out, {**known, **data})
+
+
+def score_own_answers(run: RunFolder) -> Path | None:
+    """Score what a run's evaluation was told about held-out pictures as the benchmark `openmoji`; report it.
+
+    Nothing is asked again. Returns the report's first page; None for a run without such questions, with a line that
+    says why.
+    """
+    from vargpt_lightning.evaluation.adapters.files import Predictions
+    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
+    from vargpt_lightning.evaluation.benchmarks import openmoji
+    from vargpt_lightning.results import read_json
+
+    out = run.path / "benchmarks"
+    try:
+        # answers about pictures that were trained on are in the same file, and no part of the benchmark
+        answers = Predictions(run.evaluation / "answers.jsonl", allow="unknown")
+        inputs = read_json(run.evaluation / "inputs.json")
+        settings = {**inputs["sampling"], "answers": answers.digest}
+        facts = {"model": run.name, "digest": inputs["model"], "settings": settings}
+        run_benchmark(answers, openmoji, run.evaluation, out, facts=facts)
+    except UserError as error:
+        print(f"benchmarks: none, {error}", flush=True)
+        return None
+    return write_report(out, {openmoji.NAME: run.evaluation})
 
 
 def print_results(results: Sequence[Mapping[str, Any]]) -> None:

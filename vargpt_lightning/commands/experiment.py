@@ -71,6 +71,43 @@ class TrainerConfig:
 
 
 @dataclass
+class BenchmarksConfig:
+    """Benchmarks that are asked at the ends of stages.
+
+    Args:
+        names: which, such as [mme, pope]; none by default.
+        data: folder with one for each of them, or the data of the only one.
+        stages: at the ends of which stages; None takes all but those that train the image tokenizer alone.
+        limit: at most so many questions of each, the same at each stage; None asks all.
+        protocol: of the scoring: lmms_eval, official or lenient.
+        style: of the prompts.
+        batch_size: questions asked together.
+    """
+
+    names: list[str] = field(default_factory=list)
+    data: str | None = None
+    stages: list[str] | None = None
+    limit: int | None = 200
+    protocol: str = "lmms_eval"
+    style: str = "llava"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        from vargpt_lightning.evaluation.benchmarks import names
+        from vargpt_lightning.evaluation.benchmarks.base import check_protocol
+
+        where = "evaluation.benchmarks"
+        if unknown := [name for name in self.names if name not in names()]:
+            raise UserError(f"{where}.names: {unknown[0]!r}; expected some of {', '.join(names())}")
+        if self.names and self.data is None:
+            raise UserError(
+                f"{where}.data: nothing given; expected the folder with the data of {', '.join(self.names)}"
+            )
+        check_protocol(self.protocol)
+        _at_least(self, where, limit=1, batch_size=1)
+
+
+@dataclass
 class EvaluationConfig:
     """What is measured after the last stage.
 
@@ -85,6 +122,7 @@ class EvaluationConfig:
         feature_size: pixels at which the image metrics look at pictures.
         answer_batch, draw_batch: how many are asked at once.
         aims: what a headline figure should reach, by its key, such as identification_1; the report says whether it did.
+        benchmarks: those that are asked at the ends of stages.
     """
 
     enabled: bool = True
@@ -97,6 +135,7 @@ class EvaluationConfig:
     answer_batch: int = 64
     draw_batch: int = 48
     aims: dict[str, float] = field(default_factory=dict)
+    benchmarks: BenchmarksConfig = field(default_factory=BenchmarksConfig)
 
     def __post_init__(self) -> None:
         _at_least(self, "evaluation", drawings=0, drawings_limit=0, questions=0, names=0)
@@ -207,6 +246,8 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     if made.start is not None and made.start not in names:
         raise UserError(f"--from: {made.start!r} is no stage; there are {', '.join(names)}")
     resolved = _resolved(parser, config, made)
+    if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
+        raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start)
 

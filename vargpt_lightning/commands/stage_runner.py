@@ -28,6 +28,7 @@ from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
 from vargpt_lightning.commands.sample_requests import requests_for
+from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
@@ -62,6 +63,7 @@ class StageRunner:
         self.tokenizer = _text_tokenizer(experiment, run)
         seed_everything_at(experiment.seed, "weights")
         self.model = VARGPT(experiment.model)
+        self.benchmarks = StageBenchmarkRuns(experiment)
         cache = run.path / "cache"
         self.data = StageData(experiment.model, experiment.data, self.tokenizer, cache, experiment.seed)
 
@@ -155,6 +157,7 @@ class StageRunner:
         if settings.samples:
             draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
             callbacks.append(SampleSheets(folder, draw, settings.sample_every, title=stage.name, note=note))
+        callbacks += self.benchmarks.callbacks(stage, folder, self.model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder)]
 
 
