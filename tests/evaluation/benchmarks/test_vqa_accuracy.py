@@ -148,6 +148,7 @@ def test_an_article_as_the_key_is_lost_except_to_lenient(module):
     assert module.score("", keys, "lenient") == Score(0.0, "", "empty")
     assert module.score("the", keys, "lenient") == Score(0.0, "the", "ok")
     assert module.score("A.", keys, "lenient") == Score(1.0, "a", "ok")
+    assert module.score("", record(["?"] * 9 + ["x"]), "lenient") == Score(0.0, "", "empty")
 
 
 @pytest.mark.parametrize("module", MODULES)

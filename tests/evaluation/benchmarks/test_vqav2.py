@@ -184,7 +184,7 @@ def test_a_wrong_directory(tmp_path):
     "answers",
     [
         str(people(["yes"] * 4 + ["no"] * 6)),
-        json.dumps(people(["yes"] * 4 + ["no"] * 6)),
+        json.dumps([{**each, "answer_confidence": None} for each in people(["yes"] * 4 + ["no"] * 6)]),
         str(["yes"] * 4 + ["no"] * 6),
         ["yes"] * 4 + ["no"] * 6,
     ],
