@@ -61,6 +61,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "psnr": {split: number(value) for split, value in metrics.get("reconstruction_psnr", {}).items()},
         "config": run.config_text,
         "command": " ".join(record.get("command") or []),
+        "benchmarks": run.benchmark_report.relative_to(run.path).as_posix() if run.benchmark_report.is_file() else "",
         "attribution": record.get("attribution", ATTRIBUTION),
         "percent": percent,
         "number": number,

@@ -6,6 +6,7 @@
         tokenizer/                    the text tokenizer
         stages/01-tokenizer/          stage.json, metrics.csv, last.ckpt, model.safetensors, samples/*.png
         evaluation/                   metrics.json, answers.jsonl, drawings.jsonl, drawings/*.png
+        benchmarks/                   index.html, and a folder for each benchmark
         report.html
 
 Every JSON file is replaced in one step (temporary name, then rename), and every line-by-line file tolerates a torn last
@@ -300,6 +301,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def benchmark_report(self) -> Path:
+        return self.path / "benchmarks" / "index.html"
 
     @property
     def tokenizer(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from tests.evaluation.squares import png
 from vargpt_lightning.cli import main
 from vargpt_lightning.evaluation.benchmark_outputs import read_rows
+from vargpt_lightning.evaluation.questions import is_right
+from vargpt_lightning.results import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -180,3 +183,45 @@ def test_a_run_is_asked_for_real_by_two_processes(finished_run: Path, data: Path
     rows = [list(read_rows(tmp_path / name / "pope/scores.lmms_eval.jsonl")) for name in ("one", "two")]
     assert rows[0] == rows[1] and len(rows[0]) == 6
     assert two["asking"]["processes"] == 2 and done.stdout.count("POPE") == 1
+
+
+# --------------------------------------------------------------------------------------------- the end of a demo run
+
+
+def test_a_run_ends_with_its_own_questions_as_a_benchmark(debug_run: Path) -> None:
+    run = RunFolder(debug_run)
+    found = result(debug_run / "benchmarks", "openmoji")
+    held_out = [row for row in run.answers() if row["split"] != "train"]
+    assert found["figures"]["n"] == len(held_out) > 0 and found["asking"]["answers"]["missing"] == 0
+    assert (found["model"], found["digest"]) == (
+        "debug",
+        json.loads((run.evaluation / "inputs.json").read_text())["model"],
+    )
+    rows = {row["id"]: row for row in read_rows(debug_run / "benchmarks/openmoji/scores.lmms_eval.jsonl")}
+    assert {row["id"]: row["answer"] for row in held_out} == {id_: row["output"] for id_, row in rows.items()}
+    right = {row["id"] for row in held_out if is_right(row["answer"], row["expected"])}
+    assert right == {id_ for id_, row in rows.items() if row["value"] == 1}
+    assert 'href="benchmarks/index.html"' in run.report.read_text() and run.benchmark_report.is_file()
+    assert (debug_run / "benchmarks/openmoji.html").is_file()
+
+
+def test_nothing_is_asked_twice_and_the_page_is_named(debug_run: Path, tmp_path: Path, capsys: Any) -> None:
+    copied = Path(shutil.copytree(debug_run, tmp_path / "debug"))
+    shutil.rmtree(copied / "benchmarks")
+    assert main(["evaluate", str(copied), "--report-only"]) == 0
+    assert f"benchmarks: {copied / 'benchmarks/index.html'}" in capsys.readouterr().out
+    assert (
+        result(copied / "benchmarks", "openmoji")["figures"] == result(debug_run / "benchmarks", "openmoji")["figures"]
+    )
+
+
+def test_a_run_without_such_questions_says_so(debug_run: Path, tmp_path: Path, capsys: Any) -> None:
+    copied = Path(shutil.copytree(debug_run, tmp_path / "debug"))
+    shutil.rmtree(copied / "benchmarks")
+    asked = json.loads((copied / "evaluation/asked.json").read_text())
+    kept = [row | {"split": "train"} for row in asked["questions"]]
+    (copied / "evaluation/asked.json").write_text(json.dumps(asked | {"questions": kept}))
+    assert main(["evaluate", str(copied), "--report-only"]) == 0
+    said = capsys.readouterr().out
+    assert "benchmarks: none" in said and "held-out" in said and "index.html" not in said
+    assert "benchmarks/index.html" not in (copied / "report.html").read_text()

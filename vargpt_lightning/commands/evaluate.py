@@ -89,6 +89,7 @@ def examine(
     )
     if out is None:
         run.add_duration("evaluation", time.monotonic() - began)
+        benchmarks.score_own_answers(run)
         build_report(run)
     return metrics
 
@@ -183,6 +184,8 @@ def main(argv: list[str]) -> int:
     metrics = _rescore(run) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
     print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
+    if arguments.out is None and run.benchmark_report.is_file():
+        print(f"benchmarks: {run.benchmark_report}")
     return 0
 
 
@@ -220,6 +223,7 @@ def _rescore(run: RunFolder) -> dict[str, Any]:
     from vargpt_lightning.evaluation.scoring import score_folder
 
     metrics = score_folder(run.evaluation)
+    benchmarks.score_own_answers(run)
     build_report(run)
     return metrics
 

@@ -55,7 +55,9 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         from vargpt_lightning.evaluation.report import build_report
 
         build_report(run)  # again: only now does the run's record say that it has finished
-    print(f"finished: {run.path}" + (f"\nreport: {run.report}" if run.report.exists() else ""), flush=True)
+    pages = {"report": run.report, "benchmarks": run.benchmark_report}
+    lines = [f"finished: {run.path}", *(f"{name}: {page}" for name, page in pages.items() if page.exists())]
+    print("\n".join(lines), flush=True)
     return 0
 
 
