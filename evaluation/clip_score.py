@@ -8,7 +8,6 @@ Shapes: B pairs, D embedding channels.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import warnings
@@ -285,14 +284,8 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path} is a folder; expected a file of open_clip weights (transformers' CLIPs are folders)")
     if path.suffix == ".safetensors":
         return
-    reason = ""
-    with contextlib.suppress(Exception):
-        torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-        return
     try:
         torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: not a file of weights ({reason}); expected open_clip's .pt or .safetensors"
-        ) from error
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not weights ({reason}); expected a .pt or .safetensors of open_clip") from error

@@ -176,7 +176,7 @@ def _check_weights(path: Path) -> None:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a file of weights ({reason}); expected torch-fidelity's .pth file") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: {type(state).__name__}; expected names and tensors in torch-fidelity's format")

@@ -43,8 +43,9 @@ def middle_square(picture: Image.Image, size: int | None) -> Image.Image:
         return picture
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    # cropped first: a resize of a box would look at the pixels around it
+    square = picture.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def folder_prompts(

@@ -84,7 +84,7 @@ def write_transformers_clip(folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz"
-    words = ["<|startoftext|>", *letters, *(f"{letter}</w>" for letter in letters), "<|endoftext|>"]
+    words = ["<|startoftext|>", *letters, *(f"{letter}</w>" for letter in letters), "ab", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\na b\n")
