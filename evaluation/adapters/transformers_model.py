@@ -128,9 +128,7 @@ class TransformersModel:
     def _check(self, request: AnswerRequest) -> None:
         for number, picture in enumerate(request.pictures):
             if 0 in picture.size:
-                raise UserError(
-                    f"question {request.id!r}: picture {number + 1} has the size {picture.size}; it is empty"
-                )
+                raise UserError(f"question {request.id!r}: picture {number + 1} is empty: its size is {picture.size}")
         if self.template == "bare" and len(request.pictures) != 1:
             raise UserError(
                 f"question {request.id!r}: {len(request.pictures)} pictures; a model of the kind {self.kind} takes one"

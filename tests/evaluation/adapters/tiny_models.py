@@ -33,7 +33,7 @@ def inline(user: str, assistant: str, picture: str, start: str = "") -> str:
     return (
         start + "{% for message in messages %}" + user + "{% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}" + picture + "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-        "{% endfor %}{% if add_generation_prompt %}" + assistant + "{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ " + repr(assistant) + " }}{% endif %}"
     )
 
 
@@ -74,7 +74,7 @@ def write(folder: Path, model: Any, processor: Any, seed: int = 0) -> Path:
     """Give a model weights that make its answers differ, and write it with its processor."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
-        if weight.dim() > 1:
+        if weight.dim() > 1 or "class_embedding" in name:
             weight.data.normal_(0, weight[0].numel() ** -0.5 * (4 if "embed" in name else 1.5), generator=generator)
     model.generation_config.eos_token_id = 1
     model.generation_config.bos_token_id, model.generation_config.pad_token_id = 0, 2
