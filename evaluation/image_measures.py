@@ -38,6 +38,7 @@ ON_INCEPTION = ("fid", "sfid", "kid", "isc", "prc")
 TWO_SIDED = ("fid", "sfid", "kid", "prc", "prc_vgg16", "fd_dinov2")
 ON_PICTURES = ("sfid", "kid", "prc", "prc_vgg16", "fd_dinov2")  # saved statistics of FID are not enough for these
 PACKAGES = ("vargpt-lightning", "torch", "torchvision", "torch-fidelity", "open-clip-torch", "transformers", "pillow")
+VARIANTS = ("torch_fidelity", "clean", "adm")
 WORK, RESULT, SAMPLES = ".work", "images.json", "samples.jsonl"
 
 Progress = Callable[[str, int, int], None]
@@ -76,6 +77,8 @@ class MeasureSettings:
             for name in given:
                 if name not in known:
                     raise UserError(f"{what} {name!r}; expected some of {', '.join(known)}")
+        if self.variant not in VARIANTS:
+            raise UserError(f"variant {self.variant!r}; expected one of {', '.join(VARIANTS)}")
         if self.clip_library not in ("open_clip", "transformers"):
             raise UserError(f"CLIP library {self.clip_library!r}; expected open_clip or transformers")
         if self.batch_size < 1:
@@ -320,6 +323,7 @@ def _dinov2(work: _Work) -> None:
 
     extractor = FeatureExtractor(["dinov2"], name=DINOV2, device=work.settings.device, layout=work.settings.layout)
     work.facts["dinov2"] = extractor.about
+    _enough_pictures(work, extractor.sizes(), {"fd_dinov2": "dinov2"})
     drawn, real = (_measured(work, side, extractor, ["dinov2"], []) for side in ("drawn", "real"))
     _distance(work, "fd_dinov2", moments(drawn.sums["dinov2"]), moments(real.sums["dinov2"]))
 

@@ -1,0 +1,181 @@
+"""`vargpt evaluate images`: from classes to a result, and its mistakes in one line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.evaluation.pictures import write_inception, write_open_clip, write_pictures, write_transformers_clip
+from vargpt_lightning.commands.evaluate_images import main
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.protocols import Reply
+from vargpt_lightning.results import read_jsonl
+
+
+class Painter:
+    """Stands in for a system: noise that follows from the seed."""
+
+    name, digest, settings = "painter", "1", {"guidance": 1.5}
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Reply]:
+        noise = [np.random.default_rng(seed).integers(0, 256, (24, 24, 3), dtype=np.uint8) for seed in seeds]
+        return [Reply("Here:", (Image.fromarray(pixels),)) for pixels in noise]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("networks")
+    name, clip = write_open_clip(root)
+    found = {"clip": str(clip), "name": name, "inception": str(write_inception(root / "inception.pth"))}
+    return {**found, "transformers": str(write_transformers_clip(root / "transformers"))}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """The systems that were opened."""
+    from vargpt_lightning.commands import systems
+
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def open_system(text: str, **options: Any) -> Any:
+        found.append((text, options))
+        return object() if text == "mute" else Painter()
+
+    monkeypatch.setattr(systems, "open_system", open_system)
+    return found
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    for place, name in enumerate(("cat", "ship")):
+        write_pictures(tmp_path / "val" / name, 4, size=40, seed=place)
+    out = tmp_path / "set" / "prompts.jsonl"
+    assert (
+        main(["prompts", "--folder", str(tmp_path / "val"), "--per-class", "3", "--size", "24", "--out", str(out)]) == 0
+    )
+    return out
+
+
+def run(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_from_a_folder_of_classes_to_a_result(
+    prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["run", "some/model", "--prompts", prompts, "--out", out, "--metrics", "fid,isc,kid,prc,clip"]
+    words += ["--layer", "64", "--inception-weights", networks["inception"], "--isc-splits", 2, "--kid-subset-size", 5]
+    words += ["--clip-model", networks["name"], "--clip-weights", networks["clip"], "--allow", "few_samples"]
+    words += ["--device", "cpu", "--draw-batch", 4, "--seed", 3, "--option", "concurrency=8", "--variant", "clean"]
+    assert run(*words) == 0
+    assert asked == [("some/model", {"device": "cpu", "concurrency": 8})]
+    result = json.loads((out / "images.json").read_text())
+    assert set(result) == {"metrics", "settings", "n", "marks", "versions", "created"}
+    names = {"fid", "isc", "isc_std", "kid", "kid_std", "precision", "recall", "f_score"}
+    assert set(result["metrics"]) == names | {"clip", "clip_error", "clip_n", "clip_truncated"}
+    assert result["n"] == 6 and result["versions"]["torch-fidelity"] and result["versions"]["open-clip-torch"]
+    assert [mark.split(":")[0] for mark in result["marks"]] == ["few_samples", "few_samples"]
+    settings = result["settings"]
+    assert settings["variant"] == "clean" and "bicubic" in settings["inception"]["resize"]
+    assert settings["reference"] == "the prompts' own pictures" and settings["real_n"] == 6
+    assert settings["clip"]["text"] == "caption" and settings["clip"]["scale"] == 100
+    rows = read_jsonl(out / "samples.jsonl")
+    assert [row["id"] for row in rows] == ["cat-000", "cat-001", "cat-002", "ship-000", "ship-001", "ship-002"]
+    assert set(rows[0]) == {"id", "instruction", "caption", "drawing", "reference", "clip"}
+    assert (out / rows[0]["drawing"]).is_file() and Path(rows[0]["reference"]).is_file()
+    assert sum(row["clip"] for row in rows) / 6 == pytest.approx(result["metrics"]["clip"])
+    assert not (out / ".work").exists()
+    assert "fid" in capsys.readouterr().out
+    assert run(*words) == 0, "again: nothing is drawn, the same comes out"
+    assert json.loads((out / "images.json").read_text())["metrics"] == result["metrics"]
+
+
+def test_somebody_elses_drawings_against_statistics(
+    prompts: Path, networks: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "real", 5, size=24)
+    for row in read_jsonl(prompts):
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        Image.new("RGB", (24, 24), "red").save(tmp_path / "theirs" / f"{row['id']}.png")
+    common = ["--layer", "64", "--inception-weights", networks["inception"], "--device", "cpu"]
+    statistics = tmp_path / "real.npz"
+    words = ["--metrics", "none", "--save-statistics", statistics, "--out", tmp_path / "r"]
+    assert run("measure", tmp_path / "real", *words, *common) == 0 and statistics.is_file()
+    clip = ["--clip-library", "transformers", "--clip-weights", networks["transformers"], "--clip-text", "instruction"]
+    words = ["--prompts", prompts, "--reference", statistics, "--metrics", "fid,clip", "--allow", "few_samples"]
+    words += ["--export-adm", tmp_path / "adm.npz"]
+    assert run("measure", tmp_path / "theirs", *words, *clip, *common, "--out", tmp_path / "out") == 0
+    result = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert result["metrics"]["fid"] > 0 and result["settings"]["clip"]["library"] == "transformers"
+    assert result["metrics"]["clip_truncated"] == 6 and result["settings"]["reference"]["list"]
+    assert any(mark.startswith("truncated: 6") for mark in result["marks"])
+    assert any(mark.startswith("counts_differ") for mark in result["marks"])
+    assert np.load(tmp_path / "adm.npz")["arr_0"].shape == (6, 24, 24, 3)
+
+
+def test_sampling_alone(prompts: Path, asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out", "--limit", 4, "--text", "caption") == 0
+    assert len(list((tmp_path / "out" / "drawings").glob("*.png"))) == 4
+    assert "4 pictures for 4 prompts" in capsys.readouterr().out
+    with pytest.raises(UserError, match="mute: this system draws no pictures"):
+        run("sample", "mute", "--prompts", prompts, "--out", tmp_path / "out")
+    with pytest.raises(UserError, match="--option x; expected KEY=VALUE"):
+        run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out", "--option", "x")
+
+
+def test_a_prompt_file_that_changed_after_sampling(
+    prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path
+) -> None:
+    assert run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out") == 0
+    prompts.write_text(
+        prompts.read_text().replace("ship-001", "x").replace("ship-000", "ship-001").replace('"x"', '"ship-000"')
+    )
+    clip = ["--metrics", "clip", "--clip-model", networks["name"], "--clip-weights", networks["clip"]]
+    with pytest.raises(UserError, match=r"prompt 'ship-00.' was changed after"):
+        run("measure", tmp_path / "out", "--prompts", prompts, "--out", tmp_path / "m", *clip)
+
+
+def test_prompts_of_classes_alone_and_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classes.txt").write_text("tench\ngoldfish\n")
+    assert run("prompts", "--classes", tmp_path / "classes.txt", "--out", tmp_path / "p.jsonl") == 0
+    assert "100 prompts" in capsys.readouterr().out and len(read_jsonl(tmp_path / "p.jsonl")) == 100
+    with pytest.raises(UserError, match="nothing to build from"):
+        run("prompts", "--out", tmp_path / "p.jsonl")
+    with pytest.raises(UserError, match="--per-class 0"):
+        run("prompts", "--classes", tmp_path / "classes.txt", "--per-class", 0, "--out", tmp_path / "p.jsonl")
+
+
+def test_mistakes_are_named_before_work_begins(prompts: Path, asked: list[Any], tmp_path: Path) -> None:
+    write_pictures(tmp_path / "d", 2)
+    for words, message in (
+        (["measure", tmp_path / "d", "--metrics", "fod"], "metric 'fod'"),
+        (["measure", tmp_path / "d", "--metrics", "clip"], "there are no words to score"),
+        (["measure", tmp_path / "d", "--metrics", "fid"], "nothing to compare with"),
+        (["measure", tmp_path / "d", "--allow", "all"], "allowance 'all'; expected some of few_samples"),
+        (["measure", tmp_path / "none", "--metrics", "none"], "not found; expected a folder"),
+        (["measure", tmp_path / "d", "--prompts", prompts], "6 prompts have no drawing"),
+        (["run", "m", "--prompts", prompts, "--metrics", "fod"], "metric 'fod'"),
+        (["run", "m", "--prompts", prompts, "--variant", "sharp"], "variant 'sharp'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(*words, "--out", tmp_path / "out")
+    assert not asked, "no system was opened"
+
+
+def test_help_answers_without_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from vargpt_lightning.commands.evaluate_images import parser; parser().format_help(); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["measure", "--help"])
+    assert stopped.value.code == 0
