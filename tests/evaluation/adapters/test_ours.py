@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from vargpt_lightning.commands.loading import load_run
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.adapters.ours import Conversation, seen_reader
+from vargpt_lightning.evaluation.adapters.ours import Conversation, OwnSystem, Speaker, seen_reader
 from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer, as_reply
 from vargpt_lightning.models.config import VisionConfig
 
@@ -83,3 +84,56 @@ def test_reconstructions_go_through_the_tokenizer(finished_run: Path) -> None:
     run = load_run(finished_run)
     copies = run.reconstruct([Image.new("RGB", (8, 8), "red"), Image.new("RGB", (20, 20), "blue")])
     assert [copy.size for copy in copies] == [(8, 8), (8, 8)] and copies[0].tobytes() != copies[1].tobytes()
+
+
+def lively(run: Speaker) -> Speaker:
+    """Weights with which an untrained model says different things, so that a batch that mixes rows up shows."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in run.model.language_model.parameters():
+        if weight.dim() > 1:
+            weight.data.normal_(0, 2 * weight.shape[1] ** -0.5, generator=generator)
+    return run
+
+
+def sixteen() -> list[AnswerRequest]:
+    """Questions of different lengths, some about one picture, some about two, some about none."""
+    pictures = [Image.new("RGB", (20 + n, 40 - n), (16 * n, 255 - 16 * n, 99)) for n in range(16)]
+    shown = [tuple(pictures[n : n + n % 3]) for n in range(16)]
+    return [AnswerRequest(f"q{n}", "What? " + "why " * (n % 5), shown[n], 4 + n % 2) for n in range(16)]
+
+
+def test_a_batch_of_sixteen_answers_as_each_question_alone(finished_run: Path) -> None:
+    run = lively(load_run(finished_run))
+    together = [as_reply(one) for one in run.answer(sixteen())]
+    alone = [as_reply(run.answer([request])[0]) for request in sixteen()]
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    assert [reply.finish for reply in together] == [reply.finish for reply in alone]
+    assert len({reply.text for reply in together}) > 8
+
+
+def test_an_answer_is_as_long_as_its_request_allows(finished_run: Path, script) -> None:
+    run = load_run(finished_run)
+    script("Please draw a shamrock now.")
+    requests = [AnswerRequest(f"q{n}", "What?", (), length) for n, length in enumerate((2, None, 5, 2))]
+    replies = [as_reply(one) for one in run.answer(requests)]
+    whole = run.tokenizer.encode("Please draw a shamrock now.")
+    assert [len(run.tokenizer.encode(reply.text)) for reply in replies] == [2, len(whole), 5, 2]
+    assert [reply.finish for reply in replies] == ["length", "stop", "length", "length"]
+    assert replies[1].text == "Please draw a shamrock now."
+
+
+def test_an_empty_picture_is_named(finished_run: Path) -> None:
+    with pytest.raises(UserError, match=r"question 'a': picture 2 is empty: its size is \(0, 3\)"):
+        load_run(finished_run).answer([AnswerRequest("a", "?", (Image.new("RGB", (4, 4)), Image.new("RGB", (0, 3))))])
+
+
+def test_a_system_tells_what_its_outputs_depend_on(finished_run: Path) -> None:
+    run = load_run(finished_run)
+    system = OwnSystem(run, "tiny/generation")
+    assert isinstance(system, Answerer) and isinstance(system, Drawer)
+    before, digest = system.settings, system.digest
+    assert digest == run.digest and before["dtype"] == "float32" and before["visual"] and before["torch"]
+    run.settings = replace(run.settings, batch_size=3, keep_scales=True)
+    assert system.settings == before
+    run.settings = replace(run.settings, max_new_tokens=3, visual=replace(run.model.sampling_settings(), cfg=9.0))
+    assert {key for key in before if before[key] != system.settings[key]} == {"max_new_tokens", "visual"}
