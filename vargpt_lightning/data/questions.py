@@ -24,7 +24,6 @@ from vargpt_lightning.data.wording import (
     IN_CATEGORY_ASKED,
     IN_SUBCATEGORY_ASKED,
     NAME_ASKED,
-    ORDER_ASKED,
     SUBCATEGORY_ASKED,
     kind_label,
     kind_phrase,
@@ -49,7 +48,7 @@ class QuestionCounts:
     subcategory: int = 2
     colour: int = 2
     yesno: int = 6
-    choice: int = 8
+    choice: int = 4
     name: int = 2
 
 
@@ -152,18 +151,17 @@ class QuestionWriter:
             if names is None:
                 return
             names.insert(place, emoji.name)
-            answer = _option(emoji.name, LETTERS[place])
+            answer = _chosen(emoji, LETTERS[place])
             yield _seen(emoji, "choice", number, asked[number] + _options(names), answer, LETTERS[place], options=names)
 
     def _rng(self, emoji: Emoji, kind: str) -> random.Random:
         return random.Random(f"{self.seed}:{emoji.codepoint}:{kind}")
 
 
-def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 16, orders: int = 6) -> Iterator[Record]:
+def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 24) -> Iterator[Record]:
     """Yield what a language model would know of the names, as text alone: their category and subcategory.
 
-    And what it would know of lists: `choices` times a name which one option is the kind asked for, `orders` times a
-    name how lettered options are said in another order.
+    And what it would know of lettered lists: `choices` times a name, which one option is the kind asked for.
     """
     elsewhere = {
         kind: [each.name for each in emoji if each.subcategory != kind] for kind in {each.subcategory for each in emoji}
@@ -176,7 +174,6 @@ def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 16, orders: int 
         written = [(question.format(words), answer) for question, answer in said]
         rng = random.Random(f"{seed}:{each.codepoint}:fact")
         written += _fact_choices(each, elsewhere[each.subcategory], rng, choices)
-        written += _orders(each, elsewhere[each.subcategory], rng, orders)
         for number, (question, answer) in enumerate(written):
             turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
             yield Record(f"{each.codepoint}-fact-{number}", SOURCE, turns, _meta(each, "fact", answer))
@@ -193,18 +190,7 @@ def _fact_choices(
             return
         names.insert(place, emoji.name)
         question = rng.choice(FACT_CHOICE_ASKED).format(kind_phrase(emoji.subcategory))
-        yield question + _options(names), _option(emoji.name, LETTERS[place])
-
-
-def _orders(emoji: Emoji, names_elsewhere: Sequence[str], rng: random.Random, count: int) -> Iterator[tuple[str, str]]:
-    """Lists said again in another order, each name with its letter: what is next to what, four times over."""
-    for _ in range(count):
-        names = _draw_several(rng, names_elsewhere, len(LETTERS) - 1, lambda name: name != emoji.name)
-        if names is None:
-            return
-        names.insert(rng.randrange(len(LETTERS)), emoji.name)
-        pairs = [_option(name, letter) for letter, name in zip(LETTERS, names, strict=True)]
-        yield ORDER_ASKED + _options(names), ", ".join(rng.sample(pairs, len(pairs)))
+        yield question + _options(names), _chosen(emoji, LETTERS[place])
 
 
 def _draw(rng: random.Random, items: Sequence[T], accept: Callable[[T], bool]) -> T | None:
@@ -247,8 +233,13 @@ def _options(names: Sequence[str]) -> str:
 
 
 def _option(name: str, letter: str) -> str:
-    # The letter behind its name: a small model finds the name that fits first, and then what stands behind it.
     return f"{name} ({letter})"
+
+
+def _chosen(emoji: Emoji, letter: str) -> str:
+    # Kind, name, letter: each step needs one look, at the picture, at the list, at the name. A small model that must
+    # say the letter at once learns none of the three.
+    return f"{_capital(kind_label(emoji.subcategory))}: {_option(emoji.name, letter)}"
 
 
 def _walk(rng: random.Random, items: Sequence[str], count: int) -> list[str]:

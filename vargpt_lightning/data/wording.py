@@ -28,7 +28,6 @@ FACT_BOTH_ASKED = ("What is {}?", "Tell me about {}.", "Explain what {} is.")
 FACT_CATEGORY_ASKED = ("Which category does {} belong to?", "In which category would you file {}?")
 FACT_SUBCATEGORY_ASKED = ("What kind of thing is {}?", "What type of thing is {}?")
 FACT_CHOICE_ASKED = ("Which of these is {}?", "Choose {}.")
-ORDER_ASKED = "Say these in another order:"
 DRAW_ASKED = (
     "Please draw {}.",
     "Can you draw {}?",
