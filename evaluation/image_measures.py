@@ -8,20 +8,28 @@ OUT/.work/           features and scores of an unfinished measurement, removed a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.image_settings import (
+    ON_INCEPTION,
+    PACKAGES,
+    RESULT,
+    SAMPLES,
+    TWO_SIDED,
+    WORK,
+    Measurement,
+    MeasureSettings,
+    Progress,
+)
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.picture_lists import (
     ALLOWED,
     LOSSY,
-    PictureFile,
     list_pictures,
     pair,
-    references,
 )
 from vargpt_lightning.evaluation.picture_runs import ROWS, SETTINGS, drawn_rows, row_key
 from vargpt_lightning.evaluation.processes import Processes
@@ -30,80 +38,6 @@ from vargpt_lightning.results import now, read_json, write_json, write_jsonl
 
 if TYPE_CHECKING:  # the command's help must not wait for torch
     from vargpt_lightning.evaluation.clip_score import ClipModel
-    from vargpt_lightning.evaluation.feature_store import Measured
-    from vargpt_lightning.evaluation.feature_sums import Moments
-
-METRICS = ("fid", "sfid", "kid", "isc", "prc", "prc_vgg16", "fd_dinov2", "mind", "clip")
-ON_INCEPTION = ("fid", "sfid", "kid", "isc", "prc")
-TWO_SIDED = ("fid", "sfid", "kid", "prc", "prc_vgg16", "fd_dinov2")
-ON_PICTURES = ("sfid", "kid", "prc", "prc_vgg16", "fd_dinov2")  # saved statistics of FID are not enough for these
-PACKAGES = ("vargpt-lightning", "torch", "torchvision", "torch-fidelity", "open-clip-torch", "transformers", "pillow")
-VARIANTS = ("torch_fidelity", "clean", "adm")
-WORK, RESULT, SAMPLES = ".work", "images.json", "samples.jsonl"
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """What is measured and how; all of it goes into the result.
-
-    Raises UserError for a name that is not known.
-    """
-
-    metrics: tuple[str, ...] = ("fid", "isc", "clip")
-    variant: str = "torch_fidelity"
-    layer: str = "2048"
-    inception_weights: Path | None = None
-    vgg16_weights: Path | None = None
-    clip_library: str = "open_clip"
-    clip_model: str = "ViT-L-14"
-    clip_weights: str = "openai"
-    clip_quick_gelu: bool | None = None
-    clip_text: str = "caption"
-    clip_clamp: str = "none"
-    kid_subsets: int = 100
-    kid_subset_size: int = 1000
-    isc_splits: int = 10
-    prc_neighbours: int = 3
-    resize_and_crop: int | None = None
-    batch_size: int = 64
-    device: str = "cpu"
-    layout: str = "contiguous"
-    allow: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for what, given, known in (("metric", self.metrics, METRICS), ("allowance", self.allow, tuple(ALLOWED))):
-            for name in given:
-                if name not in known:
-                    raise UserError(f"{what} {name!r}; expected some of {', '.join(known)}")
-        if self.variant not in VARIANTS:
-            raise UserError(f"variant {self.variant!r}; expected one of {', '.join(VARIANTS)}")
-        if self.clip_library not in ("open_clip", "transformers"):
-            raise UserError(f"CLIP library {self.clip_library!r}; expected open_clip or transformers")
-        if self.batch_size < 1:
-            raise UserError(f"batch size {self.batch_size}; expected 1 or more")
-
-
-@dataclass
-class _Work:
-    """One measurement on its way."""
-
-    settings: MeasureSettings
-    out: Path
-    processes: Processes
-    progress: Progress | None
-    drawings: list[PictureFile]
-    prompts: list[Prompt]
-    real: list[PictureFile] = field(default_factory=list)
-    real_moments: Moments | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    marks: list[str] = field(default_factory=list)
-    n: int = 0
-
-    def wants(self, *names: str) -> bool:
-        return any(name in self.settings.metrics for name in names)
 
 
 def measure(
@@ -132,6 +66,8 @@ def measure(
     Raises:
         UserError: whatever a person can put right: see the functions called, each of which says what it refuses.
     """
+    from vargpt_lightning.evaluation import image_distances as distances
+
     settings = settings or MeasureSettings()
     if "mind" in settings.metrics:
         from vargpt_lightning.evaluation.frechet import monge_distance
@@ -139,15 +75,15 @@ def measure(
         monge_distance()
     work = _gather(drawings, out, settings, prompts, processes or Processes(), progress)
     if work.wants(*TWO_SIDED):
-        _find_reference(work, reference)
+        distances.find_reference(work, reference)
     if work.wants("clip") and not work.prompts:
         raise UserError("clip: there are no words to score; name the prompt file with --prompts")
     if work.wants(*ON_INCEPTION) or save_statistics or export_adm_statistics:
-        _inception(work, save_statistics, export_adm_statistics)
+        distances.inception_distances(work, save_statistics, export_adm_statistics)
     if work.wants("fd_dinov2"):
-        _dinov2(work)
+        distances.dinov2_distance(work)
     if work.wants("prc_vgg16"):
-        _vgg16(work)
+        distances.vgg16_precision_recall(work)
     scores = _clip(work, clip_model) if work.wants("clip") else []
     if export_adm is not None and work.processes.first:
         from vargpt_lightning.evaluation.adm_npz import write_adm
@@ -163,9 +99,9 @@ def _gather(
     prompts: Sequence[Prompt],
     processes: Processes,
     progress: Progress | None,
-) -> _Work:
+) -> Measurement:
     found = list_pictures(folder)
-    work = _Work(settings, out, processes, progress, found, list(prompts))
+    work = Measurement(settings, out, processes, progress, found, list(prompts))
     if prompts:
         pairs = pair(prompts, found, settings.allow)
         if (folder / ROWS).is_dir():
@@ -192,156 +128,7 @@ def _check_rows(folder: Path, prompts: Sequence[Prompt]) -> None:
             )
 
 
-def _find_reference(work: _Work, reference: Path | None) -> None:
-    from vargpt_lightning.evaluation.feature_sums import load_moments
-
-    if reference is None:
-        if not work.prompts:
-            names = ", ".join(name for name in work.settings.metrics if name in TWO_SIDED)
-            raise UserError(f"{names}: nothing to compare with; name --reference (a folder, or .npz) or --prompts")
-        work.real = references(work.prompts)
-        work.facts["reference"] = "the prompts' own pictures"
-        work.facts["reference_distinct"] = len({file.path for file in work.real})
-    elif reference.suffix == ".npz":
-        needs = [name for name in work.settings.metrics if name in ON_PICTURES]
-        if needs:
-            raise UserError(f"{reference}: {', '.join(needs)} need real pictures; statistics are for fid alone")
-        work.real_moments = load_moments(reference)
-        work.facts["reference"] = {"file": reference.name, **work.real_moments.about}
-    else:
-        work.real = list_pictures(reference)
-        work.facts["reference"] = str(reference)
-
-
-def _measured(work: _Work, side: str, extractor: Any, sums: Sequence[str], keep: Sequence[str]) -> Measured:
-    from vargpt_lightning.evaluation.feature_store import measure_features, resize_and_crop
-
-    size = work.settings.resize_and_crop
-    found = measure_features(
-        work.drawings if side == "drawn" else work.real,
-        extractor,
-        work.out / WORK / side,
-        sum_layers=sums,
-        keep_layers=keep,
-        batch_size=work.settings.batch_size,
-        allow=work.settings.allow,
-        prepare=None if size is None else resize_and_crop(size),
-        prepared_as="" if size is None else f"resize and crop {size}",
-        processes=work.processes,
-        progress=work.progress,
-        title=f"{extractor.name}, {side} pictures",
-    )
-    if found.broken:
-        work.marks.append(f"broken: {found.broken} {side} pictures do not decode")
-    if side == "drawn":
-        work.n = found.count
-    work.facts[f"{side}_list"] = found.digest
-    work.facts[f"{side}_n"] = found.count
-    return found
-
-
-def _inception(work: _Work, save_statistics: Path | None, export_adm_statistics: Path | None) -> None:
-    from vargpt_lightning.evaluation.frechet import inception_score, kernel_distance, moments, precision_recall
-    from vargpt_lightning.evaluation.inception import SPATIAL, FeatureExtractor
-
-    set_, layer = work.settings, work.settings.layer
-    spatial = work.wants("sfid") or export_adm_statistics is not None
-    sums = [layer] * (work.wants("fid") or bool(save_statistics or export_adm_statistics)) + [SPATIAL] * spatial
-    keep = [layer] * work.wants("kid", "prc") + ["logits_unbiased"] * work.wants("isc")
-    wanted = list(dict.fromkeys([*sums, *keep]))
-    extractor = FeatureExtractor(
-        wanted, set_.inception_weights, variant=set_.variant, device=set_.device, layout=set_.layout
-    )
-    work.facts["inception"] = {**extractor.about, "layer": layer}
-    if work.real_moments is not None:
-        _require_before_measuring(work.real_moments, {**extractor.about, "layer": layer})
-    _enough_pictures(work, extractor.sizes(), {"fid": layer, "sfid": SPATIAL})
-    drawn = _measured(work, "drawn", extractor, sums, keep)
-    if save_statistics is not None and work.processes.first:
-        drawn.sums[layer].save(save_statistics)
-    if export_adm_statistics is not None and work.processes.first:
-        _export_statistics(work, export_adm_statistics, drawn, layer)
-    if work.wants("isc"):
-        work.metrics |= inception_score(drawn.features["logits_unbiased"], variant=set_.variant, splits=set_.isc_splits)
-    if work.real:
-        real = _measured(work, "real", extractor, sums, [name for name in keep if name == layer])
-        for name, on in (("fid", layer), ("sfid", SPATIAL)):
-            if work.wants(name):
-                _distance(work, name, moments(drawn.sums[on]), moments(real.sums[on]))
-        if work.wants("kid"):
-            sizes = {"subsets": set_.kid_subsets, "subset_size": set_.kid_subset_size}
-            work.metrics |= kernel_distance(drawn.features[layer], real.features[layer], **sizes)
-        if work.wants("prc"):
-            both = drawn.features[layer], real.features[layer]
-            work.metrics |= precision_recall(*both, neighbours=set_.prc_neighbours)
-    elif work.real_moments is not None:
-        _distance(work, "fid", moments(drawn.sums[layer]), work.real_moments)
-
-
-def _require_before_measuring(real: Moments, about: dict[str, Any]) -> None:
-    """Says that statistics do not fit before the drawings are measured, which may take hours."""
-    from vargpt_lightning.evaluation.feature_sums import require_alike
-
-    require_alike(about, real.about)
-
-
-def _enough_pictures(work: _Work, sizes: dict[str, int], layers: dict[str, str]) -> None:
-    """Refuses too few pictures before they are measured."""
-    from vargpt_lightning.evaluation.frechet import check_samples
-
-    real = len(work.real) if work.real_moments is None else work.real_moments.count
-    for name, layer in layers.items():
-        if work.wants(name):
-            check_samples(name, sizes[layer], len(work.drawings), real, work.settings.allow)
-
-
-def _distance(work: _Work, name: str, drawn: Moments, real: Moments) -> None:
-    from vargpt_lightning.evaluation.frechet import check_samples, frechet_distance
-
-    work.marks += check_samples(name, len(drawn.mu), drawn.count or 0, real.count, work.settings.allow)
-    if real.count is not None and real.count != drawn.count:
-        work.marks.append(f"counts_differ: {name} of {drawn.count} drawn pictures against {real.count} real ones")
-    work.metrics[name] = frechet_distance(drawn, real)
-
-
-def _export_statistics(work: _Work, path: Path, drawn: Measured, layer: str) -> None:
-    from vargpt_lightning.evaluation.adm_npz import write_adm
-    from vargpt_lightning.evaluation.inception import SPATIAL
-
-    if layer != "2048" or work.settings.variant == "clean":
-        raise UserError(
-            f"ADM statistics of layer {layer}, variant {work.settings.variant}; expected layer 2048 and not clean"
-        )
-    pool, spatial = drawn.sums[layer], drawn.sums[SPATIAL]
-    found = {"mu": pool.mean(), "sigma": pool.covariance(), "mu_s": spatial.mean(), "sigma_s": spatial.covariance()}
-    write_adm(path, work.drawings, found)
-
-
-def _dinov2(work: _Work) -> None:
-    from vargpt_lightning.evaluation.frechet import moments
-    from vargpt_lightning.evaluation.inception import DINOV2, FeatureExtractor
-
-    extractor = FeatureExtractor(["dinov2"], name=DINOV2, device=work.settings.device, layout=work.settings.layout)
-    work.facts["dinov2"] = extractor.about
-    _enough_pictures(work, extractor.sizes(), {"fd_dinov2": "dinov2"})
-    drawn, real = (_measured(work, side, extractor, ["dinov2"], []) for side in ("drawn", "real"))
-    _distance(work, "fd_dinov2", moments(drawn.sums["dinov2"]), moments(real.sums["dinov2"]))
-
-
-def _vgg16(work: _Work) -> None:
-    from vargpt_lightning.evaluation.frechet import precision_recall
-    from vargpt_lightning.evaluation.inception import VGG16, FeatureExtractor
-
-    set_ = work.settings
-    extractor = FeatureExtractor(["fc2_relu"], set_.vgg16_weights, name=VGG16, device=set_.device, layout=set_.layout)
-    work.facts["vgg16"] = extractor.about
-    drawn, real = (_measured(work, side, extractor, [], ["fc2_relu"]) for side in ("drawn", "real"))
-    both = drawn.features["fc2_relu"], real.features["fc2_relu"]
-    found = precision_recall(*both, neighbours=set_.prc_neighbours)
-    work.metrics |= {f"{name}_vgg16": value for name, value in found.items()}
-
-
-def _clip(work: _Work, model: ClipModel | None) -> list[dict[str, Any]]:
+def _clip(work: Measurement, model: ClipModel | None) -> list[dict[str, Any]]:
     from vargpt_lightning.evaluation import clip_score
 
     set_ = work.settings
@@ -377,7 +164,7 @@ def _load_clip(settings: MeasureSettings) -> ClipModel:
     return open_clip_model(settings.clip_model, settings.clip_weights, settings.device, settings.clip_quick_gelu)
 
 
-def _finish(work: _Work, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _finish(work: Measurement, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     given = {name: getattr(work.settings, name) for name in work.settings.__dataclass_fields__}
     marks = list(dict.fromkeys(work.marks))
     result = {"metrics": work.metrics, "settings": {**given, **work.facts}, "n": work.n, "marks": marks}
@@ -390,7 +177,7 @@ def _finish(work: _Work, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _samples(work: _Work, scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _samples(work: Measurement, scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     clip = {row["id"]: row["clip"] for row in scores}
     prompts = {prompt.id: prompt for prompt in work.prompts}
     rows = []

@@ -68,7 +68,9 @@ class FeatureExtractor:
             raise UserError(f"variant {variant!r} with {name}; it is a rule for Inception features alone")
         self.name, self.layers, self.variant, self.device = name, tuple(layers), variant, torch.device(device)
         inner = [layer for layer in self.layers if layer != SPATIAL]
-        self.network = load_network(name, inner or ["2048"], weights)
+        if SPATIAL in self.layers and not set(inner) - {"64", "192"}:
+            inner.append("768")  # the network ends with the last layer it is asked for, and must come as far
+        self.network = load_network(name, inner, weights)
         self.weights = fingerprint(self.network)
         form = torch.channels_last if layout == FAST else torch.contiguous_format
         self.layout = layout

@@ -70,15 +70,15 @@ def test_from_a_folder_of_classes_to_a_result(
     prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ["run", "some/model", "--prompts", prompts, "--out", out, "--metrics", "fid,isc,kid,prc,clip"]
-    words += ["--layer", "64", "--inception-weights", networks["inception"], "--isc-splits", 2, "--kid-subset-size", 5]
+    words = ["run", "some/model", "--prompts", prompts, "--out", out, "--metrics", "fid,kid,prc,clip"]
+    words += ["--layer", "64", "--inception-weights", networks["inception"], "--kid-subset-size", 5]
     words += ["--clip-model", networks["name"], "--clip-weights", networks["clip"], "--allow", "few_samples"]
     words += ["--device", "cpu", "--draw-batch", 4, "--seed", 3, "--option", "concurrency=8", "--variant", "clean"]
     assert run(*words) == 0
     assert asked == [("some/model", {"device": "cpu", "concurrency": 8})]
     result = json.loads((out / "images.json").read_text())
     assert set(result) == {"metrics", "settings", "n", "marks", "versions", "created"}
-    names = {"fid", "isc", "isc_std", "kid", "kid_std", "precision", "recall", "f_score"}
+    names = {"fid", "kid", "kid_std", "precision", "recall", "f_score"}
     assert set(result["metrics"]) == names | {"clip", "clip_error", "clip_n", "clip_truncated"}
     assert result["n"] == 6 and result["versions"]["torch-fidelity"] and result["versions"]["open-clip-torch"]
     assert [mark.split(":")[0] for mark in result["marks"]] == ["few_samples", "few_samples"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.evaluation.pictures import write_inception, write_pictures
+from tests.evaluation.pictures import write_inception
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.inception import FeatureExtractor, clean_resize
 
@@ -68,7 +68,9 @@ def test_clean_pictures_are_not_resized_again(weights: Path) -> None:
     found = {name: rule(batch(rule, shown))["64"] for name, rule in rules.items()}
     assert (found["clean"] - found["torch_fidelity"]).abs().max() > 1e-3
     again = rules["clean"](batch(rules["clean"], exact))["64"]
-    assert torch.equal(again, rules["clean"](batch(rules["clean"], exact))["64"]), "nothing is left behind in the network"
+    assert torch.equal(again, rules["clean"](batch(rules["clean"], exact))["64"]), (
+        "nothing is left behind in the network"
+    )
 
 
 def tensorflow_resize(pixels_HWC: np.ndarray, side: int = 299) -> np.ndarray:
@@ -96,11 +98,11 @@ def test_adm_resizes_as_the_evaluators_graph(weights: Path, size: int) -> None:
 
 def test_spatial_features_are_the_evaluators(weights: Path) -> None:
     """The first seven channels of the relu of mixed_6's first branch, place by place: (17, 17, 7)."""
-    extractor = FeatureExtractor(["spatial"], weights)
+    extractor = FeatureExtractor(["64", "spatial"], weights)
     kept = []
     extractor.network.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: kept.append(o))
     found = extractor(batch(extractor, pictures(1)))["spatial"]
-    assert found.shape == (1, 2023) and extractor.sizes() == {"spatial": 2023}
+    assert found.shape == (1, 2023) and extractor.sizes() == {"64": 64, "spatial": 2023}
     assert found.reshape(17, 17, 7)[3, 5, 6] == kept[0][0, 6, 3, 5] and (found >= 0).all()
 
 
@@ -155,11 +157,3 @@ def test_weights_that_cannot_be_fetched_say_so(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(library, "load_state_dict_from_url", refuse)
     with pytest.raises(UserError, match=r"cannot be fetched.*no route to host.*local file"):
         FeatureExtractor(["64"])
-
-
-def test_vgg16_features_are_the_librarys(tmp_path: Path) -> None:
-    """Its file is torchvision's, half a gigabyte at random: only that it is asked for by its name is looked at."""
-    with pytest.raises(UserError, match="not the weights of vgg16"):
-        torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
-        FeatureExtractor(["fc2_relu"], tmp_path / "x.pth", name="vgg16")
-    assert write_pictures(tmp_path / "p", 1)

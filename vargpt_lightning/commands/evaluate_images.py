@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.evaluation.image_measures import MeasureSettings
+    from vargpt_lightning.evaluation.image_settings import MeasureSettings
     from vargpt_lightning.evaluation.instruct_set import Prompt
     from vargpt_lightning.evaluation.processes import Processes
 
@@ -210,7 +210,7 @@ def _options(given: list[str]) -> dict[str, Any]:
 
 def measure_settings(arguments: Any) -> MeasureSettings:
     """Return what the arguments ask to be measured; raises UserError for a name that is not known."""
-    from vargpt_lightning.evaluation.image_measures import MeasureSettings
+    from vargpt_lightning.evaluation.image_settings import MeasureSettings
 
     given: dict[str, Any] = {name: getattr(arguments, name, None) for name in MeasureSettings.__dataclass_fields__}
     given["metrics"] = () if arguments.metrics == "none" else _names([arguments.metrics])
@@ -235,7 +235,8 @@ def _device() -> str:
 def _measure(
     arguments: Any, drawings: Path, settings: MeasureSettings, prompts: list[Prompt], processes: Processes
 ) -> None:
-    from vargpt_lightning.evaluation.image_measures import RESULT, measure
+    from vargpt_lightning.evaluation.image_measures import measure
+    from vargpt_lightning.evaluation.image_settings import RESULT
 
     with _progress(processes) as progress:
         result = measure(
