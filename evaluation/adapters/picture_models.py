@@ -174,7 +174,8 @@ def _janus(
         bos_token_id=tokens.bos_token_id,
         pad_token_id=tokens.pad_token_id,
     )
-    pictures = list(model.decode_image_tokens(codes_BL).float())
+    # One at a time: convolutions over a batch round otherwise than over one picture.
+    pictures = [model.decode_image_tokens(codes_1L)[0].float() for codes_1L in codes_BL.split(1)]
     # The processor's own way to PIL pictures fails on transformers 5.23: it takes the name for a kind of tensor.
     levels_B3HW = processor.postprocess(pictures, return_tensors="pt")["pixel_values"].clip(0, 255).byte()
     return [Image.fromarray(np.ascontiguousarray(one.permute(1, 2, 0).cpu().numpy())) for one in levels_B3HW]
@@ -212,5 +213,6 @@ def _emu3(
     )
     codes_BL = out[:, inputs["input_ids"].shape[1] :]
     ended_BL = torch.nn.functional.pad(codes_BL, (0, 3))  # decoding drops the three tokens that end a picture
-    pictures = model.decode_image_tokens(image_tokens=ended_BL, height=height, width=width)
-    return list(processor.postprocess(list(pictures.float()), return_tensors="PIL.Image.Image")["pixel_values"])
+    decode = model.decode_image_tokens
+    pictures = [decode(image_tokens=row_1L, height=height, width=width)[0].float() for row_1L in ended_BL.split(1)]
+    return list(processor.postprocess(pictures, return_tensors="PIL.Image.Image")["pixel_values"])
