@@ -9,35 +9,31 @@ stream, and only the pictures of one batch are decoded at a time.
 
 from __future__ import annotations
 
-import contextlib
-import gc
+import hashlib
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, choose, describe
+from vargpt_lightning.evaluation.benchmark_batches import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.benchmark_outputs import Output, OutputLog
 from vargpt_lightning.evaluation.benchmark_scoring import ASKING, score_benchmark
 from vargpt_lightning.evaluation.benchmarks.base import Record, check_protocol
 from vargpt_lightning.evaluation.benchmarks.layouts import Rows
 from vargpt_lightning.evaluation.processes import Processes
-from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError, as_reply
+from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError
 from vargpt_lightning.results import write_json
 
 Progress = Callable[[str, int, int], None]
 """Called with a title, how many are done and how many there are."""
 
-Request = tuple[AnswerRequest, str]
-"""What is asked, and the key of its output."""
-
-AUTO = "auto"
-FIRST_GUESS = 16
+LOOKED_AT = 8  # pictures of earlier answers that are compared with those that are there now
+HOPELESS = 100  # questions that are refused, and not one that is answered
 
 
 @dataclass(frozen=True)
@@ -123,7 +119,7 @@ def run_benchmark(
     if processes.first:
         asked.write(folder)
     if isinstance(system, Expecting):
-        system.expect(module.NAME, list(choice.keys))
+        system.expect(module.NAME, list(choice.keys), choice.places)
     _Asking(system, module, rows, folder, asked, choice, settings.batch_size, processes, progress or _say_nothing).run()
     processes.wait()
     if not processes.first:
@@ -156,12 +152,15 @@ class _Asking:
         self.log = OutputLog(folder / "outputs", processes.rank)
         self.batches = Batches(system, batch_size)
         self.asked_size = batch_size
-        self.done = self.total = 0
+        self.done = self.total = self.refused = 0
+        self.before: Mapping[str, Output] = {}
 
     def run(self) -> None:
         """Ask all of it, a batch at a time; what was said is on the disk before the next batch is asked."""
         keys = self.choice.keys
-        before = self.log.read(set(keys.values()))
+        self.before = before = self.log.read(set(keys.values()))
+        if self.processes.first:
+            self._check_pictures()
         self.processes.wait()  # nobody writes before all have read: shares of different lists would leave holes
         left = [id_ for id_, key in keys.items() if key not in before or before[key].skipped]
         share = self.processes.share(left)
@@ -170,7 +169,7 @@ class _Asking:
         self._say()
         began = time.monotonic()
         queue: list[Request] = []
-        for request in self._requests(share, before):
+        for request in self._requests(share):
             queue.append(request)
             if len(queue) >= self.batches.size:
                 queue = self._send(queue)
@@ -183,109 +182,74 @@ class _Asking:
             about |= {"processes": self.processes.world, "outputs": len(share), "seconds": time.monotonic() - began}
             write_json(self.folder / ASKING, about)
 
-    def _requests(self, share: Sequence[str], before: Mapping[str, Output]) -> Iterator[Request]:
+    def _requests(self, share: Sequence[str]) -> Iterator[Request]:
         """The share's questions with their pictures; those whose pictures cannot be opened are written as skipped."""
         for record in self.rows.take(self.choice.places[id_] for id_ in share):
             id_ = str(self.module.record_id(record))
-            key, prompt = self.choice.keys[id_], self.module.prompt(record, self.asked.style)
+            output = Output(id_, self.choice.keys[id_], self.module.prompt(record, self.asked.style))
             try:
-                pictures = self._pictures(record)
+                encoded = self._pictures(record)
+                pictures = tuple(picture.open() for picture in encoded)
             except UserError as error:
                 reason = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # an address differs each time
-                if key not in before or before[key].skipped != reason:
-                    self.log.append([Output(id_, key, prompt, skipped=reason)])
-                self.done += 1
-                self._say()
+                self._keep([replace(output, skipped=reason)])
                 continue
-            yield AnswerRequest(id_, prompt, pictures, self.asked.max_new_tokens), key
+            output = replace(output, pictures=_fingerprint(encoded))
+            yield AnswerRequest(id_, output.prompt, pictures, self.asked.max_new_tokens), output
 
-    def _pictures(self, record: Record) -> tuple[Any, ...]:
+    def _pictures(self, record: Record) -> list[Picture]:
+        """The record's pictures with their bytes at hand; none where they are not wanted."""
         if not self.rows.pictures:
-            return ()
+            return []
         pictures = self.module.pictures(record)
         if any(picture is None for picture in pictures):
             raise UserError("the question has no picture")
-        return tuple(picture.open() for picture in pictures)
+        return [replace(picture, data=picture.bytes()) for picture in pictures]
+
+    def _check_pictures(self) -> None:
+        """Look at some pictures that were asked about earlier: those of other data have other answers.
+
+        Raises:
+            UserError: one is not what it was.
+        """
+        known = {id_: self.before[key].pictures for id_, key in self.choice.keys.items() if key in self.before}
+        some = sorted((id_ for id_, print_ in known.items() if print_), key=self.choice.keys.__getitem__)[:LOOKED_AT]
+        for record in self.rows.take(self.choice.places[id_] for id_ in some) if self.rows.pictures else ():
+            id_ = str(self.module.record_id(record))
+            if _fingerprint(self._pictures(record)) != known[id_]:
+                raise UserError(
+                    f"{self.module.NAME}: the picture of {id_!r} in {self.asked.data} is not the one that the answer in "
+                    f"{self.log.folder} is about; expected the same data, or another --out"
+                )
 
     def _send(self, queue: list[Request]) -> list[Request]:
         """Ask as many as fit into memory, keep what was said, and return the others."""
         try:
             outputs = self.batches.ask(queue)
         except UnfinishedError as error:
-            known = [(request, key) for request, key in queue if request.id in error.replies]
-            self.log.append(_outputs(known, [error.replies[request.id] for request, _ in known]))
+            known = [one for one in queue if one[0].id in error.replies]
+            self.log.append(said(known, [error.replies[request.id] for request, _ in known]))
             raise
-        self.log.append(outputs)
+        self._keep(outputs)
+        handled = {output.id for output in outputs}
+        return [one for one in queue if one[0].id not in handled]
+
+    def _keep(self, outputs: Sequence[Output]) -> None:
+        """Write outputs down; what was skipped for the same reason before is there already.
+
+        Raises:
+            UserError: many questions are refused and none has an answer.
+        """
+        before = self.before
+        self.log.append(each for each in outputs if not each.skipped or _reason(before, each.key) != each.skipped)
         self.done += len(outputs)
         self._say()
-        return queue[len(outputs) :]
+        if any(not each.skipped for each in (*outputs, *before.values())):
+            self.refused = -sum(map(len, (self.choice.keys,)))
+        self.refused += sum(bool(each.skipped) for each in outputs)
 
     def _say(self) -> None:
         self.progress(self.module.TITLE, self.done, self.total)
-
-
-class Batches:
-    """Asks batches of requests, as large as memory allows.
-
-    Args:
-        system: answers.
-        size: requests in a batch; "auto" starts with what the system wishes, or a guess.
-    """
-
-    def __init__(self, system: Answerer, size: int | str) -> None:
-        self.system, self.auto = system, size == AUTO
-        self.size = int(getattr(system, "batch_size", None) or FIRST_GUESS) if self.auto else int(size)
-
-    def ask(self, part: Sequence[Request]) -> list[Output]:
-        """The outputs of the requests, or of the first of them when all together do not fit into memory.
-
-        Raises:
-            UserError: a batch of one, or of a size that was asked for, does not fit.
-        """
-        part = part[: self.size]
-        while True:
-            short = ""
-            try:
-                raw = self.system.answer([request for request, _ in part])
-            except Exception as error:
-                if not _out_of_memory(error):
-                    raise
-                short = str(error).strip().partition("\n")[0]
-            if not short:
-                return _outputs(part, raw)
-            # outside of the handler: the error holds on to what the batch has in memory
-            _free_memory()
-            if not self.auto or len(part) == 1:
-                hint = "expected a smaller --batch-size, or auto" if not self.auto else "this system needs more"
-                raise UserError(f"memory is too short for a batch of {len(part)} ({short}); {hint}")
-            self.size = len(part) // 2
-            part = part[: self.size]
-
-
-def _outputs(part: Sequence[Request], raw: Sequence[Any]) -> list[Output]:
-    if len(raw) != len(part):
-        raise ValueError(f"answers: {len(raw)} came back for {len(part)} requests; expected one for each")
-    outputs = []
-    for (request, key), said in zip(part, raw, strict=True):
-        reply = as_reply(said)
-        text = said if isinstance(said, str) else reply.text  # as it came, blanks and all
-        outputs.append(Output(request.id, key, request.prompt, text, reply.finish))
-    return outputs
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is short, on a GPU or here."""
-    text = str(error).lower()
-    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    return named or (isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text))
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")  # a system without it has nothing to free there
-    if torch is not None and torch.cuda.is_available():
-        with contextlib.suppress(RuntimeError):
-            torch.cuda.empty_cache()
 
 
 def _say_nothing(title: str, done: int, total: int) -> None:

@@ -6,7 +6,7 @@ project, somebody else's, or a service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -125,15 +125,27 @@ class UnfinishedError(UserError):
         self.replies = dict(replies)
 
 
+class RefusedError(UserError):
+    """Questions of a batch that a system cannot be asked; `reasons` says why, by request id. None was answered.
+
+    Whoever asked may leave these out, count them, and ask the others again.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        first, *others = reasons.values()
+        super().__init__(first + (f" (and {len(others)} more questions are refused)" if others else ""))
+        self.reasons = dict(reasons)
+
+
 @runtime_checkable
 class Expecting(Protocol):
     """A system that wants to know beforehand what it will be asked, as one that reads ready answers from a file does.
 
-    Who asks calls `expect` once a benchmark, with all its ids (of all processes, those answered earlier too), before
-    the first request.
+    Who asks calls `expect` once a benchmark before the first request, with all ids that are asked (of all processes,
+    those answered earlier too) and, as `known`, all that the benchmark has, which are more under a limit.
     """
 
-    def expect(self, benchmark: str, ids: Sequence[str]) -> None: ...
+    def expect(self, benchmark: str, ids: Sequence[str], known: Collection[str] = ()) -> None: ...
 
 
 def as_reply(raw: str | HasParts | Reply) -> Reply:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,16 +73,18 @@ class Predictions:
         """What an answer depends on besides the file."""
         return {"adapter": "predictions", "allow": sorted(self.allow)}
 
-    def expect(self, benchmark: str, ids: Sequence[str]) -> None:
+    def expect(self, benchmark: str, ids: Sequence[str], known: Collection[str] = ()) -> None:
         """Prepare for a benchmark, and compare its ids with those that are there; `counts` holds what was found.
+
+        Answers to questions that are `known` and not asked, as under a limit, are left aside.
 
         Raises:
             UserError: an id is missing or unknown, and this is not allowed.
         """
         self._benchmark = benchmark
-        wanted = set(ids)
         there = {id_ for name, id_ in self._answers if name in ("", benchmark)}
-        found = {MISSING: [id_ for id_ in ids if id_ not in there], UNKNOWN: sorted(there - wanted)}
+        unknown = sorted(there.difference(ids, known))
+        found = {MISSING: [id_ for id_ in ids if id_ not in there], UNKNOWN: unknown}
         self.counts |= {kind: len(those) for kind, those in found.items()}
         _refuse(self.path, found, self.allow, f" for {benchmark}")
 

@@ -19,6 +19,7 @@ from vargpt_lightning.data.wording import (
     FACT_BOTH_ASKED,
     FACT_CATEGORY_ASKED,
     FACT_CHOICE_ASKED,
+    FACT_LIKE_ASKED,
     FACT_SUBCATEGORY_ASKED,
     HAS_COLOUR_ASKED,
     IN_CATEGORY_ASKED,
@@ -143,29 +144,27 @@ class QuestionWriter:
 
     def _choices(self, emoji: Emoji, count: int) -> Iterator[Record]:
         rng = self._rng(emoji, "choice")
-        asked, start = _walk(rng, CHOICE_ASKED, count), rng.randrange(len(LETTERS))
-        words = _words(emoji.name)
+        asked, words = _walk(rng, CHOICE_ASKED, count), _words(emoji.name)
         for number in range(count):
-            place = (start + number) % len(LETTERS)
             names = _draw_several(rng, self._names, len(LETTERS) - 1, lambda name: not words & _words(name))
             if names is None:
                 return
-            names.insert(place, emoji.name)
-            answer = _chosen(emoji, LETTERS[place])
-            yield _seen(emoji, "choice", number, asked[number] + _options(names), answer, LETTERS[place], options=names)
+            names, letter = _in_order(names, emoji.name)
+            question, answer = asked[number] + _options(names), _chosen(emoji, letter)
+            yield _seen(emoji, "choice", number, question, answer, letter, options=names)
 
     def _rng(self, emoji: Emoji, kind: str) -> random.Random:
         return random.Random(f"{self.seed}:{emoji.codepoint}:{kind}")
 
 
-def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 24) -> Iterator[Record]:
+def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 40) -> Iterator[Record]:
     """Yield what a language model would know of the names, as text alone: their category and subcategory.
 
     And what it would know of lettered lists: `choices` times a name, which one option is the kind asked for.
     """
-    elsewhere = {
-        kind: [each.name for each in emoji if each.subcategory != kind] for kind in {each.subcategory for each in emoji}
-    }
+    kinds = {each.subcategory for each in emoji}
+    elsewhere = {kind: [each.name for each in emoji if each.subcategory != kind] for kind in kinds}
+    members = {kind: [phrase(each) for each in emoji if each.subcategory == kind] for kind in kinds}
     for each in emoji:
         words, label = phrase(each), _capital(kind_label(each.subcategory))
         said = [(question, f"{label}, {each.category}") for question in FACT_BOTH_ASKED]
@@ -173,24 +172,27 @@ def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 24) -> Iterator[
         said += [(question, label) for question in FACT_SUBCATEGORY_ASKED]
         written = [(question.format(words), answer) for question, answer in said]
         rng = random.Random(f"{seed}:{each.codepoint}:fact")
-        written += _fact_choices(each, elsewhere[each.subcategory], rng, choices)
+        written += _fact_choices(each, elsewhere[each.subcategory], members[each.subcategory], rng, choices)
         for number, (question, answer) in enumerate(written):
             turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
             yield Record(f"{each.codepoint}-fact-{number}", SOURCE, turns, _meta(each, "fact", answer))
 
 
 def _fact_choices(
-    emoji: Emoji, names_elsewhere: Sequence[str], rng: random.Random, count: int
+    emoji: Emoji, names_elsewhere: Sequence[str], alike: Sequence[str], rng: random.Random, count: int
 ) -> Iterator[tuple[str, str]]:
-    start = rng.randrange(len(LETTERS))
+    """Questions by the kind itself and by one of its kind, in turn; the latter needs what a picture needs: its kind."""
+    others = [name for name in alike if name != phrase(emoji)] or [kind_phrase(emoji.subcategory)]
     for number in range(count):
-        place = (start + number) % len(LETTERS)
         names = _draw_several(rng, names_elsewhere, len(LETTERS) - 1, lambda name: name != emoji.name)
         if names is None:
             return
-        names.insert(place, emoji.name)
-        question = rng.choice(FACT_CHOICE_ASKED).format(kind_phrase(emoji.subcategory))
-        yield question + _options(names), _chosen(emoji, LETTERS[place])
+        names, letter = _in_order(names, emoji.name)
+        if number % 4:
+            question = rng.choice(FACT_LIKE_ASKED).format(rng.choice(others))
+        else:
+            question = rng.choice(FACT_CHOICE_ASKED).format(kind_phrase(emoji.subcategory))
+        yield question + _options(names), _chosen(emoji, letter)
 
 
 def _draw(rng: random.Random, items: Sequence[T], accept: Callable[[T], bool]) -> T | None:
@@ -226,6 +228,16 @@ def askable_colours(emoji: Emoji) -> list[str]:
 def _has_clear_main_colour(emoji: Emoji) -> bool:
     shares = list(emoji.colours.values())
     return len(shares) == 1 or (len(shares) > 1 and shares[0] >= MAIN_MARGIN * shares[1])
+
+
+def _in_order(wrong: Sequence[str], right: str) -> tuple[list[str], str]:
+    """All names by the alphabet, and the letter of the right one.
+
+    The order says nothing about which name is right, and a name by itself says something about its letter: that is
+    the first step to finding the letter, which a small model hardly takes when names stand at random.
+    """
+    names = sorted([*wrong, right], key=str.lower)
+    return names, LETTERS[names.index(right)]
 
 
 def _options(names: Sequence[str]) -> str:

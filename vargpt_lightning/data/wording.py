@@ -28,6 +28,7 @@ FACT_BOTH_ASKED = ("What is {}?", "Tell me about {}.", "Explain what {} is.")
 FACT_CATEGORY_ASKED = ("Which category does {} belong to?", "In which category would you file {}?")
 FACT_SUBCATEGORY_ASKED = ("What kind of thing is {}?", "What type of thing is {}?")
 FACT_CHOICE_ASKED = ("Which of these is {}?", "Choose {}.")
+FACT_LIKE_ASKED = ("Which of these is like {}?", "Which of these goes with {}?")
 DRAW_ASKED = (
     "Please draw {}.",
     "Can you draw {}?",
