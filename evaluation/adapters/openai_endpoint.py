@@ -1,39 +1,23 @@
-"""A model behind an OpenAI-compatible endpoint (`POST URL/chat/completions`): pictures go as data URLs.
-
-The key comes from an environment variable. It is sent in the Authorization header and appears nowhere else: not in
-settings, not in errors, not in files.
-"""
+"""A model behind an OpenAI-compatible endpoint answers questions about pictures, which go as data URLs."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 
+from vargpt_lightning.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, read_answer
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.adapters.http_calls import (
-    CallError,
-    Patience,
-    StoppedError,
-    opener,
-    post_json,
-    with_retries,
-)
 from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply, UnfinishedError
+from vargpt_lightning.http_calls import CallError, Patience, StoppedError, with_retries
 
-PATH = "/chat/completions"
 PICTURE_TOKEN = "<image>"
-REFUSALS = (400, 413, 422)
 FORMATS = ("png", "jpeg")
 
 
@@ -98,15 +82,15 @@ class OpenAIEndpoint:
 
     def __init__(self, url: str, model: str, options: EndpointSettings | None = None) -> None:
         self.options = options or EndpointSettings()
-        self.url, self.name = _checked(url, model).rstrip("/").removesuffix(PATH), model
+        self.endpoint = ChatEndpoint(url, model, self.options.key_variable)
+        self.url, self.name = self.endpoint.url, model
         self.batch_size = 4 * self.options.concurrency
         self.refused = 0
-        self._open = opener(self.url)
 
     @property
     def digest(self) -> str:
         """A hash of where the model is and what it is called; what its weights are, only the service knows."""
-        return hashlib.sha256(f"{self.url}\0{self.name}".encode()).hexdigest()[:16]
+        return self.endpoint.digest
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -142,15 +126,12 @@ class OpenAIEndpoint:
         return [call.result() for call in calls]
 
     def _ask(self, request: AnswerRequest, stop: threading.Event) -> Reply:
-        body = json.dumps(self._body(request)).encode()
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key := self._key():
-            headers["Authorization"] = f"Bearer {key}"
+        body, own = self._body(request), self.options
 
         def call() -> Reply:
-            return _reply(post_json(self._open, self.url + PATH, body, headers, self.options.timeout))
+            said = read_answer(self.endpoint.post(body, own.timeout))
+            return Reply(said.text, finish=said.finish)
 
-        own = self.options
         patience = Patience(own.retries, own.timeout, own.backoff, own.longest_wait)
         try:
             return with_retries(call, patience, stop)
@@ -159,9 +140,6 @@ class OpenAIEndpoint:
                 self.refused += 1
                 return Reply("")
             raise
-
-    def _key(self) -> str:
-        return os.environ.get(self.options.key_variable, "").strip()
 
     def _body(self, request: AnswerRequest) -> dict[str, Any]:
         content = _content(request, self.options.picture_format)
@@ -179,23 +157,9 @@ class OpenAIEndpoint:
         text = str(error)
         if isinstance(error, CallError):
             text = f"{self.url}, model {self.name!r}, question {request.id!r}: {text}"
-            if error.status in (401, 403):
-                known = "is set" if self._key() else "is not set"
-                text += f"; the key is taken from {self.options.key_variable}, which {known}"
-        return text.replace(key, "***") if (key := self._key()) else text
-
-
-def _checked(url: str, model: str) -> str:
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine or not model:
-        raise UserError("endpoint: expected openai:URL#model, such as openai:http://localhost:8000/v1#llava")
-    if parts.username or parts.password or parts.query:
-        raise UserError("endpoint: the URL holds a name, a password or a query; expected the key in the environment")
-    return url
+            if error.status in KEY_REFUSALS:
+                text += f"; {self.endpoint.key_hint()}"
+        return self.endpoint.without_key(text)
 
 
 def _failure(call: Future[Reply]) -> BaseException | None:
@@ -231,21 +195,3 @@ def _data_url(request: AnswerRequest, number: int, picture_format: str) -> str:
         file, format=picture_format.upper(), **({"quality": 95} if picture_format == "jpeg" else {})
     )
     return f"data:image/{picture_format};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _reply(found: Any) -> Reply:
-    """The answer in what came back; a body of another form is an error that may be gone the next time."""
-    try:
-        choice = found["choices"][0]
-        message = choice["message"]
-        content = message["content"] if "content" in message else message["refusal"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise CallError(f"malformed: {json.dumps(found)[:200]}") from error
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    if content is None:  # a refusal, or a length that was used up by thinking
-        content = message.get("refusal") or ""
-    if not isinstance(content, str):
-        raise CallError(f"malformed: the content is {json.dumps(content)[:100]}")
-    finish = choice.get("finish_reason")
-    return Reply(content, finish=finish if finish in ("stop", "length") else "")

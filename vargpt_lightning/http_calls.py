@@ -6,13 +6,10 @@ refusal is final. Redirects are refused: they would carry the key to another hos
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,19 +17,37 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
+import tenacity
+
 Result = TypeVar("Result")
 
 AGAIN = (408, 409, 425, 429)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LARGEST = 32 * 2**20
+_NEVER_ARRIVED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 class CallError(Exception):
-    """A call that did not succeed: why, its HTTP status if there is one, and how long the server wants to be left."""
+    """A call that did not succeed.
 
-    def __init__(self, reason: str, status: int | None = None, wait: float | None = None, again: bool = True) -> None:
+    Attributes:
+        status: of HTTP, when a refusal came.
+        wait: seconds that the server wants to be left alone.
+        again: whether another attempt may help.
+        reached: whether the server may have done the work, and charge for it, although no usable answer came.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        status: int | None = None,
+        wait: float | None = None,
+        again: bool = True,
+        reached: bool = False,
+    ) -> None:
         super().__init__(reason)
-        self.status, self.wait, self.again = status, wait, again
+        self.status, self.wait, self.again, self.reached = status, wait, again, reached
 
 
 class StoppedError(Exception):
@@ -68,85 +83,95 @@ def with_retries(call: Callable[[], Result], patience: Patience, stop: threading
         CallError: the last attempt's, or one that no retry can help.
         StoppedError: `stop` was set while it waited.
     """
-    for attempt in range(patience.retries + 1):
+
+    def attempt() -> Result:
         if stop.is_set():
             raise StoppedError
         try:
             return call()
         except CallError as error:
-            if not error.again or attempt == patience.retries:
-                tries = f" (tried {attempt + 1} times)" if attempt else ""
-                raise CallError(f"{error}{tries}", error.status, again=error.again) from error
-            if error.wait is not None and error.wait > patience.longest:
+            if error.again and error.wait is not None and error.wait > patience.longest:
                 asked = f"it asks to be left alone for {error.wait:.0f} s, longer than {patience.longest:.0f} s"
-                raise CallError(f"{error}; {asked}", error.status) from error
-            stop.wait(patience.wait(attempt, error.wait))
-    raise StoppedError
+                raise CallError(f"{error}; {asked}", error.status, again=False, reached=error.reached) from error
+            raise
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, CallError) and error.again),
+        stop=tenacity.stop_after_attempt(patience.retries + 1),
+        wait=lambda state: patience.wait(state.attempt_number - 1, _asked(state)),
+        sleep=tenacity.sleep_using_event(stop),
+        reraise=True,
+    )
+    try:
+        return retrying(attempt)
+    except CallError as error:
+        tries = int(retrying.statistics.get("attempt_number", 1))
+        if tries == 1:
+            raise
+        text = f"{error} (tried {tries} times)"
+        raise CallError(text, error.status, again=error.again, reached=error.reached) from error
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
+def _asked(state: tenacity.RetryCallState) -> float | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error.wait if isinstance(error, CallError) else None
 
 
-def opener(url: str) -> urllib.request.OpenerDirector:
-    """What opens a URL: through the proxy that the environment names, but not to this machine itself."""
-    direct = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in LOOPBACK else []
-    return urllib.request.build_opener(_NoRedirects, *direct)
+def http_client(url: str) -> httpx.Client:
+    """What calls a URL: through the proxy that the environment names, but not to this machine itself."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    return httpx.Client(trust_env=urlsplit(url).hostname not in LOOPBACK, follow_redirects=False, limits=limits)
 
 
-def post_json(
-    open_url: urllib.request.OpenerDirector, url: str, body: bytes, headers: dict[str, str], timeout: float
-) -> Any:
+def post_json(client: httpx.Client, url: str, body: bytes, headers: dict[str, str], timeout: float) -> Any:
     """Posts a body and returns the JSON that comes back.
 
     Raises:
         CallError: anything else came back, or nothing within `timeout` seconds.
     """
-    request = urllib.request.Request(url, data=body, headers=headers, method="POST")
     until = time.monotonic() + timeout
     try:
-        with open_url.open(request, timeout=timeout) as response:
+        with client.stream("POST", url, content=body, headers=headers, timeout=timeout) as response:
+            if not response.is_success:
+                _refuse(response, until)
             content = _read(response, until)
-    except urllib.error.HTTPError as error:
-        _refuse(error, until)
-    except TimeoutError as error:
-        raise CallError(f"no answer within {timeout:g} s") from error
-    except urllib.error.URLError as error:
-        late = isinstance(error.reason, TimeoutError)
-        raise CallError(f"no answer within {timeout:g} s" if late else f"cannot be reached: {error.reason}") from error
-    except (http.client.HTTPException, OSError) as error:
-        raise CallError(f"the connection broke: {error or type(error).__name__}") from error
+    except httpx.LocalProtocolError as error:  # its text repeats the header, and with it the key
+        raise CallError("a header of the request has characters that may not stand there", again=False) from error
+    except httpx.TimeoutException as error:
+        raise CallError(f"no answer within {timeout:g} s", reached=not isinstance(error, _NEVER_ARRIVED)) from error
+    except _NEVER_ARRIVED as error:
+        raise CallError(f"cannot be reached: {error}") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise CallError(f"the connection broke: {error or type(error).__name__}", reached=True) from error
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise CallError(f"not JSON: {content[:80]!r}") from error
+        raise CallError(f"not JSON: {content[:80]!r}", reached=True) from error
 
 
-def _read(response: Any, until: float) -> bytes:
+def _read(response: httpx.Response, until: float) -> bytes:
     """The whole body; a server that sends it a few bytes at a time is cut off like one that sends nothing."""
     parts: list[bytes] = []
     size = 0
-    while part := response.read1(65536):
+    for part in response.iter_bytes():
         parts.append(part)
         size += len(part)
         if size > LARGEST:
-            raise CallError(f"more than {LARGEST} bytes came back")
+            raise CallError(f"more than {LARGEST} bytes came back", reached=True)
         if time.monotonic() > until:
-            raise TimeoutError
-    if response.length:  # read1 does not tell a connection that was cut from the end of a body
-        raise CallError(f"the connection broke: {response.length} bytes of the body are missing")
+            raise httpx.ReadTimeout("the body took too long")
     return b"".join(parts)
 
 
-def _refuse(error: urllib.error.HTTPError, until: float) -> NoReturn:
+def _refuse(response: httpx.Response, until: float) -> NoReturn:
     try:
-        said = _message(_read(error, until))
-    except (OSError, CallError, http.client.HTTPException):
+        said = _message(_read(response, until))
+    except (OSError, CallError, httpx.HTTPError):
         said = ""
-    again = error.code in AGAIN or error.code >= 500
-    wait = _retry_after(error.headers.get("Retry-After"))
-    raise CallError(f"HTTP {error.code}{f': {said}' if said else ''}", error.code, wait, again) from error
+    code = response.status_code
+    again = code in AGAIN or code >= 500
+    wait = _retry_after(response.headers.get("Retry-After"))
+    raise CallError(f"HTTP {code}{f': {said}' if said else ''}", code, wait, again)
 
 
 def _message(body: bytes) -> str:
