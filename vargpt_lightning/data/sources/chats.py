@@ -1,0 +1,78 @@
+"""Rows of chat files made into records: what LLaVA's, VARGPT's and other sharegpt-style files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.data.sources.base import Part, Rejected, Row, RowError, conversation, put_placeholder, row_id
+from vargpt_lightning.data.sources.json_rows import json_parts, json_rows
+from vargpt_lightning.data.sources.picture_store import By, PictureStore, open_pictures
+
+FROM_VALUE, ROLE_CONTENT = ("from", "value"), ("role", "content")
+KeyOf = Callable[[Part, str], str]
+
+
+def chat_parts(
+    source: str, path: Path, pictures: Path | None, options: Mapping[str, Any], by: By = "path", prefer: str = ""
+) -> list[Part]:
+    """Return pieces of chat files; pictures are files beside them unless `pictures` says where.
+
+    Archives of pictures are indexed here, once, before any process needs them.
+    """
+    root = Path(pictures) if pictures is not None else path if path.is_dir() else path.parent
+    settings = {**options, "pictures": str(root), "archives": pictures is not None}
+    parts = json_parts(source, path, settings, prefer=prefer)
+    open_pictures(root, by, settings["archives"])
+    return parts
+
+
+def chat_rows(part: Part, key_of: KeyOf, by: By = "path") -> Iterator[Row]:
+    """Read a piece of chat files; `key_of` gives the key that a picture goes by."""
+    store = open_pictures(part.options["pictures"], by, part.options["archives"])
+    for number, row in json_rows(part):
+        place = f"{part.options.get('label', '')}{number}"
+        if isinstance(row, RowError):
+            yield Rejected(place, part.source, str(row))
+        elif not isinstance(row, Mapping):
+            yield Rejected(place, part.source, f"a row is {type(row).__name__}; expected an object")
+        else:
+            yield chat_row(part, row, row_id(row.get("id"), place), store, key_of)
+
+
+def chat_row(part: Part, row: Mapping[str, Any], name: str, store: PictureStore, key_of: KeyOf) -> Row:
+    """Make one row a record, whichever of the two ways its turns are written in."""
+    turns = row.get("conversations") if row.get("conversations") is not None else row.get("messages")
+    first = turns[0] if isinstance(turns, list) and turns else None
+    keys = ROLE_CONTENT if isinstance(first, Mapping) and "role" in first else FROM_VALUE
+    system = row.get("system")
+    if isinstance(turns, list) and isinstance(system, str) and system.strip():
+        turns = [{keys[0]: "system", keys[1]: system}, *turns]
+    try:
+        paths = picture_paths(row)
+    except RowError as error:
+        return Rejected(name, part.source, str(error))
+    if part.options.get("add_placeholder") and paths:
+        turns = put_placeholder(turns, len(paths), keys)
+    by_key = {key_of(part, path): path for path in paths}
+    meta = {"row_id": str(row["id"])} if isinstance(row.get("id"), (str, int)) else {}
+    return conversation(
+        name,
+        part.source,
+        turns,
+        [key_of(part, path) for path in paths],
+        lambda key: store.read(by_key[key]),
+        keys=keys,
+        meta=meta,
+    )
+
+
+def picture_paths(row: Mapping[str, Any]) -> list[str]:
+    """Return the paths in a row's `image` or `images`; raises RowError when they are no texts."""
+    value = row.get("images") if row.get("images") is not None else row.get("image")
+    cells = value if isinstance(value, list) else [] if value is None or value == "" else [value]
+    paths = [cell.get("path") if isinstance(cell, Mapping) else cell for cell in cells]
+    if any(not isinstance(path, str) or not path for path in paths):
+        raise RowError(f"pictures are {str(value)[:80]!r}; expected a path or a list of paths")
+    return [str(path) for path in paths]
