@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": "let a trained run answer a prompt, and save what it draws",
     "chat": "talk with a trained run in the terminal, with pictures in both directions",
     "runs": "list the runs in a folder",
+    "data": "pack corpora into shards, check and look at them, write instructions",
 }
 HELP = ("-h", "--help", "help")
 

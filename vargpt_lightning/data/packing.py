@@ -22,7 +22,7 @@ from typing import Any
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.errors import UserError
 
-INDEX_NAME, OFFSETS_NAME = "index.json", "offsets.json"
+INDEX_NAME, OFFSETS_NAME, REJECTED_NAME = "index.json", "offsets.json", "rejected.jsonl"
 FORMAT_VERSION = 1
 SHARD_BYTES = 32 * 2**20
 _LEFT_OVER_SECONDS = 3600
@@ -54,7 +54,7 @@ def write_source(
         if writer is None:
             path = folder / f"shard-{len(shards):06d}.tar"
             writer, count = webdataset.TarWriter(str(path), mtime=0, user="", group=""), 0
-        writer.write(_sample(record))
+        writer.write({"__key__": member_key(record.id), **sample_members(record)})
         pictures.update(part.use for part in record.pictures())
         kinds[str(record.meta.get("kind", "conversation"))] += 1
         count += 1
@@ -78,14 +78,17 @@ def write_source(
     return index
 
 
-def _sample(record: Record) -> dict[str, Any]:
-    sample: dict[str, Any] = {"__key__": member_key(record.id)}
-    sample["json"] = json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+def sample_members(record: Record) -> dict[str, bytes]:
+    """Return the files that a record is stored as, by the ends of their names: `json`, `0.png`, `1.jpg`, ...
+
+    Raises UserError when a picture has no bytes, UnicodeError for text that UTF-8 cannot hold.
+    """
+    members = {"json": json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":")).encode()}
     for number, part in enumerate(record.pictures()):
         if part.data is None:
             raise UserError(f"record {record.id!r}: picture {part.key!r} has no bytes to pack")
-        sample[f"{number}.{_extension(part.data)}"] = part.data
-    return sample
+        members[f"{number}.{_extension(part.data)}"] = part.data
+    return members
 
 
 def member_key(name: str) -> str:

@@ -1,0 +1,139 @@
+"""`vargpt data pack`: corpora made into shards. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.data.pack_job import SHARD_BYTES, SourceSpec, Watcher, pack
+from vargpt_lightning.data.packing import REJECTED_NAME
+from vargpt_lightning.data.sources import names
+from vargpt_lightning.errors import UserError
+
+MEGABYTE = 2**20
+EXAMPLE = """examples:
+  vargpt data pack llava:llava_v1_5_mix665k.json,pictures=images --out data/llava-v1_5-mix665k --processes 8
+  vargpt data pack captions:photos --out data/photos --resize 512
+
+A SOURCE is NAME:PATH, and its options behind commas. The same command goes on where a killed one was; what it has
+written in the end is the same, to the byte, whatever the number of processes.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="vargpt data pack",
+        description="Pack corpora into webdataset shards with an index.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help=f"NAME:PATH[,OPTION=VALUE ...]; names: {', '.join(names())}; the option `pictures` says where these are",
+    )
+    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    result.add_argument("--processes", type=int, default=1, metavar="N", help="processes that read and encode (1)")
+    result.add_argument(
+        "--shard-mb", type=float, default=SHARD_BYTES / MEGABYTE, metavar="MB", help="size of a shard (%(default)g)"
+    )
+    result.add_argument(
+        "--resize",
+        type=int,
+        metavar="PIXELS",
+        help="make pictures with a longer short side so small (keep their bytes)",
+    )
+    result.add_argument(
+        "--max-rejected", type=float, default=0.05, metavar="SHARE", help="stop above this share of bad rows (0.05)"
+    )
+    result.add_argument("--split", default="train", help="train, val or test, for the record (train)")
+    result.add_argument("--seed", type=int, default=0, help="for sources that choose words (0)")
+    result.add_argument(
+        "--duplicates",
+        choices=("rename", "reject"),
+        default="rename",
+        help="what becomes of an id that was there before",
+    )
+    return result
+
+
+def main(argv: list[str]) -> int:
+    """Pack, and say what came of it."""
+    arguments = parser().parse_args(argv)
+    with _progress() as watch:
+        index = pack(
+            [read_spec(text) for text in arguments.sources],
+            arguments.out,
+            shard_bytes=int(arguments.shard_mb * MEGABYTE),
+            processes=arguments.processes,
+            resize=arguments.resize,
+            max_rejected_share=arguments.max_rejected,
+            split=arguments.split,
+            seed=arguments.seed,
+            duplicates=arguments.duplicates,
+            watch=watch,
+        )
+    print(summary(index, arguments.out))
+    return 0
+
+
+def read_spec(text: str) -> SourceSpec:
+    """Return what NAME:PATH,OPTION=VALUE,... says; values that JSON knows (numbers, true, lists) are taken as such.
+
+    Raises:
+        UserError: it is not of this form.
+    """
+    name, colon, rest = text.partition(":")
+    path, *options = re.split(r",(?=\w+=)", rest)
+    if not colon or not path or not name:
+        raise UserError(f"source {text!r}: expected NAME:PATH, such as {names()[0] if names() else 'llava'}:{text}")
+    values: dict[str, Any] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    pictures = values.pop("pictures", None)
+    return SourceSpec(name, Path(path).expanduser(), None if pictures is None else Path(str(pictures)), values)
+
+
+@contextmanager
+def _progress() -> Iterator[Watcher | None]:
+    """A bar over the parts, where there is a terminal to see it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rows]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("parts", total=None, rows="")
+
+        def watch(done: int, total: int, kept: int, rejected: int) -> None:
+            bar.update(task, completed=done, total=total, rows=f"{kept:,} records, {rejected:,} rejected")
+
+        yield watch
+
+
+def summary(index: dict[str, Any], out: Path) -> str:
+    """Return what was packed in a few lines."""
+    size = f"{index['bytes'] / MEGABYTE:,.1f} MB in {len(index['shards'])} shards"
+    lines = [f"{out}: {index['count']:,} records, {size}"]
+    for name, counts in index["sources"].items():
+        pictures = f"{counts['seen']:,} seen and {counts['drawn']:,} drawn pictures"
+        lines.append(f"  {name}: {counts['count']:,} records, {pictures}, {counts['rejected']:,} rows rejected")
+    if index["renamed"]:
+        lines.append(f"  {index['renamed']:,} ids were there before, and have a number now")
+    if index["rejected"]:
+        lines.append(f"  why rows were rejected: {out / REJECTED_NAME}")
+    return "\n".join(lines)

@@ -1,0 +1,258 @@
+"""Sources packed into shards: over several processes, resumed after a kill, with the same bytes whatever happens.
+
+Each source names the parts of its input. Processes make each part into tar members by itself (`pack_parts`); this
+process puts them together in order (`pack_state`), so that neither the number of processes nor a kill shows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vargpt_lightning.data.pack_parts import COUNTED, PartTask, pack_part
+from vargpt_lightning.data.pack_pool import in_order
+from vargpt_lightning.data.pack_state import WORK_NAME, Duplicates, ShardAssembler, add_counts, locked
+from vargpt_lightning.data.packing import FORMAT_VERSION, INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import plain, read_json, write_bytes, write_json, write_jsonl
+
+SHARD_BYTES = 256 * 2**20
+ENOUGH_ROWS = 1000  # before the share of rejected rows means something
+Watcher = Callable[[int, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """What to read: the name of a source's module, the path it reads, where its pictures are, and its options."""
+
+    name: str
+    path: Path
+    pictures: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What the bytes of a packed folder depend on, besides its sources."""
+
+    shard_bytes: int = SHARD_BYTES
+    resize: int | None = None
+    split: str = "train"
+    seed: int = 0
+    duplicates: Duplicates = "rename"
+
+    def __post_init__(self) -> None:
+        if self.shard_bytes < 1:
+            raise UserError(f"shard bytes: {self.shard_bytes}; expected at least 1")
+        if self.resize is not None and self.resize < 1:
+            raise UserError(f"resize: {self.resize}; expected at least 1 pixel")
+        if self.duplicates not in ("rename", "reject"):
+            raise UserError(f"duplicates: {self.duplicates!r}; expected 'rename' or 'reject'")
+
+
+def pack(
+    sources: Sequence[SourceSpec],
+    out: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    processes: int = 1,
+    resize: int | None = None,
+    max_rejected_share: float = 0.05,
+    split: str = "train",
+    seed: int = 0,
+    duplicates: Duplicates = "rename",
+    watch: Watcher | None = None,
+) -> dict[str, Any]:
+    """Pack the sources' records into shards in `out`, and return the index that was written beside them.
+
+    The same call after a kill goes on where it was; with everything there already it returns at once.
+
+    Args:
+        shard_bytes: a shard is closed when it reaches this.
+        resize: pictures whose short side is longer are made smaller, to this many pixels; None keeps their own bytes.
+        max_rejected_share: of rows; more stop the run, as soon as there are enough rows to tell, or at the end.
+        seed: for sources that choose words.
+        duplicates: "rename" gives a record whose id was there before another one, "reject" leaves it out.
+        watch: called with parts done, parts, records and rejected rows after each part.
+
+    Raises:
+        UserError: a source cannot be read, too many rows were rejected, nothing is left, `out` holds something else, or
+            another process is packing into it.
+    """
+    settings = PackSettings(shard_bytes, resize, split, seed, duplicates)
+    if processes < 1:
+        raise UserError(f"processes: {processes}; expected at least 1")
+    if not 0 <= max_rejected_share <= 1:
+        raise UserError(f"max rejected share: {max_rejected_share}; expected a number from 0 to 1")
+    out = Path(out)
+    tasks, inputs = _plan(sources, settings, out / WORK_NAME)
+    manifest = {"inputs": inputs, "settings": asdict(settings)}
+    if (done := _finished(out, manifest)) is not None:
+        return done
+    with locked(out / WORK_NAME):
+        _take_up(out, manifest)
+        assembler = ShardAssembler(out, tasks, settings.shard_bytes, settings.duplicates)
+        try:
+            _assemble(assembler, tasks, processes, max_rejected_share, watch)
+        finally:
+            assembler.abandon()
+        index = _write_index(out, assembler, manifest)
+        shutil.rmtree(out / WORK_NAME, ignore_errors=True)
+    return index
+
+
+def _plan(sources: Sequence[SourceSpec], settings: PackSettings, work: Path) -> tuple[list[PartTask], list[Any]]:
+    """The parts of all sources in order, and what the manifest says of each source."""
+    from vargpt_lightning.data.sources import get
+
+    if not sources:
+        raise UserError("nothing to pack; expected at least one source")
+    tasks: list[PartTask] = []
+    inputs = []
+    for spec in sources:
+        module = get(spec.name)
+        options = _options(module, spec, settings.seed)
+        parts = list(module.parts(spec.path, **options))
+        for part in parts:
+            task = PartTask(len(tasks), module.__name__, part, work, settings.resize)
+            tasks.append(task)
+        stated = {key: value for key, value in options.items() if key not in ("pictures", "seed")}
+        files = list(_files(spec.path, parts))
+        pictures = None if spec.pictures is None else str(spec.pictures)
+        inputs.append(
+            plain({"source": spec.name, "path": spec.path, "pictures": pictures, "options": stated, "files": files})
+        )
+    return tasks, inputs
+
+
+def _options(module: ModuleType, spec: SourceSpec, seed: int) -> dict[str, Any]:
+    """The options for a source's `parts`; those that it does not have are refused."""
+    taken = inspect.signature(module.parts).parameters
+    names = [name for name, kind in taken.items() if kind.kind is kind.KEYWORD_ONLY and name != "pictures"]
+    for name in spec.options:
+        if name not in names and not any(kind.kind is kind.VAR_KEYWORD for kind in taken.values()):
+            raise UserError(f"{spec.name}: {name!r} is no option; there are {', '.join(names) or 'none'}")
+    options = dict(spec.options)
+    if "seed" in names:
+        options.setdefault("seed", seed)
+    if spec.pictures is not None:
+        options["pictures"] = spec.pictures
+    return options
+
+
+def _files(path: Path, parts: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """The files and folders that the parts are read from, each once, in order, with their bytes."""
+    for found in dict.fromkeys(Path(part.path) for part in parts) or [path]:
+        if found.is_dir():
+            sizes = [file.stat().st_size for file in found.rglob("*") if file.is_file()]
+            yield {"path": str(found), "files": len(sizes), "bytes": sum(sizes)}
+        elif found.is_file():
+            yield {"path": str(found), "bytes": found.stat().st_size}
+
+
+def _finished(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The index of a folder that is packed already, from the same inputs with the same settings."""
+    if not (out / INDEX_NAME).is_file():
+        return None
+    index: dict[str, Any] = read_json(out / INDEX_NAME)
+    if index.get("manifest") != manifest:
+        _refuse(out, index.get("manifest"), manifest)
+    shutil.rmtree(out / WORK_NAME, ignore_errors=True)
+    return index
+
+
+def _take_up(out: Path, manifest: dict[str, Any]) -> None:
+    """Note what is being packed, or check that a job begun here is the same."""
+    file = out / WORK_NAME / "settings.json"
+    if file.is_file():
+        if (before := read_json(file)) != manifest:
+            _refuse(out, before, manifest)
+        return
+    if there := sorted(path.name for path in out.iterdir() if path.name != WORK_NAME):
+        raise UserError(f"{out}: holds {there[0]} already; expected an empty folder, or one that is being packed")
+    write_json(file, manifest)
+
+
+def _refuse(out: Path, before: Any, now: dict[str, Any]) -> None:
+    """Say what differs between the job that was begun in a folder and the one asked for."""
+    if not isinstance(before, dict):
+        raise UserError(f"{out}: packed by other means; name another folder")
+    old, new = before.get("settings", {}), now["settings"]
+    changed = [f"{name} {old.get(name)!r}, now {new[name]!r}" for name in new if old.get(name) != new[name]]
+    what = "; ".join(changed) or "its inputs (paths, sizes or options) were others"
+    raise UserError(f"{out}: begun with {what}; name another folder, or remove this one")
+
+
+def _assemble(
+    assembler: ShardAssembler, tasks: list[PartTask], processes: int, most: float, watch: Watcher | None
+) -> None:
+    for number in in_order(pack_part, tasks[assembler.start :], processes):
+        assembler.add(tasks[number])
+        if watch is not None:
+            watch(number + 1, len(tasks), assembler.kept, assembler.rejected_count)
+        if assembler.kept + assembler.rejected_count >= ENOUGH_ROWS:
+            _check_share(assembler, most)
+    assembler.finish()
+    _check_share(assembler, most)
+    if not assembler.kept:
+        write_jsonl(assembler.out / REJECTED_NAME, (row._asdict() for row in assembler.rejected))
+        raise UserError(f"{assembler.out}: the sources gave no record{_commonest(assembler)}")
+
+
+def _check_share(assembler: ShardAssembler, most: float) -> None:
+    rejected = assembler.rejected_count
+    rows = assembler.kept + rejected
+    if rejected > most * rows:
+        file = assembler.out / REJECTED_NAME
+        write_jsonl(file, (row._asdict() for row in assembler.rejected))
+        raise UserError(
+            f"{rejected} of {rows} rows rejected ({rejected / rows:.1%}), more than {most:.1%}"
+            f"{_commonest(assembler)}; all are in {file}; a larger share allowed goes on from here"
+        )
+
+
+def _commonest(assembler: ShardAssembler) -> str:
+    """An example of the rejected rows, from the source with most."""
+    rows = assembler.rejected
+    if not rows:
+        return ""
+    source = Counter(row.source for row in rows).most_common(1)[0][0]
+    return f"; the first of {source}: {next(row.reason for row in rows if row.source == source)}"
+
+
+def _write_index(out: Path, assembler: ShardAssembler, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the three files beside the shards; the index, which says that all is there, last."""
+    shards, rejected = assembler.shards, assembler.rejected
+    by_source: dict[str, dict[str, int]] = {}
+    kinds: Counter[str] = Counter()
+    for shard in shards:
+        add_counts(by_source, shard.sources)
+        kinds.update(shard.kinds)
+    for row in rejected:
+        add_counts(by_source, {row.source: dict.fromkeys(COUNTED, 0) | {"rejected": 1}})
+    index = {
+        "format": FORMAT_VERSION,
+        "name": out.resolve().name,
+        "split": manifest["settings"]["split"],
+        "count": assembler.kept,
+        "bytes": sum(shard.bytes for shard in shards),
+        "kinds": dict(sorted(kinds.items())),
+        "pictures": {use: sum(counts[use] for counts in by_source.values()) for use in ("seen", "drawn")},
+        "sources": {name: {**counts, "rejected": counts.get("rejected", 0)} for name, counts in by_source.items()},
+        "rejected": len(rejected),
+        "renamed": sum(shard.renamed for shard in shards),
+        "shards": [shard.entry for shard in shards],
+        "manifest": manifest,
+    }
+    write_jsonl(out / REJECTED_NAME, (row._asdict() for row in rejected))
+    samples = [sample for shard in shards for sample in shard.samples]
+    write_bytes(out / OFFSETS_NAME, json.dumps(samples, separators=(",", ":")).encode())
+    write_json(out / INDEX_NAME, index)
+    return index

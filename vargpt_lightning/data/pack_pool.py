@@ -1,0 +1,67 @@
+"""Work shared by processes, its results taken in order, with no process left behind when the first one is killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from vargpt_lightning.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+AHEAD = 2  # tasks for each process that may be done before their turn comes: what bounds memory and disk
+
+
+def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int) -> Iterator[R]:
+    """Yield `function(task)` for each task, in the tasks' order; with one process there is no pool.
+
+    Raises what the function raises, and UserError when a process dies.
+    """
+    if processes == 1:
+        yield from map(function, tasks)
+        return
+    # a server that was started clean: forking a process with threads of its own may hang
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    before = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_tie_to_parent) as pool:
+        try:
+            yield from _drain(pool, function, iter(tasks), processes * AHEAD)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that was packing died, perhaps for want of memory; the same command goes on from here"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+            raise
+
+
+def _drain(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterator[T], ahead: int) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque(pool.submit(function, task) for task in islice(tasks, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(function, task) for task in islice(tasks, 1))
+        yield result
+
+
+def _tie_to_parent() -> None:
+    """End this process when its parent is gone: nobody else would end it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent: Any = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
