@@ -156,8 +156,9 @@ class _Shards:
         return self._file.read(place[1])
 
     def record(self, number: int, place: Sequence[int]) -> Record:
+        data = self.read(number, place)
         try:
-            return Record.from_json(json.loads(self.read(number, place).decode()))
+            return Record.from_json(json.loads(data.decode()))
         except ValueError as error:
             raise UserError(
                 f"{self.folder / self._shards[number]['file']}: no record at byte {place[0]}; "
