@@ -82,7 +82,10 @@ def test_articles_fit_the_names() -> None:
 
 
 def test_wrong_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no picture found; expected ImageNet"):
+    with pytest.raises(UserError, match="no picture of split 'train' found; expected ImageNet"):
         list(imagenet.read(tmp_path))
+    write_tar(tmp_path / "v" / "ILSVRC2012_img_val.tar", [("ILSVRC2012_val_00000001.JPEG", jpeg())])
+    with pytest.raises(UserError, match="no picture of split 'train'"):
+        list(imagenet.read(tmp_path / "v"))
     with pytest.raises(UserError, match="line 1: 'tench'; expected such as"):
         list(imagenet.read(tmp_path, classes=write_file(tmp_path / "c.txt", b"tench\n")))

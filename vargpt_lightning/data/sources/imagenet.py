@@ -59,18 +59,18 @@ def parts(
     path = need(Path(path), EXPECTED)
     options = {"classes": str(classes or CLASSES), "seed": seed}
     class_names(options["classes"])
-    files = [file for file in find_archives(path)]
-    files = [file for file in files if split in file.stem] or files
+    archives = find_archives(path)
+    files = _of_split(archives, split)
     found: list[Part] = []
     for file in files:
         if file.suffix == ".parquet":
             found += parquet_parts(NAME, file, options, ["image"])
         else:
             found += tar_parts(NAME, file, options, lambda name: name if name.endswith(ENDINGS) else None)
-    if not files:
+    if not archives:
         found = _folder_parts(path, split, options)
     if not found:
-        raise UserError(f"{path}: no picture found; expected {EXPECTED}")
+        raise UserError(f"{path}: no picture of split {split!r} found; expected {EXPECTED}")
     return found
 
 
@@ -113,6 +113,12 @@ def class_names(path: str) -> dict[str, str]:
             raise UserError(f"{path}, line {number}: {line[:80]!r}; expected such as 'n01440764 tench, Tinca tinca'")
         found[key] = names.split(",")[0].strip()
     return dict(sorted(found.items()))
+
+
+def _of_split(files: list[Path], split: str) -> list[Path]:
+    """The files named for the split, else those that are named for none."""
+    named = [file for file in files if split in file.stem]
+    return named or [file for file in files if not any(word in file.stem for word in ("train", "val", "test"))]
 
 
 _Found = tuple[str, str, int | None, bytes | None]  # place in the input, name, label, the encoded picture
