@@ -1,0 +1,1 @@
+"""Instruction data written from captions: by templates, or by a language model behind a chat endpoint."""
