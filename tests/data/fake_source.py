@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from tests.data.conftest import asked, drawn, png
 from vargpt_lightning.data.records import Record, TextPart, Turn
 from vargpt_lightning.data.sources.base import Part, Rejected, Row
+from vargpt_lightning.errors import UserError
 
 NAME = "fake"
 LINES = 7
@@ -27,6 +29,10 @@ def parts(path: Path, *, pictures: Path | None = None, seed: int = 0, size: int 
 def read_part(part: Part) -> Iterator[Row]:
     for line in Path(part.path).read_text().splitlines()[part.start : part.stop]:
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+        if line == "die seen" and multiprocessing.parent_process() is not None:
+            os._exit(9)
+        if line == "x broken":
+            raise UserError(f"{part.path}: line 31 is broken")
         yield _row(*line.split(" ", 1), part.options["size"])
 
 

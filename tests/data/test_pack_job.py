@@ -312,3 +312,16 @@ def test_an_unknown_option_names_those_there_are(tmp_path: Path) -> None:
     spec = SourceSpec("fake", rows(tmp_path / "rows", 2), options={"sise": 1})
     with pytest.raises(UserError, match="fake: 'sise' is no option; there are seed, size"):
         pack([spec], tmp_path / "out")
+
+
+def test_a_process_that_dies_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
+    path = rows(tmp_path / "rows", _30="die seen")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="a process that was packing died"):
+        packed(path, out, processes=2)
+    assert packed(path, out)["count"] == 60
+
+
+def test_what_a_process_raises_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rows: line 31 is broken"):
+        packed(rows(tmp_path / "rows", _30="x broken"), tmp_path / "out", processes=2)
