@@ -107,6 +107,10 @@ def lengths(sources: Sequence[SourceStats], unit: str) -> bytes:
     )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    # where less than a decade is shown, the small ticks are all there is to read
+    narrow = highest < 10 * lowest
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.3g}" if narrow else "")
+    axes.tick_params(which="minor", colors=FAINT, labelsize=8)
     axes.set_xlabel(f"{unit} a record", color=FAINT, fontsize=9)
     axes.set_ylabel("records looked at", color=FAINT, fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
