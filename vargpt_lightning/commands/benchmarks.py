@@ -69,34 +69,44 @@ def run(arguments: argparse.Namespace) -> int:
     from vargpt_lightning.commands.systems import open_system
     from vargpt_lightning.evaluation.benchmark_asked import describe
     from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
-    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
+    from vargpt_lightning.evaluation.benchmark_runner import ScoringError, run_benchmark
 
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
     settings = settings_of(arguments)
+    check_options(modules, settings)
     data = find_data(modules, arguments.data, arguments.hub_owner)
     check_data(modules, data, settings.style)
     out = arguments.out or default_out(arguments.run)
     results: list[Mapping[str, Any]] = []
+    refused: list[str] = []
     with ended_by_signals(), shared_processes() as processes:
         system = open_system(arguments.run, **_system_options(arguments, processes))
-        facts = describe(system)
+        more: dict[str, Any] = {"processes": processes, "facts": describe(system)}
         with benchmark_progress(quiet=not processes.first) as progress:
             for module in modules:
-                found = run_benchmark(
-                    system,
-                    module,
-                    data[module.NAME],
-                    out,
-                    settings,
-                    processes=processes,
-                    progress=progress,
-                    facts=facts,
-                )
-                results += found.values()
+                place = data[module.NAME]
+                try:
+                    results += run_benchmark(system, module, place, out, settings, progress=progress, **more).values()
+                except ScoringError as error:  # told at the end: a night's other benchmarks need not wait for it
+                    refused.append(str(error))
     if processes.first:
-        print_results(results)
-        print(f"report: {write_report(out, data)}")
+        show(results, out, data, refused)
     return 0
+
+
+def show(
+    results: Sequence[Mapping[str, Any]], out: Path, data: Mapping[str, Path], refused: Sequence[str] = ()
+) -> None:
+    """Print the figures, and write the report of all that there are in `out`.
+
+    Raises:
+        UserError: scoring was refused; after everything else is shown.
+    """
+    if results:
+        print_results(results)
+        print(f"report: {write_report(out, data)}", flush=True)
+    if refused:
+        raise UserError("; ".join(refused))
 
 
 def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> list[ModuleType]:
@@ -160,6 +170,16 @@ def check_data(modules: Sequence[ModuleType], data: Mapping[str, Path], style: s
         for record in module.load(data[module.NAME], pictures=False):
             module.prompt(record, style)
             break
+
+
+def check_options(modules: Sequence[ModuleType], settings: BenchmarkSettings) -> None:
+    """Refuse options of scoring that none of the benchmarks takes: they would have no effect."""
+    from vargpt_lightning.evaluation.benchmark_asked import accepts
+
+    for name in settings.options:
+        if not any(accepts(module.score, name) for module in modules):
+            titles = ", ".join(module.NAME for module in modules)
+            raise UserError(f"--{name}: has no meaning for {titles}; expected a benchmark of lettered choices")
 
 
 _NO_DATA = "--data DIR is not given; expected a folder with the benchmarks' data, or --hub-owner"
