@@ -23,7 +23,7 @@ from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, choose, d
 from vargpt_lightning.evaluation.benchmark_batches import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.benchmark_outputs import Output, OutputLog
 from vargpt_lightning.evaluation.benchmark_scoring import ASKING, score_benchmark
-from vargpt_lightning.evaluation.benchmarks.base import Record, check_protocol
+from vargpt_lightning.evaluation.benchmarks.base import EARLIER, PROTOCOLS, Record, check_protocol
 from vargpt_lightning.evaluation.benchmarks.layouts import Picture, Rows
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError
@@ -64,7 +64,7 @@ class BenchmarkSettings:
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
-            check_protocol(protocol)
+            check_protocol(protocol, (*PROTOCOLS, EARLIER))
         for name in ("limit", "max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if name == "batch_size" and value == AUTO:
@@ -157,11 +157,13 @@ class _Asking:
         self.asked_size = batch_size
         self.done = self.total = 0
         self.before: Mapping[str, Output] = {}
+        self.refused: set[tuple[str, str]] = set()
 
     def run(self) -> None:
         """Ask all of it, a batch at a time; what was said is on the disk before the next batch is asked."""
         keys = self.choice.keys
         self.before = before = self.log.read(set(keys.values()))
+        self.refused = {(key, output.skipped) for key, output in before.items() if output.skipped}
         if self.processes.first:
             self._check_pictures()
         self.processes.wait()  # nobody writes before all have read: shares of different lists would leave holes
@@ -239,8 +241,7 @@ class _Asking:
 
     def _keep(self, outputs: Sequence[Output]) -> None:
         """Write outputs down; what was skipped for the same reason before is there already."""
-        known = {(each.key, each.skipped) for each in self.before.values() if each.skipped}
-        self.log.append(each for each in outputs if (each.key, each.skipped) not in known)
+        self.log.append(each for each in outputs if (each.key, each.skipped) not in self.refused)
         self.done += len(outputs)
         self._say()
 

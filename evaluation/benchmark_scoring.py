@@ -137,7 +137,7 @@ def _scored(
     for record in records:
         id_ = str(module.record_id(record))
         said = answered[id_]
-        score = module.score(said.output, record, protocol=protocol, **options)
+        score = score_one(module, said.output, record, protocol, options)
         if said.finish == LENGTH:
             score = score.cut_off()
         scores.append(score)
@@ -145,6 +145,20 @@ def _scored(
         row |= {"output": said.output, "finish": said.finish, "prompt": said.prompt}
         row |= {"answer": _first(record, ANSWER_COLUMNS), "category": _first(record, CATEGORY_COLUMNS)}
         yield row | ({"group": str(group_of(record))} if group_of else {})
+
+
+def score_one(
+    module: ModuleType, output: str, record: Record, protocol: str, options: Mapping[str, Any] | None = None
+) -> Score:
+    """The score of one output. Raises UserError that names the question, for a key that cannot be used."""
+    try:
+        score: Score = module.score(output, record, protocol=protocol, **(options or {}))
+    except UserError as error:
+        id_ = str(module.record_id(record))
+        if id_ in str(error):
+            raise
+        raise UserError(f"{module.NAME}, question {id_!r}: {error}") from error
+    return score
 
 
 def _first(record: Record, columns: tuple[str, ...]) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.commands.benchmark_results import show
 from vargpt_lightning.commands.benchmarks import (
     add_data_options,
     add_scoring_options,
@@ -18,7 +19,6 @@ from vargpt_lightning.commands.benchmarks import (
     default_out,
     find_data,
     settings_of,
-    show,
 )
 from vargpt_lightning.errors import UserError
 
@@ -114,7 +114,8 @@ def _again(arguments: argparse.Namespace) -> Scored:
     check_options(modules, settings)
     out = arguments.out or folder
     more: dict[str, Any] = {"allow_partial": settings.allow_partial, "options": settings.options}
-    results, refused = [], []
+    results: list[Mapping[str, Any]] = []
+    refused: list[str] = []
     for module in modules:
         name = module.NAME
         try:
