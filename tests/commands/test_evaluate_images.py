@@ -80,7 +80,8 @@ def test_from_a_folder_of_classes_to_a_result(
     assert run(*words) == 0
     assert asked == [("some/model", {"device": "cpu", "concurrency": 8})]
     result = json.loads((out / "images.json").read_text())
-    assert set(result) == {"metrics", "settings", "n", "marks", "versions", "created"}
+    assert set(result) == {"model", "digest", "metrics", "settings", "n", "marks", "versions", "created"}
+    assert result["model"]
     names = {"fid", "kid", "kid_std", "precision", "recall", "f_score"}
     assert set(result["metrics"]) == names | {"clip", "clip_error", "clip_n", "clip_truncated"}
     assert result["n"] == 6 and result["versions"]["torch-fidelity"] and result["versions"]["open-clip-torch"]
