@@ -20,6 +20,7 @@ from typing import Any
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmark_outputs import output_key
 from vargpt_lightning.evaluation.benchmarks.base import Record
+from vargpt_lightning.evaluation.benchmarks.letters import is_missing
 from vargpt_lightning.evaluation.files import short_hash
 from vargpt_lightning.results import plain, read_json, write_json
 
@@ -113,7 +114,7 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
     of the data plays no part. At least one group is asked.
 
     Raises:
-        UserError: two questions share an id, or there are none.
+        UserError: two questions share an id, one has no words, or there are none.
     """
     group_of: Callable[[Record], Any] = getattr(module, "group", module.record_id)
     keys: dict[str, str] = {}
@@ -122,6 +123,8 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
     doubled: Counter[str] = Counter()
     for place, record in enumerate(rows):
         id_ = str(module.record_id(record))
+        if is_missing(words := record.get("question", "none of its own")):
+            raise UserError(f"{asked.benchmark}, question {id_!r}: question is {words!r}; expected text")
         if id_ in keys:
             doubled[id_] += 1
         keys[id_] = output_key(asked.benchmark, id_, module.prompt(record, asked.style), asked.context)

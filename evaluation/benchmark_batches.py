@@ -38,7 +38,8 @@ class Batches:
         Raises:
             UserError: a batch of one, or of a size that was asked for, does not fit.
         """
-        part, refused = part[: self.size], []
+        part = part[: self.size]
+        refused: list[Output] = []
         while part:
             short = ""
             try:

@@ -148,14 +148,14 @@ def add_pictures(examples: Sequence[Example], module: ModuleType, data: Path) ->
 
 
 def _pictures_of(module: ModuleType, record: Mapping[str, Any]) -> tuple[list[str], str]:
-    uris = []
-    for picture in module.pictures(record):
-        try:
+    uris: list[str] = []
+    try:
+        for picture in module.pictures(record):
             if picture is None:
                 raise UserError("the question has no picture")
             uris.append(thumbnail(picture.open()))
-        except UserError as error:
-            return uris, visible(str(error), 300)
+    except UserError as error:
+        return uris, visible(str(error), 300)
     return uris, ""
 
 

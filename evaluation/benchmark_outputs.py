@@ -1,9 +1,10 @@
 """What a system said to a benchmark's questions, appended as it comes. Imports no torch.
 
-    OUT/<benchmark>/outputs/<rank>-<number>.jsonl      id, key, prompt, and either output and finish, or skipped
+    OUT/<benchmark>/outputs/<rank>-<number>.jsonl      id, key, prompt, pictures; output and finish, or skipped
 
 Each process of each attempt appends to a file of its own. A row's key covers all that its output depends on, so an
-output of another model, of other settings or to another prompt is never taken for the one that is looked for.
+output of another model, of other settings or to another prompt is never taken for the one that is looked for. It does
+not cover the pictures, which nobody reads to look for an answer: their fingerprint stands beside the output.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Output:
     """What was said to one question.
 
     `finish` is "stop", "length" or "" for unknown; `skipped` says why the question could not be asked, and then there
-    is no output.
+    is no output. `pictures` is a fingerprint of what was shown, "" where nothing was.
     """
 
     id: str
@@ -37,10 +38,12 @@ class Output:
     output: str = ""
     finish: str = ""
     skipped: str = ""
+    pictures: str = ""
 
     def row(self) -> dict[str, str]:
         """The row as it is kept."""
         row = {"id": self.id, "key": self.key, "prompt": self.prompt}
+        row |= {"pictures": self.pictures} if self.pictures else {}
         return row | ({"skipped": self.skipped} if self.skipped else {"output": self.output, "finish": self.finish})
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmark_drawings import Drawn, drawn_sections, read_drawn
-from vargpt_lightning.evaluation.benchmark_examples import Example, add_pictures, choose_examples
+from vargpt_lightning.evaluation.benchmark_examples import Example, add_pictures, choose_examples, visible
 from vargpt_lightning.evaluation.benchmark_measured import Measured, protocols, read_measured
 from vargpt_lightning.evaluation.benchmark_outputs import read_rows
 from vargpt_lightning.evaluation.benchmark_table_text import latex, markdown
@@ -173,6 +173,7 @@ def _benchmark_page(
                 "number": number,
                 "marks": each.marks,
                 "result": each.result,
+                "skipped": [visible(str(reason), 300) for reason in each.result.get("skipped_because") or ()],
                 "figures": _figures(each.result["figures"]),
                 "examples": choose_examples(rows, of_each),
             }

@@ -23,8 +23,8 @@ from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, choose, d
 from vargpt_lightning.evaluation.benchmark_batches import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.benchmark_outputs import Output, OutputLog
 from vargpt_lightning.evaluation.benchmark_scoring import ASKING, score_benchmark
-from vargpt_lightning.evaluation.benchmarks.base import Record, check_protocol
-from vargpt_lightning.evaluation.benchmarks.layouts import Rows
+from vargpt_lightning.evaluation.benchmarks.base import EARLIER, PROTOCOLS, Record, check_protocol
+from vargpt_lightning.evaluation.benchmarks.layouts import Picture, Rows
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError
 from vargpt_lightning.results import write_json
@@ -33,7 +33,6 @@ Progress = Callable[[str, int, int], None]
 """Called with a title, how many are done and how many there are."""
 
 LOOKED_AT = 8  # pictures of earlier answers that are compared with those that are there now
-HOPELESS = 100  # questions that are refused, and not one that is answered
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class BenchmarkSettings:
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
-            check_protocol(protocol)
+            check_protocol(protocol, (*PROTOCOLS, EARLIER))
         for name in ("limit", "max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if name == "batch_size" and value == AUTO:
@@ -73,6 +72,10 @@ class BenchmarkSettings:
             if value is not None and (not isinstance(value, int) or value < 1):
                 other = " or auto" if name == "batch_size" else ""
                 raise UserError(f"{name}: {value!r}; expected a whole number above 0{other}")
+
+
+class ScoringError(UserError):
+    """All is asked and kept, but there is no figure: a group is incomplete, say. Other benchmarks can be asked."""
 
 
 def run_benchmark(
@@ -99,8 +102,9 @@ def run_benchmark(
         facts: what `describe(system)` returns, for a caller who asks several benchmarks: a digest takes its time.
 
     Raises:
-        UserError: the data are of another benchmark, ids are not unique, no picture can be opened, a batch of one
-            does not fit into memory, or what `score_benchmark` refuses.
+        UserError: the data are of another benchmark, ids are not unique, the pictures are not those of earlier
+            answers, or a batch of one does not fit into memory.
+        ScoringError: in the first process alone, what `score_benchmark` refuses.
     """
     settings, processes = settings or BenchmarkSettings(), processes or Processes()
     folder = out / module.NAME
@@ -124,12 +128,11 @@ def run_benchmark(
     processes.wait()
     if not processes.first:
         return {}
-    return {
-        protocol: score_benchmark(
-            module, data, folder, protocol, allow_partial=settings.allow_partial, options=settings.options
-        )
-        for protocol in settings.protocols
-    }
+    more: dict[str, Any] = {"allow_partial": settings.allow_partial, "options": settings.options}
+    try:
+        return {protocol: score_benchmark(module, data, folder, protocol, **more) for protocol in settings.protocols}
+    except UserError as error:
+        raise ScoringError(str(error)) from error
 
 
 class _Asking:
@@ -152,13 +155,15 @@ class _Asking:
         self.log = OutputLog(folder / "outputs", processes.rank)
         self.batches = Batches(system, batch_size)
         self.asked_size = batch_size
-        self.done = self.total = self.refused = 0
+        self.done = self.total = 0
         self.before: Mapping[str, Output] = {}
+        self.refused: set[tuple[str, str]] = set()
 
     def run(self) -> None:
         """Ask all of it, a batch at a time; what was said is on the disk before the next batch is asked."""
         keys = self.choice.keys
         self.before = before = self.log.read(set(keys.values()))
+        self.refused = {(key, output.skipped) for key, output in before.items() if output.skipped}
         if self.processes.first:
             self._check_pictures()
         self.processes.wait()  # nobody writes before all have read: shares of different lists would leave holes
@@ -212,14 +217,14 @@ class _Asking:
         Raises:
             UserError: one is not what it was.
         """
-        known = {id_: self.before[key].pictures for id_, key in self.choice.keys.items() if key in self.before}
-        some = sorted((id_ for id_, print_ in known.items() if print_), key=self.choice.keys.__getitem__)[:LOOKED_AT]
-        for record in self.rows.take(self.choice.places[id_] for id_ in some) if self.rows.pictures else ():
+        known = {each.id: each.pictures for each in self.before.values() if each.pictures and not each.skipped}
+        some = sorted(known, key=self.choice.keys.__getitem__)[:LOOKED_AT] if self.rows.pictures else []
+        for record in self.rows.take(self.choice.places[id_] for id_ in some):
             id_ = str(self.module.record_id(record))
             if _fingerprint(self._pictures(record)) != known[id_]:
                 raise UserError(
-                    f"{self.module.NAME}: the picture of {id_!r} in {self.asked.data} is not the one that the answer in "
-                    f"{self.log.folder} is about; expected the same data, or another --out"
+                    f"{self.module.NAME}: the picture of {id_!r} in {self.asked.data} is not the one that the answer "
+                    f"in {self.log.folder} is about; expected the same data, or another --out"
                 )
 
     def _send(self, queue: list[Request]) -> list[Request]:
@@ -235,21 +240,20 @@ class _Asking:
         return [one for one in queue if one[0].id not in handled]
 
     def _keep(self, outputs: Sequence[Output]) -> None:
-        """Write outputs down; what was skipped for the same reason before is there already.
-
-        Raises:
-            UserError: many questions are refused and none has an answer.
-        """
-        before = self.before
-        self.log.append(each for each in outputs if not each.skipped or _reason(before, each.key) != each.skipped)
+        """Write outputs down; what was skipped for the same reason before is there already."""
+        self.log.append(each for each in outputs if (each.key, each.skipped) not in self.refused)
         self.done += len(outputs)
         self._say()
-        if any(not each.skipped for each in (*outputs, *before.values())):
-            self.refused = -sum(map(len, (self.choice.keys,)))
-        self.refused += sum(bool(each.skipped) for each in outputs)
 
     def _say(self) -> None:
         self.progress(self.module.TITLE, self.done, self.total)
+
+
+def _fingerprint(pictures: Sequence[Picture]) -> str:
+    """Tells pictures apart by their encoded bytes; empty for none."""
+    if not pictures:
+        return ""
+    return hashlib.sha256(b"".join(hashlib.sha256(each.bytes()).digest() for each in pictures)).hexdigest()[:16]
 
 
 def _say_nothing(title: str, done: int, total: int) -> None:

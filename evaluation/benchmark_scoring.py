@@ -43,7 +43,7 @@ def score_benchmark(
         data: its data; pictures are not read.
         folder: OUT/<benchmark>.
         allow_partial: score although outputs are missing or groups incomplete; the result is marked.
-        options: for the benchmark's `score`, such as guess="random"; they are named in the result.
+        options: for the benchmark's `score`, such as guess="random"; those that it takes are named in the result.
         into: another folder for what is written.
 
     Raises:
@@ -65,7 +65,7 @@ def score_benchmark(
     records: Sequence[Record] = rows.take(choice.places[id_] for id_ in answered)
     if len(records) <= IN_MEMORY:
         records = list(records)
-    given = dict(options or {})
+    given = {name: value for name, value in (options or {}).items() if accepts(module.score, name)}
     write_rows(
         into / f"scores.{protocol}.jsonl", _scored(module, records, answered, protocol, given, asked.style, scores)
     )
@@ -90,6 +90,7 @@ def score_benchmark(
         "total": choice.total,
         "missing": missing,
         "skipped": len(skipped),
+        "skipped_because": [*dict.fromkeys(skipped.values())][:20],
         "left_out": [str(reason) for reason in rows.skipped[:20]],
         "partial": bool(missing or skipped or figures.get("partial")),
         "versions": package_versions(PACKAGES) | {"commit": source_commit()},
@@ -136,7 +137,7 @@ def _scored(
     for record in records:
         id_ = str(module.record_id(record))
         said = answered[id_]
-        score = module.score(said.output, record, protocol=protocol, **options)
+        score = score_one(module, said.output, record, protocol, options)
         if said.finish == LENGTH:
             score = score.cut_off()
         scores.append(score)
@@ -144,6 +145,20 @@ def _scored(
         row |= {"output": said.output, "finish": said.finish, "prompt": said.prompt}
         row |= {"answer": _first(record, ANSWER_COLUMNS), "category": _first(record, CATEGORY_COLUMNS)}
         yield row | ({"group": str(group_of(record))} if group_of else {})
+
+
+def score_one(
+    module: ModuleType, output: str, record: Record, protocol: str, options: Mapping[str, Any] | None = None
+) -> Score:
+    """The score of one output. Raises UserError that names the question, for a key that cannot be used."""
+    try:
+        score: Score = module.score(output, record, protocol=protocol, **(options or {}))
+    except UserError as error:
+        id_ = str(module.record_id(record))
+        if id_ in str(error):
+            raise
+        raise UserError(f"{module.NAME}, question {id_!r}: {error}") from error
+    return score
 
 
 def _first(record: Record, columns: tuple[str, ...]) -> Any:

@@ -185,11 +185,16 @@ Section = tuple[str, str, list[Table]]
 
 
 def all_tables(found: Sequence[Measured], sources: Sources) -> list[Section]:
-    """(heading, words, tables) for each protocol, then for what is published otherwise."""
+    """(heading, words, tables) for each protocol, then for what is published otherwise.
+
+    Of benchmarks that are nobody else's nothing is published, and nothing stands beside them.
+    """
     sections = [
         (f"Protocol {name}", f"Scored by {PROTOCOL_WORDS.get(name, 'rules of its own')}.",
          [*protocol_tables(found, name, sources), counts_table(found, name)])
         for name in protocols(found)
     ]  # fmt: skip
+    if not any(key in COLUMNS for each in found for key in each.numbers):
+        return sections
     words = "None of these rows followed a protocol above: they are here for orientation, and in no table with ours."
     return [*sections, ("Published otherwise", words, apart_tables(sources))]

@@ -220,6 +220,8 @@ def score_pairs(
         if any(keys[place] not in found for place in places):
             rows = _score_batch(model, [(prompts[p], drawings[p], keys[p]) for p in places], text, clamp, allow)
             append_jsonl(folder / f"{processes.rank}-of-{processes.world}.jsonl", rows)
+    if progress is not None:
+        progress("CLIP score", len(starts), len(starts))
     processes.wait()
     found = _rows(folder)
     return [found[key] for key in keys]

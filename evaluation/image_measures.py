@@ -1,6 +1,6 @@
 """Everything that is measured on a folder of drawings, and the one file in which it ends: OUT/images.json.
 
-OUT/images.json      {"metrics", "settings", "n", "marks", "versions", "created"}
+OUT/images.json      {"metrics", "settings", "n", "marks", "versions", "created"}, and the sampled "model", "digest"
 OUT/samples.jsonl    one row a drawing: id, instruction, caption, drawing, reference, clip
 OUT/.work/           features and scores of an unfinished measurement, removed at its end
 """
@@ -8,11 +8,12 @@ OUT/.work/           features and scores of an unfinished measurement, removed a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.files import file_stem, short_hash
 from vargpt_lightning.evaluation.image_settings import (
     ON_INCEPTION,
     PACKAGES,
@@ -36,6 +37,8 @@ from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.provenance import package_versions
 from vargpt_lightning.results import now, read_json, write_json, write_jsonl
 
+NAMED = {"model": "name", "digest": "digest"}  # of the system that drew, as benchmarks name it
+
 if TYPE_CHECKING:  # the command's help must not wait for torch
     from vargpt_lightning.evaluation.clip_score import ClipModel
 
@@ -51,6 +54,7 @@ def measure(
     export_adm: Path | None = None,
     export_adm_statistics: Path | None = None,
     clip_model: ClipModel | None = None,
+    left_out: Collection[str] = (),
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def measure(
         save_statistics: where the drawings' feature sums go, to be a reference later.
         export_adm: where the drawings go as the ADM evaluator reads them; `export_adm_statistics`: with mu and sigma.
         clip_model: one that is loaded already; else the settings name it.
+        left_out: ids of prompts beyond a limit: their drawings are no part of the measurement.
 
     Raises:
         UserError: whatever a person can put right: see the functions called, each of which says what it refuses.
@@ -73,7 +78,7 @@ def measure(
         from vargpt_lightning.evaluation.frechet import monge_distance
 
         monge_distance()
-    work = _gather(drawings, out, settings, prompts, processes or Processes(), progress)
+    work = _gather(drawings, out, settings, prompts, left_out, processes or Processes(), progress)
     if work.wants(*TWO_SIDED):
         distances.find_reference(work, reference)
     if work.wants("clip") and not work.prompts:
@@ -97,16 +102,23 @@ def _gather(
     out: Path,
     settings: MeasureSettings,
     prompts: Sequence[Prompt],
+    left_out: Collection[str],
     processes: Processes,
     progress: Progress | None,
 ) -> Measurement:
-    found = list_pictures(folder)
+    aside = {name for id_ in left_out for name in (id_, file_stem(id_))}
+    sampled = (folder / ROWS).is_dir()
+    found = [file for file in list_pictures(folder) if file.id not in aside]
     work = Measurement(settings, out, processes, progress, found, list(prompts))
+    if sampled:
+        work.facts["sampling"] = read_json(folder / SETTINGS)
     if prompts:
+        if sampled:
+            _check_rows(folder, prompts, settings.allow)
         pairs = pair(prompts, found, settings.allow)
-        if (folder / ROWS).is_dir():
-            _check_rows(folder, pairs.prompts)
         work.drawings, work.prompts = pairs.drawings, pairs.prompts
+        asked = [[prompt.id, prompt.instruction, prompt.caption] for prompt in prompts]
+        work.facts["prompts"] = {"n": len(prompts), "digest": short_hash(asked), "left_out": len(left_out)}
         for name, ids in (("missing", pairs.missing), ("unknown", pairs.unknown)):
             if ids:
                 work.marks.append(f"{name}: {len(ids)} {ALLOWED[name]}, such as {ids[0]!r}")
@@ -117,15 +129,26 @@ def _gather(
     return work
 
 
-def _check_rows(folder: Path, prompts: Sequence[Prompt]) -> None:
-    """A prompt file that was changed after the sampling would pair drawings with words that they were not drawn for."""
+def _check_rows(folder: Path, prompts: Sequence[Prompt], allow: Collection[str]) -> None:
+    """What sampling left behind must be of these prompts, and a picture of each.
+
+    A prompt file that was changed after the sampling would pair drawings with words that they were not drawn for.
+    """
     drawn, how = drawn_rows(folder), read_json(folder / SETTINGS)
-    for prompt in prompts:
-        row = drawn.get(prompt.id)
-        if row is not None and row["key"] != row_key(prompt, how["seed"], how["text"]):
+    rows = [(prompt, drawn[prompt.id]) for prompt in prompts if prompt.id in drawn]
+    for prompt, row in rows:
+        if row["key"] != row_key(prompt, how["seed"], how["text"]):
             raise UserError(
                 f"prompt {prompt.id!r} was changed after {folder} was sampled; sample again, or use its file"
             )
+    without = [prompt.id for prompt, row in rows if row["file"] is None]
+    if len(without) == len(prompts):
+        raise UserError(f"{folder}: none of {len(prompts)} answers holds a picture; there is nothing to measure")
+    if without and "missing" not in allow:
+        raise UserError(
+            f"{len(without)} of {len(prompts)} prompts were answered without a picture, such as {without[0]!r}; "
+            "add --allow missing to measure the others, and the result is marked"
+        )
 
 
 def _clip(work: Measurement, model: ClipModel | None) -> list[dict[str, Any]]:
@@ -168,6 +191,7 @@ def _finish(work: Measurement, scores: Sequence[dict[str, Any]]) -> dict[str, An
     given = {name: getattr(work.settings, name) for name in work.settings.__dataclass_fields__}
     marks = list(dict.fromkeys(work.marks))
     result = {"metrics": work.metrics, "settings": {**given, **work.facts}, "n": work.n, "marks": marks}
+    result |= {key: work.facts["sampling"].get(of) for key, of in NAMED.items() if "sampling" in work.facts}
     result |= {"versions": package_versions(PACKAGES), "created": now()}
     if work.processes.first:
         write_jsonl(work.out / SAMPLES, _samples(work, scores))

@@ -40,8 +40,8 @@ def list_pictures(folder: Path) -> list[PictureFile]:
     when two files have one id (1.png and 1.jpg).
     """
     if (folder / ROWS).is_dir():
-        rows = drawn_rows(folder)
-        return [PictureFile(id_, folder / row["file"]) for id_, row in rows.items() if row["file"] is not None]
+        rows = sorted(drawn_rows(folder).items())
+        return [PictureFile(id_, folder / row["file"]) for id_, row in rows if row["file"] is not None]
     if not folder.is_dir():
         raise UserError(f"{folder}: not found; expected a folder of pictures")
     found: dict[str, Path] = {}

@@ -1,7 +1,7 @@
 """Sampling pictures for a prompt file: any Drawer, any number of processes, taken up again after a kill.
 
     OUT/drawings/<id>.png              one picture a prompt, written in one step
-    OUT/drawn/<rank>-of-<world>.jsonl  one row a prompt: id, key, seed, file (null: the answer held no picture), text
+    OUT/drawn/<rank>-of-<world>.jsonl  one row a prompt: id, key, seed, file (null: the answer has none), text, time
     OUT/sampling.json                  what the pictures depend on: the system, its settings, the base seed
 
 A prompt belongs to one process by its place in the file, and its seed follows from its id: the pictures are the same
@@ -10,17 +10,19 @@ whatever the number of processes and the size of batches. Imports no torch.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.benchmark_outputs import read_rows
 from vargpt_lightning.evaluation.files import file_stem, save_picture, short_hash
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.processes import Processes
-from vargpt_lightning.evaluation.protocols import Drawer, as_reply
-from vargpt_lightning.results import append_jsonl, plain, read_json, read_jsonl, write_json
+from vargpt_lightning.evaluation.protocols import Drawer, Drawing, as_reply
+from vargpt_lightning.results import append_jsonl, plain, read_json, write_json
 
 DRAWINGS, ROWS, SETTINGS = "drawings", "drawn", "sampling.json"
 
@@ -57,15 +59,16 @@ def draw_pictures(
 
     Raises:
         UserError: the folder holds pictures of another system, settings or seed; a prompt lacks the text; a batch size
-            below 1.
+            below 1; a folder of drawings lacks some, or has others.
     """
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}; expected 1 or more")
     processes = processes or Processes()
     _check_stems(prompts)
     keys = {prompt.id: row_key(prompt, seed, text) for prompt in prompts}
+    _announce(drawer, prompts, seed, text)
     if processes.first:
-        _claim(out / SETTINGS, _settings(drawer, seed, text))
+        _claim(out, _settings(drawer, seed, text))
     processes.wait()
     done = drawn_rows(out)
     processes.wait()  # nobody writes before all have read
@@ -91,22 +94,24 @@ def row_key(prompt: Prompt, seed: int, text: str) -> str:
 
 def drawn_rows(out: Path) -> dict[str, dict[str, Any]]:
     """The rows of all processes by prompt id; of several for one id the last written counts."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in _rows(out):
-        found[str(row["id"])] = row
-    return found
+    return {str(row["id"]): row for row in sorted(_rows(out), key=lambda row: row.get("time") or 0)}
 
 
 def _rows(out: Path) -> Iterator[dict[str, Any]]:
-    folder = out / ROWS
-    files = sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return (row for file in files for row in read_jsonl(file) if {"id", "key", "file"} <= row.keys())
+    rows = (row for file in sorted((out / ROWS).glob("*.jsonl")) for row in read_rows(file))
+    return (row for row in rows if {"id", "key", "file"} <= row.keys())
 
 
 def _is_done(out: Path, row: Mapping[str, Any] | None, key: str) -> bool:
     if row is None or row["key"] != key:
         return False
     return row["file"] is None or (out / row["file"]).is_file()
+
+
+def _announce(drawer: Drawer, prompts: Sequence[Prompt], seed: int, text: str) -> None:
+    """Tells a system that wants to know beforehand, as a folder of drawings does, what all processes will ask."""
+    if (expect := getattr(drawer, "expect_drawings", None)) is not None:
+        expect([Drawing(prompt.id, prompt.text(text), prompt.seed(seed)) for prompt in prompts])
 
 
 def _draw(
@@ -122,7 +127,8 @@ def _draw(
         file = f"{DRAWINGS}/{file_stem(prompt.id)}.png" if reply.pictures else None
         if file is not None:
             save_picture(out / file, reply.pictures[0])
-        rows.append({"id": prompt.id, "key": keys[prompt.id], "seed": own_seed, "file": file, "text": reply.text})
+        row = {"id": prompt.id, "key": keys[prompt.id], "seed": own_seed, "file": file, "text": reply.text}
+        rows.append({**row, "time": time.time()})
     return rows
 
 
@@ -131,16 +137,17 @@ def _settings(drawer: Drawer, seed: int, text: str) -> dict[str, Any]:
     return dict(plain({**found, "seed": seed, "text": text}))
 
 
-def _claim(path: Path, settings: Mapping[str, Any]) -> None:
+def _claim(out: Path, settings: Mapping[str, Any]) -> None:
     """The folder belongs to the first settings that drew into it: pictures of two systems must not mix."""
-    if not path.is_file():
+    path = out / SETTINGS
+    if not path.is_file() or next(_rows(out), None) is None:
         write_json(path, settings)
         return
     before = read_json(path)
     for name, value in settings.items():
         if before.get(name) != value:
             raise UserError(
-                f"{path.parent} holds pictures with {name} {before.get(name)!r}, now it is {value!r}; "
+                f"{out} holds pictures with {name} {before.get(name)!r}, now it is {value!r}; "
                 "expected the same, or another folder"
             )
 

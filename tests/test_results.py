@@ -129,6 +129,16 @@ def test_rows_survive_a_torn_last_line(tmp_path):
     assert read_jsonl(file) == [{"id": 1}, {"id": 2}, {"id": 4}]
 
 
+def test_rows_come_back_whatever_their_texts_hold(tmp_path):
+    rows = [{"text": f"a{sign}b"} for sign in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n", "\n")]
+    results.append_jsonl(tmp_path / "a.jsonl", rows[:4])
+    results.append_jsonl(tmp_path / "a.jsonl", rows[4:])
+    assert read_jsonl(tmp_path / "a.jsonl") == rows
+    results.write_jsonl(tmp_path / "b.jsonl", rows)
+    (tmp_path / "c.jsonl").write_bytes((tmp_path / "b.jsonl").read_bytes().replace(b"\n", b"\r\n"))
+    assert read_jsonl(tmp_path / "b.jsonl") == read_jsonl(tmp_path / "c.jsonl") == rows
+
+
 def test_stage_metrics_are_tidy_and_the_last_value_of_a_step_counts(run):
     stage = run.stage(1, "tokenizer")
     stage.log(1, {"train/loss": 2.0, "train/a,b": 1.0})

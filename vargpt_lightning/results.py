@@ -115,7 +115,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a file; a line that a kill tore apart is left out, a missing file is empty."""
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        # not splitlines: a text may hold U+2028, U+0085 and others that it takes for the end of a line
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(json.JSONDecodeError):
                 row = json.loads(line)
                 if isinstance(row, dict):

@@ -22,7 +22,7 @@ from vargpt_lightning.data.pictures import PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.protocols import AnswerRequest
+from vargpt_lightning.evaluation.protocols import AnswerRequest, RefusedError
 from vargpt_lightning.models.answers import Answer, GenerationSettings, Prompt, to_images
 from vargpt_lightning.models.answers import PicturePart as DrawnPart
 from vargpt_lightning.models.config import VisionConfig
@@ -153,32 +153,50 @@ class Speaker:
         return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings)
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[Said]:
-        """Answer questions about pictures, the likeliest token at each step; each as long as it may be."""
+        """Answer questions about pictures, the likeliest token at each step; each as long as it and the context allow.
+
+        Raises:
+            RefusedError: a picture is empty, or a question leaves no room for an answer in the context.
+            UserError: this model sees no pictures.
+        """
+        prompts = self._questions(requests)
         groups: dict[int | None, list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault(request.max_new_tokens, []).append(place)
         said: dict[int, Said] = {}
         for length, places in groups.items():
-            said |= zip(places, self._answer([requests[place] for place in places], length), strict=True)
+            said |= zip(places, self._answer([prompts[place] for place in places], length), strict=True)
         return [said[place] for place in range(len(requests))]
 
-    def _answer(self, requests: Sequence[AnswerRequest], length: int | None) -> list[Said]:
-        conversations = []
-        for request in requests:
-            conversations.append(Conversation())
-            seen = {f"{request.id}/{number}": self._seen(request, number) for number in range(len(request.pictures))}
-            conversations[-1].ask(request.prompt, seen)
-        # A question that is answered with a picture all the same draws it from a stream of its own.
-        rows = [zlib.crc32(request.id.encode()) for request in requests]
-        settings = replace(self.settings, temperature=0.0, max_images=1, batch_size=max(1, len(requests)))
+    def _answer(self, prompts: Sequence[Prompt], length: int | None) -> list[Said]:
+        settings = replace(self.settings, temperature=0.0, max_images=1, batch_size=max(1, len(prompts)))
         settings = settings if length is None else replace(settings, max_new_tokens=length)
-        return [self._said(answer) for answer in self.reply(conversations, rows, settings)]
+        return [self._said(answer) for answer in generate(self.model, prompts, self.tokenizer.decode, settings)]
 
-    def _seen(self, request: AnswerRequest, number: int) -> Tensor:
-        picture = request.pictures[number]
-        if 0 in picture.size:
-            raise UserError(f"question {request.id!r}: picture {number + 1} is empty: its size is {picture.size}")
-        return self.see(picture)
+    def _questions(self, requests: Sequence[AnswerRequest]) -> list[Prompt]:
+        """The requests as the model reads them; all that are refused are named at once."""
+        if any(request.pictures for request in requests):
+            seen_reader(self.model.config.vision)  # a model that sees nothing is no fault of a question
+        prompts, reasons = [], {}
+        for request in requests:
+            try:
+                prompts.append(self._question(request))
+            except UserError as error:
+                reasons[request.id] = f"question {request.id!r}: {error}"
+        if reasons:
+            raise RefusedError(reasons)
+        return prompts
+
+    def _question(self, request: AnswerRequest) -> Prompt:
+        seen = {}
+        for number, picture in enumerate(request.pictures):
+            if 0 in picture.size:
+                raise UserError(f"picture {number + 1} is empty: its size is {picture.size}")
+            seen[f"{request.id}/{number}"] = self.see(picture)
+        conversation = Conversation()
+        conversation.ask(request.prompt, seen)
+        # A question that is answered with a picture all the same draws it from a stream of its own.
+        return self.prompt(conversation, zlib.crc32(request.id.encode()))
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Said]:
         """Answer requests to draw, one seed each."""

@@ -23,11 +23,13 @@ from vargpt_lightning.evaluation.adapters.model_files import check_files, files_
 from vargpt_lightning.evaluation.adapters.model_loading import load_parts
 from vargpt_lightning.evaluation.adapters.picture_models import DrawSettings, painter
 from vargpt_lightning.evaluation.adapters.wording import choose_template, wording
-from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply
+from vargpt_lightning.evaluation.protocols import AnswerRequest, RefusedError, Reply
 from vargpt_lightning.provenance import package_versions
 
 # Pictures of one batch are padded to one size before these models encode them, and the padding shows in the codes.
 _ONE_SIZE = ("emu3",)
+# What processors raise for a picture or a text that they cannot take.
+_UNFIT = (ValueError, TypeError, RuntimeError, IndexError, KeyError, ZeroDivisionError)
 
 
 @dataclass(frozen=True)
@@ -113,26 +115,28 @@ class TransformersModel:
         """Answer questions, the likeliest token at each step.
 
         Raises:
-            UserError: a picture is empty or not one that the model takes, named with its question.
+            RefusedError: pictures are empty or not such as the model takes, named with their questions.
         """
+        if reasons := {request.id: reason for request in requests if (reason := self._wrong(request))}:
+            raise RefusedError(reasons)
         replies: dict[int, Reply] = {}
         groups: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
-            self._check(request)
             groups.setdefault(self._group(request), []).append(place)
         for (length, *_), places in groups.items():
             found = self._answer_batch([requests[place] for place in places], length)
             replies |= dict(zip(places, found, strict=True))
         return [replies[place] for place in range(len(requests))]
 
-    def _check(self, request: AnswerRequest) -> None:
+    def _wrong(self, request: AnswerRequest) -> str:
+        """Why a question cannot be asked, as far as this is seen without the processor; empty when it can."""
+        name, count = f"question {request.id!r}", len(request.pictures)
         for number, picture in enumerate(request.pictures):
             if 0 in picture.size:
-                raise UserError(f"question {request.id!r}: picture {number + 1} is empty: its size is {picture.size}")
-        if self.template == "bare" and len(request.pictures) != 1:
-            raise UserError(
-                f"question {request.id!r}: {len(request.pictures)} pictures; a model of the kind {self.kind} takes one"
-            )
+                return f"{name}: picture {number + 1} is empty: its size is {picture.size}"
+        if self.template == "bare" and count != 1:
+            return f"{name}: {count} pictures; a model of the kind {self.kind} takes one"
+        return ""
 
     def _group(self, request: AnswerRequest) -> tuple[Any, ...]:
         """What requests that may be asked together have in common; first, the length of their answers."""
@@ -150,19 +154,26 @@ class TransformersModel:
         return [Reply(text.strip(), finish=self._finish(row, length)) for text, row in zip(texts, out_BS, strict=True)]
 
     def _encode(self, requests: Sequence[AnswerRequest]) -> Any:
-        """The model's inputs; when they cannot be made the error names the question at fault."""
+        """The model's inputs; when they cannot be made the error names the questions at fault."""
         try:
             return self._processed(requests)
-        except (ValueError, TypeError, RuntimeError, IndexError, KeyError, ZeroDivisionError) as error:
-            if len(requests) == 1:
-                sizes = ", ".join("x".join(map(str, picture.size)) for picture in requests[0].pictures) or "none"
-                raise UserError(
-                    f"question {requests[0].id!r} with pictures of the sizes {sizes} is refused by the model's "
-                    f"processor: {first_line(error)}"
-                ) from error
-            for request in requests:
-                self._encode([request])
-            raise
+        except _UNFIT as error:
+            reasons = {request.id: reason for request in requests if (reason := self._refusal(request))}
+            if not reasons:
+                raise
+            raise RefusedError(reasons) from error
+
+    def _refusal(self, request: AnswerRequest) -> str:
+        """What the processor has against a question alone; empty when there is nothing."""
+        try:
+            self._processed([request])
+        except _UNFIT as error:
+            sizes = ", ".join("x".join(map(str, picture.size)) for picture in request.pictures) or "none"
+            return (
+                f"question {request.id!r} with pictures of the sizes {sizes} is refused by the model's processor: "
+                f"{first_line(error)}"
+            )
+        return ""
 
     def _processed(self, requests: Sequence[AnswerRequest]) -> Any:
         texts = [self._word(request.prompt, len(request.pictures)) for request in requests]

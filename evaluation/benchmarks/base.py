@@ -19,6 +19,8 @@ Record = dict[str, Any]
 
 Protocol = Literal["lmms_eval", "official", "lenient"]
 PROTOCOLS: tuple[Protocol, ...] = ("lmms_eval", "official", "lenient")
+EARLIER = "lmms_eval_0.3"
+"""Of the benchmarks whose rules lmms-eval changed after its release 0.3; these list theirs as `KNOWN`."""
 
 Status = Literal["ok", "empty", "unparsed", "guessed", "judged", "truncated"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "unparsed", "guessed", "judged", "truncated")

@@ -54,7 +54,8 @@ def load(path: str | Path, pictures: bool = True) -> Rows:
     """
     path = Path(path)
     files = find_parquet(path, HUB.config if isinstance(HUB.config, str) else None, "dev")
-    rows = read_parquet(files, required=COLUMNS, pictures=pictures) if files else _read_tsv(path, pictures)
+    needed = (*COLUMNS, *(("image",) if pictures else ()))
+    rows = read_parquet(files, required=needed, pictures=pictures) if files else _read_tsv(path, pictures)
     rows = rows.map(_tidied)
     ids, keys = [], 0
     for row in rows.without_pictures():
@@ -229,7 +230,7 @@ def aggregate(
     if partial and not allow_partial:
         raise UserError(
             f"MMBench: {len(partial)} of {len(groups)} questions lack some of their rotations, the first is index "
-            f"{partial[0]} with {len(groups[partial[0]])}; score all rows, or allow a partial result"
+            f"{partial[0]} with {len(groups[partial[0]])}; score all rows, or --allow-partial"
         )
     mains = [records[min(places, key=lambda place: _index(records[place]))] for places in groups.values()]
     hits = [float(all(scores[place].value == 1 for place in places)) for places in groups.values()]

@@ -247,5 +247,5 @@ def _unpaired(odd: dict[tuple[str, str], int], images: int) -> str:
     sizes = ", ".join(f"{times} with {size}" for size, times in sorted(Counter(odd.values()).items()))
     return (
         f"MME: {len(odd)} of {images} pictures have not two questions ({sizes}), such as {next(iter(odd))[1]}; "
-        f"allow_partial leaves them out"
+        f"--allow-partial leaves them out"
     )

@@ -15,6 +15,7 @@ from typing import Any
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks import letters
 from vargpt_lightning.evaluation.benchmarks.base import (
+    EARLIER,
     PROTOCOLS,
     Record,
     Score,
@@ -45,7 +46,7 @@ MAX_NEW_TOKENS = 16
 CHOICES = True
 
 STYLES = ("llava", "qwen", "plain")
-KNOWN = (*PROTOCOLS, "lmms_eval_0.3")
+KNOWN = (*PROTOCOLS, EARLIER)
 COLUMNS = ("question", "choices", "answer", "hint")
 SPLIT = "test"
 

@@ -62,7 +62,8 @@ def load(path: str | Path, pictures: bool = True, videos: bool = False) -> Rows:
     """
     path = Path(path)
     files = find_parquet(path, None, "test")
-    rows = read_parquet(files, required=COLUMNS, pictures=pictures) if files else _read_authors(path, pictures, videos)
+    needed = (*COLUMNS, *(("image",) if pictures else ()))
+    rows = read_parquet(files, required=needed, pictures=pictures) if files else _read_authors(path, pictures, videos)
     rows = rows.map(_tidied)
     if not videos:
         rows = rows.where(lambda row: row["data_type"] == "image")

@@ -30,7 +30,7 @@ HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 16
 CHOICES = False
-PROTOCOLS = tuple(VQAV2_RULES)
+KNOWN = tuple(VQAV2_RULES)
 STYLES = {"llava": SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(
     needed=("question_id", "question", "image_id"),
@@ -81,5 +81,5 @@ def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
 
 def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: str = "lmms_eval") -> dict[str, float]:
     """Accuracy, also by `answer_type` (yes/no, number, other), the counts, and the interval over questions."""
-    check_protocol(protocol, PROTOCOLS)
+    check_protocol(protocol, KNOWN)
     return vqa_figures(records, scores, record_id, "answer_type")

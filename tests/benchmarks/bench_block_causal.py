@@ -1,6 +1,6 @@
 """Times block-causal attention on this machine: masked, with the last scale apart, and one call per scale.
 
-python tests/benchmarks/bench_block_causal.py --threads 2
+python -m tests.benchmarks.bench_block_causal --threads 2
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Our Inception features against torch-fidelity's own, on the same pictures, with the same random network.
 
-    python tests/benchmarks/bench_features.py --pictures 64 --size 256
+    python -m tests.benchmarks.bench_features --pictures 64 --size 256
 
 Prints the seconds of each and their ratio (below 1: ours is faster), for the layout that is equal bit for bit and for
 the faster one. Runs take turns, so that whatever else the machine does falls on all alike; the best of each counts.

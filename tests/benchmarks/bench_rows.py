@@ -1,4 +1,4 @@
-"""Peak memory of walking a benchmark's rows: python tests/benchmarks/bench_rows.py [--rows 1000 10000]
+"""Peak memory of walking a benchmark's rows: python -m tests.benchmarks.bench_rows [--rows 1000 10000]
 
 Writes synthetic parquet files with one picture a row, in the mirrors' row groups of 100 rows and (the worst case) in
 one row group, and walks each in a process of its own, every picture decoded. Flat means: ten times the rows, the same

@@ -1,8 +1,8 @@
 """Times scoring whole benchmarks of synthetic outputs, with figures and intervals: processor seconds of one core.
 
-python tests/benchmarks/bench_scoring.py                       all of the eleven that there are
-python tests/benchmarks/bench_scoring.py --only vqav2 --protocol official
-python tests/benchmarks/bench_scoring.py --distinct            no two answers alike: no cache helps
+python -m tests.benchmarks.bench_scoring                       all of the eleven that there are
+python -m tests.benchmarks.bench_scoring --only vqav2 --protocol official
+python -m tests.benchmarks.bench_scoring --distinct            no two answers alike: no cache helps
 """
 
 from __future__ import annotations

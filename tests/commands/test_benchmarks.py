@@ -158,6 +158,66 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     assert systems == []
 
 
+def test_a_benchmark_without_figures_stops_no_other(systems: Any, tmp_path: Path, capsys: Any) -> None:
+    import pyarrow.parquet as pq
+
+    data = write_benchmarks(tmp_path / "data")
+    file = data / "mme/test-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    words = ["--benchmarks", "mme,pope", "--data", data, "--out", tmp_path / "out"]
+    assert evaluate(*words) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("vargpt: error: MME: 1 of 14 pictures have not two questions")
+    assert result(tmp_path / "out", "pope")["figures"]["n"] == 6 and "POPE" in said.out
+    assert (tmp_path / "out/pope.html").is_file() and not (tmp_path / "out/mme/result.lmms_eval.json").exists()
+    assert evaluate(*words, "--allow-partial") == 0
+    assert systems[1].asked == [] and result(tmp_path / "out", "mme")["partial"]
+
+
+def test_a_key_that_is_none_is_told_before_anything_is_asked(systems: Any, tmp_path: Path, capsys: Any) -> None:
+    from tests.evaluation.benchmarks.small_files import cell, write_mirror
+
+    rows = [
+        {"index": n, "question": "?", "hint": None, "answer": key, "A": "a", "B": "b", "C": None, "D": None,
+         "category": "c", "L2-category": "c", "image": cell()}
+        for n, key in enumerate(("A", "B", None, "A"))
+    ]  # fmt: skip
+    write_mirror(tmp_path / "mmbench/en/dev-00000-of-00001.parquet", rows)
+    assert evaluate("--benchmarks", "mmbench", "--data", tmp_path) == 2
+    assert "mmbench, question '2': record: answer is None" in capsys.readouterr().err
+    assert systems == []
+
+
+def test_guesses_are_for_letters(data: Path, systems: Any, tmp_path: Path, capsys: Any) -> None:
+    from tests.evaluation.benchmarks.small_files import cell, write_mirror
+
+    words = ["--data", data, "--out", tmp_path / "out", "--guess", "random"]
+    assert evaluate("--benchmarks", "mme,pope", *words) == 2
+    assert "--guess: has no meaning for mme, pope" in capsys.readouterr().err and systems == []
+    both = write_benchmarks(tmp_path / "data")
+    row = {"question_id": "1", "question": "?", "answer": "A", "data_type": "image", "question_type_id": 1}
+    row |= {f"choice_{letter}": letter for letter in "abcd"} | {"image": [cell()]}
+    write_mirror(both / "seedbench/data/test-00000-of-00001.parquet", [row])
+    words[1] = both
+    assert evaluate("--benchmarks", "pope,seedbench", *words) == 0
+    assert result(tmp_path / "out", "seedbench")["scoring"] == {"guess": "random"}
+    assert result(tmp_path / "out", "seedbench")["figures"]["guessed"] == 1
+    assert result(tmp_path / "out", "pope")["scoring"] == {}
+
+
+def test_earlier_rules_are_for_those_that_changed(data: Path, systems: Any, tmp_path: Path, capsys: Any) -> None:
+    from tests.evaluation.benchmarks.small_files import cell, write_mirror
+
+    words = ["--out", tmp_path / "out", "--protocol", "lmms_eval,lmms_eval_0.3"]
+    assert evaluate("--benchmarks", "pope", "--data", data, *words) == 2
+    assert "protocol: 'lmms_eval_0.3'; pope has lmms_eval, official, lenient" in capsys.readouterr().err
+    assert systems == []
+    row = {"question": "?", "choices": ["Yes", "b"], "answer": 0, "hint": "", "image": cell()}
+    write_mirror(tmp_path / "data/scienceqa_img/ScienceQA-IMG/test-00000-of-00001.parquet", [row])
+    assert evaluate("--benchmarks", "scienceqa_img", "--data", tmp_path / "data", *words) == 0
+    assert result(tmp_path / "out", "scienceqa_img", "lmms_eval_0.3")["figures"]["unparsed"] == 1
+
+
 def test_pictures_that_are_drawn_have_a_command_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("vargpt_lightning.commands.evaluate_images")
     asked: list[list[str]] = []

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evaluation.adapters.tiny_models import janus
 from tests.evaluation.pictures import write_inception, write_open_clip, write_pictures, write_transformers_clip
+from tests.evaluation.test_instruct_set import drawn_record
 from vargpt_lightning.commands.evaluate_images import main
+from vargpt_lightning.data.packing import write_source
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.protocols import Reply
 from vargpt_lightning.results import read_jsonl
@@ -77,7 +80,8 @@ def test_from_a_folder_of_classes_to_a_result(
     assert run(*words) == 0
     assert asked == [("some/model", {"device": "cpu", "concurrency": 8})]
     result = json.loads((out / "images.json").read_text())
-    assert set(result) == {"metrics", "settings", "n", "marks", "versions", "created"}
+    assert set(result) == {"model", "digest", "metrics", "settings", "n", "marks", "versions", "created"}
+    assert result["model"]
     names = {"fid", "kid", "kid_std", "precision", "recall", "f_score"}
     assert set(result["metrics"]) == names | {"clip", "clip_error", "clip_n", "clip_truncated"}
     assert result["n"] == 6 and result["versions"]["torch-fidelity"] and result["versions"]["open-clip-torch"]
@@ -126,7 +130,7 @@ def test_sampling_alone(prompts: Path, asked: list[Any], tmp_path: Path, capsys:
     assert "4 pictures for 4 prompts" in capsys.readouterr().out
     with pytest.raises(UserError, match="mute: this system draws no pictures"):
         run("sample", "mute", "--prompts", prompts, "--out", tmp_path / "out")
-    with pytest.raises(UserError, match="--option x; expected KEY=VALUE"):
+    with pytest.raises(UserError, match="--option x: expected KEY=VALUE"):
         run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out", "--option", "x")
 
 
@@ -142,12 +146,76 @@ def test_a_prompt_file_that_changed_after_sampling(
         run("measure", tmp_path / "out", "--prompts", prompts, "--out", tmp_path / "m", *clip)
 
 
+def test_the_result_names_the_system_and_how_it_drew(
+    prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path
+) -> None:
+    clip = ["--metrics", "clip", "--clip-library", "transformers", "--clip-weights", networks["transformers"]]
+    words = ["run", "m", "--prompts", prompts, "--out", tmp_path / "out", *clip]
+    assert run(*words, "--seed", 3) == 0
+    result = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert (result["model"], result["digest"]) == ("painter", "1")
+    how = result["settings"]["sampling"]
+    assert (how["seed"], how["text"], how["settings"]) == (3, "instruction", {"guidance": 1.5})
+    assert result["settings"]["prompts"]["n"] == 6 and result["settings"]["prompts"]["left_out"] == 0
+    assert run(*words, "--seed", 3, "--limit", 4) == 0, "what was drawn beyond a limit is left aside"
+    fewer = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert fewer["n"] == 4 and fewer["settings"]["prompts"]["left_out"] == 2 and not fewer["marks"][1:]
+    assert fewer["settings"]["prompts"]["digest"] != result["settings"]["prompts"]["digest"]
+
+
+def test_answers_without_a_picture_are_named(
+    prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Painter.draw
+    clip = ["--metrics", "clip", "--clip-library", "transformers", "--clip-weights", networks["transformers"]]
+    words = ["run", "m", "--prompts", prompts, *clip, "--out"]
+    monkeypatch.setattr(Painter, "draw", lambda self, prompts, seeds: ["No."] * len(prompts))
+    with pytest.raises(UserError, match="none of 6 answers holds a picture; there is nothing to measure"):
+        run(*words, tmp_path / "none")
+    monkeypatch.setattr(Painter, "draw", lambda self, prompts, seeds: ["No.", *drawn(self, prompts, seeds)[1:]])
+    with pytest.raises(UserError, match=r"1 of 6 prompts were answered without a picture, such as 'cat-000'.*missing"):
+        run(*words, tmp_path / "some")
+    assert run(*words, tmp_path / "some", "--allow", "missing") == 0
+    result = json.loads((tmp_path / "some" / "images.json").read_text())
+    assert result["n"] == 5 and result["marks"][0].startswith("missing: 1 prompts without a drawing")
+
+
+def test_a_model_of_ours_and_one_of_transformers_draw_for_packed_data(
+    finished_run: Path, script: Any, networks: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_source(
+        [drawn_record(str(n), "Draw it.", name) for n, name in enumerate(("red", "blue"))],
+        tmp_path / "data",
+        split="test",
+    )
+    words = ["--packed", tmp_path / "data", "--size", "8", "--out", tmp_path / "p.jsonl"]
+    assert run("prompts", *words) == 0
+    script("Here:*")
+    clip = ["--clip-library", "transformers", "--clip-weights", networks["transformers"]]
+    words = ["--prompts", tmp_path / "p.jsonl", "--device", "cpu", "--metrics", "fid,clip", "--layer", "64", *clip]
+    words += ["--inception-weights", networks["inception"], "--allow", "few_samples", "--resize-and-crop", 8]
+    for model, options, name in (
+        (finished_run, ["--option", "cfg=2.5", "--option", "top_k=5"], "tiny/generation"),
+        (janus(tmp_path / "janus"), ["--option", "guidance=2"], str(tmp_path / "janus")),
+    ):
+        out = tmp_path / "out" / Path(name).name
+        assert run("run", model, *words, *options, "--out", out) == 0
+        result = json.loads((out / "images.json").read_text())
+        assert (result["model"], result["n"]) == (name, 2) and result["metrics"]["fid"] > 0
+        assert {row["caption"] for row in read_jsonl(out / "samples.jsonl")} == {"red", "blue"}
+        how = result["settings"]["sampling"]["settings"]
+        assert (how.get("visual") or how["drawing"])["cfg" if model == finished_run else "guidance"] in (2.5, 2)
+    capsys.readouterr()
+
+
 def test_prompts_of_classes_alone_and_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "classes.txt").write_text("tench\ngoldfish\n")
     assert run("prompts", "--classes", tmp_path / "classes.txt", "--out", tmp_path / "p.jsonl") == 0
     assert "100 prompts" in capsys.readouterr().out and len(read_jsonl(tmp_path / "p.jsonl")) == 100
     with pytest.raises(UserError, match="nothing to build from"):
         run("prompts", "--out", tmp_path / "p.jsonl")
+    with pytest.raises(UserError, match="--limit goes with --packed alone"):
+        run("prompts", "--classes", tmp_path / "classes.txt", "--limit", 2, "--out", tmp_path / "p.jsonl")
     with pytest.raises(UserError, match="--per-class 0"):
         run("prompts", "--classes", tmp_path / "classes.txt", "--per-class", 0, "--out", tmp_path / "p.jsonl")
 
@@ -159,6 +227,7 @@ def test_mistakes_are_named_before_work_begins(prompts: Path, asked: list[Any], 
         (["measure", tmp_path / "d", "--metrics", "clip"], "there are no words to score"),
         (["measure", tmp_path / "d", "--metrics", "fid"], "nothing to compare with"),
         (["measure", tmp_path / "d", "--allow", "all"], "allowance 'all'; expected some of few_samples"),
+        (["measure", tmp_path / "d", "--metrics", "none", "--limit", "1"], "--limit goes with --prompts alone"),
         (["measure", tmp_path / "none", "--metrics", "none"], "not found; expected a folder"),
         (["measure", tmp_path / "d", "--prompts", prompts], "6 prompts have no drawing"),
         (["run", "m", "--prompts", prompts, "--metrics", "fod"], "metric 'fod'"),

@@ -207,7 +207,11 @@ def test_from_a_stage_trains_it_anew_and_keeps_the_old_one(
 ) -> None:
     old = (unbroken_copy / "stages/02-base/model.safetensors").read_bytes()
     kept = (unbroken_copy / "stages/01-tokenizer/model.safetensors").stat().st_mtime_ns
+    run = RunFolder(unbroken_copy)
+    run.update(durations={"tokenizer": 1000.0, "base": 2000.0, "evaluation": 3000.0})
     assert main(fit(experiment, unbroken_copy.parent, "--from", "base")) == 0
+    durations = run.record["durations"]
+    assert durations.pop("tokenizer") >= 1000 and all(seconds < 1000 for seconds in durations.values()), "set aside too"
     assert "02-base, 03-draw: moved to" in capfd.readouterr().out
     assert (unbroken_copy / "stages/01-tokenizer/model.safetensors").stat().st_mtime_ns == kept
     (replaced,) = unbroken_copy.glob("replaced/*")

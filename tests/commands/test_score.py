@@ -69,6 +69,14 @@ def test_missing_and_unknown_ids_are_counted_and_refused(data: Path, right: Path
     assert found["figures"]["empty"] == 3
 
 
+def test_a_limit_takes_its_questions_out_of_a_whole_file(data: Path, right: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["--benchmark", "mme", "--data", data, "--out", tmp_path / "out", "--limit", "4"]
+    assert score(right, *words) == 0, capsys.readouterr().err
+    found = result(tmp_path / "out", "mme")
+    assert (found["asked"], found["total"], found["figures"]["empty"]) == (4, 28, 0)
+    assert found["asking"]["answers"] == {"missing": 0, "duplicate": 0, "unknown": 0}
+
+
 def test_a_folder_is_scored_by_other_rules_without_its_model(data: Path, systems: Any, tmp_path: Path) -> None:
     main(["evaluate", "m", "--benchmarks", "mme,pope", "--data", str(data), "--out", str(tmp_path)])
     asked = len(systems[0].asked)

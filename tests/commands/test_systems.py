@@ -63,6 +63,28 @@ def test_other_systems_by_what_is_there(tmp_path: Path, folders: Any) -> None:
     assert isinstance(model, TransformersModel) and model.template == "plain"
 
 
+def test_how_our_models_draw_is_an_option(finished_run: Path, tmp_path: Path) -> None:
+    usual = open_system(str(finished_run))
+    changed = open_system(str(finished_run), cfg=3.0, top_k=7)
+    before, after = (system.settings["visual"] for system in (usual, changed))
+    assert {key for key in before if before[key] != after[key]} == {"cfg", "top_k"} and after["cfg"] == 3.0
+    copy = open_system(str(exported(finished_run, tmp_path / "mine")), cfg=3.0, top_k=7)
+    assert copy.settings["visual"] == after
+    with pytest.raises(UserError, match="top_k: got -1"):
+        open_system(str(finished_run), top_k=-1)
+    with pytest.raises(UserError, match="option 'stage' does not go with an exported directory"):
+        open_system(str(tmp_path / "mine"), stage="base")
+
+
+def test_drawings_in_folders_by_class_are_a_folder_of_drawings(tmp_path: Path) -> None:
+    (tmp_path / "drawn" / "cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "drawn" / "cat" / "1.PNG")
+    assert isinstance(open_system(str(tmp_path / "drawn")), Drawings)
+    (tmp_path / "drawn" / "notes.md").write_text("a run of something else, with samples below it")
+    with pytest.raises(UserError, match=r"holds cat, notes\.md; expected a run folder"):
+        open_system(str(tmp_path / "drawn"))
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [

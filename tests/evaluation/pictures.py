@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vargpt_lightning.evaluation.picture_lists import PictureFile
@@ -42,6 +43,15 @@ def in_library_order(files: Sequence[PictureFile]) -> list[PictureFile]:
 
 def write_inception(path: Path) -> Path:
     """Random weights in torch-fidelity's format, scaled so that features differ between pictures."""
+    import torch
+
+    torch.save(_inception_state(), path)
+    return path
+
+
+@functools.cache
+def _inception_state() -> dict[str, Any]:
+    import torch
     import torch_fidelity.feature_extractor_inceptionv3 as library
 
     torch.manual_seed(0)
@@ -55,8 +65,7 @@ def write_inception(path: Path) -> Path:
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
     torch.nn.init.normal_(made.fc.weight, std=0.2)
-    torch.save(made.state_dict(), path)
-    return path
+    return made.state_dict()
 
 
 TINY_CLIP = {
@@ -69,6 +78,7 @@ TINY_CLIP = {
 def write_open_clip(folder: Path, name: str = "tiny-clip") -> tuple[str, Path]:
     """A small random CLIP: its name, known to open_clip from here on, and a file with its weights."""
     import open_clip
+    import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(TINY_CLIP))
@@ -80,6 +90,7 @@ def write_open_clip(folder: Path, name: str = "tiny-clip") -> tuple[str, Path]:
 
 def write_transformers_clip(folder: Path) -> Path:
     """A small random CLIP of transformers with its tokenizer (letters) and image processor."""
+    import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,27 @@ def test_without_data_the_page_says_so(pope, tmp_path):
     assert "Without pictures: " in read(tmp_path / "report", "pope.html")
 
 
+def test_questions_that_could_not_be_asked_are_told_with_their_reasons(pope, tmp_path):
+    out, _ = pope
+    write_result(out, "gqa", 0.6, skipped=1200, skipped_because=["question '7': too long", EVIL])
+    build_benchmark_report([out], tmp_path / "report")
+    text = read(tmp_path / "report", "gqa.html")
+    assert "1,200 questions could not be asked" in text and "<li>question &#39;7&#39;: too long</li>" in text
+    assert "<script>" not in text and "could not be asked" not in read(tmp_path / "report", "pope.html")
+
+
+def test_a_question_without_a_picture_takes_none_from_the_others(tmp_path):
+    picture = {"bytes": png(), "path": None}
+    rows = [{"question_id": n, "question": "?", "image_id": n, "answers": ["a"] * 10} for n in range(3)]
+    rows = [row | {"image": None if row["question_id"] == 1 else picture} for row in rows]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data/validation-00000-of-00001.parquet")
+    write_result(tmp_path / "out", "textvqa", 0.5, rows=[scored(str(n), 1.0) for n in range(3)])
+    build_benchmark_report([tmp_path / "out"], tmp_path / "report", {"textvqa": tmp_path / "data"})
+    text = read(tmp_path / "report", "textvqa.html")
+    assert text.count('<img src="data:') == 2 and text.count("has no picture") == 1
+
+
 def test_many_unread_outputs_are_said_first(pope, tmp_path):
     text = read(build_benchmark_report([pope[0]], tmp_path / "report").parent, "index.html")
     assert "no answer was found in 15 %" in text

@@ -22,7 +22,7 @@ from vargpt_lightning.evaluation.benchmark_asked import Asked, choose
 from vargpt_lightning.evaluation.benchmark_outputs import read_rows
 from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings, run_benchmark
 from vargpt_lightning.evaluation.benchmark_scoring import score_benchmark
-from vargpt_lightning.evaluation.protocols import Reply, UnfinishedError
+from vargpt_lightning.evaluation.protocols import RefusedError, Reply, UnfinishedError
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = squares.this()
@@ -39,6 +39,10 @@ def ask(system: Any, data: Path, out: Path, **settings: Any) -> dict[str, Any]:
 
 def outputs(out: Path) -> list[dict[str, Any]]:
     return [row for file in sorted(out.glob("squares/outputs/*.jsonl")) for row in read_rows(file)]
+
+
+def ids() -> list[str]:
+    return [f"{number}/{question}" for number in range(10) for question in ("Which colour?", "Which paint?")]
 
 
 def test_all_is_asked_scored_and_told(data: Path, tmp_path: Path) -> None:
@@ -305,6 +309,54 @@ def test_a_repaired_picture_is_asked(tmp_path: Path) -> None:
     assert (result["figures"]["n"], result["skipped"], result["partial"]) == (20.0, 0, False)
 
 
+class Choosy(Painter):
+    """Refuses squares by their number, and batches larger than `fits` run out of its memory."""
+
+    refuses: tuple[str, ...] = ("1/", "7/")
+
+    def answer(self, requests: Any) -> Any:
+        wrong = {r.id: f"question {r.id!r}: too long" for r in requests if r.id.startswith(self.refuses)}
+        if wrong:
+            raise RefusedError(wrong)
+        return super().answer(requests)
+
+
+@pytest.mark.parametrize(("batch", "fits"), [(1, 99), (4, 99), ("auto", 99), ("auto", 2)])
+def test_questions_that_a_system_refuses_are_counted(data: Path, tmp_path: Path, batch: Any, fits: int) -> None:
+    system = Choosy(fits=fits)
+    result = ask(system, data, tmp_path, batch_size=batch)
+    assert (result["figures"]["n"], result["skipped"], result["partial"]) == (16.0, 4, True)
+    assert sorted(system.asked) == sorted(id_ for id_ in ids() if id_[0] not in "17"), "each of the others once"
+    reason = "question '1/Which colour?': too long"
+    assert result["skipped_because"][0] == reason and len(result["skipped_because"]) == 4
+    assert next(read_rows(tmp_path / "squares/skipped.jsonl")) == {"id": "1/Which colour?", "reason": reason}
+    size = len(outputs(tmp_path))
+    ask(Choosy(), data, tmp_path)
+    assert len(outputs(tmp_path)) == size, "refusing the same again writes nothing"
+    able = Choosy()
+    able.refuses = ("7/",)
+    assert ask(able, data, tmp_path)["skipped"] == 2 and able.asked == ["1/Which colour?", "1/Which paint?"]
+
+
+def test_a_refusal_of_no_question_is_an_error(data: Path, tmp_path: Path) -> None:
+    class Confused(Painter):
+        def answer(self, requests: Any) -> Any:
+            raise RefusedError({"somebody else's": "no"})
+
+    with pytest.raises(RefusedError, match="no"):
+        ask(Confused(), data, tmp_path)
+
+
+def test_pictures_that_were_replaced_do_not_keep_their_answers(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    ask(Painter(), data, tmp_path / "out", limit=4)
+    assert all(len(row["pictures"]) == 16 for row in outputs(tmp_path / "out"))
+    write_data(data, size=9)
+    with pytest.raises(UserError, match=r"the picture of '.*' in .*data is not the one that the answer in .*outputs"):
+        ask(Painter(), data, tmp_path / "out")
+    assert ask(Painter(), data, tmp_path / "other")["figures"]["n"] == 20
+
+
 def test_no_picture_at_all_is_an_error(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", squares=3, broken=(0, 1, 2))
     with pytest.raises(UserError, match=r"none of 6 questions has an output; the first: picture .* does not decode"):
@@ -315,6 +367,21 @@ def test_doubled_ids_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(MODULE, "record_id", lambda record: str(record["number"]))
     with pytest.raises(UserError, match=r"squares: 10 questions have an id that another one has, such as '0'"):
         ask(Painter(), data, tmp_path)
+
+
+@pytest.mark.parametrize("words", [None, "nan", " "])
+def test_a_question_without_words_is_refused(tmp_path: Path, words: str | None) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = write_data(tmp_path / "data")
+    rows = pq.read_table(data / "squares.parquet").to_pylist()
+    rows[2]["question"] = words
+    pq.write_table(pa.Table.from_pylist(rows), data / "squares.parquet")
+    system = Painter()
+    with pytest.raises(UserError, match=f"squares, question '1/{words}': question is {words!r}; expected text"):
+        ask(system, data, tmp_path / "out")
+    assert system.asked == []
 
 
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:

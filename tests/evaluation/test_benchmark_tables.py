@@ -105,6 +105,11 @@ def test_figures_that_are_none_and_benchmarks_of_ones_own(tmp_path):
     assert [row.label for row in others.rows] == ["mine"]
 
 
+def test_a_run_s_own_questions_stand_alone(tmp_path):
+    write_result(tmp_path, "openmoji", 0.5)
+    assert [heading for heading, _, _ in all_tables(read_measured([tmp_path]), Sources())] == ["Protocol lmms_eval"]
+
+
 def test_systems_of_one_name_are_told_apart(tmp_path):
     for name in ("first", "second"):
         write_result(tmp_path / name, "gqa", 0.6)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from tests.evaluation.pictures import Apart, write_pictures
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.files import Drawings
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.picture_lists import check_sizes, list_pictures, pair, references
 from vargpt_lightning.evaluation.picture_runs import Sampled, draw_pictures, drawn_rows
@@ -138,6 +140,46 @@ def test_pictures_of_two_settings_do_not_mix(tmp_path: Path) -> None:
         draw_pictures(Painter(), PROMPTS, tmp_path, batch_size=0)
     with pytest.raises(UserError, match=r"'A' and 'a' would share the file a\.png"):
         draw_pictures(Painter(), [Prompt("A", "x"), Prompt("a", "x")], tmp_path / "b")
+
+
+def test_a_folder_of_drawings_is_a_system_like_any_other(tmp_path: Path) -> None:
+    draw_pictures(Painter(), PROMPTS[:5], tmp_path / "first")
+    theirs = tmp_path / "first" / "drawings"
+    for rank in (0, 1):
+        draw_pictures(Drawings(theirs), PROMPTS[:5], tmp_path / "again", batch_size=2, processes=Apart(rank, 2))
+    assert contents(tmp_path / "again") == contents(tmp_path / "first")
+    with pytest.raises(UserError, match=r"6 missing \(such as 'class/5'\)"):
+        draw_pictures(Drawings(theirs), PROMPTS, tmp_path / "more")
+    assert draw_pictures(Drawings(theirs, "missing"), PROMPTS, tmp_path / "some") == Sampled(11, 5, 6, 11)
+
+
+def test_a_folder_in_which_nothing_was_drawn_belongs_to_nobody(tmp_path: Path) -> None:
+    class Broken(Painter):
+        name = "broken"
+
+        def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | Reply]:
+            raise UserError("this kind of model does not draw")
+
+    with pytest.raises(UserError, match="does not draw"):
+        draw_pictures(Broken(), PROMPTS[:2], tmp_path)
+    assert draw_pictures(Painter(), PROMPTS[:2], tmp_path).pictures == 2
+    with pytest.raises(UserError, match="holds pictures with name 'painter'"):
+        draw_pictures(Broken(), PROMPTS[:2], tmp_path)
+
+
+def test_rows_outlast_odd_texts_and_files_that_were_copied(tmp_path: Path) -> None:
+    class Odd(Painter):
+        def _one(self, prompt: str, seed: int) -> str | Reply:
+            return replace(super()._one(prompt, seed), text="a\u2028b\x85c\0")  # type: ignore[type-var]
+
+    draw_pictures(Odd(), PROMPTS[:2], tmp_path, processes=Apart(0, 1))
+    changed = [PROMPTS[0], Prompt("class/1", "Draw 1, please.")]
+    draw_pictures(Odd(), changed, tmp_path, processes=Apart(1, 2))
+    for number, file in enumerate(("1-of-2", "0-of-1")):
+        os.utime(tmp_path / "drawn" / f"{file}.jsonl", (number, number))
+    again = Odd()
+    assert draw_pictures(again, changed, tmp_path) == Sampled(2, 2, 0, 0) and not again.asked
+    assert drawn_rows(tmp_path)["class/0"]["text"] == "a\u2028b\x85c\0"
 
 
 def test_a_system_that_loses_a_drawing_is_at_fault(tmp_path: Path) -> None:

@@ -9,16 +9,17 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.benchmark_results import show
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings
     from vargpt_lightning.evaluation.processes import Processes
-    from vargpt_lightning.results import RunFolder
 
 ALL = "all"
 OWNER = "lmms-lab"
@@ -69,33 +70,28 @@ def run(arguments: argparse.Namespace) -> int:
     from vargpt_lightning.commands.systems import open_system
     from vargpt_lightning.evaluation.benchmark_asked import describe
     from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
-    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
+    from vargpt_lightning.evaluation.benchmark_runner import ScoringError, run_benchmark
 
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
     settings = settings_of(arguments)
+    check_options(modules, settings)
     data = find_data(modules, arguments.data, arguments.hub_owner)
-    check_data(modules, data, settings.style)
+    check_data(modules, data, settings.style, settings.protocols)
     out = arguments.out or default_out(arguments.run)
     results: list[Mapping[str, Any]] = []
+    refused: list[str] = []
     with ended_by_signals(), shared_processes() as processes:
         system = open_system(arguments.run, **_system_options(arguments, processes))
-        facts = describe(system)
+        more: dict[str, Any] = {"processes": processes, "facts": describe(system)}
         with benchmark_progress(quiet=not processes.first) as progress:
             for module in modules:
-                found = run_benchmark(
-                    system,
-                    module,
-                    data[module.NAME],
-                    out,
-                    settings,
-                    processes=processes,
-                    progress=progress,
-                    facts=facts,
-                )
-                results += found.values()
+                place = data[module.NAME]
+                try:
+                    results += run_benchmark(system, module, place, out, settings, progress=progress, **more).values()
+                except ScoringError as error:  # told at the end: a night's other benchmarks need not wait for it
+                    refused.append(str(error))
     if processes.first:
-        print_results(results)
-        print(f"report: {write_report(out, data)}")
+        show(results, out, data, refused)
     return 0
 
 
@@ -150,16 +146,39 @@ def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | Non
     return found
 
 
-def check_data(modules: Sequence[ModuleType], data: Mapping[str, Path], style: str) -> None:
-    """Read each benchmark's first question: what is wrong with the data is told before a model is loaded.
+CHECKED = 20_000  # questions of a benchmark that are looked at beforehand
+
+
+def check_data(
+    modules: Sequence[ModuleType], data: Mapping[str, Path], style: str, protocols: Sequence[str] = ("lmms_eval",)
+) -> None:
+    """Word and score each benchmark's questions without an answer: what is wrong is told before a model is loaded.
 
     Raises:
-        UserError: the data are of another benchmark, or the prompts have no such style.
+        UserError: the data are of another benchmark, a key is none, the prompts have no such style, or the benchmark
+            no such protocol.
     """
+    from vargpt_lightning.evaluation.benchmark_scoring import score_one
+    from vargpt_lightning.evaluation.benchmarks.base import PROTOCOLS
+
     for module in modules:
-        for record in module.load(data[module.NAME], pictures=False):
+        known = getattr(module, "KNOWN", PROTOCOLS)
+        for protocol in protocols:
+            if protocol not in known:
+                raise UserError(f"protocol: {protocol!r}; {module.NAME} has {', '.join(known)}")
+        for record in islice(module.load(data[module.NAME], pictures=False), CHECKED):
             module.prompt(record, style)
-            break
+            score_one(module, "", record, protocols[0])
+
+
+def check_options(modules: Sequence[ModuleType], settings: BenchmarkSettings) -> None:
+    """Refuse options of scoring that none of the benchmarks takes: they would have no effect."""
+    from vargpt_lightning.evaluation.benchmark_asked import accepts
+
+    for name in settings.options:
+        if not any(accepts(module.score, name) for module in modules):
+            titles = ", ".join(module.NAME for module in modules)
+            raise UserError(f"--{name}: has no meaning for {titles}; expected a benchmark of lettered choices")
 
 
 _NO_DATA = "--data DIR is not given; expected a folder with the benchmarks' data, or --hub-owner"
@@ -273,77 +292,3 @@ def shared_processes() -> Iterator[Processes]:
         yield Processes.from_environment()
     finally:
         group.destroy_process_group()
-
-
-# ---------------------------------------------------------------------------------------------------- what is shown
-
-
-def write_report(out: Path, data: Mapping[str, Path]) -> Path:
-    """Write the report of the benchmarks in a folder into it; return its first page.
-
-    Args:
-        data: where the data are of those that were asked or scored now; others in the folder know their own.
-    """
-    from vargpt_lightning.evaluation.benchmark_asked import FILE, Asked
-    from vargpt_lightning.evaluation.benchmark_report import build_benchmark_report
-
-    before = [Asked.read(file.parent) for file in out.glob(f"*/{FILE}")]
-    known = {asked.benchmark: Path(asked.data) for asked in before if asked.data and Path(asked.data).exists()}
-    return build_benchmark_report([out], out, {**known, **data})
-
-
-def score_own_answers(run: RunFolder) -> Path | None:
-    """Score what a run's evaluation was told about held-out pictures as the benchmark `openmoji`; report it.
-
-    Nothing is asked again. Returns the report's first page; None for a run without such questions, with a line that
-    says why.
-    """
-    from vargpt_lightning.evaluation.adapters.files import Predictions
-    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
-    from vargpt_lightning.evaluation.benchmarks import openmoji
-    from vargpt_lightning.results import read_json
-
-    out = run.path / "benchmarks"
-    try:
-        # answers about pictures that were trained on are in the same file, and no part of the benchmark
-        answers = Predictions(run.evaluation / "answers.jsonl", allow="unknown")
-        inputs = read_json(run.evaluation / "inputs.json")
-        settings = {**inputs["sampling"], "answers": answers.digest}
-        facts = {"model": run.name, "digest": inputs["model"], "settings": settings}
-        run_benchmark(answers, openmoji, run.evaluation, out, facts=facts)
-    except UserError as error:
-        print(f"benchmarks: none, {error}", flush=True)
-        return None
-    return write_report(out, {openmoji.NAME: run.evaluation})
-
-
-def print_results(results: Sequence[Mapping[str, Any]]) -> None:
-    """Print the headline figures as a table, with what must be known to read them."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("benchmark", "protocol", "figure", "value", "95 % interval", "n", "notes"):
-        table.add_column(name, overflow="fold", justify="right" if name in ("value", "n") else "left")
-    for result in results:
-        figures, scale = result["figures"], result["scale"]
-        value, low, high = (_number(figures.get(key), scale) for key in (result["headline"], "low", "high"))
-        cells = (result["title"], result["protocol"], result["headline"], value, f"{low} to {high}")
-        table.add_row(*cells, f"{figures.get('n', 0):.0f}", _notes(result))
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width: give every column its room
-        console = Console(width=200)
-    console.print(table)
-
-
-def _number(value: Any, scale: float) -> str:
-    return "–" if value is None else f"{scale * value:.1f}"
-
-
-def _notes(result: Mapping[str, Any]) -> str:
-    figures = result["figures"]
-    notes = [f"limit {result['limit']}: {result['asked']} of {result['total']}"] if result.get("limit") else []
-    notes += [f"{result[name]} {name}" for name in ("missing", "skipped") if result.get(name)]
-    counted = ("empty", "unparsed", "guessed", "judged", "truncated")
-    notes += [f"{figures[name]:.0f} {name}" for name in counted if figures.get(name)]
-    return ", ".join([*notes, *(["partial"] if result.get("partial") else [])])

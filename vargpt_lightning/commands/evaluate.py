@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands import benchmarks
+from vargpt_lightning.commands.benchmark_results import score_own_answers
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json, read_jsonl, write_json
@@ -89,7 +90,7 @@ def examine(
     )
     if out is None:
         run.add_duration("evaluation", time.monotonic() - began)
-        benchmarks.score_own_answers(run)
+        score_own_answers(run)
         build_report(run)
     return metrics
 
@@ -223,7 +224,7 @@ def _rescore(run: RunFolder) -> dict[str, Any]:
     from vargpt_lightning.evaluation.scoring import score_folder
 
     metrics = score_folder(run.evaluation)
-    benchmarks.score_own_answers(run)
+    score_own_answers(run)
     build_report(run)
     return metrics
 

@@ -130,27 +130,39 @@ def main(argv: list[str]) -> int:
         return _prompts(arguments)
     settings = None if arguments.form == "sample" else measure_settings(arguments)
     from vargpt_lightning.commands.benchmarks import shared_processes
+    from vargpt_lightning.commands.fit import ended_by_signals
 
-    with shared_processes() as processes:
-        prompts = _read(arguments)
+    with ended_by_signals(), shared_processes() as processes:
+        prompts, left_out = _read(arguments)
         if arguments.form in ("sample", "run"):
             _sample(arguments, prompts, processes)
         if settings is not None:
             drawings = arguments.out if arguments.form == "run" else arguments.drawings
-            _measure(arguments, drawings, settings, prompts, processes)
+            _measure(arguments, drawings, settings, prompts, left_out, processes)
     return 0
 
 
-def _read(arguments: Any) -> list[Prompt]:
+def _read(arguments: Any) -> tuple[list[Prompt], list[str]]:
+    """The prompts, and the ids of those beyond the limit."""
     from vargpt_lightning.evaluation.instruct_set import read_prompts
 
-    return [] if arguments.prompts is None else read_prompts(arguments.prompts, arguments.limit)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit {arguments.limit}; expected 1 or more")
+    if arguments.prompts is None:
+        if arguments.limit is not None:
+            raise UserError("--limit goes with --prompts alone; without them every picture counts")
+        return [], []
+    prompts = read_prompts(arguments.prompts)
+    count = len(prompts) if arguments.limit is None else arguments.limit
+    return prompts[:count], [prompt.id for prompt in prompts[count:]]
 
 
 def _prompts(arguments: Any) -> int:
     from vargpt_lightning.evaluation import instruct_sources as sources
     from vargpt_lightning.evaluation.instruct_set import class_prompts, read_class_list, write_prompts
 
+    if arguments.packed is None and (idle := [name for name in ("limit", "split") if getattr(arguments, name)]):
+        raise UserError(f"--{idle[0]} goes with --packed alone; classes have --per-class")
     if arguments.per_class < 1:
         raise UserError(f"--per-class {arguments.per_class}; expected 1 or more")
     classes = read_class_list(arguments.classes) if arguments.classes is not None else []
@@ -173,11 +185,13 @@ def _prompts(arguments: Any) -> int:
 
 
 def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None:
+    from vargpt_lightning.commands.benchmarks import more_options
     from vargpt_lightning.commands.systems import open_system
     from vargpt_lightning.evaluation.picture_runs import draw_pictures
     from vargpt_lightning.evaluation.protocols import Drawer
 
-    system = open_system(arguments.model, device=arguments.device, **_options(arguments.option))
+    device = arguments.device or (_device() if processes.world > 1 else None)  # one for each process
+    system = open_system(arguments.model, device=device, **more_options(arguments.option))
     if not isinstance(system, Drawer):
         raise UserError(f"{arguments.model}: this system draws no pictures; expected one that does")
     with _progress(processes) as progress:
@@ -194,18 +208,6 @@ def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None
     if processes.first:
         none = f", {found.without_picture} answers without one" if found.without_picture else ""
         print(f"{found.pictures} pictures for {found.prompts} prompts{none}: {arguments.out}")
-
-
-def _options(given: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"--option {text}; expected KEY=VALUE")
-        found[key] = yaml.safe_load(value)
-    return found
 
 
 def measure_settings(arguments: Any) -> MeasureSettings:
@@ -233,7 +235,12 @@ def _device() -> str:
 
 
 def _measure(
-    arguments: Any, drawings: Path, settings: MeasureSettings, prompts: list[Prompt], processes: Processes
+    arguments: Any,
+    drawings: Path,
+    settings: MeasureSettings,
+    prompts: list[Prompt],
+    left_out: list[str],
+    processes: Processes,
 ) -> None:
     from vargpt_lightning.evaluation.image_measures import measure
     from vargpt_lightning.evaluation.image_settings import RESULT
@@ -248,6 +255,7 @@ def _measure(
             save_statistics=arguments.save_statistics,
             export_adm=arguments.export_adm,
             export_adm_statistics=arguments.export_adm_statistics,
+            left_out=left_out,
             processes=processes,
             progress=progress,
         )

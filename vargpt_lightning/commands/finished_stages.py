@@ -79,7 +79,7 @@ def _set_aside(run: RunFolder, keep: int) -> None:
     moved = [folder.path for folder in reversed(run.stages()) if folder.index > keep]
     if not moved:
         return
-    results = [run.evaluation, run.report]
+    results = [run.evaluation, run.path / "benchmarks", run.report]
     prepared = [run.tokenizer, run.path / "cache"] if keep == 0 else []
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for path in [*results, *moved, *prepared]:
@@ -87,6 +87,8 @@ def _set_aside(run: RunFolder, keep: int) -> None:
             target = run.path / "replaced" / stamp / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
+    kept = {folder.name for folder in run.stages()}
+    run.update(durations={part: seconds for part, seconds in run.record.get("durations", {}).items() if part in kept})
     names = ", ".join(path.name for path in reversed(moved))
     print(f"{names}: moved to {run.path / 'replaced' / stamp}, trained anew", flush=True)
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.commands.benchmark_results import show
 from vargpt_lightning.commands.benchmarks import (
     add_data_options,
     add_scoring_options,
+    check_options,
     chosen_modules,
     default_out,
     find_data,
-    print_results,
     settings_of,
-    write_report,
 )
 from vargpt_lightning.errors import UserError
 
@@ -55,16 +55,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Score, print the figures, and write the report."""
     arguments = parser().parse_args(argv)
-    if arguments.predictions.is_dir():
-        results, out, data = _again(arguments)
-    else:
-        results, out, data = _file(arguments)
-    print_results(results)
-    print(f"report: {write_report(out, data)}")
+    show(*(_again(arguments) if arguments.predictions.is_dir() else _file(arguments)))
     return 0
 
 
-Scored = tuple[list[Mapping[str, Any]], Path, dict[str, Path]]
+Scored = tuple[list[Mapping[str, Any]], Path, dict[str, Path], list[str]]
 
 
 def _file(arguments: argparse.Namespace) -> Scored:
@@ -82,10 +77,12 @@ def _file(arguments: argparse.Namespace) -> Scored:
     data = find_data(modules, arguments.data, arguments.hub_owner)
     out = arguments.out or default_out(arguments.predictions.stem)
     arguments.batch_size = str(BATCH)
+    settings = settings_of(arguments)
+    check_options(modules, settings)
     allow = tuple(name.strip() for name in arguments.allow.split(",")) if arguments.allow else None
     system = open_system(str(arguments.predictions), allow=allow)
-    results = run_benchmark(system, modules[0], data[modules[0].NAME], out, settings_of(arguments))
-    return [*results.values()], out, data
+    results = run_benchmark(system, modules[0], data[modules[0].NAME], out, settings)
+    return [*results.values()], out, data, []
 
 
 def _again(arguments: argparse.Namespace) -> Scored:
@@ -114,21 +111,19 @@ def _again(arguments: argparse.Namespace) -> Scored:
     else:
         data = find_data(modules, arguments.data, arguments.hub_owner)
     settings = settings_of(arguments)
+    check_options(modules, settings)
     out = arguments.out or folder
-    results = [
-        score_benchmark(
-            module,
-            data[module.NAME],
-            folders[module.NAME],
-            protocol,
-            allow_partial=settings.allow_partial,
-            options=settings.options,
-            into=out / module.NAME,
-        )
-        for module in modules
-        for protocol in settings.protocols
-    ]
-    return list(results), out, data
+    more: dict[str, Any] = {"allow_partial": settings.allow_partial, "options": settings.options}
+    results: list[Mapping[str, Any]] = []
+    refused: list[str] = []
+    for module in modules:
+        name = module.NAME
+        try:
+            for protocol in settings.protocols:
+                results.append(score_benchmark(module, data[name], folders[name], protocol, into=out / name, **more))
+        except UserError as error:  # the others have figures all the same
+            refused.append(str(error))
+    return results, out, data, refused
 
 
 def _data_before(folder: Path) -> Path:

@@ -32,7 +32,7 @@ class StageBenchmarkRuns:
         self.settings = BenchmarkSettings(
             protocols=(config.protocol,), style=config.style, limit=config.limit, batch_size=config.batch_size
         )
-        check_data(modules, found, config.style)
+        check_data(modules, found, config.style, (config.protocol,))
         self.data = {module: found[module.NAME] for module in modules}
 
     def callbacks(

@@ -29,9 +29,9 @@ def open_system(text: str, **options: Any) -> Any:
 
     Args:
         text: a folder, a file, an endpoint or a hub id.
-        options: those of its kind: stage (ours); dtype, template, ... (transformers); concurrency, retries, ...
-            (endpoint); allow (files). Options that are None are left out, and `device` is taken wherever the system
-            runs.
+        options: those of its kind: stage, cfg, top_k, ... (ours); dtype, template, ... (transformers); concurrency,
+            retries, ... (endpoint); allow (files). Options that are None are left out, and `device` is taken wherever
+            the system runs.
 
     Raises:
         UserError: nothing of the kinds above is there, it is broken, or an option does not go with it.
@@ -54,13 +54,19 @@ def _folder(path: Path, options: Mapping[str, Any]) -> Any:
         return _ours(path, options)
     if (path / "config.json").is_file():
         return _transformers(str(path), options)
-    inside = {entry.suffix.lower() for entry in path.iterdir() if entry.is_file()}
-    if inside & set(PICTURES):
+    if _holds_drawings(path):
         from vargpt_lightning.evaluation.adapters.files import Drawings
 
         return Drawings(path, **_taken(options, ("allow",), "a folder of drawings", idle=("device",)))
     there = ", ".join(sorted(entry.name for entry in path.iterdir())[:12]) or "nothing"
     raise UserError(f"{path}: holds {there}; expected {KINDS}")
+
+
+def _holds_drawings(path: Path) -> bool:
+    """Whether pictures lie in a folder, or in folders below one that holds nothing but folders (ids with slashes)."""
+    files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+    places = files or path.rglob("*")
+    return any(place.suffix.lower() in PICTURES and place.is_file() for place in places)
 
 
 def is_exported(path: Path) -> bool:
@@ -69,15 +75,23 @@ def is_exported(path: Path) -> bool:
 
 
 def _ours(path: Path, options: Mapping[str, Any]) -> Any:
-    from vargpt_lightning.commands.loading import load_exported, load_run
-    from vargpt_lightning.evaluation.adapters.ours import OwnSystem
+    from dataclasses import replace
 
-    taken = _taken(options, ("stage", "device"), "a model of this project")
+    from vargpt_lightning.commands.loading import LoadedRun, Speaker, load_exported, load_run
+    from vargpt_lightning.evaluation.adapters.ours import OwnSystem
+    from vargpt_lightning.models.sampling import SamplingSettings
+
+    drawing = tuple(SamplingSettings.__dataclass_fields__)
+    is_run = (path / "run.json").is_file()
+    loading = ("stage", "device") if is_run else ("device",)
+    what = "a model of this project" if is_run else "an exported directory"
+    taken = _taken(options, (*loading, *drawing), what)
+    sampling = {key: taken.pop(key) for key in drawing if key in taken}
     name = path.resolve().name
-    if not (path / "run.json").is_file():
-        return OwnSystem(load_exported(path, **_taken(taken, ("device",), "an exported directory")), name)
-    run = load_run(path, **taken)
-    return OwnSystem(run, f"{name}/{run.stage.name}")
+    speaker: Speaker = load_run(path, **taken) if is_run else load_exported(path, **taken)
+    visual = speaker.settings.visual or speaker.model.sampling_settings()
+    speaker.settings = replace(speaker.settings, visual=replace(visual, **sampling))
+    return OwnSystem(speaker, f"{name}/{speaker.stage.name}" if isinstance(speaker, LoadedRun) else name)
 
 
 def _predictions(path: Path, options: Mapping[str, Any]) -> Any:

@@ -93,6 +93,15 @@ def test_wrong_ids_are_counted_and_refused_unless_allowed_by_name(tmp_path: Path
     assert system.settings["allow"] == ["missing", "unknown"]
 
 
+def test_ids_that_are_known_and_not_asked_are_not_unknown(tmp_path: Path) -> None:
+    path = written(tmp_path / "p.jsonl", [{"id": id_, "output": "yes"} for id_ in "abcd"])
+    system = Predictions(path)
+    system.expect("mme", ["a", "c"], known=["a", "b", "c", "d", "e"])
+    assert system.counts == {"missing": 0, "duplicate": 0, "unknown": 0}
+    with pytest.raises(UserError, match=r"1 missing \(such as 'e'\), 1 unknown \(such as 'd'\)"):
+        system.expect("mme", ["a", "e"], known={"a": 0, "b": 1, "c": 2, "e": 3})
+
+
 def test_ids_that_are_there_twice(tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", [*ROWS, {"id": "a", "output": "second"}, {"id": "a", "output": "third"}])
     with pytest.raises(UserError, match=r"2 duplicate \(such as 'a'\)"):

@@ -10,7 +10,7 @@ from PIL import Image
 from vargpt_lightning.commands.loading import load_run
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.adapters.ours import Conversation, OwnSystem, Speaker, seen_reader
-from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer, as_reply
+from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer, RefusedError, as_reply
 from vargpt_lightning.models.config import VisionConfig
 
 
@@ -125,6 +125,35 @@ def test_an_answer_is_as_long_as_its_request_allows(finished_run: Path, script) 
 def test_an_empty_picture_is_named(finished_run: Path) -> None:
     with pytest.raises(UserError, match=r"question 'a': picture 2 is empty: its size is \(0, 3\)"):
         load_run(finished_run).answer([AnswerRequest("a", "?", (Image.new("RGB", (4, 4)), Image.new("RGB", (0, 3))))])
+
+
+def test_questions_too_long_for_the_context_are_named_and_the_others_can_be_asked(finished_run: Path, script) -> None:
+    run = load_run(finished_run)
+    script("Yes")
+    requests = [AnswerRequest(name, "why " * words, (), 4) for name, words in (("a", 5), ("b", 99), ("c", 400))]
+    with pytest.raises(
+        RefusedError, match=r"question 'b': prompt: \d+ tokens .* context holds 192 \(and 1 more"
+    ) as told:
+        run.answer(requests)
+    assert sorted(told.value.reasons) == ["b", "c"]
+    assert as_reply(run.answer(requests[:1])[0]).text == "Yes"
+
+
+def test_an_answer_ends_where_the_context_does(finished_run: Path, script) -> None:
+    run = load_run(finished_run)
+    script("why " * 400)
+    replies = [as_reply(one) for one in run.answer([AnswerRequest(n, "why " * len(n), (), 1024) for n in ("a", "bcd")])]
+    assert [reply.finish for reply in replies] == ["length", "length"]
+    lengths = [len(run.tokenizer.encode(reply.text)) for reply in replies]
+    assert 100 < lengths[1] < lengths[0] < 192
+
+
+def test_a_model_that_sees_nothing_is_no_fault_of_a_question(finished_run: Path, monkeypatch) -> None:
+    run = load_run(finished_run)
+    monkeypatch.setattr(run.model, "config", replace(run.model.config, vision=VisionConfig(kind="none")))
+    with pytest.raises(UserError, match="sees no pictures") as told:
+        run.answer([AnswerRequest("a", "?", (Image.new("RGB", (4, 4)),))])
+    assert not isinstance(told.value, RefusedError)
 
 
 def test_a_system_tells_what_its_outputs_depend_on(finished_run: Path) -> None:

@@ -22,7 +22,7 @@ from vargpt_lightning.evaluation.adapters.transformers_model import (
     TransformersSettings,
     with_options,
 )
-from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer
+from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Drawer, RefusedError
 
 COLOURS = ("red", "green", "blue", "white")
 Folders = Callable[[str], Path]
@@ -236,6 +236,13 @@ def test_a_picture_that_the_processor_refuses_is_named(systems: Any) -> None:
     narrow = AnswerRequest("mme/3", "?", (Image.new("RGB", (300, 1)),), 2)
     with pytest.raises(UserError, match=r"question 'mme/3' with pictures of the sizes 300x1 is refused.*aspect ratio"):
         systems("qwen2_vl").answer([*questions(2, 2), narrow])
+
+
+def test_all_refused_questions_of_a_batch_are_named_at_once(systems: Any) -> None:
+    wrong = [AnswerRequest(f"mme/{n}", "?", (Image.new("RGB", (300, 1)),), 2) for n in range(2)]
+    with pytest.raises(RefusedError, match="and 1 more") as told:
+        systems("qwen2_vl").answer([wrong[0], *questions(2, 2), wrong[1]])
+    assert [*told.value.reasons] == ["mme/0", "mme/1"] and "'mme/1'" in told.value.reasons["mme/1"]
 
 
 def test_a_model_that_takes_one_picture_says_so(systems: Any) -> None:

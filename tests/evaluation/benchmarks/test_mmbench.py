@@ -231,5 +231,5 @@ def test_other_data_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"there is SEED-Bench\.json"):
         mmbench.load(tmp_path)
     write_mirror(tmp_path / "data" / "dev-00000-of-00001.parquet", [{"question": "?", "answer": "yes"}])
-    with pytest.raises(UserError, match="index, A, B, category missing; there are question, answer"):
+    with pytest.raises(UserError, match="index, A, B, category, image missing; there are question, answer"):
         mmbench.load(tmp_path)

@@ -135,5 +135,5 @@ def test_other_data_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"expected the parquet files of SEED-Bench's split test, or SEED-Bench\.json"):
         seedbench.load(tmp_path)
     write_mirror(tmp_path / "test-00000-of-00001.parquet", [{"question": "?", "answer": "A", "question_id": "1"}])
-    with pytest.raises(UserError, match="choice_a, choice_b, choice_c, choice_d, data_type missing"):
+    with pytest.raises(UserError, match="choice_a, choice_b, choice_c, choice_d, data_type, image missing"):
         seedbench.load(tmp_path)
