@@ -23,7 +23,7 @@ from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.examples import ExampleMaker
-from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
+from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Part
 from vargpt_lightning.data.packing import cache_root
 from vargpt_lightning.data.pictures import PictureError, PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN
@@ -169,7 +169,10 @@ class StageData:
         world_size: int = 1,
         vary: bool = True,
     ) -> DataLoader[Any]:
-        mixture = Mixture(sources, self._maker(vary))
+        parts: dict[str, Any] = dict(sources)
+        if vary and stage.records is not None:
+            parts = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
+        mixture = Mixture(parts, self._maker(vary))
         groups = {name: "drawn" if source.draws else "text" for name, source in sources.items()}
         sampler = MixtureBatchSampler(
             mixture.sizes,

@@ -132,6 +132,21 @@ class MixtureBatchSampler(Sampler[list[Place]]):
         return rng.permutation(self.sizes[source])
 
 
+class Part(Dataset[Any]):
+    """At most `count` records of a source, chosen by the seed: fewer are a part of more, in the source's order."""
+
+    def __init__(self, source: Dataset[Any], count: int, seed: int) -> None:
+        self.source = source
+        size = len(source)  # type: ignore[arg-type]
+        self.positions = np.sort(np.random.default_rng(seed).permutation(size)[:count])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.source[int(self.positions[position])]
+
+
 def _check_mixture(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if name not in sizes:

@@ -216,6 +216,8 @@ def _decoder_constants(official: Mapping[str, Tensor], prefix: str, schedule: Sc
 def _with_layer_norms(official: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add the layer norms that VARGPT's projectors hold and never use, at their initial values."""
     for projector in ("image_gen_projector", "image_gen_projector_out"):
+        if f"{projector}.mlp.0.weight" not in official:
+            raise UserError("generation_projectors: the layout vargpt has two; this model has none")
         width = official[f"{projector}.mlp.0.weight"][0]
         official.setdefault(f"{projector}.ln_q.weight", torch.ones_like(width))
         official.setdefault(f"{projector}.ln_q.bias", torch.zeros_like(width))

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from vargpt_lightning.errors import UserError
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
+LATER_KEYS: dict[str, Any] = {"records": None}
+"""Keys of a stage that came later, with their defaults: see `without_later_keys`."""
 SHARES = ("label_smoothing", "ema", "warmup_autoencoder")
 
 
@@ -61,6 +63,8 @@ class Stage:
         epochs: length in passes over as many samples as the mixture's corpora hold; give this or `steps`.
         steps: length in optimizer steps.
         batch_size: samples a step and device.
+        records: train on at most so many records of each corpus, chosen by the seed: fewer are a part of more. None
+            takes all.
         text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. The weights of `data` then are
             shares of batches between drawings and text. Text is short: larger batches of it cost little. With `steps`.
         accumulate: batches a step.
@@ -88,6 +92,7 @@ class Stage:
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 8
+    records: int | None = None
     text_batch_size: int | None = None
     accumulate: int = 1
     head: Head = "unified"
@@ -117,7 +122,7 @@ class Stage:
             raise UserError(
                 f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
             )
-        for key in ("epochs", "steps", "batch_size", "text_batch_size", "accumulate"):
+        for key in ("epochs", "steps", "batch_size", "records", "text_batch_size", "accumulate"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")
@@ -142,7 +147,8 @@ class Stage:
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        samples = sum(sizes[name] for name, weight in self.data.items() if weight > 0)
+        used = [sizes[name] for name, weight in self.data.items() if weight > 0]
+        samples = sum(used if self.records is None else [min(size, self.records) for size in used])
         return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate * ranks)))
 
 
@@ -173,9 +179,17 @@ def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str
     hashes: list[str] = []
     before = _digest(shared)
     for stage in stages:
-        before = _digest([before, asdict(stage)])
+        before = _digest([before, without_later_keys(asdict(stage), LATER_KEYS)])
         hashes.append(before)
     return hashes
+
+
+def without_later_keys(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without the keys that came after the first release and stand at their default.
+
+    What a stage depends on then has the same hash as before there were such keys, and older runs can be taken up.
+    """
+    return {key: value for key, value in values.items() if key not in later or value != later[key]}
 
 
 def _digest(value: Any) -> str:
