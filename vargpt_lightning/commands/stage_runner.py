@@ -27,6 +27,7 @@ from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
@@ -59,6 +60,8 @@ class StageRunner:
     def __init__(self, experiment: Experiment, run: RunFolder) -> None:
         self.experiment, self.run = experiment, run
         self.hashes = content_hashes(experiment)
+        self.reuse = StageReuse(run, self.hashes, experiment.run.reuse)
+        self.reuse.take_first([stage.name for stage in experiment.stages])
         self.ranks = make_trainer(experiment.trainer, enable_checkpointing=False).world_size
         self.tokenizer = _text_tokenizer(experiment, run)
         seed_everything_at(experiment.seed, "weights")
@@ -76,13 +79,17 @@ class StageRunner:
                 print(f"stage {stage.name}: finished before, skipped", flush=True)
                 before = folder
                 continue
-            if before is not None:
-                load_weights(self.model, before.weights)
-                before = None  # from now on the model in memory has the weights
-            settings = settings_of(self.experiment, stage)
-            folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
-            if code := self._one_stage(stage, folder):
-                return code
+            with self.reuse.turn(index):
+                if self.reuse.take(index, folder):
+                    before = folder
+                    continue
+                if before is not None:
+                    load_weights(self.model, before.weights)
+                    before = None  # from now on the model in memory has the weights
+                settings = settings_of(self.experiment, stage)
+                folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+                if code := self._one_stage(stage, folder):
+                    return code
         return 0
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
