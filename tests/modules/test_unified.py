@@ -65,7 +65,8 @@ def test_counts_are_those_of_the_batch(stage_data: StageData) -> None:
     (batch,) = stage_data_batches(stage_data, stage)
     counts = fit_stage(stage_data, tiny_model(), stage).module.last_counts
     text = int((batch["labels"][:, 1:] != -100).sum())
-    assert counts == {"text_tokens": text, "image_tokens": 3 * 5, "samples": 3}
+    rows = {"tokens": int(batch["attention_mask"].sum()), "positions": batch["input_ids"].numel()}
+    assert counts == {"text_tokens": text, "image_tokens": 3 * 5, "samples": 3, **rows}
 
 
 def stage_data_batches(data: StageData, stage: Stage) -> list[Any]:
