@@ -19,8 +19,8 @@ from vargpt_lightning.models.attention_masks import (
     block_mask,
     dense_mask,
     find_pictures,
-    record_starts,
 )
+from vargpt_lightning.models.packed_rows import record_starts
 from vargpt_lightning.models.vargpt import VARGPT, VARGPTOutput
 
 ROW = 128

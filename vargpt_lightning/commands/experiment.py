@@ -33,6 +33,9 @@ examples:
 """
 
 
+SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory")  # what of the data no result depends on
+
+
 @dataclass
 class RunConfig:
     """Where a run is kept: the folder root/name; the name is the experiment file's by default."""
@@ -179,7 +182,7 @@ class Experiment:
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
-        data = {key: value for key, value in data.items() if key not in ("cache", "workers")}
+        data = {key: value for key, value in data.items() if key not in SPEED_ALONE}
         return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
 
 
