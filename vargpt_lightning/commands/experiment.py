@@ -66,6 +66,8 @@ class TrainerConfig:
         checkpoint_seconds: pause between two checkpoints.
         sample_every: steps between two sample sheets, besides the one at a stage's end; 0 for none.
         samples: requests that a sample sheet draws; 0 for no sheets.
+        loggers: loggers of Lightning beside the run's own table, each with class_path, such as TensorBoardLogger, and
+            init_args; sample sheets go to those that take pictures.
     """
 
     accelerator: str = "auto"
@@ -79,6 +81,7 @@ class TrainerConfig:
     checkpoint_seconds: float = 60.0
     sample_every: int = 0
     samples: int = 16
+    loggers: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _at_least(self, "trainer", num_nodes=1, log_every=1, validate=0, validation_batches=0)

@@ -27,6 +27,7 @@ from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.loggers import build_loggers
 from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
@@ -146,7 +147,7 @@ class StageRunner:
             max_epochs=-1,
             accumulate_grad_batches=stage.accumulate,
             gradient_clip_val=stage.optimizer.clip or None,
-            logger=MetricsLog(folder),
+            logger=[MetricsLog(folder), *build_loggers(settings.loggers, self.run, stage.name)],
             log_every_n_steps=min(settings.log_every, total),
             val_check_interval=validate * stage.accumulate if validate else None,
             check_val_every_n_epoch=None,
