@@ -26,8 +26,8 @@ EXAMPLE = """examples:
       --model deepseek-chat --key-variable DEEPSEEK_KEY --max-requests 5000 --per-minute 600
 
 CAPTIONS has id, picture (a path or name) and caption in each row, or is a folder of pictures with .txt files.
-OUT/instructions.json is in VARGPT's form; counts.json says what was left out and why. The same command goes on where it was stopped: no request is paid
-for twice.
+OUT/instructions.json is in VARGPT's form; counts.json says what was left out and why. The same command goes on where it
+was stopped: no request is paid for twice.
 """
 ENDPOINT_OPTIONS = {
     "temperature": (float, "TEMPERATURE", "of its sampling (1.0)"),
