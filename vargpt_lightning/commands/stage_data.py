@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
-from vargpt_lightning.data.caches import FeatureCache, PictureCache, TokenCache, fingerprint_of, pictures_of, weights_hash
+from vargpt_lightning.data.caches import (
+    FeatureCache,
+    PictureCache,
+    TokenCache,
+    fingerprint_of,
+    pictures_of,
+    weights_hash,
+)
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
