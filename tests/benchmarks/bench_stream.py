@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import re
 import resource
 import tarfile
 import tempfile
@@ -42,7 +41,8 @@ from vargpt_lightning.data.pictures import PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 
-WORDS = re.findall(r"\w+", "a the red small dog house under bright street with two people near water and trees")
+SENTENCE = "a the red small dog house under bright street with two people near water and trees in front of it"
+WORDS = SENTENCE.split()
 
 
 def main() -> None:

@@ -222,3 +222,52 @@ def test_without_a_picture_there_is_nothing_to_calibrate_with(tiny_data: dict[st
 def test_a_mixture_that_does_not_suit_the_stage_is_refused(stage: Stage, told: str, stage_data: StageData) -> None:
     with pytest.raises(UserError, match=rf"stages.one.data: {told}"):
         stage_data.prepare(tiny_model(), stage)
+
+
+def by_tokens(packing: bool, **more: Any) -> Stage:
+    length: dict[str, Any] = {"epochs": 1} if "steps" not in more else {}
+    data = {"questions": 1.0, "drawings": 1.0, "pictures": 1.0}
+    return Stage(
+        "tokens", ["language_model"], data, max_tokens=200, packing=packing, mixture="passes", **length, **more
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_by_token_count_have_each_record_once(packing: bool, ranks: int, stage_data: StageData) -> None:
+    stage = by_tokens(packing)
+    stage_data.prepare(tiny_model(), stage)
+    total = stage_data.total_steps(stage, ranks)
+    found = [list(stage_data.train_loader(stage, total, 0, rank, ranks)) for rank in range(ranks)]
+    assert [len(batches) for batches in found] == [total] * ranks
+    batches = [batch for step in zip(*found, strict=True) for batch in step]
+    met = [name for batch in ids(batches) for name in batch]
+    assert set(met) == {record.id for source in stage_data.sources("train").values() for record in source}
+    assert len(met) == 27 or ranks == 2
+    for batch in batches:
+        rows, length = batch["input_ids"].shape
+        assert rows * length <= 200 and batch["positions"] == rows * length
+        assert batch["samples"] == len(batch["rows"].records) and ("segment_ids" in batch) == packing
+        assert packing or batch["samples"] == rows
+    if packing:
+        assert sum(batch["samples"] > len(batch["input_ids"]) for batch in batches) > 1
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_by_token_count_go_on_exactly(packing: bool, stage_data: StageData) -> None:
+    stage = by_tokens(packing, steps=9, accumulate=2)
+    stage_data.prepare(tiny_model(), stage)
+    whole = list(stage_data.train_loader(stage, 9, 0))
+    rest = list(stage_data.train_loader(stage, 9, 5))
+    assert len(whole) == 18 and len(rest) == 8
+    assert all(map(same, whole[10:], rest)) and ids(whole[10:]) == ids(rest)
+    drawn = stage_data.repeats(stage, 9)
+    assert sum(each["samples"] for each in drawn.values()) == sum(map(len, ids(whole)))
+
+
+def test_lengths_are_kept_beside_other_prepared_data(
+    stage_data: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VARGPT_CACHE", str(tmp_path / "shared"))
+    stage_data.total_steps(by_tokens(packing=True))
+    assert len(list((tmp_path / "shared" / "lengths").glob("*.npy"))) == 3

@@ -23,12 +23,16 @@ from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.examples import ExampleMaker
+from vargpt_lightning.data.lengths import record_lengths
 from vargpt_lightning.data.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
+from vargpt_lightning.data.mixture_spec import MixtureSpec
+from vargpt_lightning.data.packed import PackedCollator
 from vargpt_lightning.data.packing import cache_root
 from vargpt_lightning.data.pictures import PictureError, PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.data.token_sampler import TokenBatchSampler, TokenPlan, window_records
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import VARGPT
@@ -128,17 +132,18 @@ class StageData:
         tokenizer = self.config.tokenizer
         return PictureReader(tokenizer.scales[-1] * 2 ** (len(tokenizer.channel_multipliers) - 1))
 
-    def _maker(self, vary: bool) -> ExampleMaker:
-        vision = self.config.vision
-        template = ChatTemplate(
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(
             self.tokenizer,
-            vision.patches,
+            self.config.vision.patches,
             self.config.tokenizer.schedule.num_tokens,
             "all" if self.config.settings.text_loss == "all" else "answer",
         )
-        seen: Any = self._features or (None if vision.kind == "none" else self._seen_reader())
+
+    def _maker(self, vary: bool) -> ExampleMaker:
+        seen: Any = self._features or (None if self.config.vision.kind == "none" else self._seen_reader())
         drawn: Any = self._tokens or self._drawn_reader()
-        return ExampleMaker(template, seen, drawn, self.config.language.max_positions, self.seed, vary)
+        return ExampleMaker(self._template(), seen, drawn, self.config.language.max_positions, self.seed, vary)
 
     def _groups(self, split: str) -> dict[str, str]:
         """Records alike in length go into batches together."""
@@ -146,9 +151,16 @@ class StageData:
 
     def total_steps(self, stage: Stage, ranks: int = 1) -> int:
         """The optimizer steps of a stage."""
+        if stage.max_tokens is not None and stage.epochs is not None:
+            windows = self._windows(stage).batches(stage.epochs)
+            return -(-self._token_sampler(stage).batches_of(windows) // (ranks * stage.accumulate))
         return stage.total_steps(self.sizes, ranks, self._groups("train"))
 
-    def _sampler(self, stage: Stage, steps: int, start: int = 0, rank: int = 0, ranks: int = 1) -> MixtureBatchSampler:
+    def _sampler(
+        self, stage: Stage, steps: int, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> MixtureBatchSampler | TokenBatchSampler:
+        if stage.max_tokens is not None:
+            return self._token_sampler(stage, steps, start, rank, ranks)
         return MixtureBatchSampler(
             stage.spec(self.sizes, ranks, self._groups("train")),
             steps=steps * stage.accumulate,
@@ -157,6 +169,32 @@ class StageData:
             rank=rank,
             shards={name: source.shard_counts for name, source in self.sources("train").items()},
             window=self.corpora.shuffle_shards,
+        )
+
+    def _windows(self, stage: Stage) -> MixtureSpec:
+        """The mixture in windows of records, which become batches by token count; records of all groups meet there."""
+        spec = stage.spec(self.sizes)
+        size = window_records(sum(spec.epoch.values()))
+        return replace(spec, groups=None, batch_sizes=None, batch_size=size, world_size=1)
+
+    def _token_sampler(
+        self, stage: Stage, steps: int = 0, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> TokenBatchSampler:
+        assert stage.max_tokens is not None
+        spec, sources = self._windows(stage), self.sources("train")
+        shards = {name: source.shard_counts for name, source in sources.items()}
+        order = MixtureBatchSampler(spec, steps=1, seed=self.seed, shards=shards, window=self.corpora.shuffle_shards)
+        context = self.config.language.max_positions
+        kept = cache_root(getattr(self.corpora, "cache", None)) / "lengths"
+        return TokenBatchSampler(
+            order.batch,
+            {name: record_lengths(sources[name], self._template(), kept, context) for name in spec.used},
+            TokenPlan(stage.max_tokens, context if stage.packing else None),
+            steps=steps * stage.accumulate,
+            start_step=start * stage.accumulate,
+            seed=self.seed,
+            rank=rank,
+            world_size=ranks,
         )
 
     def repeats(self, stage: Stage, total_steps: int, ranks: int = 1) -> dict[str, dict[str, float]]:
@@ -173,12 +211,13 @@ class StageData:
     ) -> StreamLoader:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
         sampler = self._sampler(stage, total_steps, start_step, rank, world_size)
-        sources = {name: self.sources("train")[name] for name in sampler.spec.used}
-        settings = self.corpora
+        sources = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        settings, pad_id = self.corpora, self.tokenizer.pad_id
+        packed = PackedCollator(pad_id, self.config.language.max_positions)
         return stream_loader(
             Mixture(sources, self._maker(vary=True)),
             sampler,
-            Collator(self.tokenizer.pad_id),
+            packed if stage.packing else Collator(pad_id),
             workers=settings.workers,
             prefetch=settings.prefetch,
             pin_memory=settings.pin_memory,

@@ -69,6 +69,12 @@ class ShardDataset(Dataset[Record]):
             first, last = _span(places)
             os.posix_fadvise(self._open(shard), first, last - first, os.POSIX_FADV_WILLNEED)
 
+    def outline(self, index: int) -> Record:
+        """Return record i without its pictures' files, which are not read."""
+        shard, places = self._offsets.at(range(len(self))[index])
+        (data,) = self._read(shard, places[:1])
+        return Record.from_json(json.loads(data))
+
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Place
+from vargpt_lightning.data.mixture import Mixture, Place
 from vargpt_lightning.errors import UserError
 
 
 class Unsized:
     """A batch sampler without a length: with one, Lightning would end a resumed stage too early."""
 
-    def __init__(self, sampler: MixtureBatchSampler) -> None:
+    def __init__(self, sampler: Sampler[list[Place]]) -> None:
         self.sampler = sampler
 
     def __iter__(self) -> Iterator[Any]:
@@ -39,7 +39,7 @@ class StreamLoader(DataLoader[Any]):
 
 def stream_loader(
     mixture: Mixture,
-    sampler: MixtureBatchSampler,
+    sampler: Sampler[list[Place]],
     collate: Callable[[Sequence[Any]], Any],
     *,
     workers: int = 0,

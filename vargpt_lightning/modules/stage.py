@@ -65,10 +65,14 @@ class Stage:
         epochs: length in epochs, each of the mixture's counts, or by weights of as many samples as its corpora hold;
             the last step is filled up from the epoch after. Give this or `steps`.
         steps: length in optimizer steps.
-        batch_size: samples a step and device.
+        batch_size: samples a step and device; with `max_tokens` of validation alone.
         text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. Weights in `data` then are
             shares of batches between drawings and text. Text is short: larger batches of it cost little. By weights
             with `steps` alone.
+        max_tokens: batches by token count in place of `batch_size`: at most so many a batch and device, padding
+            included, records of like length together. At least the model's context.
+        packing: with `max_tokens`, several records in a row up to the model's context, none of which sees another:
+            records of all lengths together, nearly without padding.
         accumulate: batches a step.
         head: which losses: "unified" text and image, "understanding" text, "generation" image, "tokenizer" the
             image tokenizer's own.
@@ -96,6 +100,8 @@ class Stage:
     steps: int | None = None
     batch_size: int = 8
     text_batch_size: int | None = None
+    max_tokens: int | None = None
+    packing: bool = False
     accumulate: int = 1
     head: Head = "unified"
     decoder_alone: bool = False
@@ -124,10 +130,11 @@ class Stage:
             raise UserError(
                 f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
             )
-        for key in ("epochs", "steps", "batch_size", "text_batch_size", "accumulate"):
+        for key in ("epochs", "steps", "batch_size", "text_batch_size", "max_tokens", "accumulate"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")
+        self._check_tokens(where)
         if not self.data or any(weight < 0 for weight in self.data.values()) or not any(self.data.values()):
             raise UserError(f"{where}.data={self.data}; expected corpora with weights, one of them above 0")
         for key in SHARES:
@@ -143,6 +150,19 @@ class Stage:
                     f"{where}: head={self.head}, train={self.train}; expected the image tokenizer by itself with head "
                     "tokenizer, and no other head for it"
                 )
+
+    def _check_tokens(self, where: str) -> None:
+        if self.packing and self.max_tokens is None:
+            raise UserError(f"{where}.packing=true; expected max_tokens beside it, the tokens of a batch")
+        others = {
+            "text_batch_size": (self.text_batch_size is not None, "none, max_tokens fits batches of text too"),
+            "head": (self.head == "tokenizer", "another, the image tokenizer trains on pictures alone; use batch_size"),
+            "decoder_alone": (self.decoder_alone, "false, pictures alone have no rows of tokens; use batch_size"),
+        }
+        for key, (wrong, expected) in others.items():
+            if self.max_tokens is not None and wrong:
+                value = getattr(self, key)
+                raise UserError(f"{where}.{key}={value} with max_tokens={self.max_tokens}; expected {expected}")
 
     def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
         """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""
