@@ -26,7 +26,7 @@ DRAWN_KEYS = ("drawn_pixels", "drawn_indices")
 
 
 class Counts(NamedTuple):
-    """What there is to train on: answer tokens, rows, and pictures by the key that holds them."""
+    """What there is to train on: answer tokens, records, and pictures by the key that holds them."""
 
     text: int = 0
     rows: int = 0
@@ -137,7 +137,7 @@ class StepBatches:
         labels_BT = self.model.text_labels(batch)
         text = 0 if labels_BT is None else int((labels_BT[:, 1:] != IGNORED).sum())
         pictures = {key: len(batch[key]) for key in (*SEEN_KEYS, *DRAWN_KEYS) if batch.get(key) is not None}
-        return Counts(text=text, rows=len(batch["input_ids"]), **pictures)
+        return Counts(text=text, rows=batch.get("samples", len(batch["input_ids"])), **pictures)
 
     def _exchange(self, own: list[Counts]) -> tuple[list[list[Counts]], int]:
         """Every process's counts of each batch, and which of them are this one's."""
@@ -165,6 +165,8 @@ class StepBatches:
         labels = [IGNORED] * (len(ids) - 1) + [tokens.eos if text else IGNORED]
         batch["input_ids"] = _with_row(batch["input_ids"], ids, tokens.pad)
         batch["attention_mask"] = _with_row(batch["attention_mask"], [True] * len(ids), False)
+        if "segment_ids" in batch:  # of rows that hold several records
+            batch["segment_ids"] = _with_row(batch["segment_ids"], [1] * len(ids), 0)
         if batch.get("labels") is not None:
             batch["labels"] = _with_row(batch["labels"], labels, IGNORED)
         side = self.model.image_tokenizer.picture_size
