@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention_masks import (
@@ -218,6 +219,8 @@ class VARGPT(nn.Module):
         if features_PNC is None and batch.get("pixel_values") is not None:
             features_PNC = self.see(batch["pixel_values"])
         if features_PNC is not None and features_PNC.numel() and self.vision_projector is not None:
+            # a projector that is frozen is in eval mode and gets all of them
+            features_PNC = dropout(features_PNC, self.config.vision.dropout, self.vision_projector.training)
             features_PNC = self.vision_projector(features_PNC.to(self.vision_projector[0].weight.dtype))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
