@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -88,13 +87,3 @@ def test_the_same_stage_is_trained_by_one_run_at_a_time(tmp_path: Path, monkeypa
     other.release()
     thread.join(30)
     assert order == ["first", "second"]
-
-
-def test_processes_of_one_fit_do_not_decide_for_themselves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    make_run(tmp_path / "donor", "h1")
-    run = RunFolder.start(tmp_path / "run")
-    StageReuse(run, HASHES, [tmp_path]).take_first(NAMES)
-    assert run.stages() == [] and "not taken over" in capsys.readouterr().out

@@ -21,7 +21,7 @@ class StageReuse:
     """Looks for the stages of a run in other runs, by content hash.
 
     The weights are linked where the file system can do so and copied elsewhere; records, metrics and sample sheets are
-    copied. The text tokenizer comes with the first stage.
+    copied. The text tokenizer comes with the first stage. Of several processes that train the run the first one asks.
 
     Args:
         run: the run that takes over.
@@ -30,12 +30,8 @@ class StageReuse:
     """
 
     def __init__(self, run: RunFolder, hashes: Sequence[str], folders: Sequence[str | Path]) -> None:
-        # The processes of one distributed fit would each decide for themselves, at moments of their own.
-        alone = int(os.environ.get("WORLD_SIZE", "1")) <= 1
-        if folders and not alone:
-            print("several processes train this run: stages of other runs are not taken over", flush=True)
         self.run, self.hashes = run, list(hashes)
-        self.folders = [Path(folder) for folder in folders] if alone else []
+        self.folders = [Path(folder) for folder in folders]
 
     def take_first(self, names: Sequence[str]) -> None:
         """Take over all stages from the first on that other runs have finished."""

@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--name", help="the folder's name (default: the file's)")
     result.add_argument("--base", action="append", metavar="FILE", help="another experiment than the file's base")
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change for all trials")
+    result.add_argument("--reuse", action="append", metavar="DIR", help="runs to take over from, instead of the file's")
     result.add_argument("--seeds", type=_positive, metavar="N", help="the seeds 0 to N - 1 instead of the file's")
     result.add_argument("--launcher", choices=("here", "slurm", "local"), default="here", help="slurm, local: submitit")
     result.add_argument("--job", action="append", default=[], metavar="KEY=VALUE", help="a parameter of submitit")
@@ -112,6 +113,7 @@ def _planned(arguments: argparse.Namespace) -> SweepFolder:
     """Plan what the file says, or take the folder as it is."""
     if arguments.sweep.is_dir():
         given = {"--base": arguments.base, "--set": arguments.set, "--seeds": arguments.seeds, "--name": arguments.name}
+        given["--reuse"] = arguments.reuse
         if wrong := [name for name, value in given.items() if value]:
             raise UserError(f"{wrong[0]} changes the plan; expected the sweep file before it, not a planned folder")
         return SweepFolder(arguments.sweep, arguments.patience)
@@ -132,6 +134,8 @@ def _read(arguments: argparse.Namespace) -> Sweep:
     tree = read_tree(file)
     if arguments.base:
         tree["base"] = [str(Path(base).resolve()) for base in arguments.base]
+    if arguments.reuse:
+        tree["reuse"] = arguments.reuse
     if arguments.seeds:
         key = tree["seeds"].get("key", "seed") if isinstance(tree.get("seeds"), dict) else "seed"
         tree["seeds"] = {"key": key, "values": list(range(arguments.seeds))}

@@ -218,11 +218,16 @@ def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str
 
 
 def without_later_keys(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values without the keys that came after the first release and stand at their default.
+    """Return the values without the keys (dotted ones too) that came later and stand at their default.
 
     What a stage depends on then has the same hash as before there were such keys, and older runs can be taken up.
     """
-    return {key: value for key, value in values.items() if key not in later or value != later[key]}
+    kept = {key: value for key, value in values.items() if key not in later or value != later[key]}
+    for key, default in later.items():
+        first, _, below = key.partition(".")
+        if below and isinstance(kept.get(first), Mapping):
+            kept[first] = without_later_keys(kept[first], {below: default})
+    return kept
 
 
 def _digest(value: Any) -> str:
