@@ -10,6 +10,7 @@ peak_memory                      a field of run.json
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json
 
-OF_ALL = {"min": min, "max": max, "mean": fmean}
+OF_ALL: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max, "mean": fmean}
 
 
 def read_measure(run: RunFolder, path: str) -> float:

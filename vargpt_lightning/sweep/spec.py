@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -108,7 +108,7 @@ def parse_sweep(tree: Tree, file: Path) -> Sweep:
     known = (*_SECTIONS, "name", "base", "measure", "overrides", "trials", "keep", "root")
     for key in tree:
         _need(key in known, str(key), tree[key], f"a key among {', '.join(sorted(known))}")
-    parts = {name: read(tree.get(name)) for name, read in _SECTIONS.items() if name in tree}
+    parts: dict[str, Any] = {name: read(tree.get(name)) for name, read in _SECTIONS.items() if name in tree}
     sampler, seeds = parts.pop("sampler", None), parts.pop("seeds", None)
     if sampler:
         parts["sampler"], parts["sampler_arguments"] = sampler
@@ -147,7 +147,7 @@ def _check_together(sweep: Sweep) -> None:
 
 
 def _bases(value: Any, file: Path) -> dict[str, Path]:
-    given = [value] if isinstance(value, str) else value
+    given: Any = [value] if isinstance(value, str) else value
     if isinstance(given, list) and given and all(isinstance(item, str) for item in given):
         given = {Path(item).stem: item for item in given}
         _need(
@@ -253,7 +253,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-_SECTIONS = {
+_SECTIONS: dict[str, Callable[[Any], Any]] = {
     "grid": _grid,
     "variants": _variants,
     "space": _space,
