@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vargpt_lightning.data.chat import spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
@@ -14,6 +14,9 @@ from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
+
+DrawnFit = Literal["crop", "pad", "var"]
+VisualTokensUse = Literal["auto", "require", "off"]
 
 
 class Corpora:
@@ -24,11 +27,22 @@ class Corpora:
         cache_features: compute the vision tower's features and the indices of drawn pictures once and keep them, where
             these networks are frozen; all pictures must fit into memory.
         workers: processes that read batches ahead; 0 reads in the training process.
+        drawn_fit: how drawn pictures are made square: "crop" takes the middle, "pad" adds white, "var" resizes and
+            crops as VAR does: at random in training, the centre in validation.
+        drawn_variants: how many of each drawn picture training takes in turn: the picture (the centre) and random crops
+            with "var", mild changes with the others; 0 takes another one each time.
+        drawn_flip: mirror every second of these variants.
+        visual_tokens: "auto" takes what `vargpt data tokenize` left beside the shards where it fits, "require" stops
+            where it does not, "off" encodes in training.
     """
 
     seen_variants: int
     cache_features: bool
     workers: int
+    drawn_fit: DrawnFit
+    drawn_variants: int
+    drawn_flip: bool
+    visual_tokens: VisualTokensUse
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +69,7 @@ class OpenMoji(Corpora):
         vocabulary: entries of the byte-level BPE that is trained on the texts.
         drawings: requests to draw for each picture, worded differently.
         cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
-        seen_variants, cache_features, workers: see `Corpora`.
+        seen_variants, cache_features, workers, drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
@@ -67,6 +81,10 @@ class OpenMoji(Corpora):
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
+    drawn_fit: DrawnFit = "crop"
+    drawn_variants: int = 1
+    drawn_flip: bool = False
+    visual_tokens: VisualTokensUse = "auto"
 
     names = ("questions", "drawings", "pictures", "facts")
 
@@ -98,7 +116,7 @@ class Packed(Corpora):
         train: corpus to folder.
         val: the same for validation, for the corpora that have one.
         tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
-        seen_variants, cache_features, workers: see `Corpora`.
+        seen_variants, cache_features, workers, drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
@@ -107,6 +125,10 @@ class Packed(Corpora):
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
+    drawn_fit: DrawnFit = "crop"
+    drawn_variants: int = 1
+    drawn_flip: bool = False
+    visual_tokens: VisualTokensUse = "auto"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.records import DRAWN, Record
 from vargpt_lightning.errors import UserError
+
+
+class DrawnCodes(Protocol):
+    """What knows the visual tokens of a folder's drawn pictures."""
+
+    def of_record(self, index: int, keys: Sequence[str]) -> Sequence[Any]:
+        """Return the codes (variants, L) of the drawn pictures of a record, which have these keys."""
 
 
 class ShardDataset(Dataset[Record]):
@@ -27,6 +35,7 @@ class ShardDataset(Dataset[Record]):
         self.index = self._read_json(INDEX_NAME)
         self._members: list[list[Any]] = self._read_json(OFFSETS_NAME)
         self._handles: dict[int, Any] = {}
+        self._codes: DrawnCodes | None = None
         try:
             self.name, self.split, self._shards = self.index["name"], self.index["split"], self.index["shards"]
             self._check()
@@ -48,7 +57,24 @@ class ShardDataset(Dataset[Record]):
             value = json.loads(data.decode("utf-8"))
         except ValueError as error:
             raise self._disagrees(shard, offset, error) from error
-        return Record.from_json(value, [self._read(shard, *place) for place in pictures])
+        record = Record.from_json(value)
+        if self._codes is None:
+            return record.with_pictures([self._read(shard, *place) for place in pictures])
+        parts = record.pictures()
+        codes = iter(self._codes.of_record(index, [part.key for part in parts if part.use == DRAWN]))
+        uses = [part.use for part in parts]
+        if len(uses) != len(pictures):
+            return record.with_pictures([None] * len(pictures))  # which says what is wrong
+        files = [
+            None if use == DRAWN else self._read(shard, *place) for use, place in zip(uses, pictures, strict=True)
+        ]
+        return record.with_pictures(files, [next(codes) if use == DRAWN else None for use in uses])
+
+    def with_codes(self, codes: DrawnCodes) -> ShardDataset:
+        """Return the same records with their drawn pictures as codes; the files of these are not read."""
+        view = copy.copy(self)
+        view._handles, view._codes = {}, codes
+        return view
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
