@@ -178,7 +178,7 @@ class Experiment:
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
-        data = {key: value for key, value in data.items() if key not in ("cache", "workers")}
+        data = {key: value for key, value in data.items() if key not in ("cache", "workers", "visual_tokens")}
         return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
 
 

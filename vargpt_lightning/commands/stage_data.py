@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
-from vargpt_lightning.data.caches import FeatureCache, PictureCache, TokenCache, pictures_of, weights_hash
+from vargpt_lightning.commands.stage_tokens import StageTokens
+from vargpt_lightning.data.caches import FeatureCache, PictureCache, pictures_of, weights_hash
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
@@ -45,7 +46,7 @@ class StageData:
         config: the model's sizes, for the pictures' sizes and the tokens' numbers.
         corpora: where the data come from.
         tokenizer: the text tokenizer.
-        cache: the run's own cache folder, for the indices of drawn pictures.
+        cache: the run's own cache folder, for the visual tokens of drawn pictures.
         seed: of the order of the data.
     """
 
@@ -57,7 +58,9 @@ class StageData:
     _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
     _found: dict[str, tuple[dict[str, bytes], set[str]]] = field(default_factory=dict)
     _features: PictureCache | None = None
-    _tokens: PictureCache | None = None
+
+    def __post_init__(self) -> None:
+        self._tokens = StageTokens(self.config.tokenizer, self.corpora, self.cache)
 
     def sources(self, split: str) -> dict[str, ShardDataset]:
         """The corpora of a split, opened once."""
@@ -82,7 +85,7 @@ class StageData:
             self._features = None
         elif self._features is None:
             self._features = self._build_features(model)
-        self._tokens = self._build_tokens(model) if keep and "image_tokenizer" not in stage.train else None
+        self._tokens.prepare(model.image_tokenizer, stage, {split: self.sources(split) for split in ("train", "val")})
 
     def _build_features(self, model: VARGPT) -> PictureCache | None:
         pictures, plain = self._pictures(SEEN)
@@ -95,16 +98,6 @@ class StageData:
         key = weights_hash({"keys": torch.tensor([hash_of(name) for name in sorted(pictures)])})
         file = path / f"{network}-{reader.size}-{reader.variants}-{key}.safetensors"
         return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
-
-    def _build_tokens(self, model: VARGPT) -> PictureCache | None:
-        pictures, _ = self._pictures(DRAWN)
-        if not pictures:
-            return None
-        network = weights_hash(model.image_tokenizer.state_dict())
-        path = self.cache / f"tokens-{network}.safetensors"
-        model.image_tokenizer.eval()
-        encode = model.image_tokenizer.encode
-        return TokenCache.build(pictures, self._drawn_reader(), encode, network=network, path=path)
 
     def _pictures(self, use: str) -> tuple[dict[str, bytes], set[str]]:
         """All pictures of a use, and the keys of those outside of training, which are never varied; read once."""
@@ -123,10 +116,6 @@ class StageData:
         reader = seen_reader(self.config.vision)
         return PictureReader(reader.size, reader.mean, reader.std, reader.fit, variants=self.corpora.seen_variants)
 
-    def _drawn_reader(self) -> PictureReader:
-        tokenizer = self.config.tokenizer
-        return PictureReader(tokenizer.scales[-1] * 2 ** (len(tokenizer.channel_multipliers) - 1))
-
     def _maker(self, vary: bool) -> ExampleMaker:
         vision = self.config.vision
         template = ChatTemplate(
@@ -136,14 +125,13 @@ class StageData:
             "all" if self.config.settings.text_loss == "all" else "answer",
         )
         seen: Any = self._features or (None if vision.kind == "none" else self._seen_reader())
-        drawn: Any = self._tokens or self._drawn_reader()
-        return ExampleMaker(template, seen, drawn, self.config.language.max_positions, self.seed, vary)
+        return ExampleMaker(template, seen, self._tokens.reader, self.config.language.max_positions, self.seed, vary)
 
     def train_loader(
         self, stage: Stage, total_steps: int, start_step: int, rank: int = 0, world_size: int = 1
     ) -> DataLoader[Any]:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
-        sources = {name: self.sources("train")[name] for name in stage.data}
+        sources = self._tokens.apply("train", {name: self.sources("train")[name] for name in stage.data})
         batches = total_steps * stage.accumulate
         return self._loader(
             sources, stage.data, stage, batches, start_step * stage.accumulate, self.seed, rank, world_size
@@ -155,6 +143,7 @@ class StageData:
         if not sources or batches < 1:
             return None
         weights = {name: stage.data[name] for name in sources}
+        sources = self._tokens.apply("val", sources)
         return self._loader(sources, weights, stage, batches, 0, VALIDATION_SEED, vary=False)
 
     def _loader(
@@ -219,7 +208,7 @@ class StageData:
         Raises:
             UserError: there is not one.
         """
-        reader, found = self._drawn_reader(), dict[str, Tensor]()
+        reader, found = self._tokens.reader, dict[str, Tensor]()
         for source in self.sources("train").values():
             for record in source if source.draws else ():
                 for part in record.pictures(DRAWN):

@@ -65,9 +65,7 @@ class ShardDataset(Dataset[Record]):
         uses = [part.use for part in parts]
         if len(uses) != len(pictures):
             return record.with_pictures([None] * len(pictures))  # which says what is wrong
-        files = [
-            None if use == DRAWN else self._read(shard, *place) for use, place in zip(uses, pictures, strict=True)
-        ]
+        files = [None if use == DRAWN else self._read(shard, *place) for use, place in zip(uses, pictures, strict=True)]
         return record.with_pictures(files, [next(codes) if use == DRAWN else None for use in uses])
 
     def with_codes(self, codes: DrawnCodes) -> ShardDataset:

@@ -21,9 +21,7 @@ R = TypeVar("R")
 AHEAD = 2  # tasks for each process that may be done before their turn comes: what bounds memory and disk
 
 
-def in_order(
-    function: Callable[[T], R], tasks: Iterable[T], processes: int, doing: str = "packing"
-) -> Iterator[R]:
+def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int, doing: str = "packing") -> Iterator[R]:
     """Yield `function(task)` for each task, in the tasks' order; with one process there is no pool.
 
     Raises what the function raises, and UserError when a process dies.
