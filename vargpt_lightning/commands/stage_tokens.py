@@ -122,8 +122,8 @@ class StageTokens:
         what = "; ".join(objections) or f"{source.folder / FOLDER_NAME}: there are none"
         some = f" --variants {recipe.variants}" if 1 < recipe.variants < ENDLESS else ""
         anew = (
-            f"`vargpt data tokenize {source.folder} --tokenizer {self.cache.parent}{some}` makes them with the tokenizer "
-            "of the run's last finished stage"
+            f"`vargpt data tokenize {source.folder} --tokenizer {self.cache.parent}{some}` makes them with the "
+            "tokenizer of the run's last finished stage"
         )
         if recipe.variants >= ENDLESS:
             anew = "data.drawn_variants: N and codes of N variants go together"

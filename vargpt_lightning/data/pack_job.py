@@ -18,8 +18,10 @@ from typing import Any
 
 from vargpt_lightning.data.pack_parts import COUNTED, PartTask, pack_part
 from vargpt_lightning.data.pack_pool import in_order
+from vargpt_lightning.data.pack_reasons import count_reasons
 from vargpt_lightning.data.pack_state import WORK_NAME, Duplicates, ShardAssembler, add_counts, locked
 from vargpt_lightning.data.packing import FORMAT_VERSION, INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
+from vargpt_lightning.data.picture_files import MAX_PIXELS
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import plain, read_json, write_bytes, write_json, write_jsonl
 
@@ -47,12 +49,15 @@ class PackSettings:
     split: str = "train"
     seed: int = 0
     duplicates: Duplicates = "rename"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
             raise UserError(f"shard bytes: {self.shard_bytes}; expected at least 1")
         if self.resize is not None and self.resize < 1:
             raise UserError(f"resize: {self.resize}; expected at least 1 pixel")
+        if self.max_pixels < 1:
+            raise UserError(f"max pixels: {self.max_pixels}; expected at least 1")
         if self.duplicates not in ("rename", "reject"):
             raise UserError(f"duplicates: {self.duplicates!r}; expected 'rename' or 'reject'")
 
@@ -68,6 +73,7 @@ def pack(
     split: str = "train",
     seed: int = 0,
     duplicates: Duplicates = "rename",
+    max_pixels: int = MAX_PIXELS,
     watch: Watcher | None = None,
 ) -> dict[str, Any]:
     """Pack the sources' records into shards in `out`, and return the index that was written beside them.
@@ -80,13 +86,14 @@ def pack(
         max_rejected_share: of rows; more stop the run, as soon as there are enough rows to tell, or at the end.
         seed: for sources that choose words.
         duplicates: "rename" gives a record whose id was there before another one, "reject" leaves it out.
+        max_pixels: pictures of more are rejected before they are decoded.
         watch: called with parts done, parts, records and rejected rows after each part.
 
     Raises:
         UserError: a source cannot be read, too many rows were rejected, nothing is left, `out` holds something else, or
             another process is packing into it.
     """
-    settings = PackSettings(shard_bytes, resize, split, seed, duplicates)
+    settings = PackSettings(shard_bytes, resize, split, seed, duplicates, max_pixels)
     if processes < 1:
         raise UserError(f"processes: {processes}; expected at least 1")
     if not 0 <= max_rejected_share <= 1:
@@ -121,7 +128,7 @@ def _plan(sources: Sequence[SourceSpec], settings: PackSettings, work: Path) -> 
         options = _options(module, spec, settings.seed)
         parts = list(module.parts(spec.path, **options))
         for part in parts:
-            task = PartTask(len(tasks), module.__name__, part, work, settings.resize)
+            task = PartTask(len(tasks), module.__name__, part, work, settings.resize, settings.max_pixels)
             tasks.append(task)
         stated = {key: value for key, value in options.items() if key not in ("pictures", "seed")}
         files = list(_files(spec.path, parts))
@@ -247,6 +254,7 @@ def _write_index(out: Path, assembler: ShardAssembler, manifest: dict[str, Any])
         "pictures": {use: sum(counts[use] for counts in by_source.values()) for use in ("seen", "drawn")},
         "sources": {name: {**counts, "rejected": counts.get("rejected", 0)} for name, counts in by_source.items()},
         "rejected": len(rejected),
+        "reasons": count_reasons(row.reason for row in rejected),
         "renamed": sum(shard.renamed for shard in shards),
         "shards": [shard.entry for shard in shards],
         "manifest": manifest,

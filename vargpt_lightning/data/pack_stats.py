@@ -6,7 +6,6 @@ Counts are the index's, and exact. Tasks, lengths and sizes are of records evenl
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
+from vargpt_lightning.data.picture_files import picture_size
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import read_json
@@ -111,7 +111,7 @@ def describe_folder(folder: Path, *, limit: int = 50_000, measure: Measure = wor
             stats.count += not exact
             stats.add(record, measure(record))
             if len(stats.sizes) < _SIZES:
-                stats.sizes += filter(None, (_size(shards.read(number, place)) for place in pictures))
+                stats.sizes += filter(None, (picture_size(shards.read(number, place)) for place in pictures))
     return FolderStats(
         folder, name, str(index["split"]), index["count"], index["bytes"], len(index["shards"]), len(chosen),
         sorted(found.values(), key=lambda stats: -stats.count),
@@ -164,14 +164,3 @@ class _Shards:
                 f"{self.folder / self._shards[number]['file']}: no record at byte {place[0]}; "
                 f"`vargpt data check {self.folder}` says more"
             ) from error
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a picture, from its first bytes; None when it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception:  # a broken picture has no size; `vargpt data check` says which are
-        return None

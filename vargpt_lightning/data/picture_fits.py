@@ -12,14 +12,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.data.picture_files import PictureError, bounded
 
 VAR_MARGIN = 1.125  # VAR resizes the short side to this multiple of the size, and crops the rest away
 MOST_PIXELS = 2**27  # a picture one pixel high and very wide would otherwise grow to gigabytes
-
-
-class PictureError(UserError):
-    """A file that should be a picture and is not: in a stream it is skipped and counted."""
 
 
 def fit_var(image: Image.Image, size: int, crop: random.Random | None = None, *, flip: bool = False) -> Image.Image:
@@ -52,13 +48,12 @@ def fit_clip(image: Image.Image, size: int) -> Image.Image:
 def fit_llava(image: Image.Image, size: int, mean: Sequence[float]) -> Image.Image:
     """Return an RGB picture as LLaVA-1.5 gives it to CLIP: padded to a square with the mean colour, then as CLIP does.
 
-    `mean` has the colours in [0, 1]. Raises PictureError for a picture so narrow that its square would not fit into
-    memory.
+    `mean` has the colours in [0, 1].
     """
+    image = bounded(image, size)
     width, height = image.size
     if width != height:
         side = max(width, height)
-        _check_pixels(image, side * side)
         ground = Image.new("RGB", (side, side), tuple(int(value * 255) for value in mean))
         ground.paste(image, ((side - width) // 2, (side - height) // 2))
         image = ground
