@@ -43,6 +43,14 @@ def test_training_is_deterministic_and_keeps_to_its_size() -> None:
     assert len(one.encode("shamrock")) < len("shamrock")
 
 
+def test_an_options_letter_is_one_piece_right_behind_its_name() -> None:
+    tokenizer = TextTokenizer.train(["It is a wolf (B).", "wolf (A), dog (B), cat (C)"] * 3, 300)
+    pieces = [tokenizer.decode([token]) for token in tokenizer.encode("wolf (A), cat (C)")]
+    assert [piece for piece in pieces if "(" in piece or ")" in piece] == [" (A)", " (C)"]
+    unseen = "zebra (D), f(x) (AB) ( C )"
+    assert tokenizer.decode(tokenizer.encode(unseen)) == unseen
+
+
 def test_a_vocabulary_below_the_bytes_is_refused() -> None:
     with pytest.raises(UserError, match="vocabulary: 100; expected at least 263"):
         TextTokenizer.train(TEXTS, 100)

@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
         default="rename",
         help="what becomes of an id that was there before",
     )
+    result.add_argument(
+        "--no-hashes",
+        action="store_true",
+        help="do not hash the input files for the manifest (they are read once more)",
+    )
     return result
 
 
@@ -83,6 +88,7 @@ def main(argv: list[str]) -> int:
             seed=arguments.seed,
             duplicates=arguments.duplicates,
             max_pixels=arguments.max_pixels,
+            hashes=not arguments.no_hashes,
             watch=watch,
         )
     print(summary(index, arguments.out))

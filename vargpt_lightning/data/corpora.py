@@ -12,6 +12,7 @@ from vargpt_lightning.data.chat import spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
 
@@ -24,9 +25,14 @@ class Corpora:
 
     Attributes:
         seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
-        cache_features: compute the vision tower's features and the indices of drawn pictures once and keep them, where
-            these networks are frozen; all pictures must fit into memory.
-        workers: processes that read batches ahead; 0 reads in the training process.
+        cache_features: compute the vision tower's features and the codes of drawn pictures once and keep them, where
+            these networks are frozen; all seen pictures must fit into memory.
+        workers: processes that read batches ahead; 0 reads in the training process. Whatever their number, the
+            batches are the same.
+        prefetch: batches that each of them reads ahead.
+        pin_memory: whether batches are put where a GPU fetches them faster; None does so where there is a GPU.
+        shuffle_shards: shards among which records are shuffled at a time. Fewer read storage in longer runs; with no
+            more shards than that all records are shuffled.
         drawn_fit: how drawn pictures are made square: "crop" takes the middle, "pad" adds white, "var" resizes and
             crops as VAR does: at random in training, the centre in validation.
         drawn_variants: how many of each drawn picture training takes in turn: the picture (the centre) and random crops
@@ -39,10 +45,24 @@ class Corpora:
     seen_variants: int
     cache_features: bool
     workers: int
+    prefetch: int
+    pin_memory: bool | None
+    shuffle_shards: int
     drawn_fit: DrawnFit
     drawn_variants: int
     drawn_flip: bool
     visual_tokens: VisualTokensUse
+
+    def __post_init__(self) -> None:
+        for key, least in {
+            "workers": 0,
+            "prefetch": 1,
+            "shuffle_shards": 1,
+            "seen_variants": 1,
+            "drawn_variants": 0,
+        }.items():
+            if (value := getattr(self, key)) < least:
+                raise UserError(f"data.{key}={value}; expected {least} or more")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +89,8 @@ class OpenMoji(Corpora):
         vocabulary: entries of the byte-level BPE that is trained on the texts.
         drawings: requests to draw for each picture, worded differently.
         cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
-        seen_variants, cache_features, workers, drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
+        seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
+        drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
@@ -81,6 +102,9 @@ class OpenMoji(Corpora):
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool | None = None
+    shuffle_shards: int = WINDOW
     drawn_fit: DrawnFit = "crop"
     drawn_variants: int = 1
     drawn_flip: bool = False
@@ -116,7 +140,8 @@ class Packed(Corpora):
         train: corpus to folder.
         val: the same for validation, for the corpora that have one.
         tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
-        seen_variants, cache_features, workers, drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
+        seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
+        drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
@@ -125,6 +150,9 @@ class Packed(Corpora):
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool | None = None
+    shuffle_shards: int = WINDOW
     drawn_fit: DrawnFit = "crop"
     drawn_variants: int = 1
     drawn_flip: bool = False

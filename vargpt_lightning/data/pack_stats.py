@@ -94,10 +94,11 @@ def words(record: Record) -> int:
 def describe_folder(folder: Path, *, limit: int = 50_000, measure: Measure = words) -> FolderStats:
     """Return what a packed folder is made of; `measure` gives a record's length.
 
-    Raises UserError when it is no such folder, or its shards are not those of the index.
+    Raises UserError when it is no such folder, or empty, or its shards are not those of the index.
     """
     index = _read(folder, INDEX_NAME)
     offsets = _read(folder, OFFSETS_NAME)
+    _compare(folder, index, len(offsets))
     name = str(index["name"])
     found: dict[str, SourceStats] = {}
     for source, counts in index.get("sources", {}).items():
@@ -130,6 +131,21 @@ def _read(folder: Path, name: str) -> Any:
     return read_json(folder / name)
 
 
+def _compare(folder: Path, index: dict[str, Any], offsets: int) -> None:
+    """Refuse a folder whose shards or offsets are not those of its index."""
+    more = f"`vargpt data check {folder}` says more"
+    for shard in index["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise UserError(f"{path}: the shard is missing; {more}")
+        if (size := path.stat().st_size) != shard["bytes"]:
+            raise UserError(f"{path}: {size} bytes, the index expects {shard['bytes']}; {more}")
+    if offsets != index["count"]:
+        raise UserError(f"{folder}: {OFFSETS_NAME} has {offsets} records, {INDEX_NAME} {index['count']}; {more}")
+    if not offsets:
+        raise UserError(f"{folder}: no records; expected at least one")
+
+
 class _Shards:
     """Reads stretches of shards, one of which stays open."""
 
@@ -149,8 +165,6 @@ class _Shards:
         if number != self._number or self._file is None:
             self.__exit__()
             path = self.folder / self._shards[number]["file"]
-            if not path.is_file():
-                raise UserError(f"{path}: the shard is missing; `vargpt data check {self.folder}` says more")
             self._number, self._file = number, open(path, "rb")  # noqa: SIM115 - stays open from record to record
         self._file.seek(place[0])
         return self._file.read(place[1])

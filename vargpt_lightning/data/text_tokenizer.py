@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vargpt_lightning.errors import UserError
 
@@ -17,6 +18,9 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GE
 FILE_NAME = "tokenizer.json"
 _BYTES = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# GPT-2's pieces of text, and before them an option's letter in brackets: "wolf (B)" is a name and its letter, so that
+# the letter follows its name at once, which is what a small model's attention finds first.
+_PIECES = r" ?\([A-Z]\)|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 class TextTokenizer:
@@ -52,7 +56,12 @@ class TextTokenizer:
         if vocabulary < smallest:
             raise UserError(f"text tokenizer vocabulary: {vocabulary}; expected at least {smallest}")
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
+            ]
+        )
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -115,6 +124,21 @@ class TextTokenizer:
         if self._special_ids.isdisjoint(encoding.ids):
             return encoding.ids, encoding.offsets
         return self._without_special(text, encoding.ids, encoding.offsets)
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Return how many token ids each text has; many texts at once are encoded in parallel."""
+        clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+        ids = (encoding.ids for encoding in encodings)
+        return [
+            len(found) if self._special_ids.isdisjoint(found) else len(self.encode(text))
+            for text, found in zip(texts, ids, strict=True)
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that token ids depend on."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
 
     def _without_special(
         self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
