@@ -192,10 +192,10 @@ def find(root: Path, shards: Sequence[Mapping[str, Any]], recipe: Recipe) -> Sea
         index = read_json(file)
         try:
             problem = recipe.objection(index["made"]) or other_shards(index, shards)
+            if problem is None:
+                return Search(VisualTokens(file.parent), [])
         except (KeyError, TypeError) as error:
             raise UserError(f"{file}: {error!r}; expected an index of visual tokens; delete {file.parent}") from error
-        if problem is None:
-            return Search(VisualTokens(file.parent), [])
         objections.append(f"{file.parent}: {problem}")
     return Search(None, objections)
 
