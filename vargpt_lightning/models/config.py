@@ -102,6 +102,7 @@ class VisionConfig:
         fit: how pictures are made square: "clip" resizes the short side and cuts the centre out, as CLIP's processor
             does; "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with white; "crop" takes
             the middle. None takes "clip" for CLIP, "pad" else.
+        dropout: the share of the features' values that are dropped before the projector while it is trained.
     """
 
     kind: Literal["clip", "efficientnet_lite0", "none"] = "efficientnet_lite0"
@@ -115,8 +116,10 @@ class VisionConfig:
     feature: Literal["head", "blocks"] = "head"
     pretrained: bool = True
     fit: Literal["clip", "llava", "pad", "crop"] | None = None
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        require(0.0 <= self.dropout < 1.0, "vision.dropout", self.dropout, "at least 0 and below 1")
         if self.fit is not None:
             require_choice("vision.fit", self.fit, ("clip", "llava", "pad", "crop"))
         require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
