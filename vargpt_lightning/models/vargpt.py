@@ -40,6 +40,7 @@ from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
 from vargpt_lightning.models.packed_rows import labels_inside, record_positions, record_starts, records_with
+from vargpt_lightning.models.row_draws import Draws, draw
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.submodules import SUBMODULES
@@ -108,7 +109,7 @@ class VARGPT(nn.Module):
         *,
         decoder_only: bool = False,
         return_text_logits: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
     ) -> VARGPTOutput:
         """Return losses, counts and image logits of a collated batch.
 
@@ -126,7 +127,7 @@ class VARGPT(nn.Module):
             UserError: pictures given and placeholders in `input_ids` do not match.
         """
         if decoder_only:
-            return self.decoder_only(batch)
+            return self.decoder_only(batch, generator)
         input_ids_BT = batch["input_ids"]
         layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
         drawn = self.drawn_pictures(batch, generator)
@@ -150,7 +151,7 @@ class VARGPT(nn.Module):
             self._add_image_output(output, logits_QLV, drawn.indices_QL)
         return output
 
-    def decoder_only(self, batch: Mapping[str, Any]) -> VARGPTOutput:
+    def decoder_only(self, batch: Mapping[str, Any], generator: Draws = None) -> VARGPTOutput:
         """Return the image loss of the drawn pictures with the decoder alone: its own embeddings, the null class.
 
         Raises:
@@ -160,7 +161,7 @@ class VARGPT(nn.Module):
         if indices_QL is None:
             raise UserError(f"batch: got keys {sorted(batch)}, expected drawn_pixels or drawn_indices")
         classes_Q = indices_QL.new_full((indices_QL.shape[0],), self.null_class)
-        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL))
+        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL), generator)
         output = VARGPTOutput()
         self._add_image_output(output, logits_QLV, indices_QL)
         return output
@@ -191,9 +192,7 @@ class VARGPT(nn.Module):
             indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
         return indices_QL if indices_QL is not None and len(indices_QL) else None
 
-    def drawn_pictures(
-        self, batch: Mapping[str, Any], generator: torch.Generator | None = None
-    ) -> DrawnPictures | None:
+    def drawn_pictures(self, batch: Mapping[str, Any], generator: Draws = None) -> DrawnPictures | None:
         """Return the batch's drawn pictures as codes and class rows, or None when it has none.
 
         The class row is the null one, or in training the start token's where the settings say so.
@@ -236,7 +235,7 @@ class VARGPT(nn.Module):
         batch: Mapping[str, Any],
         layout: PictureLayout,
         drawn: DrawnPictures | None,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         starts_BT: Tensor | None = None,
     ) -> Any:
         """Return the language model's mask, or None where plain causal attention gives the same.
@@ -251,9 +250,7 @@ class VARGPT(nn.Module):
         valid_BT = batch["attention_mask"].bool()
         hidden_Q = None
         if drawn is not None and self.training and self.settings.prompt_dropout > 0:
-            source = generator.device if generator is not None else valid_BT.device
-            draw_Q = torch.rand(len(drawn.indices_QL), device=source, generator=generator)
-            hidden_Q = (draw_Q < self.settings.prompt_dropout).to(valid_BT.device)
+            hidden_Q = draw(len(drawn.indices_QL), valid_BT.device, generator) < self.settings.prompt_dropout
         if starts_BT is None:
             plain = drawn is None or (self.settings.visual_attention == "causal" and hidden_Q is None)
             # Where padding is a target too, what it attends to shows in the loss.
@@ -265,12 +262,15 @@ class VARGPT(nn.Module):
             return block_mask(spans)
         return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)
 
-    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
-        labels_BT = batch.get("labels")
+    def text_labels(self, batch: Mapping[str, Any], layout: PictureLayout | None = None) -> Tensor | None:
+        """Return the text targets (B, T), -100 where none is trained; None for a batch without labels."""
+        labels_BT: Tensor | None = batch.get("labels")
         if labels_BT is None:
-            return VARGPTOutput()
+            return None
         segments_BT = batch.get("segment_ids")
         if self.settings.text_loss == "all":
+            if layout is None:
+                layout = find_pictures(batch["input_ids"], self.tokens, self.schedule.num_tokens)
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
             every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
             drawn_BT = layout.drawn_BT
@@ -278,6 +278,12 @@ class VARGPT(nn.Module):
             labels_BT = torch.where(drawing_BT, every_BT, labels_BT)
         if segments_BT is not None:
             labels_BT = labels_inside(labels_BT, segments_BT)
+        return labels_BT
+
+    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
+        labels_BT = self.text_labels(batch, layout)
+        if labels_BT is None:
+            return VARGPTOutput()
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
 
