@@ -25,7 +25,9 @@ class Rows:
 
     def __getstate__(self) -> dict[str, Any]:
         # on the way from a worker the pictures' files stay behind: they are in the batch as pixels
-        return {"records": [record and record.with_pictures([None] * len(record.pictures())) for record in self.records]}
+        return {
+            "records": [record and record.with_pictures([None] * len(record.pictures())) for record in self.records]
+        }
 
 
 def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -> dict[str, Any]:
