@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,17 +17,21 @@ from vargpt_lightning.data.examples import Example
 from vargpt_lightning.data.records import Record
 
 
+class Origin(NamedTuple):
+    """What a row is of: the record's id and source."""
+
+    id: str
+    source: str
+
+
 class Rows:
-    """The records that a batch's rows are of, opaque to what moves a batch's tensors between devices."""
+    """The records that a batch's rows are of, opaque to what moves a batch's tensors between devices.
+
+    Their texts and pictures stay where they were read: they are in the batch as numbers.
+    """
 
     def __init__(self, records: Sequence[Record | None]) -> None:
-        self.records = list(records)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # on the way from a worker the pictures' files stay behind: they are in the batch as pixels
-        return {
-            "records": [record and record.with_pictures([None] * len(record.pictures())) for record in self.records]
-        }
+        self.records = [Origin(record.id, record.source) if record else None for record in records]
 
 
 def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -> dict[str, Any]:

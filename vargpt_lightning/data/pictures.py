@@ -102,7 +102,7 @@ class PictureReader:
 
     def pixels(self, image: Image.Image, key: str = "picture", variant: int = 0) -> np.ndarray:
         """Return a decoded picture made square: (H, W, C), uint8; what `scale` makes a tensor for a network of."""
-        image = image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
         if variant:
             # vary at a size not far above the one wanted: fine enough for clean edges, and no slower than it must be
             side = min(max(image.size), 2 * self.size)
