@@ -76,7 +76,7 @@ def measure(name: str, steps: int, rounds: int) -> None:
             for way, batches in loaders.items():
                 began = time.perf_counter()
                 for _ in range(steps):
-                    output = module(next(batches))
+                    output = module(data.scaled(next(batches)))
                     loss = output.image_loss
                     loss.backward()
                     optimizer.step()

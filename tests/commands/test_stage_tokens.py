@@ -52,7 +52,9 @@ def beside(model: VARGPT, folder: str, fit: str = "crop", variants: int = 1, fli
 
 def batches(data: StageData, model: VARGPT, split: str = "train") -> list[dict[str, Any]]:
     data.prepare(model, DRAW)
-    return list(data.train_loader(DRAW, 6, 0) if split == "train" else data.validation_loader(DRAW, 2) or [])
+    loader = data.train_loader(DRAW, 6, 0) if split == "train" else data.validation_loader(DRAW, 2)
+    assert loader is not None
+    return [data.scaled(batch) for batch in loader]
 
 
 @pytest.mark.parametrize(("workers", "settings"), [(0, {}), (0, VARIED), (2, VARIED)])

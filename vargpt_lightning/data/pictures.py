@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,17 @@ from vargpt_lightning.data.picture_files import MAX_PIXELS, PictureError, bounde
 from vargpt_lightning.data.picture_fits import crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.errors import UserError
 
-__all__ = ["ENDLESS", "Fit", "PictureError", "PictureReader", "decode_picture", "make_square", "vary"]
+__all__ = [
+    "ENDLESS",
+    "Fit",
+    "LevelReader",
+    "PictureError",
+    "PictureReader",
+    "decode_picture",
+    "make_square",
+    "scale_pictures",
+    "vary",
+]
 
 Fit = Literal["pad", "crop", "var", "clip", "llava"]
 FITS = ("pad", "crop", "var", "clip", "llava")
@@ -98,7 +108,7 @@ class PictureReader:
 
     def pixels(self, image: Image.Image, key: str = "picture", variant: int = 0) -> np.ndarray:
         """Return a decoded picture made square: (H, W, C), uint8; what `scale` makes a tensor for a network of."""
-        image = image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
         if self.fit == "var":
             return np.array(fit_var(image, self.size, crop_of(key, variant), flip=self.flip))
         if variant:
@@ -108,8 +118,8 @@ class PictureReader:
         return np.array(self._square(image, self.size))
 
     def scale(self, pixels_HWC: Tensor) -> Tensor:
-        """Return pixels (..., H, W, C) in 0 to 255 as (..., C, H, W), normalised."""
-        mean_C, std_C = torch.tensor(self.mean), torch.tensor(self.std)
+        """Return pixels (..., H, W, C) in 0 to 255 as (..., C, H, W), normalised, on the device where they are."""
+        mean_C, std_C = (torch.tensor(values, device=pixels_HWC.device) for values in (self.mean, self.std))
         return ((pixels_HWC / 255.0 - mean_C) / std_C).movedim(-1, -3).contiguous()
 
     def _square(self, image: Image.Image, side: int) -> Image.Image:
@@ -122,3 +132,28 @@ class PictureReader:
     def variants_of(self, key: str) -> int:
         """How many variants there are of a picture."""
         return self.variants
+
+
+@dataclass(frozen=True)
+class LevelReader:
+    """Reads pictures as `reader` does, as bytes still: (H, W, C), uint8, for `scale_pictures` after their way.
+
+    From a worker to the training process, and from there to a device, they are a quarter of the size.
+    """
+
+    reader: PictureReader
+
+    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
+        """Return the picture as an (H, W, C) tensor; raises PictureError when it cannot be decoded."""
+        image = decode_picture(data, key, self.reader.max_pixels)
+        return torch.from_numpy(self.reader.pixels(image, key, variant))
+
+    def variants_of(self, key: str) -> int:
+        """How many variants there are of a picture."""
+        return self.reader.variants_of(key)
+
+
+def scale_pictures(batch: Mapping[str, Any], readers: Mapping[str, PictureReader]) -> dict[str, Any]:
+    """Return the batch with pictures that are bytes still, by the names in it, made into what networks take."""
+    late = {name: reader for name, reader in readers.items() if name in batch and batch[name].dtype == torch.uint8}
+    return {**batch, **{name: reader.scale(batch[name]) for name, reader in late.items()}}
