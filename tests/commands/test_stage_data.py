@@ -133,7 +133,7 @@ def test_pictures_travel_as_bytes_and_arrive_as_the_reader_gives_them(stage_data
     records = {record.id: record for source in stage_data.sources("train").values() for record in source}
     for batch in stage_data.train_loader(MIXED, 4, 0):
         name = "pixel_values" if "pixel_values" in batch else "drawn_pixels"
-        reader = stage_data._seen_reader() if name == "pixel_values" else stage_data._drawn_reader()
+        reader = stage_data._seen_reader() if name == "pixel_values" else stage_data._tokens.reader
         parts = [part for row in batch["rows"].records for part in records[row.id].pictures()]
         assert batch[name].dtype == torch.uint8 and batch[name].shape[-1] == 3
         assert torch.equal(
