@@ -90,7 +90,7 @@ def send_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> 
     if callable(getattr(logger, "log_image", None)):
         logger.log_image(name, [picture], step=step)  # type: ignore[attr-defined]
         return True
-    experiment = getattr(logger, "experiment", None)
+    experiment: Any = getattr(logger, "experiment", None)
     if callable(getattr(experiment, "add_image", None)):
         experiment.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         return True

@@ -37,7 +37,7 @@ examples:
 # Keys that came later, with their defaults: while they stand at these, older runs can be taken up.
 LATER_MODEL_KEYS = {"generation_projectors": "two", "vision.dropout": 0.0}
 LATER_DATA_KEYS = {"shuffle_shards": WINDOW}
-SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory")  # what of the data no result depends on
+SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 
 
 @dataclass
