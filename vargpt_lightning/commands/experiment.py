@@ -15,6 +15,7 @@ from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.init_from import InitFrom
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.stage import Stage, check_stages
 
@@ -174,12 +175,14 @@ class Experiment:
     files: list[str] = field(default_factory=list)
     resolved: str = ""
     start: str | None = None
+    init_from: InitFrom = field(default_factory=InitFrom)
 
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
         data = {key: value for key, value in data.items() if key not in ("cache", "workers")}
-        return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
+        basis = {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
+        return {**basis, "init_from": asdict(self.init_from)} if self.init_from else basis
 
 
 SECTIONS = {
@@ -188,6 +191,7 @@ SECTIONS = {
     "evaluation": EvaluationConfig,
     "sampling": Sampling,
     "model": VARGPTConfig,
+    "init_from": InitFrom,
 }
 SCHEMA = {"base": str | None, "seed": int, **SECTIONS, "stages": list[Stage], "data": Corpora}
 
@@ -249,7 +253,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling)
-    return Experiment(*parts, files=files, resolved=resolved, start=made.start)
+    return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
 
 
 def _resolved(parser: ArgumentParser, config: Namespace, made: Namespace) -> str:

@@ -32,6 +32,7 @@ from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.init_from import describe, initialise
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.generation import GenerationModule
@@ -39,7 +40,7 @@ from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.results import RunFolder, StageFolder, write_json
 
 HEADS: dict[str, type[StageModule]] = {
     "unified": UnifiedModule,
@@ -79,11 +80,19 @@ class StageRunner:
             if before is not None:
                 load_weights(self.model, before.weights)
                 before = None  # from now on the model in memory has the weights
+            elif index == 0 and self.experiment.init_from:
+                self._take_first_weights()
             settings = settings_of(self.experiment, stage)
             folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
             if code := self._one_stage(stage, folder):
                 return code
         return 0
+
+    def _take_first_weights(self) -> None:
+        """Put the weights into the model that the section init_from names; the run keeps the report."""
+        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+        write_json(self.run.path / "init_from.json", report)
+        print("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]), flush=True)
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
@@ -118,7 +127,8 @@ class StageRunner:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
         vision = self.experiment.model.vision
         so_far = self.experiment.stages[: self.experiment.stages.index(stage) + 1]
-        trained = any("vision_tower" in each.train for each in so_far)
+        given = "vision_tower" in self.experiment.init_from.places()
+        trained = given or any("vision_tower" in each.train for each in so_far)
         return trained or vision.kind != "efficientnet_lite0" or not vision.pretrained
 
     def _trainer(self, stage: Stage, folder: StageFolder, total: int, stop: GracefulStop) -> pl.Trainer:
