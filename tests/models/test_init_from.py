@@ -158,6 +158,16 @@ def test_what_does_not_fit_is_refused(parts: dict[str, str], tmp_path: Path) -> 
         initialise(model, InitFrom(model=str(tmp_path / "other")))
 
 
+def test_a_checkpoint_that_was_built_otherwise_is_refused(tmp_path: Path) -> None:
+    """Shapes alone would let it pass."""
+    other = small_model(5)
+    other.config = replace(other.config, language=replace(other.config.language, rope_theta=500.0))
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match=r"its language\.rope_theta is 500\.0, model\.language\.rope_theta is 10000\.0"):
+        initialise(small_model(1), InitFrom(language_model=str(tmp_path / "other")))
+    initialise(small_model(1), InitFrom(visual_decoder=str(tmp_path / "other")))
+
+
 def test_a_whole_model_with_one_part_from_elsewhere(parts: dict[str, str], tmp_path: Path) -> None:
     small_model(6).save_pretrained(tmp_path / "whole")
     model = small_model(1)

@@ -98,7 +98,8 @@ class StageRunner:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
         self.data.prepare(self.model, stage)
-        total = stage.total_steps(self.data.sizes, self.ranks)
+        total = self.data.total_steps(stage, self.ranks)
+        self._tell_data(stage, folder, total)
         module = build_module(self.model, stage, total, self.data)
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
@@ -122,6 +123,13 @@ class StageRunner:
         gc.collect()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
         return 128 + stop.signal if stop.signal else 0
+
+    def _tell_data(self, stage: Stage, folder: StageFolder, total: int) -> None:
+        """Say what the stage is trained on, and how often it comes by, and note it."""
+        repeats = self.data.repeats(stage, total, self.ranks)
+        folder.update(data=repeats)
+        told = [f"{each['samples']} x {name} ({each['times']:g} times)" for name, each in repeats.items()]
+        print(f"stage {stage.name}: {total} steps, samples: {', '.join(told)}", flush=True)
 
     def _with_tower(self, stage: Stage) -> bool:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""

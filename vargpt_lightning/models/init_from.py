@@ -104,7 +104,7 @@ def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:
     report: dict[str, Any] = {"parts": {}, "parameters": {}}
     for part, where in init.places().items():
         if where not in opened:
-            opened[where] = open_checkpoint(where, model.config.tokenizer.scales)
+            opened[where] = open_checkpoint(where, model.config.tokenizer.scales, sizes=False)
         name = f"init_from.{part} ({where})"
         wanted = {key for key in targets if key.startswith(f"{part}.")}
         given = {key: value for key, value in opened[where].state.items() if key.startswith(f"{part}.")}
@@ -114,6 +114,7 @@ def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:
             raise UserError(f"{name}: holds {', '.join(opened[where].parts)}; expected {part}")
         if part == "language_model":
             _same_tokens(opened[where], model.config.tokens, name)
+        _same_settings(opened[where], part, model, name)
         taken = _fit(given, {key: targets[key] for key in wanted}, init.ignore, unused_patterns, name)
         for key, value in taken.items():
             chosen[key] = _grown(key, value, targets[key].shape, opened[where], model, init, seed, name)
@@ -187,6 +188,27 @@ def _same_tokens(checkpoint: Checkpoint, tokens: TokenIds, name: str) -> None:
     for key, theirs in checkpoint.sections.get("tokens", {}).items():
         if theirs != getattr(tokens, key):
             raise UserError(f"{name}: its token {key} has id {theirs}, model.tokens.{key} is {getattr(tokens, key)}")
+
+
+_SETTINGS = {
+    "language_model": ("language", ("heads", "kv_heads", "norm_eps", "rope_theta", "tie_embeddings")),
+    "vision_tower": ("vision", ("kind", "patch_size", "heads", "feature_layer", "feature")),
+    "image_tokenizer": ("tokenizer", ("residual_ratio", "normalize_codes")),
+    "visual_decoder": ("decoder", ("heads", "norm_eps", "shared_adaln", "qk_norm")),
+}
+"""Settings of a submodule that its shapes do not tell, and without which its weights mean something else."""
+
+
+def _same_settings(checkpoint: Checkpoint, part: str, model: VARGPT, name: str) -> None:
+    """Refuse weights of a submodule with other settings, where the checkpoint tells them."""
+    section, keys = _SETTINGS.get(part, ("", ()))
+    given, own = checkpoint.sections.get(section, {}), getattr(model.config, section, None)
+    for key in keys:
+        there, here = given.get(key), getattr(own, key)
+        if key == "kv_heads":
+            there, here = there or given.get("heads"), here or model.config.language.heads
+        if key in given and there != here and None not in (there, here):
+            raise UserError(f"{name}: its {section}.{key} is {there!r}, model.{section}.{key} is {here!r}")
 
 
 def _grown(

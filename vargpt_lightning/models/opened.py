@@ -95,12 +95,15 @@ class Checkpoint:
         checkpoints.fitting(model, self.state, parts=parts, source=self.source)
 
 
-def open_checkpoint(where: str | Path, scales: Sequence[int] | None = None, **options: object) -> Checkpoint:
+def open_checkpoint(
+    where: str | Path, scales: Sequence[int] | None = None, sizes: bool = True, **options: object
+) -> Checkpoint:
     """Open a checkpoint; no tensor is read but small ones that tell a size.
 
     Args:
         where: a file, a folder, or a hub id (see `locate`, whose `options` are taken).
         scales: side lengths of the token maps, for published weights that leave them open.
+        sizes: False does without the sizes of published weights that no config.json lies beside.
 
     Raises:
         UserError: there is none, it cannot be read, or it is of no known kind.
@@ -112,7 +115,7 @@ def open_checkpoint(where: str | Path, scales: Sequence[int] | None = None, **op
     raw = open_weights(path)
     if is_own(config):
         return _open_own(path, str(where), config or {}, raw)
-    return _open_published(path, str(where), config, raw, scales)
+    return _open_published(path, str(where), config, raw, scales, sizes or config is not None)
 
 
 def is_own(config: Any) -> bool:
@@ -144,7 +147,7 @@ def _open_run(path: Path, source: str) -> Checkpoint:
 
 
 def _open_published(
-    path: Path, source: str, published: dict[str, Any] | None, raw: dict[str, Stored | Held], scales: Any
+    path: Path, source: str, published: dict[str, Any] | None, raw: dict[str, Stored | Held], scales: Any, sizes: bool
 ) -> Checkpoint:
     try:
         layout = checkpoints.detect_layout(raw)
@@ -153,7 +156,7 @@ def _open_published(
         for key, stored in constants.items():
             if key.endswith("lvl_1L"):
                 scales = scales or scales_of_levels(stored.part().flatten().tolist())
-        sections = sizes_of(state, published, scales)
+        sections = sizes_of(state, published, scales) if sizes else {}
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     plain = {key: asdict(value) if is_dataclass(value) else value for key, value in sections.items()}

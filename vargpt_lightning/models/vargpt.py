@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.attention_masks import PictureLayout, attention_mask, find_pictures
+from vargpt_lightning.models.attention_masks import (
+    PictureLayout,
+    attention_spans,
+    block_mask,
+    dense_mask,
+    find_pictures,
+    kernel_mask,
+)
 from vargpt_lightning.models.backbone import (
     ClipTower,
     GenerationProjector,
@@ -31,6 +38,7 @@ from vargpt_lightning.models.backbone import (
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
+from vargpt_lightning.models.packed_rows import labels_inside, record_positions, record_starts, records_with
 from vargpt_lightning.models.pretrained import Pretrained
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
@@ -110,7 +118,8 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             batch: `input_ids` (B, T), `attention_mask` (B, T), right-padded; `labels` (B, T), -100 where text is not
                 trained; seen pictures in order of appearance as `pixel_values` (P, 3, S, S) or `vision_features`
                 (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices` (Q, L). What is
-                absent does not occur in the batch.
+                absent does not occur in the batch. With `segment_ids` (B, T) a row holds several records, numbered
+                from 1, padding 0: none sees another, and each counts its positions from 0.
             decoder_only: see `decoder_only`.
             return_text_logits: also return the language model's logits at every position.
             generator: source of prompt and class dropout in training.
@@ -124,9 +133,13 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
         drawn = self.drawn_pictures(batch, generator)
         embeds_BTC = self.embed(batch, layout, drawn)
-        mask = self.training_mask(batch, layout, drawn, generator)
+        starts_BT = record_starts(batch["segment_ids"]) if "segment_ids" in batch else None
+        mask = self.training_mask(batch, layout, drawn, generator, starts_BT)
         hidden_BTC = self.language_model.model(
-            inputs_embeds=embeds_BTC, attention_mask=mask, use_cache=False
+            inputs_embeds=embeds_BTC,
+            attention_mask=mask,
+            position_ids=None if starts_BT is None else record_positions(starts_BT),
+            use_cache=False,
         ).last_hidden_state
         output = self._text_output(batch, layout, hidden_BTC)
         if return_text_logits:
@@ -224,33 +237,47 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         layout: PictureLayout,
         drawn: DrawnPictures | None,
         generator: torch.Generator | None = None,
-    ) -> Tensor | None:
-        """Return the language model's mask (B, 1, T, T), or None where plain causal attention gives the same.
+        starts_BT: Tensor | None = None,
+    ) -> Any:
+        """Return the language model's mask, or None where plain causal attention gives the same.
 
-        Padding stands on the right, so under causal attention no valid position ever sees it.
+        It is made once for all layers: (B, 1, T, T), or FlexAttention's block mask where that is the kernel. Padding
+        stands on the right, so under causal attention no valid position ever sees it. `starts_BT` says where each
+        position's record begins, in rows of several.
+
+        Raises:
+            UserError: a mask is needed, and the language model's attention kernel takes none.
         """
         valid_BT = batch["attention_mask"].bool()
-        if drawn is None:
-            return None
         hidden_Q = None
-        if self.training and self.settings.prompt_dropout > 0:
+        if drawn is not None and self.training and self.settings.prompt_dropout > 0:
             source = generator.device if generator is not None else valid_BT.device
             draw_Q = torch.rand(len(drawn.indices_QL), device=source, generator=generator)
             hidden_Q = (draw_Q < self.settings.prompt_dropout).to(valid_BT.device)
-        plain = self.settings.visual_attention == "causal" and hidden_Q is None
-        # Where padding is a target too, what it attends to shows in the loss.
-        if plain and (self.settings.text_loss == "answer" or bool(valid_BT.all())):
-            return None
-        return attention_mask(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q)
+        if starts_BT is None:
+            plain = drawn is None or (self.settings.visual_attention == "causal" and hidden_Q is None)
+            # Where padding is a target too, what it attends to shows in the loss.
+            if plain and (drawn is None or self.settings.text_loss == "answer" or bool(valid_BT.all())):
+                return None
+        spans = attention_spans(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q, starts_BT)
+        kernel: str = self.language_model.config._attn_implementation
+        if kernel == "flex_attention":
+            return block_mask(spans)
+        return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)
 
     def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
         labels_BT = batch.get("labels")
         if labels_BT is None:
             return VARGPTOutput()
+        segments_BT = batch.get("segment_ids")
         if self.settings.text_loss == "all":
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
             every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
-            labels_BT = torch.where(layout.drawn_BT.any(1, keepdim=True), every_BT, labels_BT)
+            drawn_BT = layout.drawn_BT
+            drawing_BT = drawn_BT.any(1, keepdim=True) if segments_BT is None else records_with(drawn_BT, segments_BT)
+            labels_BT = torch.where(drawing_BT, every_BT, labels_BT)
+        if segments_BT is not None:
+            labels_BT = labels_inside(labels_BT, segments_BT)
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
 

@@ -103,6 +103,11 @@ class StageModule(pl.LightningModule):
             logger.log_metrics(row, step=step - 1)  # Lightning counts steps from 0
 
 
+def samples_of(batch: Batch) -> int:
+    """Return how many records a batch has: as many as rows, unless it says that they are packed."""
+    return int(batch.get("samples", len(batch["input_ids"])))
+
+
 def share(correct: Tensor | int, total: Tensor | int) -> Tensor | None:
     """Return correct / total, None where there is nothing to count."""
     count = int(total)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vargpt_lightning.models.losses import VARGPTOutput
 from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.base import Batch, StageModule, share
+from vargpt_lightning.modules.base import Batch, StageModule, samples_of, share
 from vargpt_lightning.modules.stage import Stage
 
 
@@ -40,7 +40,9 @@ class UnifiedModule(StageModule):
         self.last_counts = {
             "text_tokens": int(output.text_tokens),
             "image_tokens": int(output.image_tokens),
-            "samples": len(batch["input_ids"]),
+            "samples": samples_of(batch),
+            "tokens": batch.get("tokens", 0),
+            "positions": batch.get("positions", 0),
         }
         loss = self._loss(output)
         if loss is None and not self._warned:
@@ -68,7 +70,7 @@ class UnifiedModule(StageModule):
                 for k, value in enumerate(output.image_loss_per_scale):
                     logged[f"image_loss_scale_{k + 1}"] = value
         tokens = {"text": output.text_tokens, "image": output.image_tokens}
-        self.log_losses(logged, split, len(batch["input_ids"]), tokens)
+        self.log_losses(logged, split, samples_of(batch), tokens)
         return output
 
     def _loss(self, output: VARGPTOutput) -> Tensor | None:
