@@ -85,7 +85,7 @@ def test_rows_can_be_drawn_or_kept(parts: dict[str, str], tmp_path: Path) -> Non
     assert torch.equal(words, two.state_dict()[WORDS[0]]) and not torch.equal(words[102], words[103])
     initialise(two, InitFrom(**parts, new_rows="normal"), seed=4)
     assert not torch.equal(words[102], two.state_dict()[WORDS[0]][102])
-    with pytest.raises(UserError, match=r"embed_tokens\.weight has 110 rows, the model 112; with init_from\.new"):
+    with pytest.raises(UserError, match=r"lm_head\.weight has 110 rows, the model 112; with init_from\.new"):
         initialise(one, InitFrom(**parts, new_rows="keep"))
     save_file(llava_state(112), tmp_path / "full.safetensors")
     initialise(one, InitFrom(language_model=str(tmp_path / "full.safetensors"), new_rows="keep"))

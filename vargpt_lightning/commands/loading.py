@@ -73,6 +73,15 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
     )
 
 
+def load_run_or_directory(path: str | Path, stage: str | None, device: str | torch.device | None) -> Speaker:
+    """Load a run as it was after a stage, or a folder of `vargpt convert`, which has no stages; raises as they do."""
+    if not is_directory_of_ours(Path(path)):
+        return load_run(path, stage, device)
+    if stage is not None:
+        raise UserError(f"--stage {stage}: {path} is a model by itself and has no stages")
+    return load(path, device)
+
+
 def load(where: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Speaker:
     """Load a model to talk to: a run folder, a folder of `vargpt convert` or `save_pretrained`, or one on the hub.
 

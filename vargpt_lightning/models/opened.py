@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,8 @@ def _open_published(
 ) -> Checkpoint:
     try:
         layout = checkpoints.detect_layout(raw)
+        if layout == "ours" and sizes:
+            raise UserError(f"holds weights of ours without their {CONFIG}; expected the folder of a model or a run")
         state, derived = checkpoints.from_official(raw, layout)
         constants = {key: raw[key] for key in derived}
         for key, stored in constants.items():
@@ -159,7 +161,7 @@ def _open_published(
         sections = sizes_of(state, published, scales) if sizes else {}
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    plain = {key: asdict(value) if is_dataclass(value) else value for key, value in sections.items()}
+    plain = {key: value if isinstance(value, dict) else asdict(value) for key, value in sections.items()}
     if layout == "vargpt":
         plain |= {"preset": "official", "unused_layer_norm": any(".ln_q." in key for key in state)}
         plain.setdefault("tokens", asdict(TokenIds()))

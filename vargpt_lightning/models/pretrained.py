@@ -9,7 +9,7 @@ tokenizer.json                                 the text tokenizer, where there i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,7 +57,7 @@ class Pretrained(ModelHubMixin):
     sampling: dict[str, Any]
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls: type[M],
         pretrained_model_name_or_path: str | Path,
         *,
@@ -110,22 +110,23 @@ class Gathered:
 
 def build(kind: type[M], checkpoint: Checkpoint, device: str | torch.device, dtype: torch.dtype | None) -> M:
     """Return a checkpoint's model in evaluation mode; raises as `from_pretrained` does."""
+    from vargpt_lightning.models.checkpoints import fitting
     from vargpt_lightning.models.placing import place
     from vargpt_lightning.models.vargpt import VARGPT
 
     config = checkpoint.config
     with torch.device("meta"):
-        model = kind(config)  # type: ignore[call-arg]
+        model = kind(config)
     assert isinstance(model, VARGPT)
     types = {stored.dtype for stored in checkpoint.state.values() if stored.dtype.is_floating_point}
     dtype = dtype or (types.pop() if len(types) == 1 else torch.float32)
     # A tower that comes with a package and was never trained is not stored again.
     packaged = config.vision.kind == "efficientnet_lite0" and "vision_tower" not in checkpoint.parts
     keep = [key for key in model.state_dict() if packaged and key.startswith("vision_tower.")]
-    checked = {"source": checkpoint.source, "keep": keep}
-    checkpoints_fit(model, checkpoint.state, **checked)
+    source = checkpoint.source
+    fitting(model, checkpoint.state, source=source, keep=keep)  # before memory is taken
     model.to(dtype).to_empty(device=device)
-    place(model, checkpoint.state, **checked)
+    place(model, checkpoint.state, source=source, keep=keep)
     if packaged:
         model.vision_tower.load_imagenet_weights()  # type: ignore[union-attr,operator]
     model.restore_constants()
@@ -133,13 +134,6 @@ def build(kind: type[M], checkpoint: Checkpoint, device: str | torch.device, dty
     model.companions = read_companions(folder) if folder is not None else {}
     model.sampling = dict(checkpoint.sampling)
     return model.eval()
-
-
-def checkpoints_fit(model: nn.Module, state: Mapping[str, Source], source: str, keep: Iterable[str]) -> None:
-    """Raise UserError, before memory is taken, unless the weights fit the model."""
-    from vargpt_lightning.models.checkpoints import fitting
-
-    fitting(model, state, source=source, keep=keep)
 
 
 def read_companions(folder: Path) -> dict[str, bytes]:

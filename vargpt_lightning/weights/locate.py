@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from vargpt_lightning.errors import UserError
 
@@ -13,7 +14,7 @@ FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinj
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+))?(?:@(?P<revision>[\w./-]+))?")
 
 
-def locate(where: str | Path, **options: object) -> Path:
+def locate(where: str | Path, **options: Any) -> Path:
     """Return the path of weights that are named by a path or, when there is no such path, by a hub id.
 
     Args:
@@ -33,7 +34,7 @@ def locate(where: str | Path, **options: object) -> Path:
     return _fetch(str(where), named, {key: value for key, value in options.items() if value is not None})
 
 
-def _fetch(where: str, named: re.Match[str], options: dict[str, object]) -> Path:
+def _fetch(where: str, named: re.Match[str], options: dict[str, Any]) -> Path:
     import httpx
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -42,8 +43,8 @@ def _fetch(where: str, named: re.Match[str], options: dict[str, object]) -> Path
         options["revision"] = named["revision"]
     try:
         if named["file"]:
-            return Path(hf_hub_download(named["repo"], named["file"], **options))  # type: ignore[arg-type]
-        return Path(snapshot_download(named["repo"], allow_patterns=list(FILES), **options))  # type: ignore[arg-type]
+            return Path(hf_hub_download(named["repo"], named["file"], **options))
+        return Path(snapshot_download(named["repo"], allow_patterns=list(FILES), **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
         raise UserError(f"{where}: is no path here, and the hub does not give it ({reason})") from error

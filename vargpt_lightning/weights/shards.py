@@ -102,7 +102,7 @@ def write_pickle(path: Path, sources: Mapping[str, Source]) -> None:
 
 def _bytes(tensor: Tensor) -> memoryview:
     plain = tensor.detach().cpu().contiguous()
-    return memoryview(plain.flatten().view(torch.uint8).numpy()) if plain.numel() else memoryview(b"")
+    return plain.flatten().view(torch.uint8).numpy().data if plain.numel() else memoryview(b"")
 
 
 def _alone(tensor: Tensor) -> Tensor:
