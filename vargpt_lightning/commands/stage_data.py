@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
-from vargpt_lightning.data.caches import FeatureCache, PictureCache, TokenCache, pictures_of, weights_hash
+from vargpt_lightning.data.caches import (
+    FeatureCache,
+    PictureCache,
+    TokenCache,
+    fingerprint_of,
+    pictures_of,
+    weights_hash,
+)
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
@@ -98,7 +105,7 @@ class StageData:
         path = cache_root(getattr(self.corpora, "cache", None)) / "features"
         reader = self._seen_reader()
         key = weights_hash({"keys": torch.tensor([hash_of(name) for name in sorted(pictures)])})
-        file = path / f"{network}-{reader.size}-{reader.variants}-{key}.safetensors"
+        file = path / f"{fingerprint_of(network, reader)}-{key}.safetensors"
         return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
 
     def _build_tokens(self, model: VARGPT) -> PictureCache | None:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vargpt_lightning.data.mixture import Mixture, Place
+from vargpt_lightning.data.pack_pool import end_with_parent
 from vargpt_lightning.errors import UserError
 
 
@@ -88,5 +89,6 @@ class _Collate:
 
 
 def _begin(worker: int) -> None:
-    """The text tokenizer would warn of each fork otherwise; a worker has one thread anyway."""
+    # the text tokenizer would warn of each fork otherwise; a worker has one thread anyway
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    end_with_parent()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention_masks import (
@@ -40,6 +41,7 @@ from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
 from vargpt_lightning.models.packed_rows import labels_inside, record_positions, record_starts, records_with
 from vargpt_lightning.models.pretrained import Pretrained
+from vargpt_lightning.models.row_draws import Draws, draw
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.submodules import SUBMODULES
@@ -110,7 +112,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         *,
         decoder_only: bool = False,
         return_text_logits: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
     ) -> VARGPTOutput:
         """Return losses, counts and image logits of a collated batch.
 
@@ -128,7 +130,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             UserError: pictures given and placeholders in `input_ids` do not match.
         """
         if decoder_only:
-            return self.decoder_only(batch)
+            return self.decoder_only(batch, generator)
         input_ids_BT = batch["input_ids"]
         layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
         drawn = self.drawn_pictures(batch, generator)
@@ -152,7 +154,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             self._add_image_output(output, logits_QLV, drawn.indices_QL)
         return output
 
-    def decoder_only(self, batch: Mapping[str, Any]) -> VARGPTOutput:
+    def decoder_only(self, batch: Mapping[str, Any], generator: Draws = None) -> VARGPTOutput:
         """Return the image loss of the drawn pictures with the decoder alone: its own embeddings, the null class.
 
         Raises:
@@ -162,7 +164,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         if indices_QL is None:
             raise UserError(f"batch: got keys {sorted(batch)}, expected drawn_pixels or drawn_indices")
         classes_Q = indices_QL.new_full((indices_QL.shape[0],), self.null_class)
-        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL))
+        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL), generator)
         output = VARGPTOutput()
         self._add_image_output(output, logits_QLV, indices_QL)
         return output
@@ -193,9 +195,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
         return indices_QL if indices_QL is not None and len(indices_QL) else None
 
-    def drawn_pictures(
-        self, batch: Mapping[str, Any], generator: torch.Generator | None = None
-    ) -> DrawnPictures | None:
+    def drawn_pictures(self, batch: Mapping[str, Any], generator: Draws = None) -> DrawnPictures | None:
         """Return the batch's drawn pictures as codes and class rows, or None when it has none.
 
         The class row is the null one, or in training the start token's where the settings say so.
@@ -222,6 +222,8 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         if features_PNC is None and batch.get("pixel_values") is not None:
             features_PNC = self.see(batch["pixel_values"])
         if features_PNC is not None and features_PNC.numel() and self.vision_projector is not None:
+            # a projector that is frozen is in eval mode and gets all of them
+            features_PNC = dropout(features_PNC, self.config.vision.dropout, self.vision_projector.training)
             features_PNC = self.vision_projector(features_PNC.to(self.vision_projector[0].weight.dtype))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
@@ -236,7 +238,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         batch: Mapping[str, Any],
         layout: PictureLayout,
         drawn: DrawnPictures | None,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
         starts_BT: Tensor | None = None,
     ) -> Any:
         """Return the language model's mask, or None where plain causal attention gives the same.
@@ -251,9 +253,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         valid_BT = batch["attention_mask"].bool()
         hidden_Q = None
         if drawn is not None and self.training and self.settings.prompt_dropout > 0:
-            source = generator.device if generator is not None else valid_BT.device
-            draw_Q = torch.rand(len(drawn.indices_QL), device=source, generator=generator)
-            hidden_Q = (draw_Q < self.settings.prompt_dropout).to(valid_BT.device)
+            hidden_Q = draw(len(drawn.indices_QL), valid_BT.device, generator) < self.settings.prompt_dropout
         if starts_BT is None:
             plain = drawn is None or (self.settings.visual_attention == "causal" and hidden_Q is None)
             # Where padding is a target too, what it attends to shows in the loss.
@@ -265,12 +265,15 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             return block_mask(spans)
         return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)
 
-    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
-        labels_BT = batch.get("labels")
+    def text_labels(self, batch: Mapping[str, Any], layout: PictureLayout | None = None) -> Tensor | None:
+        """Return the text targets (B, T), -100 where none is trained; None for a batch without labels."""
+        labels_BT: Tensor | None = batch.get("labels")
         if labels_BT is None:
-            return VARGPTOutput()
+            return None
         segments_BT = batch.get("segment_ids")
         if self.settings.text_loss == "all":
+            if layout is None:
+                layout = find_pictures(batch["input_ids"], self.tokens, self.schedule.num_tokens)
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
             every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
             drawn_BT = layout.drawn_BT
@@ -278,6 +281,12 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             labels_BT = torch.where(drawing_BT, every_BT, labels_BT)
         if segments_BT is not None:
             labels_BT = labels_inside(labels_BT, segments_BT)
+        return labels_BT
+
+    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
+        labels_BT = self.text_labels(batch, layout)
+        if labels_BT is None:
+            return VARGPTOutput()
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
 
