@@ -161,7 +161,9 @@ def _open_published(
         sections = sizes_of(state, published, scales) if sizes else {}
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    plain = {key: value if isinstance(value, dict) else asdict(value) for key, value in sections.items()}
+    plain: dict[str, Any] = {
+        key: value if isinstance(value, dict) else asdict(value) for key, value in sections.items()
+    }
     if layout == "vargpt":
         plain |= {"preset": "official", "unused_layer_norm": any(".ln_q." in key for key in state)}
         plain.setdefault("tokens", asdict(TokenIds()))
