@@ -36,7 +36,7 @@ def seen_reader(config: VisionConfig) -> PictureReader:
     if config.kind == "none":
         raise UserError("this model sees no pictures (vision.kind is 'none'); expected words alone")
     mean, std = config.scaling
-    return PictureReader(config.picture_size, mean, std, fit="pad")
+    return PictureReader(config.picture_size, mean, std, config.squaring)
 
 
 @dataclass

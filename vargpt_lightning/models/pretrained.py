@@ -185,7 +185,7 @@ def preprocessor(sections: Mapping[str, Any]) -> dict[str, Any]:
     vision = VisionConfig(**sections["vision"]) if "vision" in sections else None
     if vision is not None and vision.kind != "none":
         mean, std = vision.scaling
-        found["seen"] = {"size": vision.picture_size, "fit": "pad", "mean": list(mean), "std": list(std)}
+        found["seen"] = {"size": vision.picture_size, "fit": vision.squaring, "mean": list(mean), "std": list(std)}
     if "tokenizer" in sections:
         tokenizer = sections["tokenizer"]
         steps = len(tokenizer.get("channel_multipliers", ())) - 1
