@@ -137,6 +137,9 @@ class ConfigCheck:
             for place, item in enumerate(value):
                 name = item.get("name") if isinstance(item, Mapping) else None
                 self._value(item, get_args(kind)[0], f"{where}.{name or place}")
+        elif get_origin(kind) is dict and isinstance(value, Mapping) and is_dataclass(get_args(kind)[1]):
+            for name, item in value.items():
+                self._value(item, get_args(kind)[1], f"{where}.{name}")
         elif not _fits(value, kind):
             raise UserError(f"{where}={value!r}; expected {_words(kind)}")
 

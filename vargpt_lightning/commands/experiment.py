@@ -16,7 +16,9 @@ from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.submodules import SUBMODULES
+from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages
+from vargpt_lightning.planning.settings import PlanConfig
 
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
@@ -64,6 +66,7 @@ class TrainerConfig:
     checkpoint_seconds: float = 60.0
     sample_every: int = 0
     samples: int = 16
+    sharding: ShardingConfig = field(default_factory=ShardingConfig)
 
     def __post_init__(self) -> None:
         _at_least(self, "trainer", num_nodes=1, log_every=1, validate=0, validation_batches=0)
@@ -171,6 +174,7 @@ class Experiment:
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     sampling: Sampling
+    plan: PlanConfig
     files: list[str] = field(default_factory=list)
     resolved: str = ""
     start: str | None = None
@@ -187,6 +191,7 @@ SECTIONS = {
     "trainer": TrainerConfig,
     "evaluation": EvaluationConfig,
     "sampling": Sampling,
+    "plan": PlanConfig,
     "model": VARGPTConfig,
 }
 SCHEMA = {"base": str | None, "seed": int, **SECTIONS, "stages": list[Stage], "data": Corpora}
@@ -248,7 +253,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     resolved = _resolved(parser, config, made)
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
-    parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling)
+    parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start)
 
 

@@ -18,6 +18,7 @@ from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastChe
 from vargpt_lightning.callbacks.data_counts import DataCounts
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
+from vargpt_lightning.callbacks.gradient_norm import GradientNorm
 from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
 from vargpt_lightning.callbacks.progress import StageProgress
 from vargpt_lightning.callbacks.run_record import RunRecord
@@ -32,21 +33,14 @@ from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
-from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.heads import HEADS
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.modules.understanding import UnderstandingModule
-from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.results import RunFolder, StageFolder
 
-HEADS: dict[str, type[StageModule]] = {
-    "unified": UnifiedModule,
-    "understanding": UnderstandingModule,
-    "generation": GenerationModule,
-    "tokenizer": TokenizerModule,
-}
 
 
 class StageRunner:
@@ -89,6 +83,9 @@ class StageRunner:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
         self.data.prepare(self.model, stage)
+        if stage.lora:
+            lora = stage.lora
+            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
         total = stage.total_steps(self.data.sizes, self.ranks)
         module = build_module(self.model, stage, total, self.data)
         stop = GracefulStop(folder.checkpoint)
@@ -106,6 +103,8 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.lora:
+            merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage))
         folder.update(status="finished", steps=total)
         folder.checkpoint.unlink(missing_ok=True)
@@ -142,6 +141,15 @@ class StageRunner:
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
+    def _model_flops(self, stage: Stage) -> float | None:
+        """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
+        corpora = self.experiment.plan.corpora
+        if any(name not in corpora for name, weight in stage.data.items() if weight > 0):
+            return None
+        from vargpt_lightning.planning.stage_plan import model_flops_per_sample
+
+        return model_flops_per_sample(self.experiment.model, stage, self.experiment.plan)
+
     def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
@@ -150,7 +158,8 @@ class StageRunner:
         callbacks += [
             BatchRng(self.experiment.seed, stage.name),
             ResumeMetrics(),
-            Throughput(),
+            GradientNorm(),
+            Throughput(flops_per_sample=self._model_flops(stage)),
             StageProgress(stage.name),
             DataCounts(folder),
         ]

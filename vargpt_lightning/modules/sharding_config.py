@@ -1,0 +1,51 @@
+"""How a model is spread over processes and how its blocks are run, as data. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vargpt_lightning.errors import UserError
+
+CHECKPOINTING = "none, full, selective, or every_N such as every_2"
+
+
+@dataclass
+class ShardingConfig:
+    """Memory against time and traffic; a block is a layer of the language model, vision tower or visual decoder.
+
+    Args:
+        checkpointing: activations that are computed again in the backward pass: "none"; "full", of every block;
+            "every_N", of every N-th; "selective", of every block all but attention and every second matrix product.
+            With all strategies.
+        compile: compile each block by itself (torch.compile). With all strategies.
+        offload: keep parameters, gradients and optimizer states in the CPU's memory. With fsdp and fsdp2.
+        replicas: copies of the model, each sharded over world / replicas processes: 1 shards over all; "nodes" inside
+            each node, so that weights are gathered over its own links alone. With fsdp and fsdp2.
+        reshard: free the gathered weights of a block after its forward pass, and gather them again for the backward.
+            With fsdp and fsdp2.
+        sync_every_batch: reduce gradients after each accumulated batch, not once a step: more traffic, but no process
+            ever holds whole gradients. With fsdp2.
+        asynchronous: write checkpoints while training goes on. With fsdp2.
+    """
+
+    checkpointing: str = "none"
+    compile: bool = False
+    offload: bool = False
+    replicas: int | str = 1
+    reshard: bool = True
+    sync_every_batch: bool = False
+    asynchronous: bool = False
+
+    def __post_init__(self) -> None:
+        every = self.checkpointing.removeprefix("every_")
+        number = every.isdigit() and int(every) > 0 and every != self.checkpointing
+        if not number and self.checkpointing not in ("none", "full", "selective"):
+            raise UserError(f"trainer.sharding.checkpointing={self.checkpointing!r}; expected {CHECKPOINTING}")
+        if self.replicas != "nodes" and not (isinstance(self.replicas, int) and self.replicas > 0):
+            raise UserError(f"trainer.sharding.replicas={self.replicas!r}; expected a number from 1 on, or nodes")
+
+    def checkpoints(self, index: int) -> bool:
+        """Whether the activations of a tower's block, by its place from 0 on, are computed again."""
+        if self.checkpointing.startswith("every_"):
+            return (index + 1) % int(self.checkpointing.removeprefix("every_")) == 0
+        return self.checkpointing != "none"

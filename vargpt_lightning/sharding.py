@@ -1,0 +1,141 @@
+"""A VARGPT's blocks: which there are, activations computed again, compilation, and their sharding (FSDP2).
+
+What does not belong to a block (embeddings, heads, projectors, the decoder's conditions) is sharded as one group with
+the whole model, gathered when its forward pass begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from vargpt_lightning.models.backbone import ClipTower
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.sharding_config import ShardingConfig
+
+MATRIX_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
+ATTENTION = (
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+)
+
+
+def blocks(model: VARGPT) -> Iterator[tuple[int, nn.Module]]:
+    """Yield each tower's blocks, with their places in the tower."""
+    yield from enumerate(model.language_model.model.layers)
+    if isinstance(model.vision_tower, ClipTower):
+        yield from enumerate(model.vision_tower.model.encoder.layers)
+    yield from enumerate(model.visual_decoder.blocks)
+
+
+def arrange_blocks(model: VARGPT, config: ShardingConfig) -> None:
+    """Set up checkpointing and compilation of the blocks; a second call changes nothing."""
+    if model.config.language.checkpoint_activations and config.checkpointing == "none":
+        language = set(model.language_model.model.layers)
+    else:
+        language = set()
+    for index, block in blocks(model):
+        if getattr(block, "_arranged", False):
+            continue
+        block._arranged = True  # type: ignore[assignment]
+        if hasattr(block, "gradient_checkpointing"):
+            # transformers' own recomputes the hooks too, which gather sharded weights
+            block.gradient_checkpointing = False
+        if block in language or config.checkpoints(index):
+            recompute(block, selective=config.checkpointing == "selective")
+        if config.compile:
+            block.compile()
+
+
+def recompute(block: nn.Module, selective: bool = False) -> None:
+    """Compute the block's activations again in the backward pass.
+
+    The forward method is replaced, not the module wrapped: names of parameters stay as they are, and hooks of sharding
+    run around it once.
+    """
+    settings: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        settings["context_fn"] = _selective_contexts
+    block.forward = partial(checkpoint, block.forward, **settings)  # type: ignore[method-assign]
+
+
+class _Selection:
+    """Keep attention and every second matrix product, the rest is computed again."""
+
+    def __init__(self) -> None:
+        self.products = {False: 0, True: 0}
+
+    def __call__(self, context: Any, operation: Any, *args: Any, **keywords: Any) -> CheckpointPolicy:
+        if operation in ATTENTION:
+            return CheckpointPolicy.MUST_SAVE
+        if operation in MATRIX_PRODUCTS:
+            self.products[context.is_recompute] += 1
+            if self.products[context.is_recompute] % 2:
+                return CheckpointPolicy.MUST_SAVE
+        return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _selective_contexts() -> Any:
+    return create_selective_checkpoint_contexts(_Selection())
+
+
+def shard(model: VARGPT, mesh: DeviceMesh, config: ShardingConfig, precision: str = "32-true") -> None:
+    """Shard a model's parameters in place, frozen ones too: each process keeps its part of each.
+
+    Args:
+        mesh: one dimension shards; with two, the first is of copies.
+        precision: "32-true", "bf16-mixed" or "16-mixed" computes in 16 bits from weights in 32, reduces in 32;
+            "bf16-true" has all in 16. The image tokenizer computes in 32 bits always: its codes are nearest ones.
+    """
+    kind = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.partition("-")[0])
+    mixed = precision.endswith("-mixed")
+    policy = MixedPrecisionPolicy(param_dtype=kind if mixed else None, reduce_dtype=torch.float32 if mixed else None)
+    offload = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu") if config.offload else OffloadPolicy()
+    shared: dict[str, Any] = {"mesh": mesh, "offload_policy": offload}
+    for _, block in blocks(model):
+        fully_shard(block, **shared, mp_policy=policy, reshard_after_forward=config.reshard)
+    if model.vision_tower is not None:
+        fully_shard(model.vision_tower, **shared, mp_policy=policy, reshard_after_forward=config.reshard)
+    fully_shard(model.image_tokenizer, **shared, reshard_after_forward=config.reshard)
+    for method in ("encode", "next_scale_inputs"):
+        register_fsdp_forward_method(model.image_tokenizer, method)
+    # the batch's pictures are for the towers to convert
+    outside = MixedPrecisionPolicy(
+        param_dtype=policy.param_dtype, reduce_dtype=policy.reduce_dtype, cast_forward_inputs=False
+    )
+    fully_shard(model, **shared, mp_policy=outside, reshard_after_forward=False)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor gathered from all processes, which all have to ask for it; one that is no part as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like(part: Tensor, place: Tensor) -> Tensor:
+    """Return a process's part as a tensor spread as another is."""
+    if not isinstance(place, DTensor):
+        return part
+    return DTensor.from_local(
+        part, place.device_mesh, place.placements, run_check=False, shape=place.shape, stride=place.stride()
+    )
