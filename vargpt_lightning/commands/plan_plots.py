@@ -59,12 +59,14 @@ def draw_memory(plan: StagePlan, file: Path) -> Path:
     )  # fmt: skip
     for mark in timeline.trace.marks:
         if mark.what == "phase":
-            axes.axvline(mark.row / rows * 100, color="black", linewidth=0.6)
-            axes.text(mark.row / rows * 100 + 0.3, max(limit, peak) * 1.19, mark.name, fontsize=9, va="top")
+            begin = mark.row / rows * 100
+            side = {"x": begin + 0.3, "ha": "left"} if begin < 90 else {"x": begin - 0.3, "ha": "right"}
+            axes.axvline(begin, color="black", linewidth=0.6)
+            axes.text(y=max(limit, peak) * 1.19, s=mark.name, fontsize=9, va="top", **side)
     axes.set(xlim=(0, 100), ylim=(0, max(limit, peak) * 1.2), xlabel="operations of a step, %", ylabel="GB on a rank")
     axes.set_title(f"{plan.stage.name}: {plan.cluster.count} x {plan.cluster.gpu.name}, {plan.choice.strategy}, "
                    f"batch {plan.choice.batch_size}, checkpointing {plan.choice.sharding.checkpointing}")  # fmt: skip
-    axes.legend(loc="lower right", fontsize=8, ncols=2, framealpha=0.9)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=len(layers))
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
     plt.close(figure)
