@@ -17,6 +17,7 @@ class BatchRng(pl.Callback):
     The seed is a hash of (seed, stage, optimizer steps taken, batch of the step, rank): dropout, drop path and dropped
     conditions of a batch are the same whether the run came here in one go or was killed, and whatever ran between two
     batches (validation, sample sheets) drew from the generators. The order of the data is no concern of this callback.
+    The module's `row_seed` is the first rank's seed, for draws that all ranks make alike.
 
     Args:
         seed: the run's seed.
@@ -31,7 +32,9 @@ class BatchRng(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         part = batch_idx % trainer.accumulate_grad_batches  # a resumed epoch may count its batches from 0 again
-        seed_everything_at(self.seed, self.stage, trainer.global_step, part, trainer.global_rank)
+        place = (self.seed, self.stage, trainer.global_step, part)
+        seed_everything_at(*place, trainer.global_rank)
+        pl_module.row_seed = seed_of(*place, 0)
 
 
 def seed_everything_at(*place: int | str) -> int:
@@ -40,9 +43,14 @@ def seed_everything_at(*place: int | str) -> int:
     Returns:
         the 63-bit seed that torch got.
     """
-    digest = hashlib.sha256(repr(place).encode()).digest()
-    seed = int.from_bytes(digest[:8], "little") >> 1
+    seed = seed_of(*place)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return seed
+
+
+def seed_of(*place: int | str) -> int:
+    """Return the 63-bit seed of a place."""
+    digest = hashlib.sha256(repr(place).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

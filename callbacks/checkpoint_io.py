@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from vargpt_lightning.distributed_checkpoint import SUFFIX, complete_folders, load_as_file, step_of
 from vargpt_lightning.errors import UserError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside the old checkpoint and rename over it; Lightning's own writes through another file system's folder.
+
+    Folders that sharded processes have left are read too.
 
     Raises:
         UserError: the disk is full, or the file cannot be written: the checkpoint before it is still there; a file
@@ -46,6 +50,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 temporary.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        if Path(path).is_dir():
+            return load_as_file(Path(path))
         try:
             loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
             return loaded
@@ -77,6 +83,9 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         between_batches = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        finish = getattr(trainer.strategy, "finish_checkpoint", None)
+        if finish is not None and not between_batches:
+            finish()
         if between_batches or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
             return
         # the ranks save together or not at all
@@ -85,12 +94,29 @@ class LastCheckpoint(Checkpoint):
             self._saved = time.monotonic()
 
 
+def last_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint to go on from: the file, or the newest whole folder beside it; None when there is none."""
+    folders = complete_folders(path)
+    if not path.is_file():
+        return folders[-1] if folders else None
+    return folders[-1] if folders and step_of(folders[-1]) > steps_taken(path) else path
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Delete the file and the folders beside it, when the stage's weights are written."""
+    path.unlink(missing_ok=True)
+    for folder in path.parent.glob(f"*{path.stem}-*{SUFFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def steps_taken(path: Path) -> int:
-    """Return the optimizer step that a checkpoint was saved after, without reading its weights.
+    """Return the optimizer step that a checkpoint, a file or a folder, was saved after, without reading its weights.
 
     Raises:
-        UserError: the file is no checkpoint.
+        UserError: it is no checkpoint.
     """
+    if path.is_dir():
+        return step_of(path)
     try:
         return int(torch.load(path, map_location="meta", weights_only=True, mmap=True)["global_step"])
     except Exception as error:

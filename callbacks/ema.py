@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.modules.shards import local
 
 
 class EMA(pl.Callback):
@@ -25,13 +25,15 @@ class EMA(pl.Callback):
     parameters with `requires_grad` take memory. When a switch of stages freezes a parameter, its average becomes its
     value; one that starts to be trained starts its average. Place this callback after the stage scheduler.
 
+    Averages of sharded parameters are sharded as they are; each process averages its parts, and a checkpoint's folder
+    holds them beside the weights.
+
     Args:
         decay: d of a long run, in [0, 1).
         warmup: False uses `decay` from the first step on.
 
     Raises:
         ValueError: for a decay outside [0, 1).
-        UserError: for sharded parameters (fully_shard), whose averages a checkpoint could not hold.
     """
 
     def __init__(self, decay: float = 0.999, warmup: bool = True) -> None:
@@ -52,10 +54,6 @@ class EMA(pl.Callback):
         self._raw = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if any(hasattr(parameter, "placements") for parameter in pl_module.parameters()):
-            raise UserError(
-                "ema: parameters are sharded; expected a strategy that keeps whole parameters (auto, ddp), or no ema"
-            )
         self._last_step = trainer.global_step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,7 +84,8 @@ class EMA(pl.Callback):
         decay = self.current_decay()
         for name, parameter in _trained(module).items():
             average = self.averages[name] = self.averages[name].to(parameter.device)
-            average.lerp_(parameter.detach().to(average.dtype), 1.0 - decay)
+            part = local(average)
+            part.lerp_(local(parameter.detach()).to(part.dtype), 1.0 - decay)
         self.updates += 1
 
     @torch.no_grad()

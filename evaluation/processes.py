@@ -53,6 +53,10 @@ class Processes:
         group.all_gather_object(found, value)
         return found
 
+    def told(self, value: T) -> T:
+        """The first process's value, in every process."""
+        return self.gather(value)[0]
+
     def add(self, tensor: Any) -> None:
         """Replaces a tensor by the sum over all processes."""
         if self.world > 1:

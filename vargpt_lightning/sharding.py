@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -20,7 +20,6 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from vargpt_lightning.models.backbone import ClipTower
@@ -40,7 +39,7 @@ def blocks(model: VARGPT) -> Iterator[tuple[int, nn.Module]]:
     """Yield each tower's blocks, with their places in the tower."""
     yield from enumerate(model.language_model.model.layers)
     if isinstance(model.vision_tower, ClipTower):
-        yield from enumerate(model.vision_tower.model.encoder.layers)
+        yield from enumerate(model.vision_tower.blocks)
     yield from enumerate(model.visual_decoder.blocks)
 
 
@@ -120,22 +119,3 @@ def shard(model: VARGPT, mesh: DeviceMesh, config: ShardingConfig, precision: st
         param_dtype=policy.param_dtype, reduce_dtype=policy.reduce_dtype, cast_forward_inputs=False
     )
     fully_shard(model, **shared, mp_policy=outside, reshard_after_forward=False)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor gathered from all processes, which all have to ask for it; one that is no part as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return this process's part of a tensor, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def like(part: Tensor, place: Tensor) -> Tensor:
-    """Return a process's part as a tensor spread as another is."""
-    if not isinstance(place, DTensor):
-        return part
-    return DTensor.from_local(
-        part, place.device_mesh, place.placements, run_check=False, shape=place.shape, stride=place.stride()
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.data import fake_source
+from tests.data.conftest import png
 from vargpt_lightning.data import pack_job, sources
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.pack_job import SourceSpec, pack
@@ -180,6 +182,38 @@ def test_other_inputs_or_settings_are_another_job(tmp_path: Path) -> None:
         packed(path, out)
 
 
+def test_another_input_of_the_same_size_is_known_by_its_hash(tmp_path: Path) -> None:
+    path, out = rows(tmp_path / "rows"), tmp_path / "out"
+    packed(path, out)
+    path.write_text(path.read_text().replace("seen", "text"))
+    with pytest.raises(UserError, match="its inputs"):
+        packed(path, out)
+    plain = packed(path, tmp_path / "plain", hashes=False)
+    assert "sha256" not in plain["manifest"]["inputs"][0]["files"][0]
+
+
+def test_each_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vargpt_lightning.data import pack_pictures
+    from vargpt_lightning.data.sources import captions
+
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png("red", 20 + number))
+        (tmp_path / f"{number}.txt").write_text("Red.")
+    decoded: list[str] = []
+
+    def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+        decoded.append(name)
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+    monkeypatch.setattr(pack_pictures, "decode_picture", decode)
+    monkeypatch.setattr("vargpt_lightning.data.sources.base.decode_picture", decode)
+    monkeypatch.setattr(sources, "get", lambda name: captions)
+    pack([SourceSpec("captions", tmp_path, options={"use": "both"})], tmp_path / "out", resize=21)
+    assert len(decoded) == 3
+    sizes = [Image.open(io.BytesIO(p.data or b"")).size for r in ShardDataset(tmp_path / "out") for p in r.pictures()]
+    assert sorted(sizes) == [(20, 20), (21, 21), (21, 21)]
+
+
 def test_what_is_packed_is_not_packed_again(tmp_path: Path) -> None:
     path, out = rows(tmp_path / "rows"), tmp_path / "out"
     index = packed(path, out)
@@ -222,7 +256,8 @@ def test_the_index_says_what_is_there(tmp_path: Path) -> None:
     assert found["text_only"] == sum(not record.pictures() for record in records)
     (entry,) = index["manifest"]["inputs"]
     assert entry == {"source": "fake", "path": str(path), "pictures": None, "options": {},
-                     "files": [{"path": str(path), "bytes": path.stat().st_size}]}  # fmt: skip
+                     "files": [{"path": str(path), "bytes": path.stat().st_size,
+                                "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}]}  # fmt: skip
     assert index["manifest"]["settings"]["seed"] == 3
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from vargpt_lightning.data.pack_job import SHARD_BYTES, SourceSpec, Watcher, pack
 from vargpt_lightning.data.packing import REJECTED_NAME
+from vargpt_lightning.data.picture_files import MAX_PIXELS
 from vargpt_lightning.data.sources import names
 from vargpt_lightning.errors import UserError
 
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--max-rejected", type=float, default=0.05, metavar="SHARE", help="stop above this share of bad rows (0.05)"
     )
+    result.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="reject larger pictures undecoded (%(default)s)"
+    )
     result.add_argument("--split", default="train", help="train, val or test, for the record (train)")
     result.add_argument("--seed", type=int, default=0, help="for sources that choose words (0)")
     result.add_argument(
@@ -60,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("rename", "reject"),
         default="rename",
         help="what becomes of an id that was there before",
+    )
+    result.add_argument(
+        "--no-hashes",
+        action="store_true",
+        help="do not hash the input files for the manifest (they are read once more)",
     )
     return result
 
@@ -78,6 +87,8 @@ def main(argv: list[str]) -> int:
             split=arguments.split,
             seed=arguments.seed,
             duplicates=arguments.duplicates,
+            max_pixels=arguments.max_pixels,
+            hashes=not arguments.no_hashes,
             watch=watch,
         )
     print(summary(index, arguments.out))
@@ -134,6 +145,7 @@ def summary(index: dict[str, Any], out: Path) -> str:
         lines.append(f"  {name}: {counts['count']:,} records, {pictures}, {counts['rejected']:,} rows rejected")
     if index["renamed"]:
         lines.append(f"  {index['renamed']:,} ids were there before, and have a number now")
+    lines += [f"  {count:,} rejected for {reason}" for reason, count in index.get("reasons", {}).items()]
     if index["rejected"]:
-        lines.append(f"  why rows were rejected: {out / REJECTED_NAME}")
+        lines.append(f"  why each row was rejected: {out / REJECTED_NAME}")
     return "\n".join(lines)

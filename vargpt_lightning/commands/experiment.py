@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
@@ -47,6 +47,10 @@ class TrainerConfig:
     """What all stages' trainers share; names and meanings are those of Lightning's Trainer.
 
     Args:
+        strategy: how training is spread over processes: single, ddp, fsdp, fsdp2, or a name of Lightning's; "auto" is
+            single or ddp.
+        sharding: see `ShardingConfig`.
+        nonfinite: what happens at a loss or gradient that is no number: "stop", or "skip" the step and count it.
         log_every: steps between two rows of the metrics.
         validate: validations in a stage, evenly spread; 0 for none.
         validation_batches: batches of one validation.
@@ -67,6 +71,7 @@ class TrainerConfig:
     sample_every: int = 0
     samples: int = 16
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
+    nonfinite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         _at_least(self, "trainer", num_nodes=1, log_every=1, validate=0, validation_batches=0)

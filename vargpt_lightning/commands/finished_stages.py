@@ -54,8 +54,7 @@ def check_folder(path: Path, experiment: Experiment) -> None:
 
 def _refuse_company(run: RunFolder) -> None:
     attempt = (run.record.get("attempts") or [{}])[-1]
-    # the processes of one distributed run come one after the other
-    if run.status == "running" and attempt.get("pid") != os.getpid() and not os.environ.get("LOCAL_RANK"):
+    if run.status == "running" and attempt.get("pid") != os.getpid():
         raise UserError(
             f"{run.path}: process {attempt.get('pid')} is working on this run; wait for it, stop it, or take another "
             "--run.name"

@@ -10,20 +10,50 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from vargpt_lightning.commands.launch import end_with_parent, launch, started_by_others
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.results import RunFolder
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.commands.experiment import Experiment
 
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+
 
 def main(argv: list[str]) -> int:
-    """Train, evaluate, report; return the exit code: 0 finished, 128 + signal when stopped by one."""
+    """Train, evaluate, report; return the exit code: 0 finished, 128 + signal when stopped by one.
+
+    With several devices, and nobody else who has started a process for each, they are started here.
+    """
     from vargpt_lightning.commands.experiment import build_parser, load_experiment
 
     if not argv:
         build_parser().print_help()
         return 2
-    return run_experiment(load_experiment(argv), ["vargpt", "fit", *argv])
+    experiment = load_experiment(argv)
+    if (count := processes_here(experiment)) > 1:
+        return launch(["fit", *argv], count)
+    end_with_parent()
+    return run_experiment(experiment, ["vargpt", "fit", *argv])
+
+
+def processes_here(experiment: Experiment) -> int:
+    """Return how many processes to start on this machine; 1 where this is already one of several."""
+    settings = experiment.trainer
+    if started_by_others() or settings.strategy == "single" or settings.devices in (1, "1"):
+        return 1
+    if settings.accelerator == "cpu" and settings.devices == "auto":
+        return 1
+    from vargpt_lightning.commands.stage_runner import make_trainer
+
+    trainer = make_trainer(settings, enable_checkpointing=False)
+    if settings.num_nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={settings.num_nodes}: several machines want torchrun or srun, which start the "
+            "processes; see docs/scale.md"
+        )
+    return int(trainer.num_devices)
 
 
 def run_experiment(experiment: Experiment, command: list[str]) -> int:
@@ -35,8 +65,15 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     from vargpt_lightning.callbacks.run_record import run_status
     from vargpt_lightning.commands.finished_stages import check_folder
     from vargpt_lightning.commands.quiet import quiet_lightning
+    from vargpt_lightning.commands.stage_runner import join
 
+    with quiet_lightning():
+        processes = join(experiment.trainer)
     path = Path(experiment.run.root) / str(experiment.run.name)
+    if not processes.first:
+        processes.wait()  # the first one opens the folder
+        with quiet_lightning(), ended_by_signals(), others_named():
+            return _train(experiment, RunFolder(path), processes)
     check_folder(path, experiment)
     run = RunFolder.start(
         path,
@@ -47,8 +84,9 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     )
     run.update(stage_count=len(experiment.stages))
     print(f"run: {run.path}", flush=True)
-    with run_status(run), quiet_lightning(), ended_by_signals():
-        if code := _train_and_evaluate(experiment, run):
+    processes.wait()
+    with run_status(run), quiet_lightning(), ended_by_signals(), others_named():
+        if code := _train_and_evaluate(experiment, run, processes):
             run.end("interrupted")
             return code
     if run.report.exists():
@@ -61,16 +99,41 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     return 0
 
 
-def _train_and_evaluate(experiment: Experiment, run: RunFolder) -> int:
-    from vargpt_lightning.commands.stage_runner import StageRunner
+def _train(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
+    """Train all stages, and leave the group of processes: what follows is the first one's alone."""
+    from vargpt_lightning.commands.stage_runner import StageRunner, leave
 
-    if code := StageRunner(experiment, run).all_stages():
+    code = StageRunner(experiment, run, processes).all_stages()
+    leave(processes)
+    return code
+
+
+def _train_and_evaluate(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
+    if code := _train(experiment, run, processes):
         return code
     if experiment.evaluation.enabled:
         from vargpt_lightning.commands.final_evaluation import evaluate_run
 
         evaluate_run(experiment, run)
     return 0
+
+
+@contextmanager
+def others_named() -> Iterator[None]:
+    """Say in one line that another process is gone, in place of what the exchange between them reports.
+
+    Raises:
+        UserError: for such a report.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, UserError) and any(sign in str(error) for sign in LOST_CONNECTION):
+            raise UserError(
+                f"another process of this run has ended ({str(error).splitlines()[0][:200]}); the same command goes on "
+                "from the last checkpoint"
+            ) from error
+        raise
 
 
 @contextmanager

@@ -23,6 +23,7 @@ WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # its own affair with torch
     r"You defined a `validation_step` but have no `val_dataloader`",  # a mixture without held-out records
     r"`training_step` returned `None`",  # the module warns of it with the stage's name
+    r"FSDP2-wrapped module \(\w+\) returned a view",  # nothing here changes outputs in place
 )
 """Of its `warnings`; no others are hidden."""
 

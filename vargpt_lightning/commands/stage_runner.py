@@ -6,19 +6,28 @@ import gc
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from safetensors.torch import save_file
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
-from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastCheckpoint, steps_taken
+from vargpt_lightning.callbacks.checkpoint_io import (
+    AtomicCheckpointIO,
+    LastCheckpoint,
+    last_checkpoint,
+    remove_checkpoints,
+    steps_taken,
+)
 from vargpt_lightning.callbacks.data_counts import DataCounts
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
-from vargpt_lightning.callbacks.gradient_norm import GradientNorm
 from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
 from vargpt_lightning.callbacks.progress import StageProgress
 from vargpt_lightning.callbacks.run_record import RunRecord
@@ -33,14 +42,19 @@ from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
+from vargpt_lightning.modules.finite import FiniteGuard
 from vargpt_lightning.modules.heads import HEADS
+from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.results import RunFolder, StageFolder
-
+from vargpt_lightning.sharding import arrange_blocks
+from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
 
 
 class StageRunner:
@@ -50,13 +64,13 @@ class StageRunner:
         UserError: settings of the trainer that Lightning refuses, or tokens that do not fit the model.
     """
 
-    def __init__(self, experiment: Experiment, run: RunFolder) -> None:
+    def __init__(self, experiment: Experiment, run: RunFolder, processes: Processes | None = None) -> None:
         self.experiment, self.run = experiment, run
+        self.processes = processes or Processes()
         self.hashes = content_hashes(experiment)
-        self.ranks = make_trainer(experiment.trainer, enable_checkpointing=False).world_size
-        self.tokenizer = _text_tokenizer(experiment, run)
-        seed_everything_at(experiment.seed, "weights")
-        self.model = VARGPT(experiment.model)
+        with self._first_goes_first():
+            self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
+        self.model = self._new_model()
         self.benchmarks = StageBenchmarkRuns(experiment)
         cache = run.path / "cache"
         self.data = StageData(experiment.model, experiment.data, self.tokenizer, cache, experiment.seed)
@@ -66,38 +80,45 @@ class StageRunner:
         before: StageFolder | None = None
         for index, stage in enumerate(self.experiment.stages):
             folder = self.run.stage(index + 1, stage.name)
-            if folder.status == "finished" and folder.weights.is_file():
-                print(f"stage {stage.name}: finished before, skipped", flush=True)
+            if self.processes.told(folder.status == "finished" and folder.weights.is_file()):
+                self._say(f"stage {stage.name}: finished before, skipped")
                 before = folder
                 continue
             if before is not None:
                 load_weights(self.model, before.weights)
                 before = None  # from now on the model in memory has the weights
-            settings = settings_of(self.experiment, stage)
-            folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+            if self.processes.first:
+                settings = settings_of(self.experiment, stage)
+                folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
             if code := self._one_stage(stage, folder):
                 return code
+            if self._sharded(stage):  # for good; the next stage begins with what this one wrote
+                self.model, before = self._new_model(), folder
         return 0
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
-        self.data.prepare(self.model, stage)
+        with self._first_goes_first():
+            self.data.prepare(self.model, stage)
+        total = stage.total_steps(self.data.sizes, self.processes.world)
         if stage.lora:
             lora = stage.lora
             attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
-        total = stage.total_steps(self.data.sizes, self.ranks)
+        arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
+        module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
-        checkpoint = folder.checkpoint if folder.checkpoint.is_file() else None
+        checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else steps_taken(checkpoint)
         if checkpoint is not None:
-            print(f"stage {stage.name}: goes on after step {start} of {total}", flush=True)
-        prepared = time.monotonic() - began
-        folder.update(preparation=folder.record.get("preparation", 0.0) + prepared)
-        self.run.add_duration(stage.name, prepared)
-        train = self.data.train_loader(stage, total, start, trainer.global_rank, self.ranks)
+            self._say(f"stage {stage.name}: goes on after step {start} of {total}")
+        if self.processes.first:
+            prepared = time.monotonic() - began
+            folder.update(preparation=folder.record.get("preparation", 0.0) + prepared)
+            self.run.add_duration(stage.name, prepared)
+        train = self._train_batches(stage, total, start)
         settings = self.experiment.trainer
         validation = self.data.validation_loader(stage, settings.validation_batches) if settings.validate else None
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
@@ -105,13 +126,43 @@ class StageRunner:
             return stop.exit_code
         if stage.lora:
             merge_adapters(self.model.language_model)
-        save_weights(self.model, folder, self._with_tower(stage))
-        folder.update(status="finished", steps=total)
-        folder.checkpoint.unlink(missing_ok=True)
-        del trainer, module
+        save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
+        if self.processes.first:
+            folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
+            if module.guard.skipped:
+                self._say(f"stage {stage.name}: {module.guard.skipped} steps passed over; see nonfinite.jsonl")
+            remove_checkpoints(folder.checkpoint)
+        self.processes.wait()
+        del trainer, module, train
         gc.collect()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
-        return 128 + stop.signal if stop.signal else 0
+        ended = max(self.processes.gather(int(stop.signal or 0)))
+        return 128 + ended if ended else 0
+
+    def _new_model(self) -> VARGPT:
+        seed_everything_at(self.experiment.seed, "weights")
+        return VARGPT(self.experiment.model)
+
+    def _train_batches(self, stage: Stage, total: int, start: int) -> StepBatches:
+        rank, world = self.processes.rank, self.processes.world
+        loader = self.data.train_loader(stage, total, start, rank, world)
+        return StepBatches(loader, self.model, stage.accumulate, stage.decoder_alone, world)
+
+    def _sharded(self, stage: Stage) -> bool:
+        return self.experiment.trainer.strategy in SHARDED and stage.head != "tokenizer"
+
+    def _say(self, line: str) -> None:
+        if self.processes.first:
+            print(line, flush=True)
+
+    @contextmanager
+    def _first_goes_first(self) -> Iterator[None]:
+        """Let the first process do the block before the others, who find what it has left on the disk."""
+        if not self.processes.first:
+            self.processes.wait()
+        yield
+        if self.processes.first:
+            self.processes.wait()
 
     def _with_tower(self, stage: Stage) -> bool:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
@@ -126,6 +177,7 @@ class StageRunner:
         checkpoint = LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
         return make_trainer(
             settings,
+            tokenizer=stage.head == "tokenizer",
             max_steps=total,
             max_epochs=-1,
             accumulate_grad_batches=stage.accumulate,
@@ -137,7 +189,7 @@ class StageRunner:
             limit_val_batches=settings.validation_batches if validate else 0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[] if self._sharded(stage) and settings.strategy == "fsdp2" else [AtomicCheckpointIO()],
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
@@ -158,35 +210,60 @@ class StageRunner:
         callbacks += [
             BatchRng(self.experiment.seed, stage.name),
             ResumeMetrics(),
-            GradientNorm(),
             Throughput(flops_per_sample=self._model_flops(stage)),
             StageProgress(stage.name),
             DataCounts(folder),
         ]
-        if settings.samples:
+        if settings.samples and not self._sharded(stage):
             draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
             callbacks.append(SampleSheets(folder, draw, settings.sample_every, title=stage.name, note=note))
         callbacks += self.benchmarks.callbacks(stage, folder, self.model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder)]
 
 
-def make_trainer(settings: TrainerConfig, **more: Any) -> pl.Trainer:
+def make_trainer(settings: TrainerConfig, tokenizer: bool = False, **more: Any) -> pl.Trainer:
     """Return a trainer with what the settings and Lightning have in common.
 
     Raises:
         UserError: Lightning refuses a value.
     """
     shared = {key: getattr(settings, key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    strategy = build_strategy(settings.strategy, settings.sharding, settings.precision, tokenizer=tokenizer)
+    changed: dict[str, Any] = {"strategy": strategy}
+    if not tokenizer:
+        changed["precision"] = trainer_precision(settings.strategy, settings.precision)
+    if settings.strategy == "single":
+        changed["devices"] = 1 if settings.devices == "auto" else settings.devices
+        several = len(settings.devices) != 1 if isinstance(settings.devices, list) else int(changed["devices"]) != 1
+        if several:
+            raise UserError(f"trainer.devices={settings.devices!r}: expected 1 with strategy single; ddp takes several")
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # requeueing is the job script's: Lightning's own would save a checkpoint of another kind
+        more["plugins"] = [*more.get("plugins", []), SLURMEnvironment(auto_requeue=False)]
     try:
-        return pl.Trainer(**shared, enable_model_summary=False, **{"logger": False, **more})
+        return pl.Trainer(**shared | changed, enable_model_summary=False, **{"logger": False, **more})
     except (MisconfigurationException, ValueError, TypeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
         raise UserError(f"trainer: Lightning refuses {given}: {str(error).strip()}") from error
 
 
-def _text_tokenizer(experiment: Experiment, run: RunFolder) -> TextTokenizer:
+def join(settings: TrainerConfig) -> Processes:
+    """Join the other processes of a run, where there are several."""
+    return Processes(*join_processes(make_trainer(settings, enable_checkpointing=False)))
+
+
+def leave(processes: Processes) -> None:
+    """Leave the group of processes, when all have come so far."""
+    processes.wait()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _text_tokenizer(experiment: Experiment, run: RunFolder, make: bool = True) -> TextTokenizer:
     """The run's text tokenizer; it is made, or made again while no stage has used it."""
     file = run.tokenizer / FILE_NAME
+    if not make:
+        return TextTokenizer.load(file)
     if not file.is_file() or not any(folder.record.get("hash") for folder in run.stages()):
         temporary = run.tokenizer.with_name(".tokenizer.tmp")
         experiment.data.text_tokenizer().save(temporary)
@@ -214,8 +291,11 @@ def build_module(model: VARGPT, stage: Stage, total_steps: int, data: StageData)
     return module
 
 
-def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True) -> None:
-    """Write the model's state beside the stage's record, in one step.
+def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True, write: bool = True) -> None:
+    """Write the model's state beside the stage's record, in one step; sharded weights are gathered by all processes.
+
+    Args:
+        write: whether this is the process that writes.
 
     Raises:
         UserError: the file cannot be written.
@@ -224,10 +304,15 @@ def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True) ->
     places: set[int] = set()
     for name, value in model.state_dict().items():
         if with_tower or not name.startswith("vision_tower."):
-            plain = value.detach().cpu().contiguous()
+            plain = whole(value.detach())
+            if not write:
+                continue
+            plain = plain.cpu().contiguous()
             # safetensors refuses tied weights: the second name gets a copy.
             state[name] = plain.clone() if plain.data_ptr() in places else plain
             places.add(plain.data_ptr())
+    if not write:
+        return
     temporary: Path = folder.path / f".model.{os.getpid()}.tmp"
     try:
         save_file(state, temporary)

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from vargpt_lightning.data.pack_pool import in_order
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
+from vargpt_lightning.data.picture_files import MAX_PIXELS, decode_picture
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import read_json, read_jsonl
@@ -50,11 +51,13 @@ def check_folder(folder: Path, *, decode: bool = True, processes: int = 1) -> It
     only with `decode`. Raises UserError when the folder has no readable index at all.
     """
     index, offsets = _index(folder), _offsets(folder)
+    settings = (index.get("manifest") or {}).get("settings", {})
+    limit = settings.get("max_pixels", MAX_PIXELS) if decode else None
     tasks = [(folder, number, shard) for number, shard in enumerate(index["shards"])]
     ids: dict[bytes, str] = {}
     totals: dict[str, int] = {"count": 0, SEEN: 0, DRAWN: 0}
     places = 0
-    for (_, _, shard), found in zip(tasks, in_order(partial(_check, decode=decode), tasks, processes), strict=True):
+    for (_, _, shard), found in zip(tasks, in_order(partial(_check, limit=limit), tasks, processes), strict=True):
         where = shard["file"]
         expected = None if offsets is None else offsets[places : places + shard["count"]]
         places += shard["count"]
@@ -88,8 +91,8 @@ def _offsets(folder: Path) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _check(task: tuple[Path, int, dict[str, Any]], *, decode: bool) -> Found:
-    """Look at one shard."""
+def _check(task: tuple[Path, int, dict[str, Any]], *, limit: int | None) -> Found:
+    """Look at one shard; pictures are decoded if there is a limit to their pixels."""
     folder, number, shard = task
     found, path = Found(), folder / shard["file"]
     if not _safe(shard["file"]) or not path.is_file():
@@ -103,13 +106,13 @@ def _check(task: tuple[Path, int, dict[str, Any]], *, decode: bool) -> Found:
         if digest != shard["sha256"]:
             found.say(f"{path.name}: sha256 {digest[:12]}..., the index says {shard['sha256'][:12]}...")
         file.seek(0)
-        _read_samples(file, path.name, number, found, decode)
+        _read_samples(file, path.name, number, found, limit)
     if found.count != shard["count"]:
         found.say(f"{path.name}: {found.count} records, the index expects {shard['count']}")
     return found
 
 
-def _read_samples(file: IO[bytes], name: str, number: int, found: Found, decode: bool) -> None:
+def _read_samples(file: IO[bytes], name: str, number: int, found: Found, limit: int | None) -> None:
     """Read a shard's members, and check each sample when its last one was read."""
     members: dict[str, tuple[list[int], bytes]] = {}
     current: str | None = None
@@ -121,7 +124,7 @@ def _read_samples(file: IO[bytes], name: str, number: int, found: Found, decode:
                     continue
                 key, _, ending = member.name.partition(".")
                 if key != current and current is not None:
-                    _check_sample(current, members, name, number, found, decode)
+                    _check_sample(current, members, name, number, found, limit)
                     members = {}
                 current = key
                 members[ending] = ([member.offset_data, member.size], _content(archive, member))
@@ -129,7 +132,7 @@ def _read_samples(file: IO[bytes], name: str, number: int, found: Found, decode:
         found.say(f"{name}: no whole tar archive ({error})")
         return
     if current is not None:
-        _check_sample(current, members, name, number, found, decode)
+        _check_sample(current, members, name, number, found, limit)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -147,7 +150,7 @@ def _safe(name: str) -> bool:
 
 
 def _check_sample(
-    key: str, members: dict[str, tuple[list[int], bytes]], shard: str, number: int, found: Found, decode: bool
+    key: str, members: dict[str, tuple[list[int], bytes]], shard: str, number: int, found: Found, limit: int | None
 ) -> None:
     where = f"{shard}: sample {key!r}"
     found.count += 1
@@ -167,20 +170,16 @@ def _check_sample(
     found.ids.append(record.id)
     for part in record.pictures():
         found.pictures[part.use] += 1
-    if decode:
+    if limit is not None:
         for part in record.pictures():
-            _decode(part.data, f"{where}: picture {part.key!r}", found)
+            _decode(part.data, f"{where}: picture {part.key!r}", found, limit)
 
 
-def _decode(data: bytes | None, where: str, found: Found) -> None:
-    from vargpt_lightning.data.pictures import decode_picture  # torch with it: not needed when nothing is decoded
-
+def _decode(data: bytes | None, where: str, found: Found, max_pixels: int) -> None:
     try:
-        decode_picture(data, where)
+        decode_picture(data, where, max_pixels)
     except UserError as error:
         found.say(str(error))
-    except Exception as error:  # broken files make Pillow's plug-ins raise nearly anything
-        found.say(f"{where}: a broken picture ({error!r})")
 
 
 def _first_difference(expected: list[Any], found: list[Any]) -> str:

@@ -16,10 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vargpt_lightning.data.file_hashes import file_hashes, listing_hash
 from vargpt_lightning.data.pack_parts import COUNTED, PartTask, pack_part
 from vargpt_lightning.data.pack_pool import in_order
+from vargpt_lightning.data.pack_reasons import count_reasons
 from vargpt_lightning.data.pack_state import WORK_NAME, Duplicates, ShardAssembler, add_counts, locked
 from vargpt_lightning.data.packing import FORMAT_VERSION, INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
+from vargpt_lightning.data.picture_files import MAX_PIXELS
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import plain, read_json, write_bytes, write_json, write_jsonl
 
@@ -47,12 +50,15 @@ class PackSettings:
     split: str = "train"
     seed: int = 0
     duplicates: Duplicates = "rename"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
             raise UserError(f"shard bytes: {self.shard_bytes}; expected at least 1")
         if self.resize is not None and self.resize < 1:
             raise UserError(f"resize: {self.resize}; expected at least 1 pixel")
+        if self.max_pixels < 1:
+            raise UserError(f"max pixels: {self.max_pixels}; expected at least 1")
         if self.duplicates not in ("rename", "reject"):
             raise UserError(f"duplicates: {self.duplicates!r}; expected 'rename' or 'reject'")
 
@@ -68,6 +74,8 @@ def pack(
     split: str = "train",
     seed: int = 0,
     duplicates: Duplicates = "rename",
+    max_pixels: int = MAX_PIXELS,
+    hashes: bool = True,
     watch: Watcher | None = None,
 ) -> dict[str, Any]:
     """Pack the sources' records into shards in `out`, and return the index that was written beside them.
@@ -80,19 +88,21 @@ def pack(
         max_rejected_share: of rows; more stop the run, as soon as there are enough rows to tell, or at the end.
         seed: for sources that choose words.
         duplicates: "rename" gives a record whose id was there before another one, "reject" leaves it out.
+        max_pixels: pictures of more are rejected before they are decoded.
+        hashes: of the input files are put into the manifest; without, a changed file is known by its size alone.
         watch: called with parts done, parts, records and rejected rows after each part.
 
     Raises:
         UserError: a source cannot be read, too many rows were rejected, nothing is left, `out` holds something else, or
             another process is packing into it.
     """
-    settings = PackSettings(shard_bytes, resize, split, seed, duplicates)
+    settings = PackSettings(shard_bytes, resize, split, seed, duplicates, max_pixels)
     if processes < 1:
         raise UserError(f"processes: {processes}; expected at least 1")
     if not 0 <= max_rejected_share <= 1:
         raise UserError(f"max rejected share: {max_rejected_share}; expected a number from 0 to 1")
     out = Path(out)
-    tasks, inputs = _plan(sources, settings, out / WORK_NAME)
+    tasks, inputs = _plan(sources, settings, out / WORK_NAME, hashes)
     manifest = {"inputs": inputs, "settings": asdict(settings)}
     if (done := _finished(out, manifest)) is not None:
         return done
@@ -108,7 +118,9 @@ def pack(
     return index
 
 
-def _plan(sources: Sequence[SourceSpec], settings: PackSettings, work: Path) -> tuple[list[PartTask], list[Any]]:
+def _plan(
+    sources: Sequence[SourceSpec], settings: PackSettings, work: Path, hashes: bool
+) -> tuple[list[PartTask], list[Any]]:
     """The parts of all sources in order, and what the manifest says of each source."""
     from vargpt_lightning.data.sources import get
 
@@ -121,10 +133,10 @@ def _plan(sources: Sequence[SourceSpec], settings: PackSettings, work: Path) -> 
         options = _options(module, spec, settings.seed)
         parts = list(module.parts(spec.path, **options))
         for part in parts:
-            task = PartTask(len(tasks), module.__name__, part, work, settings.resize)
+            task = PartTask(len(tasks), module.__name__, part, work, settings.resize, settings.max_pixels)
             tasks.append(task)
         stated = {key: value for key, value in options.items() if key not in ("pictures", "seed")}
-        files = list(_files(spec.path, parts))
+        files = list(_files(spec.path, spec.pictures, parts, hashes))
         pictures = None if spec.pictures is None else str(spec.pictures)
         inputs.append(
             plain({"source": spec.name, "path": spec.path, "pictures": pictures, "options": stated, "files": files})
@@ -147,14 +159,21 @@ def _options(module: ModuleType, spec: SourceSpec, seed: int) -> dict[str, Any]:
     return options
 
 
-def _files(path: Path, parts: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """The files and folders that the parts are read from, each once, in order, with their bytes."""
-    for found in dict.fromkeys(Path(part.path) for part in parts) or [path]:
-        if found.is_dir():
-            sizes = [file.stat().st_size for file in found.rglob("*") if file.is_file()]
-            yield {"path": str(found), "files": len(sizes), "bytes": sum(sizes)}
-        elif found.is_file():
-            yield {"path": str(found), "bytes": found.stat().st_size}
+def _files(path: Path, pictures: Path | None, parts: Sequence[Any], hashes: bool) -> Iterator[dict[str, Any]]:
+    """What the parts are read from, and archives of their pictures, each once, with sizes and what tells changes."""
+    from vargpt_lightning.data.sources.picture_store import find_archives
+
+    found = list(dict.fromkeys(Path(part.path) for part in parts)) or [path]
+    if pictures is not None and pictures.exists():
+        found += [file for file in find_archives(pictures) if file not in found]
+    files = [file for file in found if file.is_file()]
+    known = dict(zip(files, file_hashes(files), strict=True)) if hashes else {}
+    for each in found:
+        if each.is_dir():
+            yield {"path": str(each), **listing_hash(each)}
+        elif each.is_file():
+            entry: dict[str, Any] = {"path": str(each), "bytes": each.stat().st_size}
+            yield entry | ({"sha256": known[each]} if each in known else {})
 
 
 def _finished(out: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -247,6 +266,7 @@ def _write_index(out: Path, assembler: ShardAssembler, manifest: dict[str, Any])
         "pictures": {use: sum(counts[use] for counts in by_source.values()) for use in ("seen", "drawn")},
         "sources": {name: {**counts, "rejected": counts.get("rejected", 0)} for name, counts in by_source.items()},
         "rejected": len(rejected),
+        "reasons": count_reasons(row.reason for row in rejected),
         "renamed": sum(shard.renamed for shard in shards),
         "shards": [shard.entry for shard in shards],
         "manifest": manifest,

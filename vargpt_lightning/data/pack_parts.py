@@ -7,7 +7,6 @@ A part becomes two files: `part-000012.tarpart`, its samples' members as they wi
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import tarfile
@@ -16,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vargpt_lightning.data.pack_pictures import PictureFiles
 from vargpt_lightning.data.packing import member_key, sample_members
-from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record
+from vargpt_lightning.data.picture_files import MAX_PIXELS
+from vargpt_lightning.data.records import DRAWN, SEEN, Record
+from vargpt_lightning.data.sources.base import pictures_through
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import read_json, write_bytes
 
-JPEG_QUALITY = 95
 _BLOCK = 512
 
 
@@ -55,7 +56,8 @@ class RejectedRow(NamedTuple):
 class PartTask:
     """A part to be packed: `module` is the full name of the source's module, `folder` where the result goes.
 
-    `resize` is the longest short side of pictures in pixels; None keeps their own bytes.
+    `resize` is the longest short side of pictures in pixels; None keeps their own bytes. Pictures of more than
+    `max_pixels` are refused.
     """
 
     number: int
@@ -63,6 +65,7 @@ class PartTask:
     part: Any
     folder: Path
     resize: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     @property
     def listing(self) -> Path:
@@ -84,10 +87,11 @@ def pack_part(task: PartTask) -> int:
     """Write the part's two files, unless they are there already; return the part's number."""
     if not task.listing.is_file():
         rows: list[PackedRow | RejectedRow] = []
+        files = PictureFiles(task.resize, task.max_pixels)
         temporary = task.data.with_name(f".{task.data.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
-                for row, content in _rows(task):
+            with open(temporary, "wb") as file, pictures_through(files):
+                for row, content in _rows(task, files):
                     rows.append(row)
                     file.write(content)
                 file.flush()
@@ -105,13 +109,13 @@ def read_part_rows(task: PartTask) -> list[PackedRow | RejectedRow]:
     return [RejectedRow(*row) if len(row) == len(RejectedRow._fields) else PackedRow(*row) for row in rows]
 
 
-def _rows(task: PartTask) -> Iterator[tuple[PackedRow | RejectedRow, bytes]]:
+def _rows(task: PartTask, files: PictureFiles) -> Iterator[tuple[PackedRow | RejectedRow, bytes]]:
     for row in importlib.import_module(task.module).read_part(task.part):
         if not isinstance(row, Record):
             yield RejectedRow(_utf8(row.id), _utf8(row.source), _utf8(row.reason)), b""
             continue
         try:
-            yield _packed(_resized(row, task.resize))
+            yield _packed(files.of(row))
         except (UserError, UnicodeError) as error:
             reason = f"text that UTF-8 cannot hold ({error})" if isinstance(error, UnicodeError) else str(error)
             yield RejectedRow(_utf8(row.id), _utf8(row.source), _utf8(reason)), b""
@@ -171,32 +175,6 @@ def renamed(content: bytes, row: PackedRow, name: str) -> tuple[bytes, PackedRow
     record = Record(name, record.source, record.turns, record.meta)
     new, spots = encode_sample(member_key(name), sample_members(record))
     return new, row._replace(id=name, length=len(new), places=spots)
-
-
-def _resized(record: Record, resize: int | None) -> Record:
-    """The record with its large pictures made smaller, if that is asked for."""
-    pictures = record.pictures()
-    if not pictures or resize is None:
-        return record
-    return record.with_pictures([_picture(part, resize) for part in pictures])
-
-
-def _picture(part: PicturePart, resize: int) -> bytes:
-    from PIL import Image
-
-    from vargpt_lightning.data.pictures import decode_picture  # torch with it: not needed to pack as it is
-
-    image = decode_picture(part.data, part.key)
-    assert part.data is not None  # else it had not been decoded
-    if min(image.size) <= resize:
-        return part.data
-    scale = resize / min(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    lossless = part.data.startswith((b"\x89PNG", b"GIF8"))
-    buffer = io.BytesIO()
-    image = image.resize(size, Image.Resampling.LANCZOS)
-    image.save(buffer, **({"format": "PNG"} if lossless else {"format": "JPEG", "quality": JPEG_QUALITY}))
-    return buffer.getvalue()
 
 
 def summed(rows: Sequence[PackedRow]) -> dict[str, dict[str, int]]:

@@ -31,7 +31,8 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int) -> 
         return
     # a server that was started clean: forking a process with threads of its own may hang
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    # what the server has imported its processes need not: neither torch nor numpy, which have threads
+    context.set_forkserver_preload([_module_of(function), "vargpt_lightning.data.picture_files"])
     before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_tie_to_parent) as pool:
         try:
@@ -45,6 +46,10 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int) -> 
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
             raise
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "func", function).__module__)
 
 
 def _drain(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterator[T], ahead: int) -> Iterator[R]:

@@ -6,7 +6,6 @@ Counts are the index's, and exact. Tasks, lengths and sizes are of records evenl
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
+from vargpt_lightning.data.picture_files import picture_size
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import read_json
@@ -94,10 +94,11 @@ def words(record: Record) -> int:
 def describe_folder(folder: Path, *, limit: int = 50_000, measure: Measure = words) -> FolderStats:
     """Return what a packed folder is made of; `measure` gives a record's length.
 
-    Raises UserError when it is no such folder, or its shards are not those of the index.
+    Raises UserError when it is no such folder, or empty, or its shards are not those of the index.
     """
     index = _read(folder, INDEX_NAME)
     offsets = _read(folder, OFFSETS_NAME)
+    _compare(folder, index, len(offsets))
     name = str(index["name"])
     found: dict[str, SourceStats] = {}
     for source, counts in index.get("sources", {}).items():
@@ -111,7 +112,7 @@ def describe_folder(folder: Path, *, limit: int = 50_000, measure: Measure = wor
             stats.count += not exact
             stats.add(record, measure(record))
             if len(stats.sizes) < _SIZES:
-                stats.sizes += filter(None, (_size(shards.read(number, place)) for place in pictures))
+                stats.sizes += filter(None, (picture_size(shards.read(number, place)) for place in pictures))
     return FolderStats(
         folder, name, str(index["split"]), index["count"], index["bytes"], len(index["shards"]), len(chosen),
         sorted(found.values(), key=lambda stats: -stats.count),
@@ -128,6 +129,21 @@ def _read(folder: Path, name: str) -> Any:
     if not (folder / name).is_file():
         raise UserError(f"{folder / name}: not found; expected a folder of packed records")
     return read_json(folder / name)
+
+
+def _compare(folder: Path, index: dict[str, Any], offsets: int) -> None:
+    """Refuse a folder whose shards or offsets are not those of its index."""
+    more = f"`vargpt data check {folder}` says more"
+    for shard in index["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise UserError(f"{path}: the shard is missing; {more}")
+        if (size := path.stat().st_size) != shard["bytes"]:
+            raise UserError(f"{path}: {size} bytes, the index expects {shard['bytes']}; {more}")
+    if offsets != index["count"]:
+        raise UserError(f"{folder}: {OFFSETS_NAME} has {offsets} records, {INDEX_NAME} {index['count']}; {more}")
+    if not offsets:
+        raise UserError(f"{folder}: no records; expected at least one")
 
 
 class _Shards:
@@ -149,8 +165,6 @@ class _Shards:
         if number != self._number or self._file is None:
             self.__exit__()
             path = self.folder / self._shards[number]["file"]
-            if not path.is_file():
-                raise UserError(f"{path}: the shard is missing; `vargpt data check {self.folder}` says more")
             self._number, self._file = number, open(path, "rb")  # noqa: SIM115 - stays open from record to record
         self._file.seek(place[0])
         return self._file.read(place[1])
@@ -164,14 +178,3 @@ class _Shards:
                 f"{self.folder / self._shards[number]['file']}: no record at byte {place[0]}; "
                 f"`vargpt data check {self.folder}` says more"
             ) from error
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a picture, from its first bytes; None when it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception:  # a broken picture has no size; `vargpt data check` says which are
-        return None

@@ -6,9 +6,7 @@ Shape suffixes: B pictures, C colours, H height, W width (HW square here).
 from __future__ import annotations
 
 import hashlib
-import io
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,35 +16,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.data.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
 from vargpt_lightning.errors import UserError
+
+__all__ = ["Fit", "PictureError", "PictureReader", "decode_picture", "make_square", "vary"]
 
 Fit = Literal["pad", "crop"]
 
 
-class PictureError(UserError):
-    """A file that should be a picture and is not: in a stream it is skipped and counted."""
-
-
-def decode_picture(data: bytes | None, name: str = "picture") -> Image.Image:
-    """Decode a picture file to RGB; what is transparent becomes white. Raises PictureError naming it otherwise."""
-    if not data:
-        raise PictureError(f"{name}: no bytes; expected a PNG, JPEG, WebP or GIF file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a broken EXIF block is no reason to print in the middle of training
-            image: Image.Image = Image.open(io.BytesIO(data))
-            image.load()
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                layered = image.convert("RGBA")
-                ground = Image.new("RGBA", layered.size, "white")
-                image = Image.alpha_composite(ground, layered)
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{name}: {len(data)} bytes that are no picture ({error})") from error
-
-
 def make_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     """Return the picture at size x size: "crop" keeps the middle square, "pad" adds white at the short sides."""
+    image = bounded(image, size) if fit == "pad" else image
     width, height = image.size
     if width != height:
         side = min(width, height) if fit == "crop" else max(width, height)
@@ -86,7 +66,7 @@ class PictureReader:
     """Reads picture files as (C, H, W) float tensors of `size` pixels, (value in [0, 1] - mean) / std by colour.
 
     The defaults give values in [-1, 1], the range of the image tokenizer. With `variants` above 1, variant v > 0
-    is a mild change of the picture (see `vary`).
+    is a mild change of the picture (see `vary`). Pictures of more than `max_pixels` count as broken.
     """
 
     size: int
@@ -95,6 +75,7 @@ class PictureReader:
     fit: Fit = "crop"
     variants: int = 1
     flip: bool = True
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.variants < 1:
@@ -104,7 +85,7 @@ class PictureReader:
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
         """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""
-        return self.to_tensor(decode_picture(data, key), key, variant)
+        return self.to_tensor(decode_picture(data, key, self.max_pixels), key, variant)
 
     def to_tensor(self, image: Image.Image, key: str = "picture", variant: int = 0) -> Tensor:
         """Return a decoded picture as a (C, H, W) tensor."""

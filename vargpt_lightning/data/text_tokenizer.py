@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from vargpt_lightning.errors import UserError
 
@@ -15,6 +16,10 @@ IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END = "<image>", "<image_gen_start>
 SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GEN)
 FILE_NAME = "tokenizer.json"
 _BYTES = 256
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# GPT-2's pieces of text, and before them an option's letter in brackets: "wolf (B)" is a name and its letter, so that
+# the letter follows its name at once, which is what a small model's attention finds first.
+_PIECES = r" ?\([A-Z]\)|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 class TextTokenizer:
@@ -50,7 +55,12 @@ class TextTokenizer:
         if vocabulary < smallest:
             raise UserError(f"text tokenizer vocabulary: {vocabulary}; expected at least {smallest}")
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
+            ]
+        )
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -105,9 +115,33 @@ class TextTokenizer:
         return self.encode_with_offsets(text)[0]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the text's token ids and, for each, the first and last-plus-one character it stands for."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+        """Return the text's token ids and, for each, the first and last-plus-one character it stands for.
+
+        Half a surrogate pair, which no tokenizer takes, counts as U+FFFD.
+        """
+        encoding = self._tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
+        if self._special_ids.isdisjoint(encoding.ids):
+            return encoding.ids, encoding.offsets
+        return self._without_special(text, encoding.ids, encoding.offsets)
+
+    def _without_special(
+        self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Encode the stretches anew that the tokenizer's own vocabulary made special tokens of (`</s>` in Unigram)."""
+        found: list[tuple[int, tuple[int, int]]] = []
+        for index, (start, end) in zip(ids, offsets, strict=True):
+            if index not in self._special_ids:
+                found.append((index, (start, end)))
+                continue
+            for place in range(start, end):  # a letter by itself is never a special token
+                known = self._tokenizer.token_to_id(text[place])
+                letter = [known] if known is not None else self._letter(text[place])
+                found += [(part, (place, place + 1)) for part in letter if part not in self._special_ids]
+        return [index for index, _ in found], [span for _, span in found]
+
+    def _letter(self, letter: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(letter, add_special_tokens=False).ids
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Return the text of token ids; special tokens are left out, or written as they are called."""

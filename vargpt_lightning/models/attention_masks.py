@@ -1,15 +1,17 @@
 """Who attends to whom inside the language model, for sequences of text, seen pictures and drawn pictures.
 
 Every position attends to one run of positions, from a first to a last, so two integers a position say it all. Text
-reaches from the beginning to itself; a drawn picture's token reaches to the end of its own scale, and a picture whose
-context is hidden begins at its own start token.
+reaches from the beginning of its record to itself; a drawn picture's token reaches to the end of its own scale, and a
+picture whose context is hidden begins at its own start token. Of several records in a row none reaches into another.
 
-Legend: B batch, T text+image sequence, Q drawn pictures of the batch, L visual tokens of all scales, S cache slots.
+Legend: B batch, T text+image sequence, Q drawn pictures of the batch, L visual tokens of all scales, n new tokens,
+S cache slots.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import TokenIds
 from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.settings import VisualAttention
+
+MASKED_KERNELS = ("sdpa", "eager", "flex_attention")
+"""Attention kernels, by transformers' names, that take any mask."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,99 @@ def scale_ends(schedule: ScaleSchedule, device: torch.device) -> Tensor:
     return last_K[schedule.level_ids(device=device)]
 
 
+@dataclass(frozen=True)
+class Spans:
+    """The run of positions that each position attends to.
+
+    Attributes:
+        first_BT: where it begins; None where all runs begin at position 0.
+        last_BT: where it ends, itself included.
+        valid_BT: False at padding, which nobody attends to.
+    """
+
+    first_BT: Tensor | None
+    last_BT: Tensor
+    valid_BT: Tensor
+
+
+def record_starts(segments_BT: Tensor) -> Tensor:
+    """Return, for each position, where its record begins: runs of one number in `segments_BT` are records.
+
+    Padding, number 0, begins at position 0: what it attends to matters to nobody, but it must be something.
+    """
+    position_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    begins_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return torch.where(begins_BT, position_T, 0).cummax(1).values.masked_fill(segments_BT == 0, 0)
+
+
+def attention_spans(
+    layout: PictureLayout,
+    valid_BT: Tensor,
+    schedule: ScaleSchedule,
+    visual_attention: VisualAttention,
+    hidden_Q: Tensor | None = None,
+    starts_BT: Tensor | None = None,
+) -> Spans:
+    """Return who attends to whom; arguments as for `attention_mask`."""
+    position_BT = torch.arange(valid_BT.shape[1], device=valid_BT.device).expand_as(valid_BT)
+    last_BT = position_BT
+    if visual_attention == "block_causal":
+        ahead_BT = scale_ends(schedule, valid_BT.device)[layout.offset_BT] - layout.offset_BT
+        last_BT = torch.where(layout.drawn_BT, position_BT + ahead_BT, position_BT)
+    first_BT = starts_BT
+    if hidden_Q is not None:
+        otherwise_BT = torch.zeros_like(position_BT) if starts_BT is None else starts_BT
+        first_BT = _first_seen(layout, position_BT, hidden_Q, otherwise_BT)
+    return Spans(first_BT, last_BT, valid_BT)
+
+
+def dense_mask(spans: Spans) -> Tensor:
+    """Return the spans as a boolean mask (B, 1, T, T)."""
+    position_BT = torch.arange(spans.last_BT.shape[1], device=spans.last_BT.device).expand_as(spans.last_BT)
+    mask_BTT = (position_BT[:, None, :] <= spans.last_BT[:, :, None]) & spans.valid_BT[:, None, :]
+    if spans.first_BT is not None:
+        mask_BTT &= position_BT[:, None, :] >= spans.first_BT[:, :, None]
+    return mask_BTT[:, None]
+
+
+def block_mask(spans: Spans) -> Any:
+    """Return the spans as FlexAttention's block mask, which leaves out the blocks that nobody attends to."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    batch, length = spans.last_BT.shape
+    first_BT = torch.zeros_like(spans.last_BT) if spans.first_BT is None else spans.first_BT
+    last_BT, valid_BT = spans.last_BT, spans.valid_BT
+
+    def attends(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key >= first_BT[b, query]) & (key <= last_BT[b, query]) & valid_BT[b, key]
+
+    return create_block_mask(attends, batch, None, length, length, device=str(last_BT.device))
+
+
+def kernel_mask(mask: Tensor | None, kernel: str, dtype: torch.dtype) -> Tensor | None:
+    """Return a boolean mask (B, 1, n, S) as the attention kernel takes it; "sdpa" takes it as it is.
+
+    Raises:
+        UserError: a kernel that takes no masks.
+    """
+    if mask is None or kernel == "sdpa":
+        return mask
+    if kernel not in MASKED_KERNELS:
+        raise UserError(
+            f"model.language.attention: got {kernel!r}, expected one of {', '.join(MASKED_KERNELS)}: it takes no mask, "
+            "which drawn pictures and packed records need"
+        )
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
 def attention_mask(
     layout: PictureLayout,
     valid_BT: Tensor,
     schedule: ScaleSchedule,
     visual_attention: VisualAttention,
     hidden_Q: Tensor | None = None,
+    starts_BT: Tensor | None = None,
 ) -> Tensor:
     """Return the boolean mask (B, 1, T, T), True where the row's position may attend to the column's.
 
@@ -82,25 +174,18 @@ def attention_mask(
         visual_attention: "block_causal" lets a visual token see its whole scale (VARGPT, section 3.2), "causal" only
             what stands before it.
         hidden_Q: pictures whose context is hidden: their start and visual tokens see nothing before the start token.
+        starts_BT: where each position's record begins, in rows of several records.
     """
-    position_BT = torch.arange(valid_BT.shape[1], device=valid_BT.device).expand_as(valid_BT)
-    last_BT = position_BT
-    if visual_attention == "block_causal":
-        ahead_BT = scale_ends(schedule, valid_BT.device)[layout.offset_BT] - layout.offset_BT
-        last_BT = torch.where(layout.drawn_BT, position_BT + ahead_BT, position_BT)
-    mask_BTT = (position_BT[:, None, :] <= last_BT[:, :, None]) & valid_BT[:, None, :]
-    if hidden_Q is not None:
-        mask_BTT &= position_BT[:, None, :] >= _first_seen(layout, position_BT, hidden_Q)[:, :, None]
-    return mask_BTT[:, None]
+    return dense_mask(attention_spans(layout, valid_BT, schedule, visual_attention, hidden_Q, starts_BT))
 
 
-def _first_seen(layout: PictureLayout, position_BT: Tensor, hidden_Q: Tensor) -> Tensor:
-    """First position that each position attends to: 0, or the start token within a picture whose context is hidden."""
+def _first_seen(layout: PictureLayout, position_BT: Tensor, hidden_Q: Tensor, otherwise_BT: Tensor) -> Tensor:
+    """First position that each position attends to: within a picture whose context is hidden it is the start token."""
     picture_BT = layout.picture_BT.clone()
     picture_BT[:, :-1] = torch.where(layout.start_BT[:, :-1], layout.picture_BT[:, 1:], layout.picture_BT[:, :-1])
     hidden_BT = (layout.drawn_BT | layout.start_BT) & hidden_Q[picture_BT]
     begin_BT = torch.where(layout.drawn_BT, position_BT - layout.offset_BT - 1, position_BT)
-    return torch.where(hidden_BT, begin_BT, torch.zeros_like(begin_BT))
+    return torch.where(hidden_BT, begin_BT, otherwise_BT)
 
 
 def step_mask(last_Rn: Tensor, total: int) -> Tensor:

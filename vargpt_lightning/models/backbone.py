@@ -66,6 +66,12 @@ class ClipTower(nn.Module):
         clip._attn_implementation = "sdpa"
         self.model = CLIPVisionModel(clip)
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer's layers."""
+        layers: nn.ModuleList = self.model.encoder.layers
+        return layers
+
     def restore_constants(self) -> None:
         """Number the positions again, which no checkpoint holds, on the device of the weights."""
         embeddings = self.model.embeddings

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from vargpt_lightning.models.attention_masks import kernel_mask
+
 
 class LanguageCache:
     """Keys and values of every layer for `rows` sequences of up to `capacity` tokens.
@@ -54,7 +56,7 @@ class LanguageCache:
         step = _Step(self, rows_R, slots_Rn, mask_R1nS.shape[-1])
         output = self.model.model(
             inputs_embeds=embeds_RnC,
-            attention_mask=mask_R1nS,
+            attention_mask=kernel_mask(mask_R1nS, self.model.config._attn_implementation, embeds_RnC.dtype),
             position_ids=slots_Rn if positions_Rn is None else positions_Rn,
             past_key_values=step,
             use_cache=True,

@@ -16,9 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.attention_masks import PictureLayout, attention_mask, find_pictures
+from vargpt_lightning.models.attention_masks import (
+    PictureLayout,
+    attention_spans,
+    block_mask,
+    dense_mask,
+    find_pictures,
+    kernel_mask,
+    record_starts,
+)
 from vargpt_lightning.models.backbone import (
     ClipTower,
     GenerationProjector,
@@ -31,6 +40,7 @@ from vargpt_lightning.models.backbone import (
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
+from vargpt_lightning.models.row_draws import Draws, draw
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.submodules import SUBMODULES
@@ -99,7 +109,7 @@ class VARGPT(nn.Module):
         *,
         decoder_only: bool = False,
         return_text_logits: bool = False,
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
     ) -> VARGPTOutput:
         """Return losses, counts and image logits of a collated batch.
 
@@ -107,7 +117,8 @@ class VARGPT(nn.Module):
             batch: `input_ids` (B, T), `attention_mask` (B, T), right-padded; `labels` (B, T), -100 where text is not
                 trained; seen pictures in order of appearance as `pixel_values` (P, 3, S, S) or `vision_features`
                 (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices` (Q, L). What is
-                absent does not occur in the batch.
+                absent does not occur in the batch. With `segment_ids` (B, T) a row holds several records, numbered
+                from 1, padding 0: none sees another, and each counts its positions from 0.
             decoder_only: see `decoder_only`.
             return_text_logits: also return the language model's logits at every position.
             generator: source of prompt and class dropout in training.
@@ -116,14 +127,18 @@ class VARGPT(nn.Module):
             UserError: pictures given and placeholders in `input_ids` do not match.
         """
         if decoder_only:
-            return self.decoder_only(batch)
+            return self.decoder_only(batch, generator)
         input_ids_BT = batch["input_ids"]
         layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
         drawn = self.drawn_pictures(batch, generator)
         embeds_BTC = self.embed(batch, layout, drawn)
-        mask = self.training_mask(batch, layout, drawn, generator)
+        starts_BT = record_starts(batch["segment_ids"]) if "segment_ids" in batch else None
+        mask = self.training_mask(batch, layout, drawn, generator, starts_BT)
         hidden_BTC = self.language_model.model(
-            inputs_embeds=embeds_BTC, attention_mask=mask, use_cache=False
+            inputs_embeds=embeds_BTC,
+            attention_mask=mask,
+            position_ids=None if starts_BT is None else _positions(starts_BT),
+            use_cache=False,
         ).last_hidden_state
         output = self._text_output(batch, layout, hidden_BTC)
         if return_text_logits:
@@ -136,7 +151,7 @@ class VARGPT(nn.Module):
             self._add_image_output(output, logits_QLV, drawn.indices_QL)
         return output
 
-    def decoder_only(self, batch: Mapping[str, Any]) -> VARGPTOutput:
+    def decoder_only(self, batch: Mapping[str, Any], generator: Draws = None) -> VARGPTOutput:
         """Return the image loss of the drawn pictures with the decoder alone: its own embeddings, the null class.
 
         Raises:
@@ -146,7 +161,7 @@ class VARGPT(nn.Module):
         if indices_QL is None:
             raise UserError(f"batch: got keys {sorted(batch)}, expected drawn_pixels or drawn_indices")
         classes_Q = indices_QL.new_full((indices_QL.shape[0],), self.null_class)
-        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL))
+        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL), generator)
         output = VARGPTOutput()
         self._add_image_output(output, logits_QLV, indices_QL)
         return output
@@ -177,9 +192,7 @@ class VARGPT(nn.Module):
             indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
         return indices_QL if indices_QL is not None and len(indices_QL) else None
 
-    def drawn_pictures(
-        self, batch: Mapping[str, Any], generator: torch.Generator | None = None
-    ) -> DrawnPictures | None:
+    def drawn_pictures(self, batch: Mapping[str, Any], generator: Draws = None) -> DrawnPictures | None:
         """Return the batch's drawn pictures as codes and class rows, or None when it has none.
 
         The class row is the null one, or in training the start token's where the settings say so.
@@ -220,34 +233,55 @@ class VARGPT(nn.Module):
         batch: Mapping[str, Any],
         layout: PictureLayout,
         drawn: DrawnPictures | None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor | None:
-        """Return the language model's mask (B, 1, T, T), or None where plain causal attention gives the same.
+        generator: Draws = None,
+        starts_BT: Tensor | None = None,
+    ) -> Any:
+        """Return the language model's mask, or None where plain causal attention gives the same.
 
-        Padding stands on the right, so under causal attention no valid position ever sees it.
+        It is made once for all layers: (B, 1, T, T), or FlexAttention's block mask where that is the kernel. Padding
+        stands on the right, so under causal attention no valid position ever sees it. `starts_BT` says where each
+        position's record begins, in rows of several.
+
+        Raises:
+            UserError: a mask is needed, and the language model's attention kernel takes none.
         """
         valid_BT = batch["attention_mask"].bool()
-        if drawn is None:
-            return None
         hidden_Q = None
-        if self.training and self.settings.prompt_dropout > 0:
-            source = generator.device if generator is not None else valid_BT.device
-            draw_Q = torch.rand(len(drawn.indices_QL), device=source, generator=generator)
-            hidden_Q = (draw_Q < self.settings.prompt_dropout).to(valid_BT.device)
-        plain = self.settings.visual_attention == "causal" and hidden_Q is None
-        # Where padding is a target too, what it attends to shows in the loss.
-        if plain and (self.settings.text_loss == "answer" or bool(valid_BT.all())):
-            return None
-        return attention_mask(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q)
+        if drawn is not None and self.training and self.settings.prompt_dropout > 0:
+            hidden_Q = draw(len(drawn.indices_QL), valid_BT.device, generator) < self.settings.prompt_dropout
+        if starts_BT is None:
+            plain = drawn is None or (self.settings.visual_attention == "causal" and hidden_Q is None)
+            # Where padding is a target too, what it attends to shows in the loss.
+            if plain and (drawn is None or self.settings.text_loss == "answer" or bool(valid_BT.all())):
+                return None
+        spans = attention_spans(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q, starts_BT)
+        kernel: str = self.language_model.config._attn_implementation
+        if kernel == "flex_attention":
+            return block_mask(spans)
+        return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)
 
-    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
-        labels_BT = batch.get("labels")
+    def text_labels(self, batch: Mapping[str, Any], layout: PictureLayout | None = None) -> Tensor | None:
+        """Return the text targets (B, T), -100 where none is trained; None for a batch without labels."""
+        labels_BT: Tensor | None = batch.get("labels")
         if labels_BT is None:
-            return VARGPTOutput()
+            return None
+        segments_BT = batch.get("segment_ids")
         if self.settings.text_loss == "all":
+            if layout is None:
+                layout = find_pictures(batch["input_ids"], self.tokens, self.schedule.num_tokens)
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
             every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
-            labels_BT = torch.where(layout.drawn_BT.any(1, keepdim=True), every_BT, labels_BT)
+            labels_BT = torch.where(_drawing(layout, segments_BT), every_BT, labels_BT)
+        if segments_BT is not None:
+            # A record's first token follows another record's last: nobody predicts it.
+            begins_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
+            labels_BT = F.pad(labels_BT[:, 1:].masked_fill(begins_BT, IGNORED), (1, 0), value=IGNORED)
+        return labels_BT
+
+    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
+        labels_BT = self.text_labels(batch, layout)
+        if labels_BT is None:
+            return VARGPTOutput()
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
 
@@ -255,6 +289,19 @@ class VARGPT(nn.Module):
         image = image_loss(logits_QLV, indices_QL, self.schedule)
         output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
         output.image_logits, output.image_indices = logits_QLV, indices_QL
+
+
+def _positions(starts_BT: Tensor) -> Tensor:
+    """Positions within the records, each from 0."""
+    return torch.arange(starts_BT.shape[1], device=starts_BT.device) - starts_BT
+
+
+def _drawing(layout: PictureLayout, segments_BT: Tensor | None) -> Tensor:
+    """Where records are that draw a picture: whole rows (B, 1), or by record (B, T)."""
+    if segments_BT is None:
+        return layout.drawn_BT.any(1, keepdim=True)
+    drawn_BS = F.pad(torch.zeros_like(segments_BT), (0, 1)).scatter_add(1, segments_BT, layout.drawn_BT.to(segments_BT))
+    return drawn_BS.gather(1, segments_BT) > 0
 
 
 def _place(embeds_BTC: Tensor, where_BT: Tensor, pictures: Tensor | None, use: str) -> Tensor:

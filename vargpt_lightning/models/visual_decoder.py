@@ -18,6 +18,7 @@ from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention import LayerCache
 from vargpt_lightning.models.decoder_blocks import Block, Condition, HeadNorm, SharedModulation
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.row_draws import Draws, draw
 from vargpt_lightning.models.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.scales import ScaleSchedule
 
@@ -147,13 +148,12 @@ class VisualDecoder(nn.Module):
         shared = isinstance(self.shared_ada_lin, nn.Sequential)
         return Condition(embedding_BD, self.shared_ada_lin(embedding_BD) if shared else None)
 
-    def drop_labels(self, labels_B: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def drop_labels(self, labels_B: Tensor, generator: Draws = None) -> Tensor:
         """Replaces each label by the dropped condition's with chance `class_dropout`, in evaluation mode too.
 
         `forward` calls it in training only; the released code drops conditions in evaluation as well.
         """
-        device = labels_B.device if generator is None else generator.device
-        chance_B = torch.rand(len(labels_B), generator=generator, device=device).to(labels_B.device)
+        chance_B = draw(len(labels_B), labels_B.device, generator)
         return labels_B.masked_fill(chance_B < self.class_dropout, self.classes)
 
     def random_labels(self, batch: int, generator: Generators = None) -> Tensor:
@@ -230,10 +230,10 @@ class VisualDecoder(nn.Module):
             raise ValueError(f"cache: holds {cache.length} tokens, expected {span.start} before scale {k}")
         return (span,)
 
-    def forward(self, labels_B: Tensor, inputs_BLC: Tensor) -> Tensor:
+    def forward(self, labels_B: Tensor, inputs_BLC: Tensor, generator: Draws = None) -> Tensor:
         """Class-conditional logits_BLV, with conditions dropped in training; arguments as for `embed_inputs`."""
         if self.training:
-            labels_B = self.drop_labels(labels_B)
+            labels_B = self.drop_labels(labels_B, generator)
         return self.decode(self.embed_inputs(labels_B, inputs_BLC), self.condition(labels_B))
 
     def new_cache(

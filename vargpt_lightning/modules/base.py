@@ -7,11 +7,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from vargpt_lightning.models.row_draws import RowDraws
 from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.finite import FiniteGuard, as_plain, gradient_norm
 from vargpt_lightning.modules.optimizers import build_optimizer, build_schedule
 from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.modules.step_batches import SHARE, Share
 
 Batch = Mapping[str, Any]
 Values = Mapping[str, Tensor | float | None]
@@ -20,8 +24,8 @@ Values = Mapping[str, Tensor | float | None]
 class StageModule(pl.LightningModule):
     """A stage's training of a VARGPT; which submodules are trained is the stage scheduler's affair.
 
-    Training values are logged as means over the samples or tokens since the row before, every `log_every_n_steps` steps
-    and after the last one; what had nothing to count in between has no value in the row. They are rank 0's.
+    Training values are logged as means over the samples or tokens since the row before, of all processes, every
+    `log_every_n_steps` steps and after the last one; what had nothing to count in between has no value in the row.
 
     Args:
         vargpt: the model, shared by the modules of all stages.
@@ -40,6 +44,15 @@ class StageModule(pl.LightningModule):
         self.last_counts: dict[str, int] = {"text_tokens": 0, "image_tokens": 0, "samples": 0}
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, int] = {}
+        self.row_seed: int | None = None
+        self.step_is_covered = True  # see `Share.covered`
+        self.guard = FiniteGuard()
+
+    def configure_model(self) -> None:
+        """Spread the model over the processes, where the strategy does."""
+        spread = getattr(self.trainer.strategy, "shard", None)
+        if spread is not None:
+            spread(self.vargpt)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.stage.optimizer)
@@ -54,11 +67,13 @@ class StageModule(pl.LightningModule):
             for name in [name for name in weights if name.startswith("vargpt.vision_tower.")]:
                 del weights[name]
         quantizer = self.vargpt.image_tokenizer.quantize
+        checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["code_hits"] = [quantizer.hit_updates, quantizer.vectors_per_scale]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the record of the codes' hits where it was; its buffer alone would be mixed as at its beginning."""
         quantizer = self.vargpt.image_tokenizer.quantize
+        self.guard.skipped = checkpoint.get("skipped_steps", 0)
         if "code_hits" in checkpoint:
             quantizer.hit_updates, quantizer.vectors_per_scale = checkpoint["code_hits"]
 
@@ -70,6 +85,61 @@ class StageModule(pl.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step % every == 0 or step >= self.total_steps:
             self._write_row({"train/lr": rate}, step)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        share = self.share_of(batch)
+        self.step_is_covered = share is None or share.covered
+        self.guard.begin(batch, first=batch_idx % self.trainer.accumulate_grad_batches == 0)
+
+    def on_validation_epoch_end(self) -> None:
+        self.free_gathered()
+
+    def free_gathered(self) -> None:
+        """Free weights that a sharded model has gathered for a forward pass which no backward pass has followed.
+
+        They would be taken for the next pass's, and hide the shards from what looks at the parameters.
+        """
+        reshard = getattr(self.vargpt, "reshard", None)
+        if reshard is not None:
+            reshard()
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self.guard.note(loss)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the gradient's norm over all processes' shards; no step is taken with one that is no number."""
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        norm = gradient_norm(parameters)
+        shown = as_plain(norm)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not self.guard.passes(None if scaled else shown, self.global_step, self.stage.name):
+            for parameter in parameters:
+                parameter.grad = None
+            return
+        self._sums["train/grad_norm"] = self._sums.get("train/grad_norm", 0.0) + shown
+        self._weights["train/grad_norm"] = self._weights.get("train/grad_norm", 0) + 1
+        if gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def share_of(self, batch: Batch) -> Share | None:
+        """Return what a batch is of its optimizer step; None for one that stands by itself."""
+        share: Share | None = batch.get(SHARE)
+        return share
+
+    def draws(self, share: Share | None) -> RowDraws | None:
+        """Return where the draws of a batch's drawn pictures come from, so that all processes' fit together.
+
+        The first process draws from torch's own stream, the others from one of their own that is seeded alike.
+        """
+        if share is None or share.batch.drawn == share.own.drawn:
+            return None
+        generator = None
+        if share.before.rows:
+            generator = torch.Generator(self.device).manual_seed(self.row_seed or 0)
+        before, own = share.before.drawn, share.own.drawn
+        return RowDraws(before, own, share.batch.drawn - before - own, generator)
 
     def log_losses(
         self, values: Values, split: str, samples: int, tokens: Mapping[str, Tensor | int] | None = None
@@ -85,7 +155,9 @@ class StageModule(pl.LightningModule):
         for name, value in values.items():
             if value is None:
                 continue
-            weight = max(int((tokens or {}).get(name.split("_")[0], samples)), 1)
+            weight = int((tokens or {}).get(name.split("_")[0], samples))
+            if weight < 1:
+                continue
             detached = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
             if split != "train":
                 self.log(f"{split}/{name}", detached, on_epoch=True, batch_size=weight, sync_dist=True)
@@ -96,7 +168,14 @@ class StageModule(pl.LightningModule):
             self._weights[key] = self._weights.get(key, 0) + weight
 
     def _write_row(self, row: dict[str, float], step: int) -> None:
-        row |= {name: float(total) / self._weights[name] for name, total in self._sums.items()}
+        sums = {name: (float(total), self._weights[name]) for name, total in self._sums.items()}
+        found = [sums]
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            found = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(found, sums)
+        for name in dict.fromkeys(name for sums in found for name in sums):
+            parts = [sums[name] for sums in found if name in sums]
+            row[name] = sum(part for part, _ in parts) / sum(weight for _, weight in parts)
         self._sums.clear()
         self._weights.clear()
         for logger in self.trainer.loggers:

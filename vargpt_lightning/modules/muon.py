@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from vargpt_lightning.modules.shards import spread, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -35,6 +37,10 @@ def orthogonalize(matrix_MN: Tensor, iterations: int = ITERATIONS) -> Tensor:
 
 class Muon(Optimizer):
     """One step of Muon for groups with `muon=True`, of AdamW for the others.
+
+    A sharded matrix's update is gathered, and each process orthogonalises it and keeps its own rows: as much traffic as
+    gathering the matrix for a forward pass, and as much arithmetic in each process as one alone would have. Momentum
+    stays sharded.
 
     Args:
         groups: dicts of `params`, `lr`, `weight_decay`, `muon`; kernels of more than two dimensions are taken as
@@ -77,10 +83,11 @@ class Muon(Optimizer):
         assert gradient is not None
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         update = gradient.add(momentum, alpha=group["momentum"])
-        update_MN = update.reshape(update.shape[0], -1)
+        update_MN = whole(update).reshape(update.shape[0], -1)
         scale = 0.2 * max(update_MN.shape) ** 0.5
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonalize(update_MN).reshape(parameter.shape), alpha=-group["lr"] * scale)
+        step = orthogonalize(update_MN).reshape(parameter.shape)
+        parameter.add_(spread(step, parameter), alpha=-group["lr"] * scale)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:

@@ -6,12 +6,14 @@ Legend: B batch, H and W height and width, K scales.
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from vargpt_lightning.models.backbone import EfficientNetTower
 from vargpt_lightning.models.codebook import initialize_codebook
+from vargpt_lightning.models.row_draws import RowDraws, draw
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import Batch, StageModule
 from vargpt_lightning.modules.stage import Stage
@@ -43,15 +45,21 @@ class TokenizerModule(StageModule):
         return round(self.stage.warmup_autoencoder * self.total_steps)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
         first_batch = batch_idx % self.trainer.accumulate_grad_batches == 0
         if self.warmup_steps and self.global_step == self.warmup_steps and first_batch:
             pictures = self.calibration_pictures
             pictures = batch["drawn_pixels"] if pictures is None else pictures.to(self.device)
             initialize_codebook(self.vargpt.image_tokenizer, pictures)
+            if self.trainer.world_size > 1:  # each process had random numbers of its own
+                for tensor in self.vargpt.image_tokenizer.quantize.state_dict().values():
+                    dist.broadcast(tensor, src=0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x_B3HW = self._flip(batch["drawn_pixels"])
-        return self._step(x_B3HW, "train", quantized=self.global_step >= self.warmup_steps)
+        share = self.share_of(batch)
+        x_B3HW = self._flip(batch["drawn_pixels"], self.draws(share))
+        loss = self._step(x_B3HW, "train", quantized=self.global_step >= self.warmup_steps)
+        return loss * share.image_factor() if share else loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._step(batch["drawn_pixels"], "val", quantized=True)
@@ -60,8 +68,8 @@ class TokenizerModule(StageModule):
         if self.global_step > self.warmup_steps and (self.global_step + 1) % USAGE_EVERY == 0:
             self._log_usage()
 
-    def _flip(self, x_B3HW: Tensor) -> Tensor:
-        flipped_B = torch.rand(len(x_B3HW), device=x_B3HW.device) < self.stage.flip
+    def _flip(self, x_B3HW: Tensor, draws: RowDraws | None = None) -> Tensor:
+        flipped_B = draw(len(x_B3HW), x_B3HW.device, draws) < self.stage.flip
         return torch.where(flipped_B[:, None, None, None], x_B3HW.flip(-1), x_B3HW)
 
     def _step(self, x_B3HW: Tensor, split: str, quantized: bool) -> Tensor:

@@ -14,6 +14,7 @@ from vargpt_lightning.models.losses import VARGPTOutput
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import Batch, StageModule, share
 from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.modules.step_batches import Share
 
 
 class UnifiedModule(StageModule):
@@ -33,16 +34,18 @@ class UnifiedModule(StageModule):
 
     def forward(self, batch: Batch) -> VARGPTOutput:
         alone = self.stage.decoder_alone and (batch.get("drawn_indices") is not None or "drawn_pixels" in batch)
-        return self.vargpt(batch, decoder_only=alone)
+        draws = self.draws(self.share_of(batch)) if self.training else None
+        return self.vargpt(batch, decoder_only=alone, generator=draws)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        part = self.share_of(batch)
         output = self._run(batch, "train")
-        self.last_counts = {
-            "text_tokens": int(output.text_tokens),
-            "image_tokens": int(output.image_tokens),
-            "samples": len(batch["input_ids"]),
-        }
-        loss = self._loss(output)
+        tokens = self._tokens(output, part)
+        samples = part.own.rows if part else len(batch["input_ids"])
+        self.last_counts = {"text_tokens": tokens["text"], "image_tokens": tokens["image"], "samples": samples}
+        loss = self._loss(output, part)
+        if loss is None:
+            self.free_gathered()
         if loss is None and not self._warned:
             self._warned = True
             rank_zero_warn(
@@ -67,17 +70,33 @@ class UnifiedModule(StageModule):
             if output.image_loss_per_scale is not None:
                 for k, value in enumerate(output.image_loss_per_scale):
                     logged[f"image_loss_scale_{k + 1}"] = value
-        tokens = {"text": output.text_tokens, "image": output.image_tokens}
-        self.log_losses(logged, split, len(batch["input_ids"]), tokens)
+        part = self.share_of(batch)
+        samples = part.own.rows if part else len(batch["input_ids"])
+        self.log_losses(logged, split, samples, self._tokens(output, part))
         return output
 
-    def _loss(self, output: VARGPTOutput) -> Tensor | None:
-        """Return the weighted sum of the losses that reach a trained parameter."""
+    def _tokens(self, output: VARGPTOutput, part: Share | None) -> dict[str, int]:
+        """The trained tokens of a batch; those of an idle row are none."""
+        text, image = int(output.text_tokens), int(output.image_tokens)
+        if part is not None and not part.own.text:
+            text = 0
+        if part is not None and not part.own.drawn:
+            image = 0
+        return {"text": text, "image": image}
+
+    def _loss(self, output: VARGPTOutput, part: Share | None = None) -> Tensor | None:
+        """Return the weighted sum of the losses that reach a trained parameter: this batch's part of the step's."""
+        text, image = (part.text_factor(), part.image_factor()) if part else (1.0, 1.0)
         weighted = [
-            (self.stage.text_weight, output.text_loss if self.text else None),
-            (self.stage.image_weight, self._image_loss(output) if self.image else None),
+            (self.stage.text_weight, text, output.text_loss if self.text else None),
+            (self.stage.image_weight, image, self._image_loss(output) if self.image else None),
         ]
-        terms = [weight * loss for weight, loss in weighted if weight and loss is not None and loss.requires_grad]
+        # a factor of 0 is an idle row's: its loss keeps this process in step with the others
+        terms = [
+            weight * factor * loss
+            for weight, factor, loss in weighted
+            if weight and loss is not None and loss.requires_grad
+        ]
         return sum(terms[1:], terms[0]) if terms else None
 
     def _image_loss(self, output: VARGPTOutput) -> Tensor | None:

@@ -12,6 +12,7 @@ from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.gpus import Cluster
+from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
 from vargpt_lightning.planning.settings import PlanConfig
 from vargpt_lightning.planning.stage_plan import Choice, StagePlan, StagePlanner, total_steps
@@ -50,7 +51,10 @@ def plan_stages(
     with torch.device("meta"):
         model = VARGPT(config)
     for stage in stages:
-        choice = Choice(strategy_on(strategy, cluster), sharding, stage.batch_size, stage.accumulate)
+        name = strategy_on(strategy, cluster)
+        if stage.head == "tokenizer" and name in SHARDED:
+            name = "ddp"  # as in training
+        choice = Choice(name, sharding, stage.batch_size, stage.accumulate)
         planner = StagePlanner(model, stage, settings, cluster, precision)
         plan = planner.plan(choice, total_steps(stage, settings, cluster.count, choice))
         if search and not plan.fits:

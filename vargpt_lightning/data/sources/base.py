@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.data.picture_files import PictureError, decode_picture
 from vargpt_lightning.data.records import DRAWN, SEEN, SEEN_MARK, Record, from_llava
 from vargpt_lightning.errors import UserError
 
@@ -104,11 +107,7 @@ def conversation(
 def with_pictures(record: Record, load: Loader) -> Row:
     """Return the record with its pictures' files loaded and tried, or as refused."""
     try:
-        files = []
-        for part in record.pictures():
-            data = load(part.key)
-            try_picture(data, part.key)
-            files.append(data)
+        files = [try_picture(load(part.key), part.key) for part in record.pictures()]
         if not any(turn.role == "assistant" for turn in record.turns):
             raise RowError("no turn of the assistant; expected an answer to train on")
         return record.with_pictures(files)
@@ -116,15 +115,34 @@ def with_pictures(record: Record, load: Loader) -> Row:
         return Rejected(record.id, record.source, str(error))
 
 
-def try_picture(data: bytes | None, name: str) -> None:
-    """Decode a picture and forget it; raises RowError when it cannot be."""
-    from vargpt_lightning.data.pictures import decode_picture  # torch with it: not needed to list the sources
+@contextmanager
+def pictures_through(work: PictureWork) -> Iterator[None]:
+    """Inside the block, sources give each picture to `work` in place of merely decoding it, and take what it returns.
 
+    So whoever wants pictures made smaller need not decode them a second time. `work` raises PictureError.
+    """
+    token = _work.set(work)
     try:
-        decode_picture(data, name)
-    except Exception as error:  # broken files make Pillow's plug-ins raise nearly anything
-        reason = str(error) if isinstance(error, UserError) else f"{name}: a broken picture ({error!r})"
-        raise RowError(reason) from error
+        yield
+    finally:
+        _work.reset(token)
+
+
+def try_picture(data: bytes, name: str) -> bytes:
+    """Decode a picture, and return its file; raises RowError when it cannot be."""
+    try:
+        return _work.get()(data, name)
+    except PictureError as error:
+        raise RowError(str(error)) from error
+
+
+def _decoded(data: bytes, name: str) -> bytes:
+    decode_picture(data, name)
+    return data
+
+
+PictureWork = Callable[[bytes, str], bytes]
+_work: ContextVar[PictureWork] = ContextVar("picture work", default=_decoded)
 
 
 def check_text(text: str, where: str) -> str:

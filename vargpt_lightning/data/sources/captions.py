@@ -32,7 +32,7 @@ TEXTS = ("txt", "caption", "text", "json")  # the first that is there counts
 CAPTION_KEYS = ("caption", "text", "prompt", "title")
 EXPECTED = "webdataset's tar archives (000.jpg beside 000.txt or 000.json), or a folder of such files"
 
-_Sample = dict[str, bytes | None]
+_Sample = dict[str, bytes | RowError]
 
 
 def parts(path: Path, *, pictures: Path | None = None, use: str = "drawn", seed: int = 0) -> list[Part]:
@@ -111,21 +111,32 @@ def _listing(folder: Path) -> list[str]:
 
 
 def _from_folder(part: Part) -> Iterator[tuple[str, _Sample]]:
+    root = part.path.resolve()
     for key in _listing(part.path)[part.start : part.stop]:
         sample: _Sample = {}
         for ending in PICTURES + TEXTS:
             for written in (ending, ending.upper()):
                 file = part.path / f"{key}.{written}"
                 if ending not in sample and file.is_file():
-                    sample[ending] = file.read_bytes()
+                    sample[ending] = _inside(file, root)
         yield key, sample
+
+
+def _inside(file: Path, root: Path) -> bytes | RowError:
+    """The file's content; a link that leads out of the folder could show what was never meant to be data."""
+    if not file.resolve().is_relative_to(root):
+        return RowError(f"file {file.name!r}: refused: a link that leads out of {root}")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return RowError(f"file {file.name!r}: cannot be read ({error.strerror or error})")
 
 
 def _row(part: Part, name: str, key: str, sample: _Sample) -> Row:
     try:
         if not safe_name(key):
             raise RowError(f"member {key!r}: refused: the name leads out of the archive")
-        data = next((sample[ending] for ending in PICTURES if ending in sample), None)
+        data = next((_read(sample[ending]) for ending in PICTURES if ending in sample), None)
         if data is None:
             raise RowError(f"no picture; expected one of .{', .'.join(PICTURES)}")
         caption = _caption(sample)
@@ -141,11 +152,17 @@ def _row(part: Part, name: str, key: str, sample: _Sample) -> Row:
         return Rejected(name, NAME, str(error))
 
 
+def _read(content: bytes | RowError) -> bytes:
+    if isinstance(content, RowError):
+        raise content
+    return content
+
+
 def _caption(sample: _Sample) -> str:
     ending = next((ending for ending in TEXTS if ending in sample), None)
     if ending is None:
         raise RowError(f"no caption; expected one of .{', .'.join(TEXTS)}")
-    text = (sample[ending] or b"").decode("utf-8-sig", "surrogateescape")
+    text = _read(sample[ending]).decode("utf-8-sig", "surrogateescape")
     if ending == "json":
         text = _json_caption(text)
     text = check_text(text.strip(), "caption")

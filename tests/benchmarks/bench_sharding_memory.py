@@ -1,0 +1,106 @@
+"""Peak memory of a process that trains a model of 200 M parameters, alone and sharded (fsdp2).
+
+    python tests/benchmarks/bench_sharding_memory.py [PROCESSES ...]
+
+For each number of processes (1 and 2 by default; 0 is one process without sharding) a row: the largest resident size of
+a process while the model is built, and afterwards in three steps of AdamW in fp32 on 2 x 64 text tokens a process. From
+both, what the process had before (the imported packages) is taken off. Linux alone; gloo on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from vargpt_lightning.models.config import (
+    DecoderConfig,
+    LanguageConfig,
+    TokenIds,
+    TokenizerConfig,
+    VARGPTConfig,
+    VisionConfig,
+)
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.sharding_config import ShardingConfig
+from vargpt_lightning.sharding import shard
+
+STEPS = 3
+
+
+def config() -> VARGPTConfig:
+    return VARGPTConfig(
+        language=LanguageConfig(width=1024, layers=14, heads=16, vocabulary=4096, max_positions=256),
+        vision=VisionConfig(kind="none"),
+        tokenizer=TokenizerConfig(scales=(1, 2), channels=32, channel_multipliers=(1, 1), code_size=8, vocabulary=64),
+        decoder=DecoderConfig(depth=2, width=512, heads=8, classes=1),
+        tokens=TokenIds(pad=0, bos=1, eos=2, image=3, image_gen_start=4, image_gen_end=5, image_gen=6),
+    )
+
+
+def peak() -> float:
+    """The largest resident size since the last `reset`, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def reset() -> float:
+    """Forget the peak; return the present size in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def train(rank: int, world: int, port: int) -> tuple[int, float, float]:
+    """Return parameters, the peak of building and that of training."""
+    torch.set_num_threads(1)
+    if world:
+        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    before = reset()
+    torch.manual_seed(0)
+    model = VARGPT(config())
+    count = sum(parameter.numel() for parameter in model.parameters())
+    model.image_tokenizer.requires_grad_(False)
+    if world:
+        shard(model, init_device_mesh("cpu", (world,)), ShardingConfig())
+    built = peak() - before
+    reset()
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-4)
+    ids = torch.randint(10, 4000, (2, 64), generator=torch.Generator().manual_seed(rank))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids).bool(), "labels": ids}
+    for _ in range(STEPS):
+        loss = model(batch).text_loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return count, built, peak() - before
+
+
+def main(worlds: list[int]) -> None:
+    print("processes  parameters  MB while built  MB in training  seconds", flush=True)
+    for world in worlds:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = found.getsockname()[1]
+        began, children = time.monotonic(), []
+        for rank in range(max(world, 1)):
+            child = os.fork()
+            if child == 0:
+                count, built, trained = train(rank, world, port)
+                if rank == 0:
+                    name = "unsharded" if world == 0 else world
+                    seconds = time.monotonic() - began
+                    print(f"{name:>9}  {count:>10,}  {built:>14.0f}  {trained:>14.0f}  {seconds:>7.0f}", flush=True)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main([int(word) for word in sys.argv[1:]] or [0, 1, 2])
