@@ -52,9 +52,7 @@ class Throughput(pl.Callback):
         ValueError: for a negative warm-up.
     """
 
-    def __init__(
-        self, warmup: int = 3, flops_per_sample: float | None = None, peak: float | None = None
-    ) -> None:
+    def __init__(self, warmup: int = 3, flops_per_sample: float | None = None, peak: float | None = None) -> None:
         if warmup < 0:
             raise ValueError(f"warmup={warmup}; expected a number of batches, 0 or more")
         self.warmup = warmup

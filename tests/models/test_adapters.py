@@ -46,7 +46,7 @@ def test_a_stage_with_adapters_trains_them_and_what_it_names() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(UserError, match="lora.targets: 'k'"):
+    with pytest.raises(UserError, match=r"lora\.targets: 'k'"):
         attach_adapters(tiny_model().language_model, 2, 4, targets=["k"])
     with pytest.raises(UserError, match="expected language_model among them"):
         tiny_stage("draw", lora=LoraSettings())

@@ -32,6 +32,7 @@ from vargpt_lightning.modules.stage import OptimizerConfig, Stage
 from vargpt_lightning.planning.steps import RowShape, batch_of
 from vargpt_lightning.sharding import arrange_blocks
 
+
 def _forward(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
     return sdpa_flop_count(q, k, v)
 
@@ -123,7 +124,7 @@ def _peak(profiler: Any) -> int:
 
 
 def model_config(width: int = 128, layers: int = 4, depth: int = 4, **more: Any) -> VARGPTConfig:
-    """A model with all parts of the full one, CLIP tower included; `width` is the language model's and the decoder's."""
+    """A model with all parts of the full one; `width` is the language model's and the decoder's."""
     scales = more.get("scales", (1, 2, 3, 4, 5, 6))
     return VARGPTConfig(
         language=LanguageConfig(
@@ -140,7 +141,11 @@ def model_config(width: int = 128, layers: int = 4, depth: int = 4, **more: Any)
     )
 
 
-ROWS = {"pretrain": RowShape(40, 20, 0, 1), "understanding": RowShape(80, 60, 1, 0), "generation": RowShape(40, 20, 0, 1)}
+ROWS = {
+    "pretrain": RowShape(40, 20, 0, 1),
+    "understanding": RowShape(80, 60, 1, 0),
+    "generation": RowShape(40, 20, 0, 1),
+}
 TRAINED = {
     "pretrain": ["generation_projectors"],
     "understanding": ["language_model", "vision_projector"],

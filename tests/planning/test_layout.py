@@ -40,7 +40,7 @@ def test_every_parameter_has_its_group(traced: tuple[Trace, list[Group], int]) -
 
 
 def test_shards_shrink_what_stands_and_gathering_costs(traced: tuple[Trace, list[Group], int]) -> None:
-    trace, groups, size = traced
+    trace, groups, _ = traced
     whole = lay_out(trace, groups, Layout())
     four = lay_out(trace, groups, Layout("fsdp2", shards=4))
     stands = [int(each.kinds[kind][0]) for each in (whole, four) for kind in ("parameters", "optimizer")]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.commands.experiment import Experiment
     from vargpt_lightning.gpus import Cluster
 
-DESCRIPTION = """Say what an experiment takes before any GPU is rented: memory of a rank, time, cost, and whether it fits.
+DESCRIPTION = """Say what an experiment takes before any GPU is rented: memory of a rank, time, and whether it fits.
 
 No weights and no GPU are needed. What does not fit comes with the smallest changes that make it fit. Every key of the
 experiment is an option, as in `vargpt fit`.
@@ -106,12 +106,12 @@ def _plan_training(experiment: Experiment, cluster: Cluster, options: Any, began
 
 
 def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any, began: float) -> int:
+    import torch
+
     from vargpt_lightning.commands.plan_tables import show_drawing
     from vargpt_lightning.planning.generation import plan_drawing
     from vargpt_lightning.planning.steps import build_empty
     from vargpt_lightning.results import write_json
-
-    import torch
 
     kind = torch.float32 if experiment.trainer.precision.startswith("32") else torch.bfloat16
     model = build_empty(experiment.model, kind)

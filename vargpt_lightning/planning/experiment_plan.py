@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.gpus import Cluster
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage
-from vargpt_lightning.gpus import Cluster
 from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
 from vargpt_lightning.planning.settings import PlanConfig

@@ -59,7 +59,7 @@ class Layout:
     Args:
         strategy: single, ddp, fsdp or fsdp2.
         shards: ranks that a parameter is spread over.
-        stored, computed, reduced: bytes of an element of the kept weights, of those computed with, of reduced gradients.
+        stored, computed, reduced: bytes of an element of kept weights, of weights computed with, of reduced gradients.
         reshard: gathered weights go after a block's forward pass.
         offload: kept weights, gradients and optimizer states are in the CPU's memory.
         whole_gradients: gradients are reduced after the last of several batches, and kept whole until then.
@@ -117,7 +117,7 @@ class Timeline:
 
 
 def groups_of(parameters: Mapping[str, tuple[Sequence[int], bool]], blocks: Sequence[str]) -> list[Group]:
-    """Sort parameters (name to shape and whether it is trained) into the groups of their blocks; the last is the rest."""
+    """Sort parameters (name to shape and whether it is trained) into their blocks' groups; the last is the rest."""
     groups = {name: Group(name) for name in [*blocks, ""]}
     for name, (shape, trained) in parameters.items():
         parts = name.split(".")
@@ -169,9 +169,7 @@ class _Steps:
             self.firsts.setdefault((mark.what, mark.name), mark.row)
             self.lasts[(mark.what, mark.name)] = mark.row
         self.gradients = dict((name, row) for row, name in trace.gradients)
-        self.order = sorted(
-            (row, name) for (what, name), row in self.firsts.items() if what == "backward" and name
-        )
+        self.order = sorted((row, name) for (what, name), row in self.firsts.items() if what == "backward" and name)
 
     def forward_of(self, name: str) -> tuple[int, int] | None:
         begin = self.firsts.get(("forward", name))

@@ -42,7 +42,7 @@ def _candidates(planner: StagePlanner, start: Choice) -> Iterator[tuple[int, flo
     ):
         sharded = strategy in SHARDED
         batch, accumulate = start.batch_size >> halvings, start.accumulate << halvings
-        if (offload or each) and not sharded or (offload and start.sharding.offload):
+        if ((offload or each) and not sharded) or (offload and start.sharding.offload):
             continue
         if each and (start.sharding.sync_every_batch or accumulate == 1 or strategy != "fsdp2"):
             continue

@@ -1,7 +1,7 @@
 """Traces of a large model's steps, put together from those of a shallow one with two small batches.
 
-A tower's inner blocks do the same, so the trace of a few of them is repeated; every operation is linear in the batch, so
-two batches tell any other. Both are exact, which the tests show on small models.
+A tower's inner blocks do the same, so the trace of a few of them is repeated; every operation is linear in the batch,
+so two batches tell any other. Both are exact, which the tests show on small models.
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ import torch
 
 from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.gpus import COMMUNICATION, CONTEXT, FRAGMENTS, KERNEL_CACHE, Cluster, catalogue
 from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.optimizers import parameter_groups
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage
-from vargpt_lightning.gpus import COMMUNICATION, CONTEXT, FRAGMENTS, KERNEL_CACHE, Cluster, catalogue
-from vargpt_lightning.planning.layout import SHARDED, Group, Layout, Timeline, groups_of, lay_out
+from vargpt_lightning.planning.layout import SHARDED, Layout, Timeline, groups_of, lay_out
 from vargpt_lightning.planning.settings import CorpusShape, PlanConfig
 from vargpt_lightning.planning.shallow import StageTraces
 from vargpt_lightning.planning.steps import RowShape, named_blocks
@@ -203,7 +203,9 @@ class StagePlanner:
             sums["tokens"] += share * samples * self._length(row)
             sums["image_tokens"] += share * samples * row.drawn * self.config.tokenizer.schedule.num_tokens
             sums["seconds"] += share * choice.accumulate * lower_bound(trace, gpu.flops, gpu.bandwidth)
-        return Work(*(sums[key] for key in ("flops", "model_flops", "tokens", "image_tokens")), samples, sums["seconds"])
+        return Work(
+            *(sums[key] for key in ("flops", "model_flops", "tokens", "image_tokens")), samples, sums["seconds"]
+        )
 
     def _length(self, row: RowShape) -> int:
         alone = self.stage.head == "tokenizer" or (self.stage.decoder_alone and row.drawn)

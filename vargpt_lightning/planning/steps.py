@@ -5,7 +5,7 @@ Legend: B rows, T tokens, P seen and Q drawn pictures of all rows, S side of a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,19 +48,19 @@ class RowShape:
         return min(self.text + visual, config.language.max_positions)
 
 
-def batch_of(row: RowShape, count: int, config: VARGPTConfig, dtype: torch.dtype, device: str = "meta") -> dict[str, Any]:
+def batch_of(
+    row: RowShape, count: int, config: VARGPTConfig, dtype: torch.dtype, device: str = "meta"
+) -> dict[str, Any]:
     """Return a batch of `count` equal rows: ids that say what stands where, pictures on `device`."""
     tokens = config.tokens
-    ids = [tokens.image] * (row.seen * config.vision.patches)
-    for _ in range(row.drawn):
-        ids += [tokens.image_gen_start, *[tokens.image_gen] * config.tokenizer.schedule.num_tokens, tokens.image_gen_end]
-    text = _plain_id(config)
-    room = config.language.max_positions - len(ids)
-    ids = ids[: row.seen * config.vision.patches] + [text] * min(row.text, room) + ids[row.seen * config.vision.patches :]
-    ids_BT = torch.tensor(ids)[None].repeat(count, 1)
+    seen = [tokens.image] * (row.seen * config.vision.patches)
+    codes = [tokens.image_gen] * config.tokenizer.schedule.num_tokens
+    drawn = [tokens.image_gen_start, *codes, tokens.image_gen_end] * row.drawn
+    text = [_plain_id(config)] * min(row.text, config.language.max_positions - len(seen) - len(drawn))
+    ids_BT = torch.tensor(seen + text + drawn)[None].repeat(count, 1)
     labels_BT = torch.full_like(ids_BT, IGNORED)
-    where = row.seen * config.vision.patches
-    labels_BT[:, where : where + min(row.trained, row.text, room)] = text
+    trained = slice(len(seen), len(seen) + min(row.trained, len(text)))
+    labels_BT[:, trained] = ids_BT[:, trained]
     batch: dict[str, Any] = {
         "input_ids": ids_BT,
         "attention_mask": torch.ones_like(ids_BT, dtype=torch.bool),
@@ -115,7 +115,7 @@ def trace_step(
         lora = stage.lora
         attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
     freeze_all_but(model, stage)
-    arrange_blocks(model, sharding)
+    arrange_blocks(model, replace(sharding, compile=False))
     module = HEADS[stage.head](model, stage, 1)
     dtype = next(model.parameters()).dtype
     batch = batch_of(row, count, model.config, dtype) if batch is None else batch
