@@ -11,6 +11,7 @@ from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 COUNTS = ("text_tokens", "image_tokens", "samples")
+ROWS = ("tokens", "positions")
 
 
 class FetchTimer(PassThroughProfiler):
@@ -34,10 +35,11 @@ class Throughput(pl.Callback):
     """Log text tokens, image tokens and samples per second of all ranks, and the share of time spent waiting for data.
 
     Reads `last_counts` of the module after each batch: a dict of ints with the keys text_tokens, image_tokens and
-    samples. Time is that of the batches and of fetching them; validation, checkpoints and sample sheets are not in it,
-    if this callback stands before those that run at the end of a batch. A value covers the batches since the one
-    before; it goes to the loggers every `log_every_n_steps` as throughput/text_tokens_per_s,
-    throughput/image_tokens_per_s, throughput/samples_per_s and throughput/data_wait (0 to 1).
+    samples, and, where batches are rows of tokens, tokens and positions, whose difference is padding. Time is that of
+    the batches and of fetching them; validation, checkpoints and sample sheets are not in it, if this callback stands
+    before those that run at the end of a batch. A value covers the batches since the one before; it goes to the loggers
+    every `log_every_n_steps` as throughput/text_tokens_per_s, throughput/image_tokens_per_s, throughput/samples_per_s,
+    throughput/data_wait and throughput/padding (0 to 1: shares of time and of positions).
 
     With `flops_per_sample` also throughput/model_tflops_per_s, of one process, and on a GPU that the catalogue of
     `vargpt plan` knows throughput/mfu, the share of its dense bf16 peak that this is.
@@ -89,8 +91,8 @@ class Throughput(pl.Callback):
             return
         self._trained += time.perf_counter() - self._began
         counts: dict[str, int] = pl_module.last_counts  # type: ignore[assignment]
-        for name in COUNTS:
-            self._counts[name] += counts[name]
+        for name in (*COUNTS, *ROWS):
+            self._counts[name] += counts.get(name, 0)
         if (
             trainer._logger_connector.should_update_logs
         ):  # the steps at which Lightning logs, as in its LearningRateMonitor
@@ -100,17 +102,17 @@ class Throughput(pl.Callback):
         self._began = time.perf_counter()
         self._trained = 0.0
         self._fetched_before = self._timer.seconds if self._timer else 0.0
-        self._counts = dict.fromkeys(COUNTS, 0)
+        self._counts = dict.fromkeys((*COUNTS, *ROWS), 0)
 
     def _log(self, trainer: pl.Trainer) -> None:
         """Add up counts and seconds over the ranks, divide once, write, start afresh."""
         waited = self._timer.seconds - self._fetched_before if self._timer else 0.0
         sums = torch.tensor(
-            [*(self._counts[name] for name in COUNTS), waited, waited + self._trained],
+            [*(self._counts[name] for name in (*COUNTS, *ROWS)), waited, waited + self._trained],
             dtype=torch.float32 if trainer.strategy.root_device.type == "mps" else torch.float64,
             device=trainer.strategy.root_device,
         )
-        *counts, waited, spent = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        *counts, tokens, positions, waited, spent = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         rank_seconds = max(spent / trainer.world_size, 1e-9)
         self.last = {
             f"throughput/{name}_per_s": count / rank_seconds for name, count in zip(COUNTS, counts, strict=True)
@@ -120,6 +122,8 @@ class Throughput(pl.Callback):
             self.last["throughput/model_tflops_per_s"] = rate / 1e12
             if peak := self.peak or gpu_peak(trainer.strategy.root_device):
                 self.last["throughput/mfu"] = rate / peak
+        if positions:
+            self.last["throughput/padding"] = 1 - tokens / positions
         if self._timer:
             self.last["throughput/data_wait"] = waited / max(spent, 1e-9)
         for logger in trainer.loggers:

@@ -17,7 +17,7 @@ from vargpt_lightning.cli import main
 from vargpt_lightning.distributed_checkpoint import complete_folders
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.results import RunFolder, read_jsonl
 
 Tree = dict[str, Any]
 
@@ -150,18 +150,52 @@ def test_two_processes_with_sharded_weights_train_as_one_whatever_ends_them(
     assert_same_losses(alone, run)
 
 
-@pytest.mark.parametrize("count", [2, 1])
+@pytest.mark.parametrize(
+    ("count", "before", "after"),
+    [(2, "fsdp2", "fsdp2"), (1, "fsdp2", "fsdp2"), (2, "fsdp2", "single"), (1, "single", "fsdp2")],
+)
 def test_another_number_of_processes_takes_up_exactly_what_was_left(
-    count: int, folder: Path, data: Tree, tmp_path: Path
+    count: int, before: str, after: str, data: Tree, tmp_path: Path
 ) -> None:
-    file = write_experiment(tmp_path / "one.yaml", tree_for(data, tmp_path, 2, strategy="fsdp2"))
+    tree = tree_for(data, tmp_path, 2)
+    first, second = (
+        write_experiment(tmp_path / f"{name}.yaml", {**tree, "trainer": tree["trainer"] | {"strategy": strategy}})
+        for name, strategy in (("first", before), ("second", after))
+    )
     left, taken, place = tmp_path / "left.pt", tmp_path / "taken.pt", Place("base", "batch", 2)
     log = tmp_path / "log"
-    assert run_ranks(count, log, fit, file, left, place, signal.SIGTERM) == [143] * count, said(log, count)
-    assert run_ranks(3 - count, log, fit, file, taken, None, 0, True) == [0] * (3 - count), said(log, 3 - count)
+    assert run_ranks(count, log, fit, first, left, place, signal.SIGTERM) == [143] * count, said(log, count)
+    assert run_ranks(3 - count, log, fit, second, taken, None, 0, True) == [0] * (3 - count), said(log, 3 - count)
     states, found = torch.load(left), torch.load(taken)
     assert states.keys() == found.keys()
     assert not [name for name, value in states.items() if not torch.equal(value, found[name])]
+
+
+def fit_with_a_loss_that_is_none(file: Path) -> int:
+    """`vargpt fit` where the second process's loss is NaN in the third step."""
+    from vargpt_lightning.modules.unified import UnifiedModule
+
+    loss_of = UnifiedModule._loss
+
+    def changed(module: Any, *arguments: Any) -> Any:
+        loss = loss_of(module, *arguments)
+        return loss * float("nan") if os.environ["RANK"] == "1" and module.global_step == 2 else loss
+
+    UnifiedModule._loss = changed  # type: ignore[method-assign]
+    return fit(file)
+
+
+def test_one_processs_nan_stops_all_and_the_records_of_all_are_kept(data: Tree, tmp_path: Path) -> None:
+    file = write_experiment(tmp_path / "nan.yaml", tree_for(data, tmp_path, 2, strategy="fsdp2"))
+    assert run_ranks(2, tmp_path / "log", fit_with_a_loss_that_is_none, file) == [2, 2], said(tmp_path / "log", 2)
+    assert "stage base, step 3: the loss or the gradient is not finite" in said(tmp_path / "log", 2)
+    rows = read_jsonl(tmp_path / "tiny/stages/01-base/nonfinite.jsonl")
+    assert [row["process"] for row in rows] == [0, 1]
+    assert "nan" in rows[1]["losses"] and "nan" not in rows[0]["losses"] and rows[0]["gradient_norm"] == "nan"
+    assert all(len(row["records"]) == 4 for row in rows) and rows[0]["records"] != rows[1]["records"]
+    assert [folder.name for folder in complete_folders(tmp_path / "tiny/stages/01-base/last.ckpt")] == [
+        "last-00000002.dcp"
+    ]
 
 
 def test_settings_that_mean_nothing_are_named() -> None:

@@ -44,3 +44,13 @@ def test_counts_go_on_after_a_resume(folder: StageFolder) -> None:
     batches(second, {"skipped": 1, "cut": 0})
     assert second.counts == {"skipped": 3, "cut": 1}
     assert first.counts == {"skipped": 2, "cut": 1}
+
+
+def test_the_stages_share_of_padding_goes_to_its_record_and_outlives_a_resume(folder: StageFolder) -> None:
+    first, second = DataCounts(folder), DataCounts(folder)
+    batches(first, {"tokens": 30, "positions": 40})
+    second.load_state_dict(first.state_dict())
+    batches(second, {"tokens": 20, "positions": 60}, {})
+    second.on_train_end(None, None)  # type: ignore[arg-type]
+    assert folder.record["padding"] == 0.5
+    assert "tokens" not in folder.record

@@ -6,11 +6,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng
 from vargpt_lightning.callbacks.ema import EMA, averaged_weights
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.modules.shards import whole
 
 
 class Trace(pl.Callback):
@@ -145,8 +148,22 @@ def test_a_frozen_weight_keeps_its_average_and_a_new_one_starts_afresh() -> None
     assert torch.equal(ema.averages["second.weight"], module["second"].weight)
 
 
-def test_sharded_weights_are_refused(make_trainer, make_loader, tiny) -> None:
-    module = tiny()
-    module.trained.weight.placements = ("Shard(0)",)
-    with pytest.raises(UserError, match="sharded"):
-        make_trainer([EMA()]).fit(module, make_loader(1))
+def test_sharded_weights_are_averaged_as_whole_ones() -> None:
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    try:
+        plain, sharded = (nn.Linear(3, 2), nn.Linear(3, 2))
+        sharded.load_state_dict(plain.state_dict())
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+        averages = [EMA(0.5), EMA(0.5)]
+        for step in (1.0, 2.0):
+            for ema, module in zip(averages, (plain, sharded), strict=True):
+                ema.follow(module)
+                with torch.no_grad():
+                    module.weight.mul_(step + 1)
+                ema.update(module)
+        for ema, module in zip(averages, (plain, sharded), strict=True):
+            ema.swap_in(module)
+        assert torch.equal(whole(sharded.weight), plain.weight)
+        assert not torch.equal(plain.weight, averages[0]._raw["weight"])
+    finally:
+        dist.destroy_process_group()

@@ -79,6 +79,18 @@ def test_rates_and_waiting_are_those_of_the_batches_alone(clock: Clock, tiny: An
     )
 
 
+def test_padding_is_the_share_of_positions_without_a_token(clock: Clock, tiny: Any, make_trainer: Any) -> None:
+    class Rows(tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            self.last_counts |= {"tokens": 10 + batch_idx, "positions": 20}
+            return loss
+
+    watch = fit(clock, Rows, make_trainer)
+    # the last value covers two batches, the fifth and the sixth
+    assert watch.last["throughput/padding"] == pytest.approx(1 - (14 + 15) / 40)
+
+
 def test_values_go_to_the_loggers_after_the_warm_up(clock: Clock, tiny: Any, make_trainer: Any, tmp_path: Any) -> None:
     stage = StageFolder(tmp_path / "01-a")
     fit(clock, tiny, make_trainer, logger=MetricsLog(stage))

@@ -163,6 +163,9 @@ MISTAKES = [
     ),
     ("stages.1.name", "tokenizer", "stages: the name 'tokenizer' occurs twice"),
     ("stages.1.epochs", 2, "stages.base: epochs=2"),
+    ("stages.2.packing", 1, "stages.draw.packing=1; expected true or false"),
+    ("stages.2.packing", True, "stages.draw.packing=true; expected max_tokens beside it"),
+    ("stages.2.max_tokens", 95, "stages.draw.max_tokens=95; expected at least model.language.max_positions=96"),
     ("stages", [], "stages: the list is empty"),
     (
         "data.init_args.workers",
@@ -208,6 +211,14 @@ def test_options_that_are_right_are_not_refused(file: Path) -> None:
     words += ["--stages+", "{'name': 'x', 'train': ['visual_decoder'], 'data': {'drawings': 1}, 'steps': 1}"]
     made = load_experiment(["-c", str(file), *words])
     assert made.stages[-1].name == "x" and made.data.workers == 1 and made.trainer.devices == [0]
+
+
+def test_packing_wants_attention_that_takes_masks(file: Path, tiny_experiment: Tree) -> None:
+    tiny_experiment["stages"][2] |= {"packing": True, "max_tokens": 96}
+    made = load_experiment(["-c", str(write_experiment(file, tiny_experiment))])
+    assert made.stages[2].packing and made.stages[2].max_tokens == 96
+    told = refused(file, "--model.language.attention", "flash_attention_2")
+    assert told.startswith("stages.draw.packing=true with model.language.attention='flash_attention_2'; expected")
 
 
 def test_missing_parts_are_named(file: Path, tiny_experiment: Tree) -> None:

@@ -15,6 +15,8 @@ import torch
 from tests.commands.ends import Place, run
 from tests.tiny import assert_same_weights, tiny_tree, write_experiment
 from vargpt_lightning.cli import main
+from vargpt_lightning.data.dataset import ShardDataset
+from vargpt_lightning.data.packing import write_source
 from vargpt_lightning.results import RunFolder, now
 
 Tree = dict[str, Any]
@@ -90,6 +92,31 @@ def test_a_run_killed_anywhere_and_started_again_equals_an_unbroken_one(
     assert_same_weights(unbroken, tmp_path / "tiny")
     assert training_rows(tmp_path / "tiny", place.stage) == training_rows(unbroken, place.stage)
     assert sheets(tmp_path / "tiny") == sheets(unbroken)
+
+
+def test_a_run_read_by_workers_from_shards_is_the_same_after_a_kill(
+    tiny_data: Tree, tmp_path: Path, capfd: Any
+) -> None:
+    """Two corpora mixed by count, several shards each, whatever the workers had read ahead when it was killed."""
+    tree = tiny_tree(tiny_data, tmp_path)
+    for number, name in enumerate(("questions", "drawings")):
+        records = ShardDataset(tiny_data["train"][name])
+        write_source(records, tmp_path / name, split="train", shard_bytes=3000 + 2000 * number)
+        tree["data"]["init_args"]["train"][name] = str(tmp_path / name)
+    tree["data"]["init_args"] |= {"cache_features": False, "shuffle_shards": 2}
+    tree["stages"] = [tree["stages"][1] | {"steps": None, "epochs": 2, "mixture": "counts"}]
+    tree["stages"][0]["data"] = {"questions": 13, "drawings": 5}
+    file = write_experiment(tmp_path / "streamed.yaml", tree)
+    assert main(fit(file, tmp_path / "whole")) == 0
+    said = capfd.readouterr().out
+    assert "stage base: 7 steps, samples: 12 x drawings (1.333 times), 30 x questions (3.333 times)" in said
+    command = fit(file, tmp_path / "killed", "--data.workers", "2", "--data.prefetch", "3")
+    assert run(command, tmp_path / "log", Place("base", "batch", 3), signal.SIGKILL) == -signal.SIGKILL
+    assert main([*command[:-3], "1", *command[-2:]]) == 0
+    assert "goes on after step 3 of 7" in capfd.readouterr().out
+    assert_same_weights(tmp_path / "whole/tiny", tmp_path / "killed/tiny")
+    (stage,) = RunFolder(tmp_path / "killed/tiny").stages()
+    assert stage.record["data"]["questions"] == {"records": 9, "samples": 30, "times": 3.333}
 
 
 def test_a_killed_stage_goes_on_from_its_checkpoint(experiment: Path, tmp_path: Path, capfd: Any) -> None:

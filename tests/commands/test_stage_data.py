@@ -46,6 +46,46 @@ def test_a_loader_that_starts_later_goes_on_exactly(
     assert ids(whole[4 * accumulate :]) == ids(rest)
 
 
+COUNTED = {"mixture": "counts", "data": {"questions": 21.0, "drawings": 5.0}}
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 1), (1, 0)])
+def test_a_mixture_by_counts_goes_on_with_any_number_of_workers(
+    before: int, after: int, tiny_data: dict[str, Any], tmp_path: Path
+) -> None:
+    """What was read ahead when a run was killed is neither lost nor had twice."""
+    stage = Stage("counted", ["language_model"], epochs=2, steps=None, batch_size=2, accumulate=2, **COUNTED)
+    found = []
+    for workers, start in ((before, 0), (after, 5)):
+        data = tiny_stage_data(tiny_data, tmp_path, workers=workers, prefetch=3)
+        data.prepare(tiny_model(), stage)
+        total = data.total_steps(stage)
+        assert total == 13, "two epochs of 26 in steps of 4, their last one filled up"
+        batches = iter(data.train_loader(stage, total, start))
+        found.append(list(batches))
+    assert len(found[0]) == 26 and len(found[1]) == 16
+    assert all(map(same, found[0][10:], found[1])) and ids(found[0][10:]) == ids(found[1])
+
+
+def test_how_often_records_come_is_told(stage_data: StageData) -> None:
+    stage = Stage("counted", ["language_model"], epochs=2, batch_size=13, **COUNTED)
+    told = stage_data.repeats(stage, stage_data.total_steps(stage))
+    # 42 and 10 samples, filled up to whole batches of one kind
+    assert told == {
+        "questions": {"records": 9, "samples": 52, "times": 5.778},
+        "drawings": {"records": 9, "samples": 13, "times": 1.444},
+    }
+    ranks = [ids(stage_data.train_loader(stage, 2, 0, rank, 3)) for rank in range(3)]
+    drawn = sum(name.endswith("-d") for batches in ranks for batch in batches for name in batch)
+    assert stage_data.repeats(stage, 2, 3)["drawings"]["samples"] == drawn
+
+
+@pytest.mark.parametrize("key", ["workers", "prefetch", "shuffle_shards"])
+def test_settings_of_reading_are_checked(key: str, tiny_data: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"data.{key}=-1; expected [01] or more"):
+        tiny_stage_data(tiny_data, tmp_path, **{key: -1})
+
+
 def test_another_seed_gives_another_order(tiny_data: dict[str, Any], tmp_path: Path) -> None:
     orders = []
     for seed in (0, 0, 1):
@@ -182,3 +222,52 @@ def test_without_a_picture_there_is_nothing_to_calibrate_with(tiny_data: dict[st
 def test_a_mixture_that_does_not_suit_the_stage_is_refused(stage: Stage, told: str, stage_data: StageData) -> None:
     with pytest.raises(UserError, match=rf"stages.one.data: {told}"):
         stage_data.prepare(tiny_model(), stage)
+
+
+def by_tokens(packing: bool, **more: Any) -> Stage:
+    length: dict[str, Any] = {"epochs": 1} if "steps" not in more else {}
+    data = {"questions": 1.0, "drawings": 1.0, "pictures": 1.0}
+    return Stage(
+        "tokens", ["language_model"], data, max_tokens=200, packing=packing, mixture="passes", **length, **more
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_by_token_count_have_each_record_once(packing: bool, ranks: int, stage_data: StageData) -> None:
+    stage = by_tokens(packing)
+    stage_data.prepare(tiny_model(), stage)
+    total = stage_data.total_steps(stage, ranks)
+    found = [list(stage_data.train_loader(stage, total, 0, rank, ranks)) for rank in range(ranks)]
+    assert [len(batches) for batches in found] == [total] * ranks
+    batches = [batch for step in zip(*found, strict=True) for batch in step]
+    met = [name for batch in ids(batches) for name in batch]
+    assert set(met) == {record.id for source in stage_data.sources("train").values() for record in source}
+    assert len(met) == 27 or ranks == 2
+    for batch in batches:
+        rows, length = batch["input_ids"].shape
+        assert rows * length <= 200 and batch["positions"] == rows * length
+        assert batch["samples"] == len(batch["rows"].records) and ("segment_ids" in batch) == packing
+        assert packing or batch["samples"] == rows
+    if packing:
+        assert sum(batch["samples"] > len(batch["input_ids"]) for batch in batches) > 1
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_batches_by_token_count_go_on_exactly(packing: bool, stage_data: StageData) -> None:
+    stage = by_tokens(packing, steps=9, accumulate=2)
+    stage_data.prepare(tiny_model(), stage)
+    whole = list(stage_data.train_loader(stage, 9, 0))
+    rest = list(stage_data.train_loader(stage, 9, 5))
+    assert len(whole) == 18 and len(rest) == 8
+    assert all(map(same, whole[10:], rest)) and ids(whole[10:]) == ids(rest)
+    drawn = stage_data.repeats(stage, 9)
+    assert sum(each["samples"] for each in drawn.values()) == sum(map(len, ids(whole)))
+
+
+def test_lengths_are_kept_beside_other_prepared_data(
+    stage_data: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VARGPT_CACHE", str(tmp_path / "shared"))
+    stage_data.total_steps(by_tokens(packing=True))
+    assert len(list((tmp_path / "shared" / "lengths").glob("*.npy"))) == 3

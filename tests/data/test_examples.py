@@ -15,6 +15,7 @@ from vargpt_lightning.data.collate import Collator, collate
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.examples import Example, ExampleMaker
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Place, SkippedRecord
+from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packing import write_source
 from vargpt_lightning.data.pictures import PictureError, PictureReader
 from vargpt_lightning.data.records import Record
@@ -129,7 +130,7 @@ def test_bad_pictures_and_cut_records_in_a_stream(
     records = [asked("r0"), asked("r1", data=b"rubbish"), asked("r2"), asked("r3", question="Why? " * 40)]
     write_source(records, tmp_path / "s", split="train")
     mixture = Mixture({"s": ShardDataset(tmp_path / "s")}, maker)
-    sampler = MixtureBatchSampler(mixture.sizes, {"s": 1.0}, 4, steps=3)
+    sampler = MixtureBatchSampler(MixtureSpec(mixture.sizes, {"s": 1.0}, batch_size=4), steps=3)
     loader = DataLoader(mixture, batch_sampler=sampler, collate_fn=Collator(tokenizer.pad_id), num_workers=workers)
     for batch in loader:
         # r1 cannot be decoded; r3 keeps nothing to train; the next good ones stand in for them: r2 and r0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -369,6 +370,17 @@ def test_pixels_and_what_is_computed_from_them_give_the_same(paper: VARGPT) -> N
     from_pixels = paper({**batch, "pixel_values": pixels, "drawn_pixels": pictures})
     ready = {"vision_features": paper.see(pixels), "drawn_indices": paper.image_tokenizer.encode(pictures)}
     assert paper({**batch, **ready}).loss.item() == pytest.approx(from_pixels.loss.item(), abs=1e-6)
+
+
+def test_features_are_dropped_where_the_projector_is_trained_alone() -> None:
+    model = small_model().train()
+    plain = run_mixed(model).text_loss.item()
+    model.config = replace(model.config, vision=replace(model.config.vision, dropout=0.5))
+    assert run_mixed(model).text_loss.item() != plain
+    model.vision_projector.eval()
+    assert run_mixed(model).text_loss.item() == plain
+    with pytest.raises(UserError, match=r"vision\.dropout.*1\.0"):
+        replace(model.config.vision, dropout=1.0)
 
 
 def test_decoder_only_is_the_decoder_by_itself(paper: VARGPT) -> None:

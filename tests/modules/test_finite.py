@@ -45,7 +45,7 @@ def test_training_stops_and_names_the_records(
 ) -> None:
     guard(monkeypatch, "stop", tmp_path / "nonfinite.jsonl")
     broken_at(monkeypatch, 1, how)
-    stage = tiny_stage("base", data={"questions": 1}, accumulate=2, batch_size=3, ema=None)
+    stage = tiny_stage("base", data={"questions": 1}, decoder_alone=False, accumulate=2, batch_size=3)
     with pytest.raises(UserError, match=r"stage base, step 2: the loss or the gradient is not finite; the records"):
         fit_stage(stage_data, tiny_model(), stage, 3)
     (row,) = read_jsonl(tmp_path / "nonfinite.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,7 +66,20 @@ def test_counts_are_those_of_the_batch(stage_data: StageData) -> None:
     (batch,) = stage_data_batches(stage_data, stage)
     counts = fit_stage(stage_data, tiny_model(), stage).module.last_counts
     text = int((batch["labels"][:, 1:] != -100).sum())
-    assert counts == {"text_tokens": text, "image_tokens": 3 * 5, "samples": 3}
+    rows = {"tokens": int(batch["attention_mask"].sum()), "positions": batch["input_ids"].numel()}
+    assert counts == {"text_tokens": text, "image_tokens": 3 * 5, "samples": 3, **rows}
+
+
+def test_a_stage_of_packed_records_trains_and_counts_records(stage_data: StageData) -> None:
+    data = {"drawings": 1.0, "questions": 1.0}
+    stage = Stage("one", ALL, data, steps=3, max_tokens=200, packing=True, accumulate=2)
+    batches = stage_data_batches(stage_data, replace(stage, steps=6, accumulate=1))
+    fitted = fit_stage(stage_data, tiny_model(), stage)
+    assert fitted.trainer.global_step == 3
+    counts, last = fitted.module.last_counts, batches[-1]
+    assert counts["samples"] == len(last["rows"].records) > len(last["input_ids"])
+    assert counts["image_tokens"] == 5 * len(last["drawn_indices"])
+    assert fitted.values("train/text_loss") and fitted.values("train/image_loss")
 
 
 def stage_data_batches(data: StageData, stage: Stage) -> list[Any]:

@@ -14,7 +14,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.attention_masks import MASKED_KERNELS
+from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages
@@ -32,6 +33,9 @@ examples:
   vargpt fit -c experiments/openmoji.yaml --seed 1 --run.name second
   vargpt fit -c experiments/openmoji.yaml --from generation --sampling.cfg 3
 """
+
+
+SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory")  # what of the data no result depends on
 
 
 @dataclass
@@ -187,7 +191,7 @@ class Experiment:
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
-        data = {key: value for key, value in data.items() if key not in ("cache", "workers")}
+        data = {key: value for key, value in data.items() if key not in SPEED_ALONE}
         return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
 
 
@@ -249,6 +253,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         raise UserError("data: nothing given; expected class_path and init_args, as in experiments/openmoji.yaml")
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
+    _check_batches(stages, made.model.language)
     run: RunConfig = made.run
     if run.name is None:
         run.name = Path(files[-1]).stem if files else "run"
@@ -260,6 +265,22 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start)
+
+
+def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
+    """Refuse batches that the longest record does not fit, and packing where attention cannot keep records apart."""
+    for stage in stages:
+        where, context = f"stages.{stage.name}", language.max_positions
+        if stage.max_tokens is not None and stage.max_tokens < context:
+            raise UserError(
+                f"{where}.max_tokens={stage.max_tokens}; expected at least model.language.max_positions={context}, the "
+                "longest record"
+            )
+        if stage.packing and language.attention not in MASKED_KERNELS:
+            raise UserError(
+                f"{where}.packing=true with model.language.attention={language.attention!r}; expected attention that "
+                f"takes masks: {', '.join(MASKED_KERNELS)}"
+            )
 
 
 def _resolved(parser: ArgumentParser, config: Namespace, made: Namespace) -> str:

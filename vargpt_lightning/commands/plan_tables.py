@@ -62,11 +62,11 @@ def _rows(plans: Sequence[StagePlan]) -> list[tuple[str, list[str]]]:
         ("PFLOP a step", [f"{plan.work.flops / 1e15:.2f}" for plan in plans]),
         ("of which repeated", [f"{1 - plan.work.model_flops / plan.work.flops:.0%}" for plan in plans]),
         ("tokens a step", [f"{plan.work.tokens:,.0f}" for plan in plans]),
-        ("steps", [_or_unknown(plan.steps, "{:,}") for plan in plans]),
+        ("steps", [f"{plan.steps:,}" for plan in plans]),
         ("seconds a step", [f"{plan.seconds:.2f}" for plan in plans]),
         ("at best", [f"{plan.work.lower_bound:.2f}" for plan in plans]),
-        ("hours", [_or_unknown(plan.hours, "{:,.1f}") for plan in plans]),
-        ("GPU-hours", [_or_unknown(plan.hours and plan.hours * plan.cluster.count, "{:,.0f}") for plan in plans]),
+        ("hours", [f"{plan.hours:,.1f}" for plan in plans]),
+        ("GPU-hours", [f"{plan.hours * plan.cluster.count:,.0f}" for plan in plans]),
     ]
     return rows
 
@@ -114,7 +114,3 @@ def show_drawing(name: str, gpu: Gpu, efficiency: float, prompt: int, plans: Seq
 
 def _gb(size: float) -> str:
     return f"{size / GB:.1f}" if size >= 0.1 * GB else f"{size / GB:.3f}"
-
-
-def _or_unknown(value: float | None, form: str) -> str:
-    return "?" if value is None else form.format(value)

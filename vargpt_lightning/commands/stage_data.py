@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
-from vargpt_lightning.data.caches import FeatureCache, PictureCache, TokenCache, pictures_of, weights_hash
+from vargpt_lightning.data.caches import (
+    FeatureCache,
+    PictureCache,
+    TokenCache,
+    fingerprint_of,
+    pictures_of,
+    weights_hash,
+)
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.examples import ExampleMaker
+from vargpt_lightning.data.lengths import record_lengths
+from vargpt_lightning.data.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
+from vargpt_lightning.data.mixture_spec import MixtureSpec
+from vargpt_lightning.data.packed import PackedCollator
 from vargpt_lightning.data.packing import cache_root
 from vargpt_lightning.data.pictures import PictureError, PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.data.token_sampler import TokenBatchSampler, TokenPlan, window_records
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import VARGPT
@@ -93,7 +105,7 @@ class StageData:
         path = cache_root(getattr(self.corpora, "cache", None)) / "features"
         reader = self._seen_reader()
         key = weights_hash({"keys": torch.tensor([hash_of(name) for name in sorted(pictures)])})
-        file = path / f"{network}-{reader.size}-{reader.variants}-{key}.safetensors"
+        file = path / f"{fingerprint_of(network, reader)}-{key}.safetensors"
         return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
 
     def _build_tokens(self, model: VARGPT) -> PictureCache | None:
@@ -127,26 +139,95 @@ class StageData:
         tokenizer = self.config.tokenizer
         return PictureReader(tokenizer.scales[-1] * 2 ** (len(tokenizer.channel_multipliers) - 1))
 
-    def _maker(self, vary: bool) -> ExampleMaker:
-        vision = self.config.vision
-        template = ChatTemplate(
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(
             self.tokenizer,
-            vision.patches,
+            self.config.vision.patches,
             self.config.tokenizer.schedule.num_tokens,
             "all" if self.config.settings.text_loss == "all" else "answer",
         )
-        seen: Any = self._features or (None if vision.kind == "none" else self._seen_reader())
+
+    def _maker(self, vary: bool) -> ExampleMaker:
+        seen: Any = self._features or (None if self.config.vision.kind == "none" else self._seen_reader())
         drawn: Any = self._tokens or self._drawn_reader()
-        return ExampleMaker(template, seen, drawn, self.config.language.max_positions, self.seed, vary)
+        return ExampleMaker(self._template(), seen, drawn, self.config.language.max_positions, self.seed, vary)
+
+    def _groups(self, split: str) -> dict[str, str]:
+        """Records alike in length go into batches together."""
+        return {name: "drawn" if source.draws else "text" for name, source in self.sources(split).items()}
+
+    def total_steps(self, stage: Stage, ranks: int = 1) -> int:
+        """The optimizer steps of a stage."""
+        if stage.max_tokens is not None and stage.epochs is not None:
+            windows = self._windows(stage).batches(stage.epochs)
+            return -(-self._token_sampler(stage).batches_of(windows) // (ranks * stage.accumulate))
+        return stage.total_steps(self.sizes, ranks, self._groups("train"))
+
+    def _sampler(
+        self, stage: Stage, steps: int, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> MixtureBatchSampler | TokenBatchSampler:
+        if stage.max_tokens is not None:
+            return self._token_sampler(stage, steps, start, rank, ranks)
+        return MixtureBatchSampler(
+            stage.spec(self.sizes, ranks, self._groups("train")),
+            steps=steps * stage.accumulate,
+            start_step=start * stage.accumulate,
+            seed=self.seed,
+            rank=rank,
+            shards={name: source.shard_counts for name, source in self.sources("train").items()},
+            window=self.corpora.shuffle_shards,
+        )
+
+    def _windows(self, stage: Stage) -> MixtureSpec:
+        """The mixture in windows of records, which become batches by token count; records of all groups meet there."""
+        spec = stage.spec(self.sizes)
+        size = window_records(sum(spec.epoch.values()))
+        return replace(spec, groups=None, batch_sizes=None, batch_size=size, world_size=1)
+
+    def _token_sampler(
+        self, stage: Stage, steps: int = 0, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> TokenBatchSampler:
+        assert stage.max_tokens is not None
+        spec, sources = self._windows(stage), self.sources("train")
+        shards = {name: source.shard_counts for name, source in sources.items()}
+        order = MixtureBatchSampler(spec, steps=1, seed=self.seed, shards=shards, window=self.corpora.shuffle_shards)
+        context = self.config.language.max_positions
+        kept = cache_root(getattr(self.corpora, "cache", None)) / "lengths"
+        return TokenBatchSampler(
+            order.batch,
+            {name: record_lengths(sources[name], self._template(), kept, context) for name in spec.used},
+            TokenPlan(stage.max_tokens, context if stage.packing else None),
+            steps=steps * stage.accumulate,
+            start_step=start * stage.accumulate,
+            seed=self.seed,
+            rank=rank,
+            world_size=ranks,
+        )
+
+    def repeats(self, stage: Stage, total_steps: int, ranks: int = 1) -> dict[str, dict[str, float]]:
+        """Return for each corpus of a stage its records, the samples drawn of it, and how often each comes."""
+        drawn = self._sampler(stage, total_steps, ranks=ranks).draws(total_steps * stage.accumulate)
+        return {
+            name: {"records": self.sizes[name], "samples": drawn[name], "times": round(drawn[name] / size, 3)}
+            for name, size in self.sizes.items()
+            if name in drawn
+        }
 
     def train_loader(
         self, stage: Stage, total_steps: int, start_step: int, rank: int = 0, world_size: int = 1
-    ) -> DataLoader[Any]:
+    ) -> StreamLoader:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
-        sources = {name: self.sources("train")[name] for name in stage.data}
-        batches = total_steps * stage.accumulate
-        return self._loader(
-            sources, stage.data, stage, batches, start_step * stage.accumulate, self.seed, rank, world_size
+        sampler = self._sampler(stage, total_steps, start_step, rank, world_size)
+        sources = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        settings, pad_id = self.corpora, self.tokenizer.pad_id
+        packed = PackedCollator(pad_id, self.config.language.max_positions)
+        return stream_loader(
+            Mixture(sources, self._maker(vary=True)),
+            sampler,
+            packed if stage.packing else Collator(pad_id),
+            workers=settings.workers,
+            prefetch=settings.prefetch,
+            pin_memory=settings.pin_memory,
         )
 
     def validation_loader(self, stage: Stage, batches: int) -> DataLoader[Any] | None:
@@ -154,46 +235,13 @@ class StageData:
         sources = {name: source for name, source in self.sources("val").items() if stage.data.get(name) and len(source)}
         if not sources or batches < 1:
             return None
-        weights = {name: stage.data[name] for name in sources}
-        return self._loader(sources, weights, stage, batches, 0, VALIDATION_SEED, vary=False)
-
-    def _loader(
-        self,
-        sources: Mapping[str, ShardDataset],
-        weights: Mapping[str, float],
-        stage: Stage,
-        steps: int,
-        start_step: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        vary: bool = True,
-    ) -> DataLoader[Any]:
-        mixture = Mixture(sources, self._maker(vary))
-        groups = {name: "drawn" if source.draws else "text" for name, source in sources.items()}
-        sampler = MixtureBatchSampler(
-            mixture.sizes,
-            weights,
-            stage.batch_size,
-            steps=steps,
-            start_step=start_step,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            groups=groups,
-            batch_sizes={"text": stage.text_batch_size or stage.batch_size},
-        )
-        workers = self.corpora.workers if vary else 0
-        collator = Collator(self.tokenizer.pad_id)
-        if not vary:
-            return DataLoader(mixture, batch_sampler=sampler, collate_fn=collator)
-        return DataLoader(
-            mixture,
-            batch_sampler=Unsized(sampler),
-            collate_fn=collator,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+        mixture = Mixture(sources, self._maker(vary=False))
+        spec = stage.spec(self.sizes, groups=self._groups("val"))
+        values = stage.data if stage.mixture == "weights" else spec.epoch
+        weights = {name: values[name] for name in sources}
+        spec = replace(spec, sizes=mixture.sizes, values=weights, by="weights")
+        sampler = MixtureBatchSampler(spec, steps=batches, seed=VALIDATION_SEED)
+        return DataLoader(mixture, batch_sampler=sampler, collate_fn=Collator(self.tokenizer.pad_id))
 
     def _check(self, stage: Stage) -> None:
         there = self.sources("train")
@@ -235,16 +283,6 @@ class StageData:
     def calibration_pictures(self) -> Tensor:
         """Return the pictures to lay a codebook over."""
         return self.drawn_pictures(CALIBRATION_PICTURES)
-
-
-class Unsized:
-    """A batch sampler without a length: with one, Lightning would end a resumed stage too early."""
-
-    def __init__(self, sampler: MixtureBatchSampler) -> None:
-        self.sampler = sampler
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.sampler)
 
 
 def _listed(names: Iterable[str]) -> str:

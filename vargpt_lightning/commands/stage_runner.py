@@ -101,7 +101,9 @@ class StageRunner:
         began = time.monotonic()
         with self._first_goes_first():
             self.data.prepare(self.model, stage)
-        total = stage.total_steps(self.data.sizes, self.processes.world)
+            total = self.data.total_steps(stage, self.processes.world)
+            if self.processes.first:
+                self._tell_data(stage, folder, total)
         if stage.lora:
             lora = stage.lora
             attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
@@ -163,6 +165,13 @@ class StageRunner:
         yield
         if self.processes.first:
             self.processes.wait()
+
+    def _tell_data(self, stage: Stage, folder: StageFolder, total: int) -> None:
+        """Say what the stage is trained on, and how often it comes by, and note it."""
+        repeats = self.data.repeats(stage, total, self.processes.world)
+        folder.update(data=repeats)
+        told = [f"{each['samples']} x {name} ({each['times']:g} times)" for name, each in repeats.items()]
+        print(f"stage {stage.name}: {total} steps, samples: {', '.join(told)}", flush=True)
 
     def _with_tower(self, stage: Stage) -> bool:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""

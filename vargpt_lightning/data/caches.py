@@ -75,7 +75,7 @@ class PictureCache:
         decoded are remembered as such. Raises UserError when the file at `path` is
         of another network or another reader.
         """
-        fingerprint = _fingerprint(network, reader)
+        fingerprint = fingerprint_of(network, reader)
         if path is not None and Path(path).exists():
             cache = cls.load(path, fingerprint)
             if all(key in cache for key in pictures):
@@ -160,7 +160,8 @@ def pictures_of(records: Iterable[Record], use: str) -> dict[str, bytes]:
     return {part.key: part.data for record in records for part in record.pictures(use) if part.data is not None}
 
 
-def _fingerprint(network: str, reader: PictureReader) -> str:
+def fingerprint_of(network: str, reader: PictureReader) -> str:
+    """Return what tells caches apart: the network, and all settings by which pictures are read."""
     settings = json.dumps(asdict(reader), sort_keys=True, default=list)
     return f"{network}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 

@@ -29,7 +29,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     `input_ids` (B, T), `attention_mask` (B, T) bool, `labels` (B, T); then, where any row has one, in order of
     appearance row by row: `pixel_values` (P, 3, S, S) or `vision_features` (P, N, C), `drawn_pixels` (Q, 3, H, W) or
     `drawn_indices` (Q, L). T is the longest row's length, rounded up to `multiple_of`. Beside them `rows`, what they
-    are, and the counts `cut`, `skipped`, `samples` (records) and `tokens` (padding left out).
+    are, and the counts `cut`, `skipped`, `samples` (records), `tokens` and, with padding, `positions`.
     """
     longest = max(len(example.ids) for example in examples)
     length = -(-longest // multiple_of) * multiple_of
@@ -52,6 +52,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     batch["skipped"] = sum(example.skipped for example in examples)
     batch["samples"] = len(examples)
     batch["tokens"] = sum(len(example.ids) for example in examples)
+    batch["positions"] = ids_BT.numel()
     return batch
 
 

@@ -12,6 +12,7 @@ from vargpt_lightning.data.chat import spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
 
@@ -23,12 +24,25 @@ class Corpora:
         seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
         cache_features: compute the vision tower's features and the indices of drawn pictures once and keep them, where
             these networks are frozen; all pictures must fit into memory.
-        workers: processes that read batches ahead; 0 reads in the training process.
+        workers: processes that read batches ahead; 0 reads in the training process. Whatever their number, the
+            batches are the same.
+        prefetch: batches that each of them reads ahead.
+        pin_memory: whether batches are put where a GPU fetches them faster; None does so where there is a GPU.
+        shuffle_shards: shards among which records are shuffled at a time. Fewer read storage in longer runs; with no
+            more shards than that all records are shuffled.
     """
 
     seen_variants: int
     cache_features: bool
     workers: int
+    prefetch: int
+    pin_memory: bool | None
+    shuffle_shards: int
+
+    def __post_init__(self) -> None:
+        for key, least in {"workers": 0, "prefetch": 1, "shuffle_shards": 1, "seen_variants": 1}.items():
+            if (value := getattr(self, key)) < least:
+                raise UserError(f"data.{key}={value}; expected {least} or more")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +69,7 @@ class OpenMoji(Corpora):
         vocabulary: entries of the byte-level BPE that is trained on the texts.
         drawings: requests to draw for each picture, worded differently.
         cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
-        seen_variants, cache_features, workers: see `Corpora`.
+        seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
@@ -67,6 +81,9 @@ class OpenMoji(Corpora):
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool | None = None
+    shuffle_shards: int = WINDOW
 
     names = ("questions", "drawings", "pictures", "facts")
 
@@ -98,7 +115,7 @@ class Packed(Corpora):
         train: corpus to folder.
         val: the same for validation, for the corpora that have one.
         tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
-        seen_variants, cache_features, workers: see `Corpora`.
+        seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
@@ -107,6 +124,9 @@ class Packed(Corpora):
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool | None = None
+    shuffle_shards: int = WINDOW
 
     @property
     def names(self) -> tuple[str, ...]:

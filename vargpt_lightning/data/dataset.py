@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
+from vargpt_lightning.data.offsets import Offsets
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
 from vargpt_lightning.data.records import Record
 from vargpt_lightning.errors import UserError
+
+_OPEN_FILES = 64
+_GAP = 4096  # bytes between a record's members that are rather read than skipped
 
 
 class ShardDataset(Dataset[Record]):
@@ -25,8 +32,8 @@ class ShardDataset(Dataset[Record]):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.index = self._read_json(INDEX_NAME)
-        self._members: list[list[Any]] = self._read_json(OFFSETS_NAME)
-        self._handles: dict[int, Any] = {}
+        self._offsets = Offsets.read(self.folder)
+        self._handles: OrderedDict[int, IO[bytes]] = OrderedDict()
         try:
             self.name, self.split, self._shards = self.index["name"], self.index["split"], self.index["shards"]
             self._check()
@@ -38,24 +45,46 @@ class ShardDataset(Dataset[Record]):
         """Whether any of the records holds a drawn picture: a way to group sources whose rows are alike in length."""
         return self.index["pictures"]["drawn"] > 0
 
+    @property
+    def shard_counts(self) -> list[int]:
+        """How many records each shard has, in order: what a shuffle by blocks goes by."""
+        return [shard["count"] for shard in self._shards]
+
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._offsets)
 
     def __getitem__(self, index: int) -> Record:
-        shard, (offset, length), *pictures = self._members[index]
-        data = self._read(shard, offset, length)
+        shard, places = self._offsets.at(range(len(self))[index])
+        data, *pictures = self._read(shard, places)
         try:
             value = json.loads(data.decode("utf-8"))
         except ValueError as error:
-            raise self._disagrees(shard, offset, error) from error
-        return Record.from_json(value, [self._read(shard, *place) for place in pictures])
+            raise self._disagrees(shard, places[0][0], error) from error
+        return Record.from_json(value, pictures)
+
+    def will_need(self, indices: Iterable[int]) -> None:
+        """Have the system read these records ahead, all at once: a network's storage is slow to answer, not to send."""
+        for index in indices if hasattr(os, "posix_fadvise") else ():
+            shard, places = self._offsets.at(index)
+            first, last = _span(places)
+            os.posix_fadvise(self._open(shard), first, last - first, os.POSIX_FADV_WILLNEED)
+
+    def outline(self, index: int) -> Record:
+        """Return record i without its pictures' files, which are not read."""
+        shard, places = self._offsets.at(range(len(self))[index])
+        (data,) = self._read(shard, places[:1])
+        return Record.from_json(json.loads(data))
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        # open files do not travel to worker processes; each opens its own
-        return self.__dict__ | {"_handles": {}}
+        # neither open files nor arrays travel to processes that are not forked; each opens its own
+        return self.__dict__ | {"_handles": OrderedDict(), "_offsets": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._offsets = Offsets.read(self.folder)
 
     def verify(self) -> None:
         """Read every shard whole and compare its hash with the index's; raises UserError that names the first bad."""
@@ -73,22 +102,43 @@ class ShardDataset(Dataset[Record]):
             size = path.stat().st_size
             if size != shard["bytes"]:
                 raise UserError(f"{path}: {size} bytes, the index expects {shard['bytes']}: truncated or replaced")
-        counted = sum(shard["count"] for shard in self._shards)
-        if not len(self._members) == counted == self.index["count"]:
+        counts = self.shard_counts
+        if not len(self) == sum(counts) == self.index["count"]:
             raise UserError(
-                f"{self.folder}: {OFFSETS_NAME} has {len(self._members)} records, {INDEX_NAME} {self.index['count']} "
-                f"and its shards {counted}; expected the same number"
+                f"{self.folder}: {OFFSETS_NAME} has {len(self)} records, {INDEX_NAME} {self.index['count']} "
+                f"and its shards {sum(counts)}; expected the same number"
             )
+        if not np.array_equal(self._offsets.shards, np.repeat(np.arange(len(counts)), counts)):
+            raise UserError(f"{self.folder}: {OFFSETS_NAME} has other numbers of records by shard than {INDEX_NAME}")
 
-    def _read(self, shard: int, offset: int, length: int) -> bytes:
+    def _read(self, shard: int, places: list[list[int]]) -> list[bytes]:
+        """A record's members: they lie side by side and are read as one."""
+        first, last = _span(places)
+        if last - first > sum(length for _, length in places) + len(places) * _GAP:
+            return [data for place in places for data in self._read_span(shard, [place], *_span([place]))]
+        return self._read_span(shard, places, first, last)
+
+    def _read_span(self, shard: int, places: list[list[int]], first: int, last: int) -> list[bytes]:
+        data = os.pread(self._open(shard), last - first, first)
+        if len(data) != last - first:
+            raise self._disagrees(shard, first, f"{len(data)} bytes there, {last - first} expected")
+        return [data[offset - first : offset - first + length] for offset, length in places]
+
+    def _open(self, shard: int) -> int:
+        """The file of a shard, opened at its first use; the one that was not used for longest is closed."""
         handle = self._handles.get(shard)
         if handle is None:
-            handle = self._handles[shard] = (self.folder / self._shards[shard]["file"]).open("rb")
-        handle.seek(offset)
-        data = handle.read(length)
-        if len(data) != length:
-            raise self._disagrees(shard, offset, f"{len(data)} bytes there, {length} expected")
-        return data
+            path = self.folder / self._shards[shard]["file"]
+            try:
+                handle = self._handles[shard] = open(path, "rb", buffering=0)  # noqa: SIM115 - stays open
+            except OSError as error:
+                raise UserError(
+                    f"{path}: cannot be opened ({error.strerror}); it was there when the data were opened"
+                ) from error
+            if len(self._handles) > _OPEN_FILES:
+                self._handles.popitem(last=False)[1].close()
+        self._handles.move_to_end(shard)
+        return handle.fileno()
 
     def _disagrees(self, shard: int, offset: int, why: object) -> UserError:
         path = self.folder / self._shards[shard]["file"]
@@ -102,3 +152,8 @@ class ShardDataset(Dataset[Record]):
             raise UserError(f"{path}: not found; expected a folder of packed records") from error
         except ValueError as error:
             raise UserError(f"{path}: {path.stat().st_size} bytes that are no JSON ({error})") from error
+
+
+def _span(places: list[list[int]]) -> tuple[int, int]:
+    """The first byte of a record's members, and the one after the last."""
+    return min(offset for offset, _ in places), max(offset + length for offset, length in places)

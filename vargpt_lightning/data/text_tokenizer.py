@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -123,6 +124,21 @@ class TextTokenizer:
         if self._special_ids.isdisjoint(encoding.ids):
             return encoding.ids, encoding.offsets
         return self._without_special(text, encoding.ids, encoding.offsets)
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Return how many token ids each text has; many texts at once are encoded in parallel."""
+        clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+        ids = (encoding.ids for encoding in encodings)
+        return [
+            len(found) if self._special_ids.isdisjoint(found) else len(self.encode(text))
+            for text, found in zip(texts, ids, strict=True)
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that token ids depend on."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
 
     def _without_special(
         self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]

@@ -87,17 +87,6 @@ class Spans:
     valid_BT: Tensor
 
 
-def record_starts(segments_BT: Tensor) -> Tensor:
-    """Return, for each position, where its record begins: runs of one number in `segments_BT` are records.
-
-    Padding, number 0, begins at position 0: what it attends to matters to nobody, but it must be something.
-    """
-    position_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
-    begins_BT = torch.ones_like(segments_BT, dtype=torch.bool)
-    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    return torch.where(begins_BT, position_T, 0).cummax(1).values.masked_fill(segments_BT == 0, 0)
-
-
 def attention_spans(
     layout: PictureLayout,
     valid_BT: Tensor,

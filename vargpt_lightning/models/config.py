@@ -99,6 +99,7 @@ class VisionConfig:
         feature: of EfficientNet, "head" (1280 channels after the last activation) or "blocks" (320 channels of
             the last block); both at stride 32.
         pretrained: load EfficientNet's ImageNet weights from the installed package.
+        dropout: the share of the features' values that are dropped before the projector while it is trained.
     """
 
     kind: Literal["clip", "efficientnet_lite0", "none"] = "efficientnet_lite0"
@@ -111,8 +112,10 @@ class VisionConfig:
     feature_layer: int = -2
     feature: Literal["head", "blocks"] = "head"
     pretrained: bool = True
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        require(0.0 <= self.dropout < 1.0, "vision.dropout", self.dropout, "at least 0 and below 1")
         require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
         require_choice("vision.feature", self.feature, ("head", "blocks"))
         stride = self.patch_size if self.kind == "clip" else 32

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import dropout
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention_masks import (
@@ -26,7 +26,6 @@ from vargpt_lightning.models.attention_masks import (
     dense_mask,
     find_pictures,
     kernel_mask,
-    record_starts,
 )
 from vargpt_lightning.models.backbone import (
     ClipTower,
@@ -40,6 +39,7 @@ from vargpt_lightning.models.backbone import (
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
+from vargpt_lightning.models.packed_rows import labels_inside, record_positions, record_starts, records_with
 from vargpt_lightning.models.row_draws import Draws, draw
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
@@ -137,7 +137,7 @@ class VARGPT(nn.Module):
         hidden_BTC = self.language_model.model(
             inputs_embeds=embeds_BTC,
             attention_mask=mask,
-            position_ids=None if starts_BT is None else _positions(starts_BT),
+            position_ids=None if starts_BT is None else record_positions(starts_BT),
             use_cache=False,
         ).last_hidden_state
         output = self._text_output(batch, layout, hidden_BTC)
@@ -219,6 +219,8 @@ class VARGPT(nn.Module):
         if features_PNC is None and batch.get("pixel_values") is not None:
             features_PNC = self.see(batch["pixel_values"])
         if features_PNC is not None and features_PNC.numel() and self.vision_projector is not None:
+            # a projector that is frozen is in eval mode and gets all of them
+            features_PNC = dropout(features_PNC, self.config.vision.dropout, self.vision_projector.training)
             features_PNC = self.vision_projector(features_PNC.to(self.vision_projector[0].weight.dtype))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
@@ -271,11 +273,11 @@ class VARGPT(nn.Module):
                 layout = find_pictures(batch["input_ids"], self.tokens, self.schedule.num_tokens)
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
             every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
-            labels_BT = torch.where(_drawing(layout, segments_BT), every_BT, labels_BT)
+            drawn_BT = layout.drawn_BT
+            drawing_BT = drawn_BT.any(1, keepdim=True) if segments_BT is None else records_with(drawn_BT, segments_BT)
+            labels_BT = torch.where(drawing_BT, every_BT, labels_BT)
         if segments_BT is not None:
-            # A record's first token follows another record's last: nobody predicts it.
-            begins_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
-            labels_BT = F.pad(labels_BT[:, 1:].masked_fill(begins_BT, IGNORED), (1, 0), value=IGNORED)
+            labels_BT = labels_inside(labels_BT, segments_BT)
         return labels_BT
 
     def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
@@ -289,19 +291,6 @@ class VARGPT(nn.Module):
         image = image_loss(logits_QLV, indices_QL, self.schedule)
         output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
         output.image_logits, output.image_indices = logits_QLV, indices_QL
-
-
-def _positions(starts_BT: Tensor) -> Tensor:
-    """Positions within the records, each from 0."""
-    return torch.arange(starts_BT.shape[1], device=starts_BT.device) - starts_BT
-
-
-def _drawing(layout: PictureLayout, segments_BT: Tensor | None) -> Tensor:
-    """Where records are that draw a picture: whole rows (B, 1), or by record (B, T)."""
-    if segments_BT is None:
-        return layout.drawn_BT.any(1, keepdim=True)
-    drawn_BS = F.pad(torch.zeros_like(segments_BT), (0, 1)).scatter_add(1, segments_BT, layout.drawn_BT.to(segments_BT))
-    return drawn_BS.gather(1, segments_BT) > 0
 
 
 def _place(embeds_BTC: Tensor, where_BT: Tensor, pictures: Tensor | None, use: str) -> Tensor:

@@ -133,7 +133,7 @@ class StageModule(pl.LightningModule):
 
         The first process draws from torch's own stream, the others from one of their own that is seeded alike.
         """
-        if share is None or share.batch.drawn == share.own.drawn:
+        if share is None or share.batch.rows == share.own.rows:
             return None
         generator = None
         if share.before.rows:
@@ -180,6 +180,11 @@ class StageModule(pl.LightningModule):
         self._weights.clear()
         for logger in self.trainer.loggers:
             logger.log_metrics(row, step=step - 1)  # Lightning counts steps from 0
+
+
+def samples_of(batch: Batch) -> int:
+    """Return how many records a batch has: as many as rows, unless it says that they are packed."""
+    return int(batch.get("samples", len(batch["input_ids"])))
 
 
 def share(correct: Tensor | int, total: Tensor | int) -> Tensor | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
 from vargpt_lightning.errors import UserError
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
@@ -95,12 +96,21 @@ class Stage:
     Args:
         name: unique; names its folder in the run.
         train: submodules to train, by the names of `SUBMODULES`; all others are frozen.
-        data: mixture: corpus to weight, or to number of samples an epoch; weights are relative.
-        epochs: length in passes over as many samples as the mixture's corpora hold; give this or `steps`.
+        data: the mixture: corpus to what it has of it, which `mixture` explains.
+        mixture: "weights": `data` holds relative shares of samples. "counts": numbers of samples an epoch, drawn in
+            turn: a corpus with fewer records is walked again, none of them a third time before all were had twice.
+            "passes": the same counts, in sizes of the corpus; 1 is each record once an epoch.
+        epochs: length in epochs, each of the mixture's counts, or by weights of as many samples as its corpora hold;
+            the last step is filled up from the epoch after. Give this or `steps`.
         steps: length in optimizer steps.
-        batch_size: samples a step and device.
-        text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. The weights of `data` then are
-            shares of batches between drawings and text. Text is short: larger batches of it cost little. With `steps`.
+        batch_size: samples a step and device; with `max_tokens` of validation alone.
+        text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. Weights in `data` then are
+            shares of batches between drawings and text. Text is short: larger batches of it cost little. By weights
+            with `steps` alone.
+        max_tokens: batches by token count in place of `batch_size`: at most so many a batch and device, padding
+            included, records of like length together. At least the model's context.
+        packing: with `max_tokens`, several records in a row up to the model's context, none of which sees another:
+            records of all lengths together, nearly without padding.
         accumulate: batches a step.
         head: which losses: "unified" text and image, "understanding" text, "generation" image, "tokenizer" the
             image tokenizer's own.
@@ -124,10 +134,13 @@ class Stage:
     name: str
     train: list[str]
     data: dict[str, float]
+    mixture: MixBy = "weights"
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 8
     text_batch_size: int | None = None
+    max_tokens: int | None = None
+    packing: bool = False
     accumulate: int = 1
     head: Head = "unified"
     decoder_alone: bool = False
@@ -153,14 +166,15 @@ class Stage:
             raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
         if (self.epochs is None) == (self.steps is None):
             raise UserError(f"{where}: epochs={self.epochs}, steps={self.steps}; expected one of the two")
-        if self.text_batch_size is not None and self.steps is None:
+        if self.text_batch_size is not None and self.steps is None and self.mixture == "weights":
             raise UserError(
                 f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
             )
-        for key in ("epochs", "steps", "batch_size", "text_batch_size", "accumulate"):
+        for key in ("epochs", "steps", "batch_size", "text_batch_size", "max_tokens", "accumulate"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")
+        self._check_tokens(where)
         if not self.data or any(weight < 0 for weight in self.data.values()) or not any(self.data.values()):
             raise UserError(f"{where}.data={self.data}; expected corpora with weights, one of them above 0")
         for key in SHARES:
@@ -179,13 +193,30 @@ class Stage:
                     "tokenizer, and no other head for it"
                 )
 
-    def total_steps(self, sizes: Mapping[str, int], ranks: int = 1) -> int:
-        """Return the stage's optimizer steps; `sizes` are the samples of each corpus."""
+    def _check_tokens(self, where: str) -> None:
+        if self.packing and self.max_tokens is None:
+            raise UserError(f"{where}.packing=true; expected max_tokens beside it, the tokens of a batch")
+        others = {
+            "text_batch_size": (self.text_batch_size is not None, "none, max_tokens fits batches of text too"),
+            "head": (self.head == "tokenizer", "another, the image tokenizer trains on pictures alone; use batch_size"),
+            "decoder_alone": (self.decoder_alone, "false, pictures alone have no rows of tokens; use batch_size"),
+        }
+        for key, (wrong, expected) in others.items():
+            if self.max_tokens is not None and wrong:
+                value = getattr(self, key)
+                raise UserError(f"{where}.{key}={value} with max_tokens={self.max_tokens}; expected {expected}")
+
+    def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
+        """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""
+        by_group = {"text": self.text_batch_size} if self.text_batch_size else None
+        return MixtureSpec(sizes, self.data, self.mixture, self.batch_size, ranks, groups, by_group)
+
+    def total_steps(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> int:
+        """Return the stage's optimizer steps; for `sizes`, the samples of each corpus, and `groups` see `spec`."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        samples = sum(sizes[name] for name, weight in self.data.items() if weight > 0)
-        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate * ranks)))
+        return -(-self.spec(sizes, ranks, groups).batches(self.epochs) // self.accumulate)
 
 
 def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: Iterable[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from vargpt_lightning.models.losses import VARGPTOutput
 from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.base import Batch, StageModule, share
+from vargpt_lightning.modules.base import Batch, StageModule, samples_of, share
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import Share
 
@@ -40,9 +40,14 @@ class UnifiedModule(StageModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         part = self.share_of(batch)
         output = self._run(batch, "train")
-        tokens = self._tokens(output, part)
-        samples = part.own.rows if part else len(batch["input_ids"])
-        self.last_counts = {"text_tokens": tokens["text"], "image_tokens": tokens["image"], "samples": samples}
+        counted = self._tokens(output, part)
+        self.last_counts = {
+            "text_tokens": counted["text"],
+            "image_tokens": counted["image"],
+            "samples": part.own.rows if part else samples_of(batch),
+            "tokens": batch.get("tokens", 0),
+            "positions": batch.get("positions", 0),
+        }
         loss = self._loss(output, part)
         if loss is None:
             self.free_gathered()
@@ -71,7 +76,7 @@ class UnifiedModule(StageModule):
                 for k, value in enumerate(output.image_loss_per_scale):
                     logged[f"image_loss_scale_{k + 1}"] = value
         part = self.share_of(batch)
-        samples = part.own.rows if part else len(batch["input_ids"])
+        samples = part.own.rows if part else samples_of(batch)
         self.log_losses(logged, split, samples, self._tokens(output, part))
         return output
 

@@ -15,7 +15,7 @@ from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
 from vargpt_lightning.planning.settings import PlanConfig
-from vargpt_lightning.planning.stage_plan import Choice, StagePlan, StagePlanner, total_steps
+from vargpt_lightning.planning.stage_plan import Choice, StagePlan, StagePlanner
 
 STRATEGIES = ("single", "ddp", "fsdp", "fsdp2")
 
@@ -56,7 +56,7 @@ def plan_stages(
             name = "ddp"  # as in training
         choice = Choice(name, sharding, stage.batch_size, stage.accumulate)
         planner = StagePlanner(model, stage, settings, cluster, precision)
-        plan = planner.plan(choice, total_steps(stage, settings, cluster.count, choice))
+        plan = planner.plan(choice)
         if search and not plan.fits:
             plan.ways = ways_to_fit(planner, choice)
         yield plan

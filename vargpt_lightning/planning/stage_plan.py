@@ -67,9 +67,8 @@ class Work:
     model_flops: float
     tokens: float
     image_tokens: float
-    samples: int
+    samples: float
     lower_bound: float
-
     """Seconds of the step on this GPU if every operation reached the peak or the bandwidth."""
 
 
@@ -82,7 +81,7 @@ class StagePlan:
     layout: Layout
     memory: Memory
     work: Work
-    steps: int | None
+    steps: int
     cluster: Cluster
     efficiency: float
     trained: int
@@ -99,8 +98,8 @@ class StagePlan:
         return self.work.flops / (self.cluster.count * self.cluster.gpu.flops * self.efficiency)
 
     @property
-    def hours(self) -> float | None:
-        return None if self.steps is None else self.steps * self.seconds / 3600
+    def hours(self) -> float:
+        return self.steps * self.seconds / 3600
 
 
 class StagePlanner:
@@ -136,8 +135,9 @@ class StagePlanner:
     def trained(self) -> int:
         return sum(group.count(trained=True) for group in self.groups)
 
-    def plan(self, choice: Choice, steps: int | None) -> StagePlan:
+    def plan(self, choice: Choice) -> StagePlan:
         """Return the plan of a choice."""
+        work = self.work(choice)
         layout = self.layout(choice)
         memory = max((self.memory(choice, layout, row) for row in self._worst_rows()), key=lambda each: each.peak)
         return StagePlan(
@@ -145,8 +145,8 @@ class StagePlanner:
             choice,
             layout,
             memory,
-            self.work(choice),
-            steps,
+            work,
+            total_steps(self.stage, self.settings, self.cluster.count, choice, work.samples),
             self.cluster,
             self.settings.efficiency,
             self.trained,
@@ -182,7 +182,7 @@ class StagePlanner:
 
     def memory(self, choice: Choice, layout: Layout, row: RowShape) -> Memory:
         """Return the memory of a rank whose batch has rows of one shape."""
-        trace = self.traces.at(row, choice.batch_size, choice.sharding)
+        trace = self.traces.at(row, self._count(choice, row), choice.sharding)
         timeline = lay_out(trace, self.groups, layout)
         timeline.kinds["parameters"] += self.buffers
         at_peak = timeline.at_peak()
@@ -192,16 +192,18 @@ class StagePlanner:
 
     def work(self, choice: Choice) -> Work:
         """Return the mean work of a step, the corpora weighted as the stage's mixture is."""
-        samples = choice.batch_size * choice.accumulate * self.cluster.count
+        samples = 0.0
         sums = dict.fromkeys(("flops", "model_flops", "tokens", "image_tokens", "seconds"), 0.0)
         gpu = self.cluster.gpu
         for row, share in self._mean_rows().items():
-            trace = self.traces.at(row, choice.batch_size, choice.sharding)
+            count = self._count(choice, row)
+            trace = self.traces.at(row, count, choice.sharding)
             batches = share * choice.accumulate * self.cluster.count
+            samples += batches * count
             sums["flops"] += batches * trace.flops
             sums["model_flops"] += batches * trace.model_flops
-            sums["tokens"] += share * samples * self._length(row)
-            sums["image_tokens"] += share * samples * row.drawn * self.config.tokenizer.schedule.num_tokens
+            sums["tokens"] += batches * count * self._length(row)
+            sums["image_tokens"] += batches * count * row.drawn * self.config.tokenizer.schedule.num_tokens
             sums["seconds"] += share * choice.accumulate * lower_bound(trace, gpu.flops, gpu.bandwidth)
         return Work(
             *(sums[key] for key in ("flops", "model_flops", "tokens", "image_tokens")), samples, sums["seconds"]
@@ -213,20 +215,21 @@ class StagePlanner:
 
     def _rows(self) -> dict[str, tuple[RowShape, RowShape, float]]:
         """Mean row, longest row and share of each corpus of the stage."""
-        total = sum(self.stage.data.values())
+        shares: dict[str, float] = {}
         found = {}
         for name, weight in self.stage.data.items():
             if weight <= 0:
                 continue
             shape = self.settings.corpora.get(name) or self._guess(name)
+            shares[name] = weight * (shape.samples if self.stage.mixture == "passes" else 1)
             trained = shape.text // 2 if shape.trained is None else shape.trained
             mean = RowShape(shape.text, trained, shape.seen, shape.drawn)
             longest = shape.longest or 4 * shape.text
             room = self.config.language.max_positions - (mean.length(self.config) - shape.text)
             longest = max(shape.text, min(longest, room))
-            worst = replace(mean, text=longest, trained=max(trained, longest * trained // shape.text))
-            found[name] = (mean, worst, weight / total)
-        return found
+            found[name] = (mean, replace(mean, text=longest, trained=max(trained, longest * trained // shape.text)))
+        total = sum(shares.values())
+        return {name: (*rows, shares[name] / total) for name, rows in found.items()}
 
     def _guess(self, name: str) -> CorpusShape:
         draws = self.stage.head in ("generation", "tokenizer") or self.stage.decoder_alone
@@ -274,8 +277,12 @@ def _states(model: VARGPT, stage: Stage) -> float:
     return sum(states * count for states, count in counts) / sum(count for _, count in counts)
 
 
-def total_steps(stage: Stage, settings: PlanConfig, ranks: int, choice: Choice) -> int | None:
-    """Return the stage's optimizer steps, None where it is counted in epochs over data of unknown size."""
+def total_steps(stage: Stage, settings: PlanConfig, ranks: int, choice: Choice, samples: float) -> int:
+    """Return the stage's optimizer steps; `samples` are those of a step.
+
+    Raises:
+        UserError: the stage is counted in epochs over data of unknown size.
+    """
     if stage.steps is not None:
         return stage.steps
     names = [name for name, weight in stage.data.items() if weight > 0]
@@ -285,8 +292,15 @@ def total_steps(stage: Stage, settings: PlanConfig, ranks: int, choice: Choice) 
             "with samples and text"
         )
     sizes = {name: settings.corpora[name].samples for name in names}
-    asked = replace(stage, batch_size=choice.batch_size, accumulate=choice.accumulate)
-    return asked.total_steps(sizes, ranks)
+    if stage.max_tokens is None:
+        return replace(stage, batch_size=choice.batch_size, accumulate=choice.accumulate).total_steps(sizes, ranks)
+    assert stage.epochs is not None
+    counts = {
+        "weights": sizes,
+        "counts": stage.data,
+        "passes": {name: stage.data[name] * sizes[name] for name in names},
+    }
+    return max(1, round(stage.epochs * sum(counts[stage.mixture][name] for name in names) / samples))
 
 
 def as_json(plan: StagePlan) -> dict[str, Any]:
@@ -324,7 +338,7 @@ def as_json(plan: StagePlan) -> dict[str, Any]:
         "efficiency": plan.efficiency,
         "steps": plan.steps,
         "hours": plan.hours,
-        "gpu_hours": None if plan.hours is None else plan.hours * plan.cluster.count,
+        "gpu_hours": plan.hours * plan.cluster.count,
         "assumed": plan.assumed,
         "ways_to_fit": [{"changes": changes, "peak": peak} for changes, _, peak in plan.ways],
     }

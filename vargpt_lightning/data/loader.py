@@ -1,0 +1,92 @@
+"""Batches read ahead by worker processes that know nothing but which records a batch is made of.
+
+The sampler alone decides what comes when, so nothing that workers hold, or lose when they are killed, matters to what
+a run goes on with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vargpt_lightning.data.mixture import Mixture, Place
+from vargpt_lightning.errors import UserError
+
+
+class Unsized:
+    """A batch sampler without a length: with one, Lightning would end a resumed stage too early."""
+
+    def __init__(self, sampler: Sampler[list[Place]]) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.sampler)
+
+
+class StreamLoader(DataLoader[Any]):
+    """A DataLoader in which the user's mistakes stay one line, also when a worker process finds them."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, _Failure):
+                raise UserError(batch.told)
+            yield batch
+
+
+def stream_loader(
+    mixture: Mixture,
+    sampler: Sampler[list[Place]],
+    collate: Callable[[Sequence[Any]], Any],
+    *,
+    workers: int = 0,
+    prefetch: int = 2,
+    pin_memory: bool | None = None,
+) -> StreamLoader:
+    """Return a loader of the sampler's batches; the settings are those of `Corpora`, and change no batch."""
+    return StreamLoader(
+        _Told(mixture),
+        batch_sampler=Unsized(sampler),
+        collate_fn=_Collate(collate),
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_begin,
+    )
+
+
+class _Failure:
+    """What a worker could not do, on its way to the training process."""
+
+    def __init__(self, told: str) -> None:
+        self.told = told
+
+
+class _Told(Dataset[Any]):
+    """A mixture that returns the user's mistakes instead of raising them."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+
+    def __getitems__(self, places: Sequence[Place]) -> list[Any] | _Failure:
+        try:
+            return self.mixture.__getitems__(places)
+        except UserError as error:
+            return _Failure(str(error))
+
+
+class _Collate:
+    def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, examples: list[Any] | _Failure) -> Any:
+        return examples if isinstance(examples, _Failure) else self.collate(examples)
+
+
+def _begin(worker: int) -> None:
+    """The text tokenizer would warn of each fork otherwise; a worker has one thread anyway."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
