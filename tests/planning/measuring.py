@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -50,31 +49,25 @@ CPU_ATTENTION = {
 
 @dataclass
 class Measured:
-    """Bytes and floating-point operations of a real step; `start` is what stands before it."""
+    """Bytes and floating-point operations of a real step."""
 
     peak: int
     flops: int
-    seconds: float
 
 
-class _LastSteps(pl.Callback):
-    """Count the operations of the last step but one, and mark the last for the profiler, each a batch."""
+class _Counted(pl.Callback):
+    """Count the operations of the first batch; apart from what is profiled, for a counter keeps tensors alive."""
 
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
+    def __init__(self) -> None:
         self.counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == self.batches - 2:
+        if batch_idx == 0:
             self.counter.__enter__()
-        if batch_idx == self.batches - 1:
-            self.began = time.perf_counter()
 
     def on_train_batch_end(self, *args: Any) -> None:
-        if args[-1] == self.batches - 2:
+        if args[-1] == 0:
             self.counter.__exit__(None, None, None)
-        if args[-1] == self.batches - 1:
-            self.seconds = time.perf_counter() - self.began
 
 
 class _Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
@@ -92,28 +85,35 @@ def measure_aside(config: VARGPTConfig, stage: Stage, row: RowShape, count: int,
 
 
 def measure(config: VARGPTConfig, stage: Stage, row: RowShape, count: int, sharding: ShardingConfig) -> Measured:
-    """Train a few steps of a stage with Lightning on the CPU, and return what the last one took."""
-    steps = 3 * stage.accumulate
-    callback = _LastSteps(steps)
+    """Train three steps of a stage with Lightning on the CPU, and return what the largest took."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         # made inside: the profiler knows of no tensor that was there before
         model = VARGPT(config)
-        arrange_blocks(model, sharding)
         batch = batch_of(row, count, config, torch.float32, "cpu")
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_steps=steps // stage.accumulate,
-            accumulate_grad_batches=stage.accumulate,
-            gradient_clip_val=stage.optimizer.clip or None,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[StageScheduler([stage], stage.name, Console(file=io.StringIO())), callback],
-        )
-        trainer.fit(HEADS[stage.head](model, stage, steps), torch.utils.data.DataLoader(_Batches(batch, steps), None))
-    return Measured(_peak(profiler), callback.counter.get_total_flops(), callback.seconds)
+        _fit(model, stage, batch, sharding, 3)
+    counted = _Counted()
+    _fit(model, stage, batch, sharding, 1, counted)
+    return Measured(_peak(profiler), counted.counter.get_total_flops())
+
+
+def _fit(
+    model: VARGPT, stage: Stage, batch: dict[str, Any], sharding: ShardingConfig, steps: int, *more: pl.Callback
+) -> None:
+    arrange_blocks(model, sharding)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        accumulate_grad_batches=stage.accumulate,
+        gradient_clip_val=stage.optimizer.clip or None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StageScheduler([stage], stage.name, Console(file=io.StringIO())), *more],
+    )
+    batches = _Batches(batch, steps * stage.accumulate)
+    trainer.fit(HEADS[stage.head](model, stage, steps), torch.utils.data.DataLoader(batches, None))
 
 
 def _peak(profiler: Any) -> int:

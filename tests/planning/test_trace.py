@@ -32,9 +32,10 @@ def test_a_deep_trace_from_a_shallow_one_is_the_deep_one(name: str, mode: str) -
     assert made.operations[rows] == deep.operations[rows]
     assert [mark for mark in made.marks if mark.row <= rows.stop] == [mark for mark in deep.marks]
     assert made.flops == deep.flops and made.model_flops == deep.model_flops
-    # gradients and states that stand at the beginning are laid over the trace; sizes of a few bytes may be rounded
+    # gradients and states that stand at the beginning are laid over the trace
     alive = [each.changes_RK[rows, :3].sum(1).cumsum() for each in (made, deep)]
-    assert np.abs(alive[0] - alive[1]).max() < 0.001 * alive[1].max()
+    assert alive[0].max() == alive[1].max()
+    assert np.abs(alive[0] - alive[1]).max() < 0.005 * alive[1].max()
     assert {name for _, name in made.gradients} == {name for _, name in deep.gradients}
 
 

@@ -131,8 +131,11 @@ class ConfigCheck:
     def _value(self, value: Any, kind: Any, where: str, complete: bool = True) -> None:
         if isinstance(value, str) and REFERENCE.search(value):
             return
+        sections = [each for each in get_args(kind) if is_dataclass(each)] if get_origin(kind) is types.UnionType else []
         if is_dataclass(kind):
             self._section(value, kind, where, complete)
+        elif len(sections) == 1 and isinstance(value, Mapping):  # a section or nothing
+            self._section(value, sections[0], where, complete)
         elif get_origin(kind) is list and isinstance(value, list) and is_dataclass(get_args(kind)[0]):
             for place, item in enumerate(value):
                 name = item.get("name") if isinstance(item, Mapping) else None

@@ -209,6 +209,13 @@ class StagePlanner:
             *(sums[key] for key in ("flops", "model_flops", "tokens", "image_tokens")), samples, sums["seconds"]
         )
 
+    def _count(self, choice: Choice, row: RowShape) -> int:
+        """Rows of a batch: the stage's number, or as many as its tokens allow."""
+        if self.stage.max_tokens is None:
+            return choice.batch_size
+        tokens = self.stage.max_tokens * choice.batch_size // self.stage.batch_size
+        return max(1, tokens // self._length(row))
+
     def _length(self, row: RowShape) -> int:
         alone = self.stage.head == "tokenizer" or (self.stage.decoder_alone and row.drawn)
         return row.drawn * self.config.tokenizer.schedule.num_tokens if alone else row.length(self.config)
