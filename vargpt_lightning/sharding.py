@@ -55,7 +55,7 @@ def arrange_blocks(model: VARGPT, config: ShardingConfig) -> None:
         block._arranged = True  # type: ignore[assignment]
         if hasattr(block, "gradient_checkpointing"):
             # transformers' own recomputes the hooks too, which gather sharded weights
-            block.gradient_checkpointing = False
+            block.gradient_checkpointing = False  # type: ignore[assignment]
         if block in language or config.checkpoints(index):
             recompute(block, selective=config.checkpointing == "selective")
         if config.compile:
@@ -71,7 +71,7 @@ def recompute(block: nn.Module, selective: bool = False) -> None:
     settings: dict[str, Any] = {"use_reentrant": False}
     if selective:
         settings["context_fn"] = _selective_contexts
-    block.forward = partial(checkpoint, block.forward, **settings)  # type: ignore[method-assign]
+    block.forward = partial(checkpoint, block.forward, **settings)
 
 
 class _Selection:

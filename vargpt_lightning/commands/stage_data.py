@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packed import PackedCollator
 from vargpt_lightning.data.packing import cache_root
-from vargpt_lightning.data.pictures import PictureError, PictureReader
+from vargpt_lightning.data.pictures import LevelReader, PictureError, PictureReader, scale_pictures
 from vargpt_lightning.data.records import DRAWN, SEEN
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.data.token_sampler import TokenBatchSampler, TokenPlan, window_records
@@ -148,9 +148,14 @@ class StageData:
         )
 
     def _maker(self, vary: bool) -> ExampleMaker:
-        seen: Any = self._features or (None if self.config.vision.kind == "none" else self._seen_reader())
-        drawn: Any = self._tokens or self._drawn_reader()
+        seen: Any = self._features or (None if self.config.vision.kind == "none" else LevelReader(self._seen_reader()))
+        drawn: Any = self._tokens or LevelReader(self._drawn_reader())
         return ExampleMaker(self._template(), seen, drawn, self.config.language.max_positions, self.seed, vary)
+
+    def scaled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a loader's batch with its pictures, which come as bytes, as networks take them."""
+        readers = {"pixel_values": self._seen_reader, "drawn_pixels": self._drawn_reader}
+        return scale_pictures(batch, {name: make() for name, make in readers.items() if name in batch})
 
     def _groups(self, split: str) -> dict[str, str]:
         """Records alike in length go into batches together."""

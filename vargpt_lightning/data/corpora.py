@@ -12,9 +12,12 @@ from vargpt_lightning.data.chat import spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.records import Record
 from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
+
+TEXTS = 100_000  # records that a text tokenizer is trained on
 
 
 class Corpora:
@@ -114,13 +117,15 @@ class Packed(Corpora):
     Args:
         train: corpus to folder.
         val: the same for validation, for the corpora that have one.
-        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
+        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer; none trains one on the texts.
+        vocabulary: entries of the byte-level BPE that is trained on the texts when `tokenizer` names none.
         seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
     val: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
+    vocabulary: int | None = None
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
@@ -137,9 +142,22 @@ class Packed(Corpora):
         return {name: ShardDataset(path) for name, path in folders.items()}
 
     def text_tokenizer(self) -> TextTokenizer:
-        if not self.tokenizer:
-            raise UserError("data.tokenizer is not given; expected a tokenizer.json or the folder of a tokenizer")
-        return TextTokenizer.load(self.tokenizer)
+        if self.tokenizer:
+            return TextTokenizer.load(self.tokenizer)
+        if self.vocabulary is None:
+            raise UserError(
+                "data: neither tokenizer nor vocabulary is given; expected a tokenizer.json or the folder of a "
+                "tokenizer, or the vocabulary of one that is trained on the texts"
+            )
+        corpora = self.open("train").values()
+        texts = chain.from_iterable(_texts(_some(corpus, TEXTS // len(corpora))) for corpus in corpora)
+        return TextTokenizer.train(texts, self.vocabulary)
+
+
+def _some(corpus: ShardDataset, count: int) -> Iterator[Record]:
+    """At most `count` records, evenly spread."""
+    taken = min(len(corpus), max(1, count))
+    return (corpus[place * len(corpus) // taken] for place in range(taken))
 
 
 def _texts(corpus: Any) -> Iterator[str]:

@@ -61,9 +61,18 @@ def _drain(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterato
 
 
 def _tie_to_parent() -> None:
-    """End this process when its parent is gone: nobody else would end it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: nobody else would end it.
+
+    Processes of a fork server hold what tells that server of its own master's end, and would wait for each other.
+    """
     parent: Any = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
         wait([parent.sentinel])
