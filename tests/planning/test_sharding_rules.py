@@ -90,4 +90,5 @@ def our_peak(frozen: int) -> int:
 def test_a_ranks_peak_is_torchs(frozen: int) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         theirs = pool.submit(torchs_peak, frozen).result()
-    assert our_peak(frozen) == pytest.approx(theirs, rel=0.06)
+    # never too little; what is gathered ahead and reduced behind need not all be there at once
+    assert 0.98 * theirs <= our_peak(frozen) <= 1.10 * theirs

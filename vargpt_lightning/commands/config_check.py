@@ -131,7 +131,8 @@ class ConfigCheck:
     def _value(self, value: Any, kind: Any, where: str, complete: bool = True) -> None:
         if isinstance(value, str) and REFERENCE.search(value):
             return
-        sections = [each for each in get_args(kind) if is_dataclass(each)] if get_origin(kind) is types.UnionType else []
+        choices = get_args(kind) if get_origin(kind) is types.UnionType else ()
+        sections = [each for each in choices if is_dataclass(each)]
         if is_dataclass(kind):
             self._section(value, kind, where, complete)
         elif len(sections) == 1 and isinstance(value, Mapping):  # a section or nothing
