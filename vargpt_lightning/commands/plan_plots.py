@@ -60,9 +60,12 @@ def draw_memory(plan: StagePlan, file: Path) -> Path:
     for mark in timeline.trace.marks:
         if mark.what == "phase":
             begin = mark.row / rows * 100
-            side = {"x": begin + 0.3, "ha": "left"} if begin < 90 else {"x": begin - 0.3, "ha": "right"}
+            left = begin < 90
             axes.axvline(begin, color="black", linewidth=0.6)
-            axes.text(y=max(limit, peak) * 1.19, s=mark.name, fontsize=9, va="top", **side)
+            axes.text(
+                begin + (0.3 if left else -0.3), max(limit, peak) * 1.19, mark.name, fontsize=9, va="top",
+                ha="left" if left else "right",
+            )  # fmt: skip
     axes.set(xlim=(0, 100), ylim=(0, max(limit, peak) * 1.2), xlabel="operations of a step, %", ylabel="GB on a rank")
     axes.set_title(f"{plan.stage.name}: {plan.cluster.count} x {plan.cluster.gpu.name}, {plan.choice.strategy}, "
                    f"batch {plan.choice.batch_size}, checkpointing {plan.choice.sharding.checkpointing}")  # fmt: skip

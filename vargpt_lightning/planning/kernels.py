@@ -37,7 +37,7 @@ def attention_kernels(target: Target) -> Iterator[None]:
         return _attend(target, query, *args, **kwargs) if query.is_meta else original(query, *args, **kwargs)
 
     F.scaled_dot_product_attention = attend
-    attention.block_causal_attention = partial(in_scales, split=target == "cpu")  # type: ignore[assignment]
+    attention.block_causal_attention = partial(in_scales, split=target == "cpu")
     try:
         yield
     finally:

@@ -205,9 +205,8 @@ class StagePlanner:
             sums["tokens"] += batches * count * self._length(row)
             sums["image_tokens"] += batches * count * row.drawn * self.config.tokenizer.schedule.num_tokens
             sums["seconds"] += share * choice.accumulate * lower_bound(trace, gpu.flops, gpu.bandwidth)
-        return Work(
-            *(sums[key] for key in ("flops", "model_flops", "tokens", "image_tokens")), samples, sums["seconds"]
-        )
+        flops, model_flops, tokens, image_tokens, seconds = sums.values()
+        return Work(flops, model_flops, tokens, image_tokens, samples, seconds)
 
     def _count(self, choice: Choice, row: RowShape) -> int:
         """Rows of a batch: the stage's number, or as many as its tokens allow."""
@@ -302,12 +301,12 @@ def total_steps(stage: Stage, settings: PlanConfig, ranks: int, choice: Choice, 
     if stage.max_tokens is None:
         return replace(stage, batch_size=choice.batch_size, accumulate=choice.accumulate).total_steps(sizes, ranks)
     assert stage.epochs is not None
-    counts = {
+    by_mixture: dict[str, Mapping[str, float]] = {
         "weights": sizes,
         "counts": stage.data,
         "passes": {name: stage.data[name] * sizes[name] for name in names},
     }
-    return max(1, round(stage.epochs * sum(counts[stage.mixture][name] for name in names) / samples))
+    return max(1, round(stage.epochs * sum(by_mixture[stage.mixture][name] for name in names) / samples))
 
 
 def as_json(plan: StagePlan) -> dict[str, Any]:

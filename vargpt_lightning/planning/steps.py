@@ -129,7 +129,8 @@ def trace_step(
         if stage.accumulate == 1:
             optimizer.zero_grad()
         tracer.begin("backward")
-        loss.backward()
+        if isinstance(loss, Tensor):  # a batch may train nothing
+            loss.backward()
         del loss
         tracer.begin("optimizer")
         if stage.optimizer.clip:

@@ -100,9 +100,10 @@ class StepTracer(TorchDispatchMode):
         """Return the account so far."""
         alive_RK = np.array([row[0] for row in self._rows], dtype=np.int64).reshape(-1, len(CATEGORIES))
         changes_RK = np.diff(alive_RK, axis=0, prepend=np.zeros((1, len(CATEGORIES)), dtype=np.int64))
-        columns = [np.array([row[place] for row in self._rows], dtype=np.int64) for place in (1, 2, 3)]
+        flops_R, moved_R, extra_R = (np.array([row[at] for row in self._rows], dtype=np.int64) for at in (1, 2, 3))
         recomputed_R = np.array([row[4] for row in self._rows], dtype=bool)
-        return Trace(changes_RK, *columns, recomputed_R, self._marks, self._gradients, self._operations)
+        lists = (self._marks, self._gradients, self._operations)
+        return Trace(changes_RK, flops_R, moved_R, extra_R, recomputed_R, *lists)
 
     def _row(self, name: str, flops: int, moved: int, extra: int) -> None:
         recomputed = self.phase == "backward" and torch.is_grad_enabled()
