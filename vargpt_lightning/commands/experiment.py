@@ -20,6 +20,7 @@ from vargpt_lightning.models.init_from import InitFrom
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages
+from vargpt_lightning.planning.settings import PlanConfig
 
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
@@ -183,6 +184,7 @@ class Experiment:
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     sampling: Sampling
+    plan: PlanConfig
     files: list[str] = field(default_factory=list)
     resolved: str = ""
     start: str | None = None
@@ -201,6 +203,7 @@ SECTIONS = {
     "trainer": TrainerConfig,
     "evaluation": EvaluationConfig,
     "sampling": Sampling,
+    "plan": PlanConfig,
     "model": VARGPTConfig,
     "init_from": InitFrom,
 }
@@ -264,7 +267,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     resolved = _resolved(parser, config, made)
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
-    parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling)
+    parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
 
 

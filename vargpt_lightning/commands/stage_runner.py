@@ -43,27 +43,19 @@ from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
+from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
 from vargpt_lightning.models.init_from import describe, initialise
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.heads import HEADS
 from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.modules.understanding import UnderstandingModule
-from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
 from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
-
-HEADS: dict[str, type[StageModule]] = {
-    "unified": UnifiedModule,
-    "understanding": UnderstandingModule,
-    "generation": GenerationModule,
-    "tokenizer": TokenizerModule,
-}
 
 
 class StageRunner:
@@ -122,6 +114,9 @@ class StageRunner:
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
+        if stage.lora:
+            lora = stage.lora
+            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
@@ -141,6 +136,8 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.lora:
+            merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         if self.processes.first:
             folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
@@ -216,6 +213,15 @@ class StageRunner:
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
+    def _model_flops(self, stage: Stage) -> float | None:
+        """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
+        corpora = self.experiment.plan.corpora
+        if any(name not in corpora for name, weight in stage.data.items() if weight > 0):
+            return None
+        from vargpt_lightning.planning.stage_plan import model_flops_per_sample
+
+        return model_flops_per_sample(self.experiment.model, stage, self.experiment.plan)
+
     def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
@@ -224,7 +230,7 @@ class StageRunner:
         callbacks += [
             BatchRng(self.experiment.seed, stage.name),
             ResumeMetrics(),
-            Throughput(),
+            Throughput(flops_per_sample=self._model_flops(stage)),
             StageProgress(stage.name),
             DataCounts(folder),
         ]
