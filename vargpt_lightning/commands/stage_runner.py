@@ -43,26 +43,19 @@ from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
+from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
+from vargpt_lightning.models.init_from import describe, initialise
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.heads import HEADS
 from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.modules.understanding import UnderstandingModule
-from vargpt_lightning.modules.unified import UnifiedModule
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
 from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
-
-HEADS: dict[str, type[StageModule]] = {
-    "unified": UnifiedModule,
-    "understanding": UnderstandingModule,
-    "generation": GenerationModule,
-    "tokenizer": TokenizerModule,
-}
 
 
 class StageRunner:
@@ -95,6 +88,8 @@ class StageRunner:
             if before is not None:
                 load_weights(self.model, before.weights)
                 before = None  # from now on the model in memory has the weights
+            elif index == 0 and self.experiment.init_from:
+                self._take_first_weights()
             if self.processes.first:
                 settings = settings_of(self.experiment, stage)
                 folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
@@ -104,6 +99,13 @@ class StageRunner:
                 self.model, before = self._new_model(), folder
         return 0
 
+    def _take_first_weights(self) -> None:
+        """Put the weights into the model that the section init_from names; the run keeps the report."""
+        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+        if self.processes.first:
+            write_json(self.run.path / "init_from.json", report)
+            self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
+
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
@@ -112,6 +114,9 @@ class StageRunner:
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
+        if stage.lora:
+            lora = stage.lora
+            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
@@ -131,6 +136,8 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.lora:
+            merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         if self.processes.first:
             folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
@@ -180,7 +187,8 @@ class StageRunner:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
         vision = self.experiment.model.vision
         so_far = self.experiment.stages[: self.experiment.stages.index(stage) + 1]
-        trained = any("vision_tower" in each.train for each in so_far)
+        given = "vision_tower" in self.experiment.init_from.places()
+        trained = given or any("vision_tower" in each.train for each in so_far)
         return trained or vision.kind != "efficientnet_lite0" or not vision.pretrained
 
     def _trainer(self, stage: Stage, folder: StageFolder, total: int, stop: GracefulStop) -> pl.Trainer:
@@ -205,6 +213,15 @@ class StageRunner:
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
+    def _model_flops(self, stage: Stage) -> float | None:
+        """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
+        corpora = self.experiment.plan.corpora
+        if any(name not in corpora for name, weight in stage.data.items() if weight > 0):
+            return None
+        from vargpt_lightning.planning.stage_plan import model_flops_per_sample
+
+        return model_flops_per_sample(self.experiment.model, stage, self.experiment.plan)
+
     def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
@@ -213,7 +230,7 @@ class StageRunner:
         callbacks += [
             BatchRng(self.experiment.seed, stage.name),
             ResumeMetrics(),
-            Throughput(),
+            Throughput(flops_per_sample=self._model_flops(stage)),
             StageProgress(stage.name),
             DataCounts(folder),
         ]
