@@ -66,7 +66,8 @@ class Pieces:
     def encode(self, spans: Sequence[str]) -> list[list[int]] | None:
         """Return the ids of the joined spans, those of each span by themselves; None when the library must do it.
 
-        It must where a piece lies in two spans, where a text would turn into a special token, and for half a surrogate pair.
+        It must where a piece lies in two spans, where a
+        text would turn into a special token, and for half a surrogate pair.
         """
         text = "".join(spans)
         pieces = self._cut(text)
