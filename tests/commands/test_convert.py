@@ -238,6 +238,23 @@ def _saved_with(tokenizer: TextTokenizer, ids: dict[str, int], folder: Path) -> 
     return folder
 
 
+def test_the_authors_names_of_tokens_come_and_go(tmp_path: Path) -> None:
+    """Their ids stay, and text is cut as before."""
+    tokenizer = TextTokenizer.train(["USER: what is it? ASSISTANT: a cat"], 300)
+    _saved_with(tokenizer, tokenizer.token_ids(), tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "out", "vargpt")
+    tree = json.loads((tmp_path / "out/tokenizer.json").read_text())
+    named = {token["content"]: token["id"] for token in tree["added_tokens"]}
+    special = json.loads((tmp_path / "out/config.json").read_text())["special_tokens"]
+    for name in ("image_gen_start", "image_gen_end", "image_gen_pad"):
+        assert named[special[name]] == special[f"{name}_token_id"]
+    read_again = TextTokenizer.load(tmp_path / "out")
+    assert read_again.token_ids() == tokenizer.token_ids() and read_again.added == 0
+    assert read_again.encode("what is a cat?") == tokenizer.encode("what is a cat?")
+    convert(tmp_path / "out", tmp_path / "again")
+    assert TextTokenizer.load(tmp_path / "again").token_ids() == tokenizer.token_ids()
+
+
 # VAR
 
 
