@@ -11,8 +11,8 @@ thousand words, as frequent as in a language (Zipf's law).
 
 Runs take turns and the best of each counts. Printed are samples a second, samples a second of processor time (what
 counts on a machine that does other things too), both as ratios (1: as fast as plain reading), and the memory that a
-worker has of its own over a run that is not timed (flat: no growth after the first tenth). `--stored` is the pictures' size in the
-shards, `--size` the model's: where they differ, resizing comes on top of what is compared with.
+worker has of its own over a run that is not timed (flat: no growth after the first tenth). `--stored` is the pictures'
+size in the shards, `--size` the model's: where they differ, resizing comes on top of what is compared with.
 """
 
 from __future__ import annotations
@@ -46,28 +46,8 @@ from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, Text
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 
 WORDS = 20_000
-COMMON = [
-    "a",
-    "the",
-    "red",
-    "small",
-    "dog",
-    "house",
-    "under",
-    "bright",
-    "street",
-    "with",
-    "two",
-    "people",
-    "near",
-    "water",
-    "and",
-    "trees",
-    "in",
-    "front",
-    "of",
-    "it",
-]
+SENTENCE = "a the red small dog house under bright street with two people near water and trees in front of it"
+COMMON = SENTENCE.split()
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import itertools
 import math
 import mmap
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,8 +29,8 @@ Parts = Mapping[str, tuple[int, tuple[int, ...], torch.dtype]]  # name to offset
 class Ring:
     """`each` slots for each of some workers. Made before they are forked; started otherwise, a worker has none."""
 
-    _numbers = itertools.count()
-    _known: weakref.WeakValueDictionary[int, Ring] = weakref.WeakValueDictionary()
+    _numbers: ClassVar[Iterator[int]] = itertools.count()
+    _known: ClassVar[weakref.WeakValueDictionary[int, Ring]] = weakref.WeakValueDictionary()
 
     def __init__(self, workers: int, each: int) -> None:
         self.number, self.each = next(self._numbers), each
