@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -10,6 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from vargpt_lightning.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
 
@@ -43,6 +46,17 @@ class RefusedRequestError(UserError):
         if self.status == 429:
             return "rate_limit_error"
         return "server_error" if self.status >= 500 else "invalid_request_error"
+
+
+def refusal(error: Exception) -> RefusedRequestError:
+    """Return what a client is told of an error; what is no fault of the client's goes to the log alone."""
+    if isinstance(error, RefusedRequestError):
+        return error
+    if isinstance(error, UserError):
+        code = "context_length_exceeded" if "context" in str(error) else None
+        return RefusedRequestError(str(error), code=code)
+    logger.error("a request failed", exc_info=error)
+    return RefusedRequestError("the server failed on this request", 500, "internal_error")
 
 
 @dataclass(frozen=True)
