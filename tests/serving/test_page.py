@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.serving.conftest import Running, serving
+from vargpt_lightning.models import generate as module
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -69,11 +71,11 @@ def test_uploaded_pictures_are_asked_about_in_one_conversation(tab, site: Runnin
         Image.new("RGB", (40, 40), colour).save(tmp_path / f"{colour}.png")
     script("They are")
     ask(tab, "Which?", tmp_path / "red.png", tmp_path / "blue.png")
-    tab.get_by_text("They are").first.wait_for()
+    bot(tab).get_by_text("They are").first.wait_for()
     tab.locator("#chat .user img").nth(1).wait_for()
     script("All of")
     ask(tab, "And?", tmp_path / "green.png")
-    tab.get_by_text("All of").first.wait_for()
+    bot(tab).get_by_text("All of").first.wait_for()
     assert tab.locator("#chat .user img").count() == 3
 
 
@@ -87,15 +89,11 @@ def test_what_is_no_picture_is_said_so(tab, script, tmp_path: Path) -> None:
 
 
 def test_stop_ends_an_answer(tab, site: Running, script, monkeypatch) -> None:
-    import time
-
-    from vargpt_lightning.models import generate as module
-
     script("word " * 30)
     write = module._Batch._write
     monkeypatch.setattr(module._Batch, "_write", lambda *given: (time.sleep(0.1), write(*given))[1])
     ask(tab, "Count.")
-    tab.get_by_text("word").first.wait_for()
+    bot(tab).get_by_text("word").first.wait_for()
     tab.locator("#stop").click()
     tab.locator("#note").get_by_text("Stopped").wait_for()
     assert site.service.engine.running == 0
@@ -106,10 +104,6 @@ def test_stop_ends_an_answer(tab, site: Running, script, monkeypatch) -> None:
 
 
 def test_a_tab_that_is_closed_stops_its_answer(browser, site: Running, script, monkeypatch) -> None:
-    import time
-
-    from vargpt_lightning.models import generate as module
-
     script("word " * 30)
     write = module._Batch._write
     monkeypatch.setattr(module._Batch, "_write", lambda *given: (time.sleep(0.2), write(*given))[1])
@@ -117,7 +111,7 @@ def test_a_tab_that_is_closed_stops_its_answer(browser, site: Running, script, m
     page.goto(site.url)
     page.locator("#box textarea").wait_for()
     ask(page, "Count.")
-    page.get_by_text("word").first.wait_for()
+    bot(page).get_by_text("word").first.wait_for()
     page.close()
     until = time.monotonic() + 10
     while site.service.engine.running and time.monotonic() < until:

@@ -73,7 +73,7 @@ class Page:
 
     def blocks(self) -> gr.Blocks:
         """Return the page."""
-        session = gr.State(Session, time_to_live=HOUR)
+        session = gr.State(None, time_to_live=HOUR)
         with gr.Blocks(title=self.name, fill_height=True, analytics_enabled=False, delete_cache=(600, HOUR)) as page:
             session.render()
             with gr.Row():
@@ -135,7 +135,7 @@ class Page:
     async def answer(
         self,
         message: dict[str, Any],
-        session: Session,
+        session: Session | None,
         cfg: float,
         top_k: float,
         top_p: float,
@@ -145,6 +145,7 @@ class Page:
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Answer what stands in the box, and show the answer while it comes."""
+        session = session or Session()
         text, files = message.get("text") or "", message.get("files") or []
         if not text.strip() and not files:
             yield gr.skip(), session, *self._show(session)
