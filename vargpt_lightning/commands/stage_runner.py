@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +37,27 @@ from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.loggers import build_loggers
+from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
+from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
+from vargpt_lightning.models.init_from import describe, initialise
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.heads import HEADS
 from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.modules.understanding import UnderstandingModule
-from vargpt_lightning.modules.unified import UnifiedModule
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
 from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
-
-HEADS: dict[str, type[StageModule]] = {
-    "unified": UnifiedModule,
-    "understanding": UnderstandingModule,
-    "generation": GenerationModule,
-    "tokenizer": TokenizerModule,
-}
 
 
 class StageRunner:
@@ -76,7 +71,10 @@ class StageRunner:
         self.experiment, self.run = experiment, run
         self.processes = processes or Processes()
         self.hashes = content_hashes(experiment)
+        self.reuse = StageReuse(run, self.hashes, experiment.run.reuse)
         with self._first_goes_first():
+            if self.processes.first:
+                self.reuse.take_first([stage.name for stage in experiment.stages])
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
         self.model = self._new_model()
         self.benchmarks = StageBenchmarkRuns(experiment)
@@ -92,17 +90,37 @@ class StageRunner:
                 self._say(f"stage {stage.name}: finished before, skipped")
                 before = folder
                 continue
-            if before is not None:
-                load_weights(self.model, before.weights)
-                before = None  # from now on the model in memory has the weights
-            if self.processes.first:
-                settings = settings_of(self.experiment, stage)
-                folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
-            if code := self._one_stage(stage, folder):
-                return code
+            with self._turn(index, folder) as taken:
+                if taken:
+                    before = folder
+                    continue
+                if before is not None:
+                    load_weights(self.model, before.weights)
+                    before = None  # from now on the model in memory has the weights
+                elif index == 0 and self.experiment.init_from:
+                    self._take_first_weights()
+                if self.processes.first:
+                    settings = settings_of(self.experiment, stage)
+                    folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+                if code := self._one_stage(stage, folder):
+                    return code
             if self._sharded(stage):  # for good; the next stage begins with what this one wrote
                 self.model, before = self._new_model(), folder
         return 0
+
+    @contextmanager
+    def _turn(self, index: int, folder: StageFolder) -> Iterator[bool]:
+        """Hold the right to train a stage; True when another run has finished it, and it was taken over."""
+        first = self.processes.first
+        with self.reuse.turn(index) if first else nullcontext():
+            yield self.processes.told(first and self.reuse.take(index, folder))
+
+    def _take_first_weights(self) -> None:
+        """Put the weights into the model that the section init_from names; the run keeps the report."""
+        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+        if self.processes.first:
+            write_json(self.run.path / "init_from.json", report)
+            self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
@@ -112,6 +130,9 @@ class StageRunner:
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
+        if stage.lora:
+            lora = stage.lora
+            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
@@ -131,6 +152,8 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.lora:
+            merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         if self.processes.first:
             folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
@@ -180,7 +203,8 @@ class StageRunner:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
         vision = self.experiment.model.vision
         so_far = self.experiment.stages[: self.experiment.stages.index(stage) + 1]
-        trained = any("vision_tower" in each.train for each in so_far)
+        given = "vision_tower" in self.experiment.init_from.places()
+        trained = given or any("vision_tower" in each.train for each in so_far)
         return trained or vision.kind != "efficientnet_lite0" or not vision.pretrained
 
     def _trainer(self, stage: Stage, folder: StageFolder, total: int, stop: GracefulStop) -> pl.Trainer:
@@ -194,7 +218,7 @@ class StageRunner:
             max_epochs=-1,
             accumulate_grad_batches=stage.accumulate,
             gradient_clip_val=stage.optimizer.clip or None,
-            logger=MetricsLog(folder),
+            logger=[MetricsLog(folder), *build_loggers(settings.loggers, self.run, stage.name)],
             log_every_n_steps=min(settings.log_every, total),
             val_check_interval=validate * stage.accumulate if validate else None,
             check_val_every_n_epoch=None,
@@ -205,6 +229,15 @@ class StageRunner:
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
+    def _model_flops(self, stage: Stage) -> float | None:
+        """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
+        corpora = self.experiment.plan.corpora
+        if any(name not in corpora for name, weight in stage.data.items() if weight > 0):
+            return None
+        from vargpt_lightning.planning.stage_plan import model_flops_per_sample
+
+        return model_flops_per_sample(self.experiment.model, stage, self.experiment.plan)
+
     def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
@@ -213,7 +246,7 @@ class StageRunner:
         callbacks += [
             BatchRng(self.experiment.seed, stage.name),
             ResumeMetrics(),
-            Throughput(),
+            Throughput(flops_per_sample=self._model_flops(stage)),
             StageProgress(stage.name),
             DataCounts(folder),
         ]
@@ -289,6 +322,7 @@ def build_module(model: VARGPT, stage: Stage, total_steps: int, data: StageData)
             f"model.vision.kind is {model.config.vision.kind!r}; expected 0"
         )
     module = HEADS[stage.head](model, stage, total_steps)
+    module.prepared = data.scaled
     if isinstance(module, TokenizerModule) and module.warmup_steps:
         module.calibration_pictures = data.calibration_pictures()
     return module

@@ -12,6 +12,11 @@ from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
 from vargpt_lightning.errors import UserError
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
+LATER_KEYS: dict[str, Any] = {
+    **{"records": None, "mixture": "weights", "max_tokens": None, "packing": False, "lora": None},
+    "schedule.decay": 0.0,
+}
+"""Keys of a stage that came later, with their defaults: see `without_later_keys`."""
 SHARES = ("label_smoothing", "ema", "warmup_autoencoder")
 
 
@@ -41,14 +46,52 @@ class ScheduleConfig:
     """The learning rate over a stage's steps, as a factor on its peak.
 
     Args:
-        name: "cosine" or "linear" fall to `final`; "constant" stays at 1.
+        name: "cosine" or "linear" fall to `final`; "constant" stays at 1 until its `decay` begins.
         warmup: steps of linear warm-up: below 1 a share of the stage, else a number of steps.
         final: the factor at the last step.
+        decay: of "constant", the steps at the end in which it falls linearly to `final`: below 1 a share of the stage,
+            else a number of steps; 0 for none.
     """
 
     name: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.1
     final: float = 0.0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("warmup", "decay"):
+            if getattr(self, key) < 0:
+                raise UserError(f"schedule.{key}={getattr(self, key)}; expected 0 or more")
+        if self.decay and self.name != "constant":
+            raise UserError(f"schedule.decay={self.decay}; expected 0 with {self.name}, which falls by itself")
+
+
+@dataclass
+class LoraSettings:
+    """Low-rank adapters in place of the language model's own weights (LoRA), merged into them at the stage's end.
+
+    Args:
+        rank: of the two matrices beside each adapted one.
+        alpha: scale of what they add, over the rank.
+        dropout: on their input.
+        targets: which matrices of a block are adapted.
+        also: modules trained whole beside them, such as lm_head and embed_tokens, whose rows of new tokens are fresh.
+    """
+
+    rank: int = 64
+    alpha: float = 128.0
+    dropout: float = 0.0
+    targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    also: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.targets or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"lora: rank={self.rank}, targets={self.targets}, dropout={self.dropout}; expected a rank of 1 or "
+                "more, some targets, and a dropout from 0 to below 1"
+            )
 
 
 @dataclass
@@ -66,6 +109,8 @@ class Stage:
             the last step is filled up from the epoch after. Give this or `steps`.
         steps: length in optimizer steps.
         batch_size: samples a step and device; with `max_tokens` of validation alone.
+        records: train on at most so many records of each corpus, chosen by the seed: fewer are a part of more. None
+            takes all.
         text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. Weights in `data` then are
             shares of batches between drawings and text. Text is short: larger batches of it cost little. By weights
             with `steps` alone.
@@ -88,6 +133,7 @@ class Stage:
         feature_weight: of the tokenizer, factor of the loss between features of EfficientNet; 0 for none.
         flip: of the tokenizer, how often a picture is mirrored.
         squared_weight: of the tokenizer, factor of the squared error of the reconstruction.
+        lora: train adapters of the language model in place of its weights.
         chroma_weight: of the tokenizer, factor of the squared error of its colour differences, red - green and
             green - blue; flat drawings are told by colours that plain errors hardly see.
     """
@@ -99,6 +145,7 @@ class Stage:
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 8
+    records: int | None = None
     text_batch_size: int | None = None
     max_tokens: int | None = None
     packing: bool = False
@@ -115,6 +162,7 @@ class Stage:
     flip: float = 0.0
     squared_weight: float = 1.0
     chroma_weight: float = 0.0
+    lora: LoraSettings | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
@@ -130,7 +178,7 @@ class Stage:
             raise UserError(
                 f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
             )
-        for key in ("epochs", "steps", "batch_size", "text_batch_size", "max_tokens", "accumulate"):
+        for key in ("epochs", "steps", "batch_size", "records", "text_batch_size", "max_tokens", "accumulate"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")
@@ -141,6 +189,8 @@ class Stage:
             value = getattr(self, key)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"{where}.{key}={value}; expected 0 or more, and less than 1")
+        if self.lora and "language_model" not in self.train:
+            raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
         if not 0 <= self.flip <= 1:
             raise UserError(f"{where}.flip={self.flip}; expected a share from 0 to 1")
         if "image_tokenizer" in self.train or self.head == "tokenizer":
@@ -155,6 +205,7 @@ class Stage:
         if self.packing and self.max_tokens is None:
             raise UserError(f"{where}.packing=true; expected max_tokens beside it, the tokens of a batch")
         others = {
+            "records": (self.records is not None, "none, batches by tokens take whole corpora"),
             "text_batch_size": (self.text_batch_size is not None, "none, max_tokens fits batches of text too"),
             "head": (self.head == "tokenizer", "another, the image tokenizer trains on pictures alone; use batch_size"),
             "decoder_alone": (self.decoder_alone, "false, pictures alone have no rows of tokens; use batch_size"),
@@ -166,6 +217,8 @@ class Stage:
 
     def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
         """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""
+        if self.records is not None:
+            sizes = {name: min(size, self.records) for name, size in sizes.items()}
         by_group = {"text": self.text_batch_size} if self.text_batch_size else None
         return MixtureSpec(sizes, self.data, self.mixture, self.batch_size, ranks, groups, by_group)
 
@@ -204,9 +257,22 @@ def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str
     hashes: list[str] = []
     before = _digest(shared)
     for stage in stages:
-        before = _digest([before, asdict(stage)])
+        before = _digest([before, without_later_keys(asdict(stage), LATER_KEYS)])
         hashes.append(before)
     return hashes
+
+
+def without_later_keys(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without the keys (dotted ones too) that came later and stand at their default.
+
+    What a stage depends on then has the same hash as before there were such keys, and older runs can be taken up.
+    """
+    kept = {key: value for key, value in values.items() if key not in later or value != later[key]}
+    for key, default in later.items():
+        first, _, below = key.partition(".")
+        if below and isinstance(kept.get(first), Mapping):
+            kept[first] = without_later_keys(kept[first], {below: default})
+    return kept
 
 
 def _digest(value: Any) -> str:

@@ -32,7 +32,7 @@ def read_picture(data: bytes, limits: Limits, param: str | None = None) -> Image
     try:
         return decode_picture(data, "the picture", limits.picture_pixels)
     except TooManyPixelsError as error:
-        raise _refused(f"{error}; expected {limits.picture_pixels} pixels at most", "too_large", param) from error
+        raise _refused(str(error), "too_large", param) from error
     except PictureError as error:
         text = f"{len(data)} bytes that are no picture; expected PNG, JPEG, WebP or GIF"
         raise _refused(text, "invalid_image", param) from error

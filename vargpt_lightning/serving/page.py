@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CSS = """
 footer { display: none !important }
-#chat img { width: 256px; max-width: 100%; height: auto }
+#chat img { width: 256px; height: 256px; max-width: 100%; object-fit: contain }
 #scales img { object-fit: contain }
 """
 SYSTEM_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from elsewhere
@@ -78,9 +78,9 @@ class Page:
             session.render()
             with gr.Row():
                 with gr.Column(scale=3):
-                    chat = gr.Chatbot(
-                        label=self.name, elem_id="chat", height="65vh", render_markdown=False, feedback_options=None
-                    )
+                    # Without the button "share": it would send the chat to a host elsewhere.
+                    look: dict[str, Any] = {"height": "65vh", "render_markdown": False, "buttons": ["copy"]}
+                    chat = gr.Chatbot(label=self.name, elem_id="chat", feedback_options=None, **look)
                     box = gr.MultimodalTextbox(
                         placeholder="Ask, ask for a picture, or add pictures to ask about",
                         file_types=["image"],
@@ -93,9 +93,14 @@ class Page:
                     with gr.Row():
                         stop = gr.Button("Stop", elem_id="stop")
                         new = gr.Button("New conversation", elem_id="new")
-                with gr.Column(scale=1, min_width=260):
+                with gr.Column(scale=1, min_width=300):
                     scales = gr.Gallery(
-                        label="The drawing, scale by scale", elem_id="scales", columns=3, height=240, interactive=False
+                        label="The drawing, scale by scale",
+                        elem_id="scales",
+                        columns=3,
+                        height=260,
+                        interactive=False,
+                        buttons=["fullscreen", "download"],
                     )
                     download = gr.DownloadButton("Download the drawing", interactive=False, elem_id="download")
                     note = gr.Markdown(elem_id="note")
@@ -110,7 +115,8 @@ class Page:
                 api_visibility="private",
             )
             stop.click(self.stop, None, None, queue=False, api_visibility="private")
-            new.click(self.forget, None, [session, *shown], cancels=[asked], api_visibility="private")
+            for forgotten in (new.click, chat.clear):
+                forgotten(self.forget, None, [session, *shown], cancels=[asked], api_visibility="private")
             page.unload(self.stop)
         return page
 
