@@ -292,7 +292,6 @@ class _Batch:
             else:
                 self._check_length(row)
 
-
     def _tell_scale(self, rows: list[int]) -> Callable[[int, Tensor], None]:
         """What passes the pictures after each scale on to the watcher, and ends a drawing that nobody waits for."""
         watcher = self.watcher

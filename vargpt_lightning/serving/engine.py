@@ -94,7 +94,7 @@ class Ticket:
     settings: GenerationSettings
     row: int = 0
     sketches: bool = False
-    tell: Callable[[Event], None] | None = None
+    tell: Callable[[Event], object] | None = None
     draw: bool = False
     asked: float = field(default_factory=time.monotonic)
     begun: float | None = None

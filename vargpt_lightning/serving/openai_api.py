@@ -78,7 +78,7 @@ class OpenAIApi:
 
     async def health(self, request: Request) -> Response:
         """Whether answers are made."""
-        state = {"status": "ok" if self.engine.alive else "stopped", "model": self.name}
+        state: dict[str, Any] = {"status": "ok" if self.engine.alive else "stopped", "model": self.name}
         state |= {"waiting": self.engine.waiting, "running": self.engine.running}
         return JSONResponse(state, 200 if self.engine.alive else 503)
 

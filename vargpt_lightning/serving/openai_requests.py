@@ -154,7 +154,7 @@ def conversation(speaker: Speaker, messages: list[Message], limits: Limits, remo
         if not parts and message.role != "assistant":
             raise RefusedRequestError(f"message {number + 1} is empty; expected text or a picture", param="messages")
         role = message.role if message.role in ("user", "assistant") else "system"
-        result.turns.append(Turn(role, tuple(parts)))  # type: ignore[arg-type]
+        result.turns.append(Turn(role, tuple(parts)))
     return result
 
 

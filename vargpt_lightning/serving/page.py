@@ -32,7 +32,6 @@ footer { display: none !important }
 #chat img { width: 256px; height: 256px; max-width: 100%; object-fit: contain }
 #scales img { object-fit: contain }
 """
-SYSTEM_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none from elsewhere
 HOUR = 3600
 
 
@@ -280,7 +279,9 @@ def mount_page(app: FastAPI, engine: Engine, rate: RateLimit, name: str) -> Fast
         blocks,
         path="/",
         css=CSS,
-        theme=gr.themes.Default(**SYSTEM_FONTS),
+        theme=gr.themes.Default(  # fonts of the system, none from elsewhere
+            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
         allowed_paths=[page._folder.name],
         max_file_size=engine.limits.picture_bytes,
         show_error=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from vargpt_lightning.models.answers import Answer
@@ -22,8 +22,12 @@ class Stream:
     def of(cls, tickets: Sequence[Ticket]) -> Stream:
         """Let the tickets' events arrive in this event loop."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Event]]()
+
+        def teller(number: int) -> Callable[[Event], object]:
+            return lambda event: loop.call_soon_threadsafe(arrived.put_nowait, (number, event))
+
         for number, ticket in enumerate(tickets):
-            ticket.tell = lambda event, number=number: loop.call_soon_threadsafe(arrived.put_nowait, (number, event))
+            ticket.tell = teller(number)
         return cls(tickets, arrived)
 
     async def events(self) -> AsyncIterator[tuple[int, Event]]:
