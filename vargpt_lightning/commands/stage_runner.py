@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -100,8 +101,6 @@ class StageRunner:
                 folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
             if code := self._one_stage(stage, folder):
                 return code
-            if self._sharded(stage):  # for good; the next stage begins with what this one wrote
-                self.model, before = self._new_model(), folder
         return 0
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
@@ -132,14 +131,21 @@ class StageRunner:
         if stop.exit_code:
             return stop.exit_code
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
+        self.processes.wait()
+        skipped, device = module.guard.skipped, trainer.strategy.root_device
+        del trainer, module, train
+        if self._sharded(stage):  # for good: what follows begins with what this stage wrote
+            self.model = self._new_model()
+            load_weights(self.model, folder.weights)
+        gc.collect()
         if self.processes.first:
-            folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
-            if module.guard.skipped:
-                self._say(f"stage {stage.name}: {module.guard.skipped} steps passed over; see nonfinite.jsonl")
+            if self._sharded(stage) and settings.samples:
+                self._draw_whole(stage, folder, total, device)
+            folder.update(status="finished", steps=total, skipped_steps=skipped)
+            if skipped:
+                self._say(f"stage {stage.name}: {skipped} steps passed over; see nonfinite.jsonl")
             remove_checkpoints(folder.checkpoint)
         self.processes.wait()
-        del trainer, module, train
-        gc.collect()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
@@ -205,6 +211,16 @@ class StageRunner:
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
+    def _sheets(self, stage: Stage, folder: StageFolder) -> SampleSheets:
+        draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
+        return SampleSheets(folder, draw, self.experiment.trainer.sample_every, title=stage.name, note=note)
+
+    def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
+        """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
+        self.model.eval().to(device)
+        self._sheets(stage, folder).write(step)
+        self.model.cpu()
+
     def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
@@ -218,8 +234,7 @@ class StageRunner:
             DataCounts(folder),
         ]
         if settings.samples and not self._sharded(stage):
-            draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
-            callbacks.append(SampleSheets(folder, draw, settings.sample_every, title=stage.name, note=note))
+            callbacks.append(self._sheets(stage, folder))
         callbacks += self.benchmarks.callbacks(stage, folder, self.model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder)]
 
