@@ -49,10 +49,11 @@ def arrange_blocks(model: VARGPT, config: ShardingConfig) -> None:
         language = set(model.language_model.model.layers)
     else:
         language = set()
+    block: Any
     for index, block in blocks(model):
         if getattr(block, "_arranged", False):
             continue
-        block._arranged = True  # type: ignore[assignment]
+        block._arranged = True
         if hasattr(block, "gradient_checkpointing"):
             # transformers' own recomputes the hooks too, which gather sharded weights
             block.gradient_checkpointing = False
@@ -71,7 +72,7 @@ def recompute(block: nn.Module, selective: bool = False) -> None:
     settings: dict[str, Any] = {"use_reentrant": False}
     if selective:
         settings["context_fn"] = _selective_contexts
-    block.forward = partial(checkpoint, block.forward, **settings)  # type: ignore[method-assign]
+    block.forward = partial(checkpoint, block.forward, **settings)
 
 
 class _Selection:
