@@ -41,7 +41,7 @@ def seen_reader(config: VisionConfig) -> PictureReader:
     if config.kind == "none":
         raise UserError("this model sees no pictures (vision.kind is 'none'); expected words alone")
     mean, std = _SCALINGS[config.kind]
-    return PictureReader(config.picture_size, mean, std, fit="pad")
+    return PictureReader(config.picture_size, mean, std, config.fit or ("clip" if config.kind == "clip" else "pad"))
 
 
 @dataclass

@@ -4,7 +4,7 @@ Packs questions about JPEG pictures and requests to draw them, and reads them tw
 
 - plainly: each process reads its share of the tars from the front to the end and decodes every picture;
 - as training does: shuffled, template, tokenization, pictures as tensors of the model's size, collation, and the
-  batches handed to the training process.
+  batches handed to the training process. (There they are scaled from bytes to numbers, on the device.)
 
 Runs take turns and the best of each counts. Printed are samples a second, samples a second of processor time (what
 counts on a machine that does other things too), both as ratios (1: as fast as plain reading), and the memory that a
@@ -37,7 +37,7 @@ from vargpt_lightning.data.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.pictures import PictureReader
+from vargpt_lightning.data.pictures import LevelReader, PictureReader
 from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 
@@ -132,7 +132,7 @@ def plain(folders: dict[str, Path], processes: int) -> None:
 def loader(folders: dict[str, Path], arguments: argparse.Namespace) -> StreamLoader:
     sources = {name: ShardDataset(folder) for name, folder in folders.items()}
     tokenizer = TextTokenizer.train([" ".join(WORDS) + " USER: ASSISTANT: Can you draw"], 400)
-    reader = PictureReader(arguments.size)
+    reader = LevelReader(PictureReader(arguments.size))
     maker = ExampleMaker(ChatTemplate(tokenizer, 576, 680), reader, reader, 4096)
     mixture = Mixture(sources, maker)
     groups = {SEEN: "text", DRAWN: "drawn"}

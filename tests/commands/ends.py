@@ -42,10 +42,10 @@ def run(arguments: list[str], log: Path, place: Place | None = None, number: int
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_main, args=(arguments, str(log), place, number, environment))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=300)
     if process.exitcode is None:
         process.kill()
-        raise TimeoutError(f"vargpt {arguments}: still at work after 120 s; {log.read_text()[-500:]}")
+        raise TimeoutError(f"vargpt {arguments}: still at work after 300 s; {log.read_text()[-500:]}")
     code: int = process.exitcode
     return code
 

@@ -178,7 +178,7 @@ def test_a_corpus_of_bad_pictures_alone(own_data: Tree, tmp_path: Path, refused:
     own_data["train"]["drawings"] = str(tmp_path / "bad")
     tree = tiny_tree(own_data, tmp_path / "runs")
     file = write_experiment(tmp_path / "tiny.yaml", tree)
-    assert "data source 'drawings': none of its 3 records can be used" in refused("fit", "-c", str(file))
+    assert "bad: none of its 3 drawn pictures could be encoded; the first: bad-0: " in refused("fit", "-c", str(file))
     names = [stage.name for stage in RunFolder(tmp_path / "runs" / "tiny").stages() if stage.status == "finished"]
     assert names == ["tokenizer", "base"], "what was finished is kept"
 

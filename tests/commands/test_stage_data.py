@@ -118,13 +118,27 @@ def test_caches_hold_what_the_networks_give(stage_data: StageData) -> None:
     cached = list(stage_data.train_loader(MIXED, 12, 0))
     stage_data.corpora.cache_features = False
     stage_data.prepare(model, MIXED)
-    plain = list(stage_data.train_loader(MIXED, 12, 0))
+    plain = [stage_data.scaled(batch) for batch in stage_data.train_loader(MIXED, 12, 0)]
     assert ids(cached) == ids(plain)
     for one, two in zip(cached, plain, strict=True):
         if "pixel_values" in two:
             torch.testing.assert_close(one["vision_features"], model.see(two["pixel_values"]).detach())
         else:
             assert torch.equal(one["drawn_indices"], model.image_tokenizer.eval().encode(two["drawn_pixels"]))
+
+
+def test_pictures_travel_as_bytes_and_arrive_as_the_reader_gives_them(stage_data: StageData) -> None:
+    stage_data.corpora.cache_features = False
+    stage_data.prepare(tiny_model(), MIXED)
+    records = {record.id: record for source in stage_data.sources("train").values() for record in source}
+    for batch in stage_data.train_loader(MIXED, 4, 0):
+        name = "pixel_values" if "pixel_values" in batch else "drawn_pixels"
+        reader = stage_data._seen_reader() if name == "pixel_values" else stage_data._tokens.reader
+        parts = [part for row in batch["rows"].records for part in records[row.id].pictures()]
+        assert batch[name].dtype == torch.uint8 and batch[name].shape[-1] == 3
+        assert torch.equal(
+            stage_data.scaled(batch)[name], torch.stack([reader.read(part.data, part.key) for part in parts])
+        )
 
 
 def test_indices_follow_the_tokenizers_weights(stage_data: StageData) -> None:
@@ -134,7 +148,7 @@ def test_indices_follow_the_tokenizers_weights(stage_data: StageData) -> None:
         stage_data.prepare(tiny_model(seed), draw)
         found.append([batch["drawn_indices"] for batch in stage_data.train_loader(draw, 4, 0)])
     assert all(map(torch.equal, found[0], found[2])) and not all(map(torch.equal, found[0], found[1]))
-    assert len(list(stage_data.cache.glob("tokens-*.safetensors"))) == 2
+    assert len(list(stage_data.cache.glob("visual_tokens/train-drawings/*/index.json"))) == 2
 
 
 def test_what_a_stage_trains_is_not_cached(stage_data: StageData) -> None:
@@ -167,7 +181,7 @@ def test_pictures_are_read_once(stage_data: StageData, monkeypatch: pytest.Monke
     monkeypatch.setattr(subject, "pictures_of", lambda source, use: calls.append(use) or pictures_of(source, use))
     for seed in (0, 1, 2):
         stage_data.prepare(tiny_model(seed), tiny_stage("draw"))
-    assert sorted(calls) == ["drawn"] * 4 + ["seen"] * 2, "of each corpus that has some, for training and validation"
+    assert calls == ["seen"] * 2, "of the corpus that has some, for training and validation"
 
 
 def test_validation_is_always_the_same_and_of_held_out_records(stage_data: StageData) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.data.conftest import asked, drawn, png
-from vargpt_lightning.data.caches import FeatureCache, TokenCache, pictures_of, weights_hash
+from vargpt_lightning.data.caches import FeatureCache, pictures_of, weights_hash
 from vargpt_lightning.data.pictures import PictureError, PictureReader
 from vargpt_lightning.errors import UserError
 
@@ -58,15 +58,6 @@ def test_pictures_that_came_later_are_computed(tmp_path: Path) -> None:
     FeatureCache.build({"red": PICTURES["red"]}, READER, Tower(), network="n", path=path)
     cache = FeatureCache.build(PICTURES, READER, Tower(), network="n", path=path)
     assert len(cache) == 3 and len(FeatureCache.load(path)) == 3
-
-
-def test_indices_keep_their_type(tmp_path: Path) -> None:
-    def encode(x_B3HW: Tensor) -> Tensor:
-        return torch.arange(5).expand(len(x_B3HW), 5)
-
-    path = tmp_path / "t.safetensors"
-    TokenCache.build(PICTURES, PictureReader(8), encode, network="n", path=path)
-    assert TokenCache.load(path).read(None, "green").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_stale_file_is_refused(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.data.conftest import asked, drawn, png
-from vargpt_lightning.data.caches import FeatureCache, TokenCache
+from vargpt_lightning.data.caches import FeatureCache
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator, collate
 from vargpt_lightning.data.dataset import ShardDataset
@@ -65,14 +66,45 @@ def test_keys_of_what_is_not_there_are_absent(maker: ExampleMaker, tokenizer: Te
     assert "pixel_values" not in collate([maker(drawn("a"))], tokenizer.pad_id)
 
 
+def with_codes(record: Record, codes_VL: np.ndarray) -> Record:
+    return record.with_pictures([None], [codes_VL])
+
+
 def test_a_batch_of_cached_pictures(template: ChatTemplate, tokenizer: TextTokenizer) -> None:
     pictures = {name: png(name) for name in ("red", "blue")}
     features = FeatureCache.build(pictures, PictureReader(8), lambda x: x.flatten(2)[:, :N], network="n")
-    tokens = TokenCache.build(pictures, PictureReader(8), lambda x: torch.arange(L).expand(len(x), L), network="n")
-    maker = ExampleMaker(template, features, tokens)
-    batch = collate([maker(asked("red")), maker(drawn("blue"))], tokenizer.pad_id)
+    maker = ExampleMaker(template, features, PictureReader(16))
+    codes_VL = np.arange(L, dtype=np.uint16)[None]
+    batch = collate([maker(asked("red")), maker(with_codes(drawn("blue"), codes_VL))], tokenizer.pad_id)
     assert batch["vision_features"].shape == (1, 3, 64) and batch["drawn_indices"].tolist() == [list(range(L))]
+    assert batch["drawn_indices"].dtype == torch.long
     assert not {"pixel_values", "drawn_pixels"} & set(batch)
+
+
+def test_codes_are_those_of_the_variant_that_would_have_been_read(template: ChatTemplate) -> None:
+    """A picture read in training and its codes made before take the same variant of the same draw."""
+    stripe, key = _half_red(), "picture"
+    reader = PictureReader(16, fit="var", variants=7)
+    codes_VL = np.repeat(np.arange(7, dtype=np.uint16)[:, None], L, axis=1)
+    crops = [reader.read(stripe, key, variant).flatten().tolist() for variant in range(7)]
+    two = Record("c", "t", drawn(key, stripe).turns + drawn(key, stripe).turns)
+    differ = 0
+    for epoch in range(12):
+        maker, place = ExampleMaker(template, None, reader, seed=3), Place("s", 0, epoch)
+        pixels = maker(two, place).drawn
+        codes = maker(two.with_pictures([None, None], [codes_VL, codes_VL]), place).drawn
+        variants = [int(each[0]) for each in codes]
+        assert [picture.flatten().tolist() for picture in pixels] == [crops[variant] for variant in variants]
+        assert all(len(set(each.tolist())) == 1 for each in codes)
+        differ += variants[0] != variants[1]
+    assert differ > 4, "each picture of a record has a choice of its own"
+    unvaried = ExampleMaker(template, None, reader, vary=False)(with_codes(drawn(key), codes_VL), Place("s", 0, 1))
+    assert unvaried.drawn[0].tolist() == [0] * L
+
+
+def test_a_picture_without_codes_is_a_bad_one(maker: ExampleMaker) -> None:
+    with pytest.raises(SkippedRecord, match="'b': could not be decoded when its visual tokens were made"):
+        maker(with_codes(drawn("b"), np.empty((0, L), np.uint16)))
 
 
 def test_rows_can_be_padded_to_a_multiple(maker: ExampleMaker, tokenizer: TextTokenizer) -> None:

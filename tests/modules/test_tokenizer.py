@@ -78,7 +78,7 @@ def module_of(data: StageData, model: VARGPT, **changes: Any) -> tuple[Tokenizer
     module = build_module(model.eval(), stage, 6, data)
     assert isinstance(module, TokenizerModule)
     module.log_losses = lambda *args: None  # type: ignore[method-assign]
-    return module, next(iter(data.train_loader(stage, 1, 0)))["drawn_pixels"]
+    return module, data.scaled(next(iter(data.train_loader(stage, 1, 0))))["drawn_pixels"]
 
 
 def test_the_loss_is_the_sum_of_its_terms(stage_data: StageData) -> None:

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 EXAMPLE = """examples:
   vargpt data write-instructions captions.jsonl --out instructions
+  vargpt data write-instructions photos --out instructions
   vargpt data write-instructions captions.parquet --out instructions --endpoint http://localhost:8000/v1 --model qwen
   vargpt data write-instructions captions.jsonl --out instructions --endpoint https://api.deepseek.com \\
       --model deepseek-chat --key-variable DEEPSEEK_KEY --max-requests 5000 --per-minute 600
 
-CAPTIONS has id, picture (a path or name) and caption in each row. OUT/instructions.json is in VARGPT's form;
-counts.json says what was left out and why. The same command goes on where it was stopped: no request is paid for twice.
+CAPTIONS has id, picture (a path or name) and caption in each row, or is a folder of pictures with .txt files.
+OUT/instructions.json is in VARGPT's form; counts.json says what was left out and why. The same command goes on where it
+was stopped: no request is paid for twice.
 """
 ENDPOINT_OPTIONS = {
     "temperature": (float, "TEMPERATURE", "of its sampling (1.0)"),
@@ -55,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
-    add("captions", type=Path, metavar="CAPTIONS", help="a .jsonl or .parquet file, or a folder of .parquet files")
+    add(
+        "captions", type=Path, metavar="CAPTIONS", help="a .jsonl or .parquet file, or a folder of .parquet or pictures"
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="where everything goes; a run there goes on")
     add("--seeds", type=Path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")
     add("--seed", type=int, default=0, metavar="S", help="of the choice of words (0)")

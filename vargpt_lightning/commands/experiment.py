@@ -34,7 +34,7 @@ examples:
 """
 
 
-SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory")  # what of the data no result depends on
+SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 
 
 @dataclass

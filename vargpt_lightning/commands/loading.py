@@ -51,7 +51,7 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
         UserError: the folder is no run, has no finished stage, or its files are missing, broken or do not fit together.
     """
     folder = RunFolder(path)
-    chosen = _stage(folder, stage)
+    chosen = finished_stage(folder, stage)
     experiment = read_experiment(folder)
     config = VARGPTConfig.from_dict(experiment["model"])
     tokenizer = TextTokenizer.load(folder.tokenizer)
@@ -116,8 +116,8 @@ def _keys(experiment: Any) -> str:
     return f"the keys {', '.join(map(str, experiment))}" if isinstance(experiment, dict) else "no keys"
 
 
-def _stage(folder: RunFolder, name: str | None) -> StageFolder:
-    """The stage asked for, or the last finished one; it has weights."""
+def finished_stage(folder: RunFolder, name: str | None) -> StageFolder:
+    """Return the stage asked for, or the last finished one; it has weights. Raises UserError when there is none."""
     stages = [stage for stage in folder.stages() if stage.status == "finished"]
     there = ", ".join(f"{stage.name} ({stage.status})" for stage in folder.stages()) or "none"
     if name is not None:

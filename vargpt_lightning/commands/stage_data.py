@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
-from vargpt_lightning.data.caches import (
-    FeatureCache,
-    PictureCache,
-    TokenCache,
-    fingerprint_of,
-    pictures_of,
-    weights_hash,
-)
+from vargpt_lightning.commands.stage_tokens import StageTokens
+from vargpt_lightning.data.caches import FeatureCache, PictureCache, fingerprint_of, pictures_of, weights_hash
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
@@ -36,7 +30,7 @@ from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packed import PackedCollator
 from vargpt_lightning.data.packing import cache_root
-from vargpt_lightning.data.pictures import PictureError, PictureReader
+from vargpt_lightning.data.pictures import LevelReader, PictureError, PictureReader, scale_pictures
 from vargpt_lightning.data.records import DRAWN, SEEN
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.data.token_sampler import TokenBatchSampler, TokenPlan, window_records
@@ -57,7 +51,7 @@ class StageData:
         config: the model's sizes, for the pictures' sizes and the tokens' numbers.
         corpora: where the data come from.
         tokenizer: the text tokenizer.
-        cache: the run's own cache folder, for the indices of drawn pictures.
+        cache: the run's own cache folder, for the visual tokens of drawn pictures.
         seed: of the order of the data.
     """
 
@@ -69,7 +63,9 @@ class StageData:
     _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
     _found: dict[str, tuple[dict[str, bytes], set[str]]] = field(default_factory=dict)
     _features: PictureCache | None = None
-    _tokens: PictureCache | None = None
+
+    def __post_init__(self) -> None:
+        self._tokens = StageTokens(self.config.tokenizer, self.corpora, self.cache)
 
     def sources(self, split: str) -> dict[str, ShardDataset]:
         """The corpora of a split, opened once."""
@@ -94,7 +90,7 @@ class StageData:
             self._features = None
         elif self._features is None:
             self._features = self._build_features(model)
-        self._tokens = self._build_tokens(model) if keep and "image_tokenizer" not in stage.train else None
+        self._tokens.prepare(model.image_tokenizer, stage, {split: self.sources(split) for split in ("train", "val")})
 
     def _build_features(self, model: VARGPT) -> PictureCache | None:
         pictures, plain = self._pictures(SEEN)
@@ -107,16 +103,6 @@ class StageData:
         key = weights_hash({"keys": torch.tensor([hash_of(name) for name in sorted(pictures)])})
         file = path / f"{fingerprint_of(network, reader)}-{key}.safetensors"
         return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
-
-    def _build_tokens(self, model: VARGPT) -> PictureCache | None:
-        pictures, _ = self._pictures(DRAWN)
-        if not pictures:
-            return None
-        network = weights_hash(model.image_tokenizer.state_dict())
-        path = self.cache / f"tokens-{network}.safetensors"
-        model.image_tokenizer.eval()
-        encode = model.image_tokenizer.encode
-        return TokenCache.build(pictures, self._drawn_reader(), encode, network=network, path=path)
 
     def _pictures(self, use: str) -> tuple[dict[str, bytes], set[str]]:
         """All pictures of a use, and the keys of those outside of training, which are never varied; read once."""
@@ -135,10 +121,6 @@ class StageData:
         reader = seen_reader(self.config.vision)
         return PictureReader(reader.size, reader.mean, reader.std, reader.fit, variants=self.corpora.seen_variants)
 
-    def _drawn_reader(self) -> PictureReader:
-        tokenizer = self.config.tokenizer
-        return PictureReader(tokenizer.scales[-1] * 2 ** (len(tokenizer.channel_multipliers) - 1))
-
     def _template(self) -> ChatTemplate:
         return ChatTemplate(
             self.tokenizer,
@@ -148,9 +130,14 @@ class StageData:
         )
 
     def _maker(self, vary: bool) -> ExampleMaker:
-        seen: Any = self._features or (None if self.config.vision.kind == "none" else self._seen_reader())
-        drawn: Any = self._tokens or self._drawn_reader()
-        return ExampleMaker(self._template(), seen, drawn, self.config.language.max_positions, self.seed, vary)
+        seen: Any = self._features or (None if self.config.vision.kind == "none" else LevelReader(self._seen_reader()))
+        drawn, context = LevelReader(self._tokens.reader), self.config.language.max_positions
+        return ExampleMaker(self._template(), seen, drawn, context, self.seed, vary)
+
+    def scaled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a loader's batch with its pictures, which come as bytes, as networks take them."""
+        readers = {"pixel_values": self._seen_reader, "drawn_pixels": lambda: self._tokens.reader}
+        return scale_pictures(batch, {name: make() for name, make in readers.items() if name in batch})
 
     def _groups(self, split: str) -> dict[str, str]:
         """Records alike in length go into batches together."""
@@ -222,7 +209,7 @@ class StageData:
         settings, pad_id = self.corpora, self.tokenizer.pad_id
         packed = PackedCollator(pad_id, self.config.language.max_positions)
         return stream_loader(
-            Mixture(sources, self._maker(vary=True)),
+            Mixture(self._tokens.apply("train", sources), self._maker(vary=True)),
             sampler,
             packed if stage.packing else Collator(pad_id),
             workers=settings.workers,
@@ -235,7 +222,7 @@ class StageData:
         sources = {name: source for name, source in self.sources("val").items() if stage.data.get(name) and len(source)}
         if not sources or batches < 1:
             return None
-        mixture = Mixture(sources, self._maker(vary=False))
+        mixture = Mixture(self._tokens.apply("val", sources), self._maker(vary=False))
         spec = stage.spec(self.sizes, groups=self._groups("val"))
         values = stage.data if stage.mixture == "weights" else spec.epoch
         weights = {name: values[name] for name in sources}
@@ -267,7 +254,7 @@ class StageData:
         Raises:
             UserError: there is not one.
         """
-        reader, found = self._drawn_reader(), dict[str, Tensor]()
+        reader, found = self._tokens.reader, dict[str, Tensor]()
         for source in self.sources("train").values():
             for record in source if source.draws else ():
                 for part in record.pictures(DRAWN):

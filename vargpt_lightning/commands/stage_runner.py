@@ -304,6 +304,7 @@ def build_module(model: VARGPT, stage: Stage, total_steps: int, data: StageData)
             f"model.vision.kind is {model.config.vision.kind!r}; expected 0"
         )
     module = HEADS[stage.head](model, stage, total_steps)
+    module.prepared = data.scaled
     if isinstance(module, TokenizerModule) and module.warmup_steps:
         module.calibration_pictures = data.calibration_pictures()
     return module

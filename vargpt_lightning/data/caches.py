@@ -1,6 +1,8 @@
-"""What a frozen network makes of pictures, computed once and kept: vision features, and indices of drawn pictures.
+"""What a frozen network makes of pictures, computed once and kept in memory: the vision tower's features.
 
-Shape suffixes: B pictures, C colours or channels, H height, W width, N vision patches, L visual tokens.
+What an image tokenizer makes of drawn pictures is kept by `visual_tokens`.
+
+Shape suffixes: B pictures, C colours or channels, H height, W width, N vision patches.
 """
 
 from __future__ import annotations
@@ -139,10 +141,6 @@ class PictureCache:
 
 class FeatureCache(PictureCache):
     """A vision tower's features (N, C) of seen pictures and their variants."""
-
-
-class TokenCache(PictureCache):
-    """An image tokenizer's indices (L,) of drawn pictures."""
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -32,7 +32,7 @@ class Rendered:
     @property
     def trained(self) -> int:
         """How many tokens are trained."""
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 @dataclass

@@ -5,8 +5,9 @@ Shape suffixes: B rows, T tokens, P seen pictures and Q drawn pictures of all ro
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +17,21 @@ from vargpt_lightning.data.examples import Example
 from vargpt_lightning.data.records import Record
 
 
+class Origin(NamedTuple):
+    """What a row is of: the record's id and source."""
+
+    id: str
+    source: str
+
+
 class Rows:
-    """The records that a batch's rows are of, opaque to what moves a batch's tensors between devices."""
+    """The records that a batch's rows are of, opaque to what moves a batch's tensors between devices.
+
+    Their texts and pictures stay where they were read: they are in the batch as numbers.
+    """
 
     def __init__(self, records: Sequence[Record | None]) -> None:
-        self.records = list(records)
+        self.records = [Origin(record.id, record.source) if record else None for record in records]
 
 
 def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -> dict[str, Any]:
@@ -37,8 +48,8 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     labels_BT = torch.full((len(examples), length), IGNORED, dtype=torch.long)
     mask_BT = torch.zeros((len(examples), length), dtype=torch.bool)
     for row, example in enumerate(examples):
-        ids_BT[row, : len(example.ids)] = torch.tensor(example.ids)
-        labels_BT[row, : len(example.labels)] = torch.tensor(example.labels)
+        ids_BT[row, : len(example.ids)] = _whole(example.ids)
+        labels_BT[row, : len(example.labels)] = _whole(example.labels)
         mask_BT[row, : len(example.ids)] = True
     batch: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT}
     seen = [picture for example in examples for picture in example.seen]
@@ -54,6 +65,11 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     batch["tokens"] = sum(len(example.ids) for example in examples)
     batch["positions"] = ids_BT.numel()
     return batch
+
+
+def _whole(numbers: list[int]) -> Tensor:
+    """The numbers as a tensor, several times faster than torch makes one of a list."""
+    return torch.frombuffer(array("q", numbers), dtype=torch.long)
 
 
 class Collator:

@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vargpt_lightning.data.chat import spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.records import Record
 from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
+
+TEXTS = 100_000  # records that a text tokenizer is trained on
+DrawnFit = Literal["crop", "pad", "var"]
+VisualTokensUse = Literal["auto", "require", "off"]
 
 
 class Corpora:
@@ -22,14 +27,21 @@ class Corpora:
 
     Attributes:
         seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
-        cache_features: compute the vision tower's features and the indices of drawn pictures once and keep them, where
-            these networks are frozen; all pictures must fit into memory.
+        cache_features: compute the vision tower's features and the codes of drawn pictures once and keep them, where
+            these networks are frozen; all seen pictures must fit into memory.
         workers: processes that read batches ahead; 0 reads in the training process. Whatever their number, the
             batches are the same.
         prefetch: batches that each of them reads ahead.
         pin_memory: whether batches are put where a GPU fetches them faster; None does so where there is a GPU.
         shuffle_shards: shards among which records are shuffled at a time. Fewer read storage in longer runs; with no
             more shards than that all records are shuffled.
+        drawn_fit: how drawn pictures are made square: "crop" takes the middle, "pad" adds white, "var" resizes and
+            crops as VAR does: at random in training, the centre in validation.
+        drawn_variants: how many of each drawn picture training takes in turn: the picture (the centre) and random crops
+            with "var", mild changes with the others; 0 takes another one each time.
+        drawn_flip: mirror every second of these variants.
+        visual_tokens: "auto" takes what `vargpt data tokenize` left beside the shards where it fits, "require" stops
+            where it does not, "off" encodes in training.
     """
 
     seen_variants: int
@@ -38,9 +50,19 @@ class Corpora:
     prefetch: int
     pin_memory: bool | None
     shuffle_shards: int
+    drawn_fit: DrawnFit
+    drawn_variants: int
+    drawn_flip: bool
+    visual_tokens: VisualTokensUse
 
     def __post_init__(self) -> None:
-        for key, least in {"workers": 0, "prefetch": 1, "shuffle_shards": 1, "seen_variants": 1}.items():
+        for key, least in {
+            "workers": 0,
+            "prefetch": 1,
+            "shuffle_shards": 1,
+            "seen_variants": 1,
+            "drawn_variants": 0,
+        }.items():
             if (value := getattr(self, key)) < least:
                 raise UserError(f"data.{key}={value}; expected {least} or more")
 
@@ -70,6 +92,7 @@ class OpenMoji(Corpora):
         drawings: requests to draw for each picture, worded differently.
         cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
         seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
+        drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
@@ -84,6 +107,10 @@ class OpenMoji(Corpora):
     prefetch: int = 2
     pin_memory: bool | None = None
     shuffle_shards: int = WINDOW
+    drawn_fit: DrawnFit = "crop"
+    drawn_variants: int = 1
+    drawn_flip: bool = False
+    visual_tokens: VisualTokensUse = "auto"
 
     names = ("questions", "drawings", "pictures", "facts")
 
@@ -114,19 +141,26 @@ class Packed(Corpora):
     Args:
         train: corpus to folder.
         val: the same for validation, for the corpora that have one.
-        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer.
+        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer; none trains one on the texts.
+        vocabulary: entries of the byte-level BPE that is trained on the texts when `tokenizer` names none.
         seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
+        drawn_fit, drawn_variants, drawn_flip, visual_tokens: see `Corpora`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
     val: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
+    vocabulary: int | None = None
     seen_variants: int = 1
     cache_features: bool = False
     workers: int = 0
     prefetch: int = 2
     pin_memory: bool | None = None
     shuffle_shards: int = WINDOW
+    drawn_fit: DrawnFit = "crop"
+    drawn_variants: int = 1
+    drawn_flip: bool = False
+    visual_tokens: VisualTokensUse = "auto"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,9 +171,22 @@ class Packed(Corpora):
         return {name: ShardDataset(path) for name, path in folders.items()}
 
     def text_tokenizer(self) -> TextTokenizer:
-        if not self.tokenizer:
-            raise UserError("data.tokenizer is not given; expected a tokenizer.json or the folder of a tokenizer")
-        return TextTokenizer.load(self.tokenizer)
+        if self.tokenizer:
+            return TextTokenizer.load(self.tokenizer)
+        if self.vocabulary is None:
+            raise UserError(
+                "data: neither tokenizer nor vocabulary is given; expected a tokenizer.json or the folder of a "
+                "tokenizer, or the vocabulary of one that is trained on the texts"
+            )
+        corpora = self.open("train").values()
+        texts = chain.from_iterable(_texts(_some(corpus, TEXTS // len(corpora))) for corpus in corpora)
+        return TextTokenizer.train(texts, self.vocabulary)
+
+
+def _some(corpus: ShardDataset, count: int) -> Iterator[Record]:
+    """At most `count` records, evenly spread."""
+    taken = min(len(corpus), max(1, count))
+    return (corpus[place * len(corpus) // taken] for place in range(taken))
 
 
 def _texts(corpus: Any) -> Iterator[str]:

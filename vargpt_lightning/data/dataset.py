@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from vargpt_lightning.data.offsets import Offsets
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.records import DRAWN, Record
 from vargpt_lightning.errors import UserError
 
 _OPEN_FILES = 64
 _GAP = 4096  # bytes between a record's members that are rather read than skipped
+
+
+class DrawnCodes(Protocol):
+    """What knows the visual tokens of a folder's drawn pictures."""
+
+    def of_record(self, index: int, keys: Sequence[str]) -> Sequence[Any]:
+        """Return the codes (variants, L) of the drawn pictures of a record, which have these keys."""
 
 
 class ShardDataset(Dataset[Record]):
@@ -34,6 +42,7 @@ class ShardDataset(Dataset[Record]):
         self.index = self._read_json(INDEX_NAME)
         self._offsets = Offsets.read(self.folder)
         self._handles: OrderedDict[int, IO[bytes]] = OrderedDict()
+        self._codes: DrawnCodes | None = None
         try:
             self.name, self.split, self._shards = self.index["name"], self.index["split"], self.index["shards"]
             self._check()
@@ -54,6 +63,8 @@ class ShardDataset(Dataset[Record]):
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> Record:
+        if self._codes is not None:
+            return self._coded(range(len(self))[index], self._codes)
         shard, places = self._offsets.at(range(len(self))[index])
         data, *pictures = self._read(shard, places)
         try:
@@ -66,7 +77,7 @@ class ShardDataset(Dataset[Record]):
         """Have the system read these records ahead, all at once: a network's storage is slow to answer, not to send."""
         for index in indices if hasattr(os, "posix_fadvise") else ():
             shard, places = self._offsets.at(index)
-            first, last = _span(places)
+            first, last = _span(places if self._codes is None else places[:1])
             os.posix_fadvise(self._open(shard), first, last - first, os.POSIX_FADV_WILLNEED)
 
     def outline(self, index: int) -> Record:
@@ -74,6 +85,26 @@ class ShardDataset(Dataset[Record]):
         shard, places = self._offsets.at(range(len(self))[index])
         (data,) = self._read(shard, places[:1])
         return Record.from_json(json.loads(data))
+
+    def with_codes(self, codes: DrawnCodes) -> ShardDataset:
+        """Return the same records with their drawn pictures as codes; the files of these are not read."""
+        view = copy.copy(self)
+        view._handles, view._codes = OrderedDict(), codes
+        return view
+
+    def _coded(self, index: int, codes: DrawnCodes) -> Record:
+        """Record i with the files of its seen pictures and the codes of its drawn ones."""
+        (shard, places), record = self._offsets.at(index), self.outline(index)
+        drawn = [part.use == DRAWN for part in record.pictures()]
+        if len(drawn) != len(places) - 1:
+            return record.with_pictures([None] * (len(places) - 1))  # which says what is wrong
+        made = iter(codes.of_record(index, [part.key for part in record.pictures(DRAWN)]))
+        seen = [place for place, of_drawn in zip(places[1:], drawn, strict=True) if not of_drawn]
+        files = iter(self._read(shard, seen) if seen else [])
+        return record.with_pictures(
+            [None if of_drawn else next(files) for of_drawn in drawn],
+            [next(made) if of_drawn else None for of_drawn in drawn],
+        )
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))

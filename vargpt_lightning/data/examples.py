@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vargpt_lightning.data.caches import PictureCache
@@ -43,7 +45,8 @@ class ExampleMaker:
     """Makes examples for training: `maker(record, place)`, and prompts for answering: `maker.prompt(record)`.
 
     `seen` and `drawn` say where pictures come from: a PictureReader decodes them, a cache looks them up by key (seen:
-    features (N, C); drawn: indices (L,)). Which variant of a picture is taken follows from seed, record and epoch.
+    features (N, C)). A drawn picture that comes with its codes gives these (L,). Which variant of a picture is taken
+    follows from seed, record, epoch and the picture's place in the record.
     Raises SkippedRecord for a picture that cannot be decoded and for a record with no trained token and no drawing.
     """
 
@@ -59,7 +62,7 @@ class ExampleMaker:
         if not rendered.trained and not rendered.drawn:
             raise SkippedRecord(f"record {record.id!r}: nothing to train in {self.context} tokens")
         try:
-            return self._example(record, rendered, self._chooser(record, place))
+            return self._example(record, rendered, place)
         except PictureError as error:
             raise SkippedRecord(str(error)) from error
 
@@ -69,26 +72,30 @@ class ExampleMaker:
         Raises UserError when it does not fit the context together with `reserve`, and PictureError.
         """
         turns = record.turns[:-1] if record.turns[-1].role == "assistant" else record.turns
-        return self._example(record, self.template.prompt(turns, self.context, reserve), lambda count: 0)
+        return self._example(record, self.template.prompt(turns, self.context, reserve), None)
 
-    def _example(self, record: Record, rendered: Rendered, choose: Callable[[int], int]) -> Example:
-        return Example(
-            rendered.ids,
-            rendered.labels,
-            _pictures(rendered.seen, self.seen, choose, "seen"),
-            _pictures(rendered.drawn, self.drawn, choose, "drawn"),
-            record,
-            rendered.cut,
-        )
+    def _example(self, record: Record, rendered: Rendered, place: Place | None) -> Example:
+        choose = self._chooser(record, place)
+        seen = [_read(part, self.seen, choose) for part in rendered.seen]
+        drawn = [
+            _read(part, self.drawn, self._chooser(record, place, f":drawn:{number}"))
+            for number, part in enumerate(rendered.drawn)
+        ]
+        return Example(rendered.ids, rendered.labels, seen, drawn, record, rendered.cut)
 
-    def _chooser(self, record: Record, place: Place | None) -> Callable[[int], int]:
+    def _chooser(self, record: Record, place: Place | None, which: str = "") -> Callable[[int], int]:
         if place is None or not self.vary:
             return lambda count: 0
-        digest = hashlib.sha256(f"{self.seed}:{record.id}:{place.epoch}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}:{record.id}:{place.epoch}{which}".encode()).digest()
         return random.Random(int.from_bytes(digest[:8], "big")).randrange
 
 
-def _pictures(parts: Sequence[PicturePart], source: Any, choose: Callable[[int], int], use: str) -> list[Tensor]:
-    if parts and source is None:
-        raise ValueError(f"{use} pictures: no reader and no cache given; expected one for records with {use} pictures")
-    return [source.read(part.data, part.key, choose(source.variants_of(part.key))) for part in parts]
+def _read(part: PicturePart, source: Any, choose: Callable[[int], int]) -> Tensor:
+    if part.codes is not None:
+        if not len(part.codes):
+            raise PictureError(f"picture {part.key!r}: could not be decoded when its visual tokens were made")
+        return torch.from_numpy(part.codes[choose(len(part.codes))].astype(np.int64))
+    if source is None:
+        raise ValueError(f"{part.use} pictures: no reader and no cache given; expected one for such records")
+    picture: Tensor = source.read(part.data, part.key, choose(source.variants_of(part.key)))
+    return picture

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from vargpt_lightning.data.mixture import Mixture, Place
+from vargpt_lightning.data.pack_pool import end_with_parent
 from vargpt_lightning.errors import UserError
+
+_SMALL = 2**18  # bytes
 
 
 class Unsized:
@@ -34,7 +38,7 @@ class StreamLoader(DataLoader[Any]):
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise UserError(batch.told)
-            yield batch
+            yield {name: _tensor(value) for name, value in batch.items()} if isinstance(batch, dict) else batch
 
 
 def stream_loader(
@@ -84,9 +88,30 @@ class _Collate:
         self.collate = collate
 
     def __call__(self, examples: list[Any] | _Failure) -> Any:
-        return examples if isinstance(examples, _Failure) else self.collate(examples)
+        if isinstance(examples, _Failure):
+            return examples
+        batch = self.collate(examples)
+        if get_worker_info() is None or not isinstance(batch, dict):
+            return batch
+        return {name: _light(value) for name, value in batch.items()}
+
+
+class _Light:
+    """A small tensor on its way from a worker: in the message itself, since a file in shared memory costs more."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value.numpy()
+
+
+def _light(value: Any) -> Any:
+    return _Light(value) if isinstance(value, Tensor) and value.nbytes <= _SMALL else value
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(value.value) if isinstance(value, _Light) else value
 
 
 def _begin(worker: int) -> None:
-    """The text tokenizer would warn of each fork otherwise; a worker has one thread anyway."""
+    # the text tokenizer would warn of each fork otherwise; a worker has one thread anyway
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    end_with_parent()

@@ -21,7 +21,7 @@ R = TypeVar("R")
 AHEAD = 2  # tasks for each process that may be done before their turn comes: what bounds memory and disk
 
 
-def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int) -> Iterator[R]:
+def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int, doing: str = "packing") -> Iterator[R]:
     """Yield `function(task)` for each task, in the tasks' order; with one process there is no pool.
 
     Raises what the function raises, and UserError when a process dies.
@@ -39,7 +39,7 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int) -> 
             yield from _drain(pool, function, iter(tasks), processes * AHEAD)
         except BrokenProcessPool as error:
             raise UserError(
-                "a process that was packing died, perhaps for want of memory; the same command goes on from here"
+                f"a process that was {doing} died, perhaps for want of memory; the same command goes on from here"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -61,9 +61,18 @@ def _drain(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterato
 
 
 def _tie_to_parent() -> None:
-    """End this process when its parent is gone: nobody else would end it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: nobody else would end it.
+
+    Processes of a fork server hold what tells that server of its own master's end, and would wait for each other.
+    """
     parent: Any = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
         wait([parent.sentinel])

@@ -60,17 +60,17 @@ class Shard:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, doing: str = "packing into it", *, wait: bool = False) -> Iterator[None]:
     """Hold the folder for this process; the lock ends with it, however that ends.
 
-    Raises UserError when another process has it.
+    Raises UserError when another process has it, which is said to be `doing` something, unless this one is to `wait`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"{folder.parent}: another process is packing into it; wait for its end") from error
+            raise UserError(f"{folder.parent}: another process is {doing}; wait for its end") from error
         yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from functools import cache
 
@@ -46,9 +47,9 @@ def decode_picture(data: bytes | None, name: str = "picture", max_pixels: int = 
     except PictureError:
         raise
     except Exception as error:  # broken files make Pillow's plug-ins raise nearly anything
-        raise PictureError(
-            f"{name}: {len(data)} bytes that are no picture ({error or type(error).__name__})"
-        ) from error
+        # without the address that Pillow tells: the same file is to be refused in the same words
+        why = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error)) or type(error).__name__
+        raise PictureError(f"{name}: {len(data)} bytes that are no picture ({why})") from error
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,27 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.data.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
+from vargpt_lightning.data.picture_fits import crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.errors import UserError
 
-__all__ = ["Fit", "PictureError", "PictureReader", "decode_picture", "make_square", "vary"]
+__all__ = [
+    "ENDLESS",
+    "Fit",
+    "LevelReader",
+    "PictureError",
+    "PictureReader",
+    "decode_picture",
+    "make_square",
+    "scale_pictures",
+    "vary",
+]
 
-Fit = Literal["pad", "crop"]
+Fit = Literal["pad", "crop", "var", "clip", "llava"]
+FITS = ("pad", "crop", "var", "clip", "llava")
+ENDLESS = 2**31  # variants of a picture that is to be another one each time
 
 
-def make_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
+def make_square(image: Image.Image, size: int, fit: Literal["pad", "crop"] = "crop") -> Image.Image:
     """Return the picture at size x size: "crop" keeps the middle square, "pad" adds white at the short sides."""
     image = bounded(image, size) if fit == "pad" else image
     width, height = image.size
@@ -65,8 +78,10 @@ def vary(image: Image.Image, key: str, variant: int, *, flip: bool = True) -> Im
 class PictureReader:
     """Reads picture files as (C, H, W) float tensors of `size` pixels, (value in [0, 1] - mean) / std by colour.
 
-    The defaults give values in [-1, 1], the range of the image tokenizer. With `variants` above 1, variant v > 0
-    is a mild change of the picture (see `vary`). Pictures of more than `max_pixels` count as broken.
+    The defaults give values in [-1, 1], the range of the image tokenizer. `fit` makes pictures square: "crop" and "pad"
+    as `make_square` does; "var", "clip" and "llava" as `picture_fits` says. With `variants` above 1, variant v > 0 is a
+    mild change of the picture (see `vary`); with "var" it is a random crop, which follows from the picture's key and v.
+    Pictures of more than `max_pixels` count as broken.
     """
 
     size: int
@@ -80,24 +95,65 @@ class PictureReader:
     def __post_init__(self) -> None:
         if self.size < 1 or self.variants < 1:
             raise UserError(f"picture reader: size {self.size}, variants {self.variants}; expected 1 or more of each")
-        if self.fit not in ("pad", "crop"):
-            raise UserError(f"picture reader: fit {self.fit!r}; expected 'pad' or 'crop'")
+        if self.fit not in FITS:
+            raise UserError(f"picture reader: fit {self.fit!r}; expected one of {', '.join(FITS)}")
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
         """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""
         return self.to_tensor(decode_picture(data, key, self.max_pixels), key, variant)
 
     def to_tensor(self, image: Image.Image, key: str = "picture", variant: int = 0) -> Tensor:
-        """Return a decoded picture as a (C, H, W) tensor."""
-        image = image.convert("RGB")
+        """Return a decoded picture as a (C, H, W) tensor; raises PictureError for one too narrow to be made square."""
+        return self.scale(torch.from_numpy(self.pixels(image, key, variant)))
+
+    def pixels(self, image: Image.Image, key: str = "picture", variant: int = 0) -> np.ndarray:
+        """Return a decoded picture made square: (H, W, C), uint8; what `scale` makes a tensor for a network of."""
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        if self.fit == "var":
+            return np.array(fit_var(image, self.size, crop_of(key, variant), flip=self.flip))
         if variant:
             # vary at a size not far above the one wanted: fine enough for clean edges, and no slower than it must be
             side = min(max(image.size), 2 * self.size)
-            image = vary(make_square(image, side, self.fit), key, variant, flip=self.flip)
-        pixels_HWC = torch.from_numpy(np.array(make_square(image, self.size, self.fit)))
-        mean_C, std_C = torch.tensor(self.mean), torch.tensor(self.std)
-        return ((pixels_HWC / 255.0 - mean_C) / std_C).permute(2, 0, 1).contiguous()
+            image = vary(self._square(image, side), key, variant, flip=self.flip)
+        return np.array(self._square(image, self.size))
+
+    def scale(self, pixels_HWC: Tensor) -> Tensor:
+        """Return pixels (..., H, W, C) in 0 to 255 as (..., C, H, W), normalised, on the device where they are."""
+        mean_C, std_C = (torch.tensor(values, device=pixels_HWC.device) for values in (self.mean, self.std))
+        return ((pixels_HWC / 255.0 - mean_C) / std_C).movedim(-1, -3).contiguous()
+
+    def _square(self, image: Image.Image, side: int) -> Image.Image:
+        if self.fit == "clip":
+            return fit_clip(image, side)
+        if self.fit == "llava":
+            return fit_llava(image, side, self.mean)
+        return make_square(image, side, "pad" if self.fit == "pad" else "crop")
 
     def variants_of(self, key: str) -> int:
         """How many variants there are of a picture."""
         return self.variants
+
+
+@dataclass(frozen=True)
+class LevelReader:
+    """Reads pictures as `reader` does, as bytes still: (H, W, C), uint8, for `scale_pictures` after their way.
+
+    From a worker to the training process, and from there to a device, they are a quarter of the size.
+    """
+
+    reader: PictureReader
+
+    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
+        """Return the picture as an (H, W, C) tensor; raises PictureError when it cannot be decoded."""
+        image = decode_picture(data, key, self.reader.max_pixels)
+        return torch.from_numpy(self.reader.pixels(image, key, variant))
+
+    def variants_of(self, key: str) -> int:
+        """How many variants there are of a picture."""
+        return self.reader.variants_of(key)
+
+
+def scale_pictures(batch: Mapping[str, Any], readers: Mapping[str, PictureReader]) -> dict[str, Any]:
+    """Return the batch with pictures that are bytes still, by the names in it, made into what networks take."""
+    late = {name: reader for name, reader in readers.items() if name in batch and batch[name].dtype == torch.uint8}
+    return {**batch, **{name: reader.scale(batch[name]) for name, reader in late.items()}}

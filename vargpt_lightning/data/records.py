@@ -30,11 +30,13 @@ class PicturePart:
 
     `key` names the picture for good (a hash of its pixels, a path in its corpus): caches of features and tokens
     are looked up by it. `data` holds the encoded file (PNG, JPEG, WebP), or None when it is loaded elsewhere.
+    `codes` holds a drawn picture's visual tokens, (variants, L), where these were computed before.
     """
 
     use: str
     key: str
     data: bytes | None = field(default=None, repr=False, compare=False)
+    codes: Any = field(default=None, repr=False, compare=False)
 
 
 Part = TextPart | PicturePart
@@ -102,15 +104,18 @@ class Record:
             raise UserError(f"record {name!r}: {error!r}; expected id, source, turns of role and parts") from error
         return record if pictures is None else record.with_pictures(pictures)
 
-    def with_pictures(self, pictures: Sequence[bytes | None]) -> Record:
-        """Return the record with the encoded files put into its picture parts, in order of appearance."""
+    def with_pictures(self, pictures: Sequence[bytes | None], codes: Sequence[Any] | None = None) -> Record:
+        """Return the record with the encoded files put into its picture parts, in order of appearance.
+
+        `codes` are the visual tokens of the same pictures, None for those that have none.
+        """
         wanted = len(self.pictures())
         if wanted != len(pictures):
             raise UserError(f"record {self.id!r}: {len(pictures)} pictures given, its turns ask for {wanted}")
-        left = iter(pictures)
+        left = zip(pictures, codes or [None] * wanted, strict=True)
 
         def fill(part: Part) -> Part:
-            return PicturePart(part.use, part.key, next(left)) if isinstance(part, PicturePart) else part
+            return PicturePart(part.use, part.key, *next(left)) if isinstance(part, PicturePart) else part
 
         turns = tuple(Turn(turn.role, tuple(fill(part) for part in turn.parts)) for turn in self.turns)
         return Record(self.id, self.source, turns, self.meta)

@@ -99,6 +99,9 @@ class VisionConfig:
         feature: of EfficientNet, "head" (1280 channels after the last activation) or "blocks" (320 channels of
             the last block); both at stride 32.
         pretrained: load EfficientNet's ImageNet weights from the installed package.
+        fit: how pictures are made square: "clip" resizes the short side and cuts the centre out, as CLIP's processor
+            does; "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with white; "crop" takes
+            the middle. None takes "clip" for CLIP, "pad" else.
         dropout: the share of the features' values that are dropped before the projector while it is trained.
     """
 
@@ -112,10 +115,13 @@ class VisionConfig:
     feature_layer: int = -2
     feature: Literal["head", "blocks"] = "head"
     pretrained: bool = True
+    fit: Literal["clip", "llava", "pad", "crop"] | None = None
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         require(0.0 <= self.dropout < 1.0, "vision.dropout", self.dropout, "at least 0 and below 1")
+        if self.fit is not None:
+            require_choice("vision.fit", self.fit, ("clip", "llava", "pad", "crop"))
         require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
         require_choice("vision.feature", self.feature, ("head", "blocks"))
         stride = self.patch_size if self.kind == "clip" else 32

@@ -127,6 +127,15 @@ class ImageTokenizer(nn.Module):
         with torch.no_grad():
             return self.quantize_features(self.features(x_B3HW))
 
+    def encoding_state(self) -> dict[str, Tensor]:
+        """Return the weights that codes depend on: neither the decoder's nor the record of hits."""
+        idle = ("decoder.", "post_quant_conv.")
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(idle) and not name.endswith("ema_vocab_hit_SV")
+        }
+
     @torch.no_grad()
     def quantize_features(self, f_BCHW: Tensor) -> Tensor:
         """Return the codes (B, L) of features (B, C, H, W)."""

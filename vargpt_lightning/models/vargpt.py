@@ -218,10 +218,11 @@ class VARGPT(nn.Module):
         features_PNC = batch.get("vision_features")
         if features_PNC is None and batch.get("pixel_values") is not None:
             features_PNC = self.see(batch["pixel_values"])
-        if features_PNC is not None and features_PNC.numel() and self.vision_projector is not None:
+        projector = self.vision_projector
+        if features_PNC is not None and features_PNC.numel() and projector is not None:
             # a projector that is frozen is in eval mode and gets all of them
-            features_PNC = dropout(features_PNC, self.config.vision.dropout, self.vision_projector.training)
-            features_PNC = self.vision_projector(features_PNC.to(self.vision_projector[0].weight.dtype))
+            features_PNC = dropout(features_PNC, self.config.vision.dropout, projector.training)
+            features_PNC = projector(features_PNC.to(next(projector.parameters()).dtype))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
         if drawn is not None:

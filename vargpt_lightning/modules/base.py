@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -42,6 +42,7 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         self.total_steps = total_steps
         self.last_counts: dict[str, int] = {"text_tokens": 0, "image_tokens": 0, "samples": 0}
+        self.prepared: Callable[[Batch], Batch] | None = None  # what is still to be done to a batch on its device
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, int] = {}
         self.row_seed: int | None = None
@@ -58,6 +59,9 @@ class StageModule(pl.LightningModule):
         optimizer = build_optimizer(self, self.stage.optimizer)
         schedule = build_schedule(optimizer, self.total_steps, self.stage.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch if self.prepared is None else self.prepared(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out a tower that is not trained: it comes with its package, or with the stage before."""

@@ -78,3 +78,16 @@ def test_files_that_will_not_do(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=text):
             list(read_captions(tmp_path / name))
+
+
+def test_a_folder_of_pictures_with_captions(tmp_path: Path) -> None:
+    for name, text in (("a.png", "A dog."), ("in/b.JPG", ""), ("c.jpg", None)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not looked at")
+        if text is not None:
+            (tmp_path / name).with_suffix(".txt").write_text(text)
+    assert list(read_captions(tmp_path)) == [
+        Caption("a", "a.png", "A dog."),
+        BadCaption("c", "caption empty"),
+        BadCaption("in/b", "caption empty"),
+    ]

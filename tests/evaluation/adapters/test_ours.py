@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,22 @@ def test_pictures_are_scaled_as_their_tower_was_trained() -> None:
     assert reader.to_tensor(black).unique().tolist() == pytest.approx([-127 / 128])
     clip = seen_reader(VisionConfig(kind="clip", picture_size=28)).to_tensor(black)
     assert clip[:, 0, 0].tolist() == pytest.approx([-1.7923, -1.7521, -1.4802], abs=1e-4)
+
+
+def test_pictures_are_made_square_as_their_tower_was_trained_or_as_asked() -> None:
+    wide = Image.new("RGB", (60, 20), "black")
+    wide.paste((255, 255, 255), (20, 0, 40, 20))
+
+    def corner(**settings: Any) -> list[float]:
+        pixels_CHW = seen_reader(VisionConfig(picture_size=28, **settings)).to_tensor(wide)
+        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+        return [float(value * s + m) for value, m, s in zip(pixels_CHW[:, 0, 14], mean, std, strict=True)]
+
+    assert corner(kind="clip") == pytest.approx([1.0] * 3, abs=0.01), "the middle alone is seen"
+    assert corner(kind="clip", fit="llava") == pytest.approx([0.478, 0.455, 0.408], abs=0.01), "the mean colour"
+    assert corner(kind="clip", fit="pad") == pytest.approx([1.0] * 3, abs=0.01)
+    reader = seen_reader(VisionConfig(picture_size=32))
+    assert (reader.fit, seen_reader(VisionConfig(picture_size=32, fit="crop")).fit) == ("pad", "crop")
 
 
 def test_a_model_without_a_tower_sees_no_pictures() -> None:

@@ -113,13 +113,31 @@ def _listing(folder: Path) -> list[str]:
 def _from_folder(part: Part) -> Iterator[tuple[str, _Sample]]:
     root = part.path.resolve()
     for key in _listing(part.path)[part.start : part.stop]:
-        sample: _Sample = {}
-        for ending in PICTURES + TEXTS:
-            for written in (ending, ending.upper()):
-                file = part.path / f"{key}.{written}"
-                if ending not in sample and file.is_file():
-                    sample[ending] = _inside(file, root)
-        yield key, sample
+        yield key, {ending: _inside(file, root) for ending, file in _files(part.path, key).items()}
+
+
+def _files(folder: Path, key: str) -> dict[str, Path]:
+    """The files of a stem by their endings, in the order in which they count."""
+    found: dict[str, Path] = {}
+    for ending in PICTURES + TEXTS:
+        for written in (ending, ending.upper()):
+            file = folder / f"{key}.{written}"
+            if ending not in found and file.is_file():
+                found[ending] = file
+    return found
+
+
+def folder_captions(folder: Path) -> Iterator[tuple[str, str, str | UserError]]:
+    """Yield stem, picture's path in the folder, and caption of each picture in a folder, or what is wrong with it."""
+    root = folder.resolve()
+    for key in _listing(folder):
+        files = _files(folder, key)
+        picture = next(files[ending] for ending in PICTURES if ending in files).relative_to(folder).as_posix()
+        try:
+            texts: _Sample = {ending: _inside(file, root) for ending, file in files.items() if ending in TEXTS}
+            yield key, picture, _caption(texts)
+        except RowError as error:
+            yield key, picture, error
 
 
 def _inside(file: Path, root: Path) -> bytes | RowError:

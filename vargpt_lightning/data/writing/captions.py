@@ -1,4 +1,4 @@
-"""Captions of pictures, read row by row from JSON lines or parquet. Imports no torch."""
+"""Captions read row by row from JSON lines, parquet, or a folder of pictures that lie beside them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CaptionColumns:
 
 
 def read_captions(path: Path, columns: CaptionColumns | None = None) -> Iterator[Caption | BadCaption]:
-    """Yield the captions of a .jsonl file, a .parquet file or a folder of parquet files, in their order.
+    """Yield the captions of a .jsonl or .parquet file, of a folder of these, or of pictures with .txt files.
 
     A row that is no JSON object, lacks a value, holds NUL or half a surrogate pair, or has an id that came before is a
     BadCaption. Memory grows by the ids alone. Raises UserError for a file that is missing or of another kind, and for
@@ -64,18 +64,31 @@ def read_captions(path: Path, columns: CaptionColumns | None = None) -> Iterator
 def _rows(path: Path, columns: CaptionColumns) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
     if path.is_dir():
         files = sorted(path.rglob("*.parquet"))
-        if not files:
-            raise UserError(f"{path}: no .parquet files in this folder; expected some, or a .jsonl file")
         for file in files:
             yield from _parquet_rows(file, columns)
+        if not files:
+            yield from _folder_rows(path, columns)
     elif not path.is_file():
-        raise UserError(f"{path}: not found; expected captions as .jsonl or .parquet, or a folder of .parquet files")
+        raise UserError(f"{path}: not found; expected captions as .jsonl or .parquet, or a folder")
     elif path.suffix.lower() in JSONL_ENDINGS:
         yield from _json_rows(path, columns)
     elif path.suffix.lower() == ".parquet":
         yield from _parquet_rows(path, columns)
     else:
         raise UserError(f"{path}: ends in {path.suffix or 'nothing'!r}; expected .jsonl or .parquet")
+
+
+def _folder_rows(path: Path, columns: CaptionColumns) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    from vargpt_lightning.data.sources.captions import folder_captions
+
+    some = False
+    for key, picture, text in folder_captions(path):
+        some = True
+        yield key, dict(zip(columns.names, (key, picture, text if isinstance(text, str) else None), strict=True))
+    if not some:
+        raise UserError(
+            f"{path}: no .parquet files in this folder, and no pictures; expected some, or pictures with .txt files"
+        )
 
 
 def _json_rows(path: Path, columns: CaptionColumns) -> Iterator[tuple[str, Mapping[str, Any] | None]]:

@@ -1,0 +1,140 @@
+"""`vargpt data tokenize`: visual tokens of a packed folder's drawn pictures, made once and kept beside the shards."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from vargpt_lightning.data.pictures import PictureReader
+    from vargpt_lightning.data.tokenize_job import Watcher
+
+MEGABYTE = 2**20
+EXAMPLE = """examples:
+  vargpt data tokenize data/photos --tokenizer runs/photos
+  vargpt data tokenize data/imagenet-instruct-130k --tokenizer vae_ch160v4096z32.pth --fit var --variants 8
+
+How pictures are read is taken from the configuration that the tokenizer comes with (data.drawn_fit, drawn_variants,
+drawn_flip), or from the one given with -c. Stages use what is made here where tokenizer, pictures and shards are the
+same (data.visual_tokens). The same command goes on where a killed one was.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    result = argparse.ArgumentParser(
+        prog="vargpt data tokenize",
+        description="Encode the drawn pictures of packed folders to visual tokens, once for all steps and runs.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a packed folder")
+    result.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="RUN|FILE", help="a run, or a file of a tokenizer's weights"
+    )
+    result.add_argument("--stage", metavar="NAME", help="of a run: the tokenizer after this stage (the last finished)")
+    result.add_argument(
+        "-c", "--config", type=Path, metavar="EXPERIMENT", help="its sizes and settings of data instead of the run's"
+    )
+    result.add_argument("--fit", choices=("crop", "pad", "var"), help="how pictures are made square")
+    result.add_argument("--variants", type=int, metavar="N", help="crops, or mild changes, kept of each picture")
+    result.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror every second variant")
+    result.add_argument("--processes", type=int, default=1, metavar="N", help="processes that decode pictures (1)")
+    result.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures encoded at once (64)")
+    result.add_argument("--device", metavar="DEVICE", help="where to encode: cpu, cuda, ... (a GPU when there is one)")
+    return result
+
+
+def main(argv: list[str]) -> int:
+    """Encode, and say what came of it."""
+    arguments = parser().parse_args(argv)
+    import torch
+
+    from vargpt_lightning.commands.stage_tokens import recipe_of
+    from vargpt_lightning.commands.tokenizer_loading import load_tokenizer
+    from vargpt_lightning.data.dataset import ShardDataset
+    from vargpt_lightning.data.tokenize_job import tokenize
+    from vargpt_lightning.data.visual_tokens import FOLDER_NAME, VisualTokens
+
+    datasets = [ShardDataset(folder) for folder in arguments.folders]
+    for dataset in datasets:
+        if not dataset.draws:
+            raise UserError(f"{dataset.folder}: has no drawn pictures; expected a folder with some")
+    loaded = load_tokenizer(arguments.tokenizer, arguments.config, arguments.stage)
+    reader = _reader(loaded.settings, loaded.data, arguments)
+    recipe = recipe_of(loaded.tokenizer, loaded.settings, reader)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        tokenizer = loaded.tokenizer.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    for dataset in datasets:
+        with _progress(dataset.folder.name) as watch:
+            made = tokenize(
+                dataset,
+                dataset.folder / FOLDER_NAME,
+                recipe,
+                reader,
+                lambda x_B3HW: tokenizer.encode(x_B3HW.to(device)),
+                tokens=loaded.settings.schedule.num_tokens,
+                processes=arguments.processes,
+                batch_size=arguments.batch_size,
+                watch=watch,
+            )
+        print(summary(dataset.folder, VisualTokens(made)), flush=True)
+    return 0
+
+
+def _reader(settings: Any, data: Mapping[str, Any], arguments: argparse.Namespace) -> PictureReader:
+    """How pictures are read: as the settings of data say, but for what the command does."""
+    from vargpt_lightning.commands.stage_tokens import drawn_reader
+
+    def given(name: str, default: Any) -> Any:
+        own = getattr(arguments, name)
+        return own if own is not None else data.get(f"drawn_{name}", default)
+
+    variants = given("variants", 1)
+    if variants < 1:
+        said = (
+            f"--variants {variants}" if arguments.variants is not None else "data.drawn_variants is 0, always new ones"
+        )
+        raise UserError(f"{said}; expected --variants N, at least 1, and the same for data.drawn_variants in training")
+    return drawn_reader(settings, given("fit", "crop"), variants, given("flip", False))
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Watcher | None]:
+    """A bar over the records, where there is a terminal to see it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pictures]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("records", total=None, pictures="")
+
+        def watch(done: int, total: int, pictures: int, bad: int) -> None:
+            bar.update(task, completed=done, total=total, pictures=f"{pictures:,} pictures encoded, {bad:,} bad")
+
+        yield watch
+
+
+def summary(folder: Path, made: Any) -> str:
+    """Return what there is now in a few lines."""
+    counts, size = made.index["counts"], sum(file.stat().st_size for file in made.folder.iterdir() if file.is_file())
+    crops = "variant" if made.variants == 1 else "variants"
+    lines = [
+        f"{folder}: {counts['pictures']:,} drawn pictures in {made.variants} {crops}, {counts['rows']:,} maps of "
+        f"{made.index['tokens']} tokens, {size / MEGABYTE:,.1f} MB in {made.folder}"
+    ]
+    if counts["bad"]:
+        lines.append(f"  {counts['bad']:,} pictures could not be decoded: {made.folder / 'bad.jsonl'}")
+    return "\n".join(lines)
