@@ -56,7 +56,7 @@ def arrange_blocks(model: VARGPT, config: ShardingConfig) -> None:
         block._arranged = True
         if hasattr(block, "gradient_checkpointing"):
             # transformers' own recomputes the hooks too, which gather sharded weights
-            block.gradient_checkpointing = False  # type: ignore[assignment]
+            block.gradient_checkpointing = False
         if block in language or config.checkpoints(index):
             recompute(block, selective=config.checkpointing == "selective")
         if config.compile:
