@@ -13,9 +13,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from safetensors.torch import save_file
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
@@ -35,12 +32,13 @@ from vargpt_lightning.callbacks.run_record import RunRecord
 from vargpt_lightning.callbacks.samples import SampleSheets
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.callbacks.throughput import Throughput
-from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
+from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
@@ -56,7 +54,7 @@ from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.results import RunFolder, StageFolder
 from vargpt_lightning.sharding import arrange_blocks
-from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
+from vargpt_lightning.strategies import SHARDED
 
 HEADS: dict[str, type[StageModule]] = {
     "unified": UnifiedModule,
@@ -237,44 +235,6 @@ class StageRunner:
             callbacks.append(self._sheets(stage, folder))
         callbacks += self.benchmarks.callbacks(stage, folder, self.model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder)]
-
-
-def make_trainer(settings: TrainerConfig, tokenizer: bool = False, **more: Any) -> pl.Trainer:
-    """Return a trainer with what the settings and Lightning have in common.
-
-    Raises:
-        UserError: Lightning refuses a value.
-    """
-    shared = {key: getattr(settings, key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    strategy = build_strategy(settings.strategy, settings.sharding, settings.precision, tokenizer=tokenizer)
-    changed: dict[str, Any] = {"strategy": strategy}
-    if not tokenizer:
-        changed["precision"] = trainer_precision(settings.strategy, settings.precision)
-    if settings.strategy == "single":
-        changed["devices"] = 1 if settings.devices == "auto" else settings.devices
-        several = len(settings.devices) != 1 if isinstance(settings.devices, list) else int(changed["devices"]) != 1
-        if several:
-            raise UserError(f"trainer.devices={settings.devices!r}: expected 1 with strategy single; ddp takes several")
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # requeueing is the job script's: Lightning's own would save a checkpoint of another kind
-        more["plugins"] = [*more.get("plugins", []), SLURMEnvironment(auto_requeue=False)]
-    try:
-        return pl.Trainer(**shared | changed, enable_model_summary=False, **{"logger": False, **more})
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
-        raise UserError(f"trainer: Lightning refuses {given}: {str(error).strip()}") from error
-
-
-def join(settings: TrainerConfig) -> Processes:
-    """Join the other processes of a run, where there are several."""
-    return Processes(*join_processes(make_trainer(settings, enable_checkpointing=False)))
-
-
-def leave(processes: Processes) -> None:
-    """Leave the group of processes, when all have come so far."""
-    processes.wait()
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _text_tokenizer(experiment: Experiment, run: RunFolder, make: bool = True) -> TextTokenizer:
