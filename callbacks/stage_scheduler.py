@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.adapters import freeze_beside_adapters
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.modules.stage import Stage, check_stages
 
@@ -103,6 +104,8 @@ def freeze_all_but(model: VARGPT, stage: Stage) -> None:
         parameter.grad = None
     for module in trained:
         module.requires_grad_(True)
+    if stage.lora:
+        freeze_beside_adapters(model.language_model, stage.lora.also)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         there = ", ".join(name for name, _, _ in summary(model))
         raise UserError(f"stages.{stage.name}.train={stage.train} trains nothing in this model, which has {there}")

@@ -41,7 +41,12 @@ class Throughput(pl.Callback):
     every `log_every_n_steps` as throughput/text_tokens_per_s, throughput/image_tokens_per_s, throughput/samples_per_s,
     throughput/data_wait and throughput/padding (0 to 1: shares of time and of positions).
 
+    With `flops_per_sample` also throughput/model_tflops_per_s, of one process, and on a GPU that the catalogue of
+    `vargpt plan` knows throughput/mfu, the share of its dense bf16 peak that this is.
+
     Args:
+        flops_per_sample: floating-point operations that a sample needs by the plan, repeated ones not counted.
+        peak: FLOP/s of one device; None looks the GPU up.
         warmup: batches at the start of a fit that are not measured (allocation, compilation, the first pages of the
             data).
 
@@ -49,10 +54,11 @@ class Throughput(pl.Callback):
         ValueError: for a negative warm-up.
     """
 
-    def __init__(self, warmup: int = 3) -> None:
+    def __init__(self, warmup: int = 3, flops_per_sample: float | None = None, peak: float | None = None) -> None:
         if warmup < 0:
             raise ValueError(f"warmup={warmup}; expected a number of batches, 0 or more")
         self.warmup = warmup
+        self.flops_per_sample, self.peak = flops_per_sample, peak
         self.last: dict[str, float] = {}
         self._timer: FetchTimer | None = None
         self._skip = warmup
@@ -111,6 +117,11 @@ class Throughput(pl.Callback):
         self.last = {
             f"throughput/{name}_per_s": count / rank_seconds for name, count in zip(COUNTS, counts, strict=True)
         }
+        if self.flops_per_sample:
+            rate = self.flops_per_sample * self.last["throughput/samples_per_s"] / trainer.world_size
+            self.last["throughput/model_tflops_per_s"] = rate / 1e12
+            if peak := self.peak or gpu_peak(trainer.strategy.root_device):
+                self.last["throughput/mfu"] = rate / peak
         if positions:
             self.last["throughput/padding"] = 1 - tokens / positions
         if self._timer:
@@ -118,3 +129,14 @@ class Throughput(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(self.last, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
         self._reset()
+
+
+def gpu_peak(device: torch.device) -> float | None:
+    """Return the dense bf16 FLOP/s of a GPU that the catalogue knows by the first part of its name, else None."""
+    if device.type != "cuda":
+        return None
+    from vargpt_lightning.gpus import catalogue
+
+    name = torch.cuda.get_device_name(device).upper().replace(" ", "")
+    peaks = {gpu.name.split("-")[0]: gpu.flops for gpu in catalogue().values()}
+    return next((peak for short, peak in peaks.items() if short in name), None)

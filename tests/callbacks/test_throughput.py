@@ -46,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def fit(clock: Clock, tiny: Any, make_trainer: Any, **settings: Any) -> Throughput:
+def fit(clock: Clock, tiny: Any, make_trainer: Any, watch: Throughput | None = None, **settings: Any) -> Throughput:
     """A batch of two samples: 2 s of reading, 6 s of training; beside it 3 s of callbacks and 11 s of validation."""
 
     class Timed(tiny):
@@ -61,7 +61,7 @@ def fit(clock: Clock, tiny: Any, make_trainer: Any, **settings: Any) -> Throughp
         def on_train_batch_end(self, *args: Any) -> None:
             clock.now += 3.0
 
-    watch = Throughput(warmup=2)
+    watch = watch or Throughput(warmup=2)
     data = DataLoader(Slow(clock), batch_size=2)
     make_trainer([watch, Sheets()], val_check_interval=2, log_every_n_steps=2, **settings).fit(Timed(), data, data)
     return watch
@@ -110,3 +110,11 @@ def test_a_negative_warm_up_is_refused() -> None:
 
 def test_the_real_clock_is_used() -> None:
     assert throughput.time is time
+
+
+def test_utilisation_is_by_the_plans_operations(clock: Clock, tiny: Any, make_trainer: Any) -> None:
+    watch = fit(clock, tiny, make_trainer, Throughput(warmup=2, flops_per_sample=8e12, peak=4e12))
+    assert watch.last["throughput/model_tflops_per_s"] == pytest.approx(2.0)
+    assert watch.last["throughput/mfu"] == pytest.approx(0.5)
+    watch = fit(clock, tiny, make_trainer, Throughput(warmup=2, flops_per_sample=8e12))
+    assert "throughput/mfu" not in watch.last, "the peak of a CPU is not known"

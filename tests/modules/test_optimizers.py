@@ -95,3 +95,17 @@ def test_the_schedule_scales_every_groups_own_rate() -> None:
         optimizer.step()
         schedule.step()
     assert schedule.get_last_lr() == pytest.approx([0.2, 0.05])
+
+
+@pytest.mark.parametrize("decay", [0.2, 20])
+def test_a_constant_rate_may_fall_at_the_end(decay: float) -> None:
+    config = ScheduleConfig("constant", warmup=10, decay=decay, final=0.1)
+    rates = [learning_rate_factor(step, 100, config) for step in range(101)]
+    assert rates[10:81] == [1.0] * 71
+    assert rates[81:] == pytest.approx([1 - 0.9 * (step - 80) / 20 for step in range(81, 101)])
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_a_decay_that_has_no_effect_is_refused() -> None:
+    with pytest.raises(UserError, match=r"schedule.decay=0.2; expected 0 with cosine"):
+        ScheduleConfig("cosine", decay=0.2)

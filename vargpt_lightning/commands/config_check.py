@@ -131,12 +131,19 @@ class ConfigCheck:
     def _value(self, value: Any, kind: Any, where: str, complete: bool = True) -> None:
         if isinstance(value, str) and REFERENCE.search(value):
             return
+        choices = get_args(kind) if get_origin(kind) is types.UnionType else ()
+        sections = [each for each in choices if is_dataclass(each)]
         if is_dataclass(kind):
             self._section(value, kind, where, complete)
+        elif len(sections) == 1 and isinstance(value, Mapping):  # a section or nothing
+            self._section(value, sections[0], where, complete)
         elif get_origin(kind) is list and isinstance(value, list) and is_dataclass(get_args(kind)[0]):
             for place, item in enumerate(value):
                 name = item.get("name") if isinstance(item, Mapping) else None
                 self._value(item, get_args(kind)[0], f"{where}.{name or place}")
+        elif get_origin(kind) is dict and isinstance(value, Mapping) and is_dataclass(get_args(kind)[1]):
+            for name, item in value.items():
+                self._value(item, get_args(kind)[1], f"{where}.{name}")
         elif not _fits(value, kind):
             raise UserError(f"{where}={value!r}; expected {_words(kind)}")
 

@@ -16,9 +16,11 @@ from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention_masks import MASKED_KERNELS
 from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
+from vargpt_lightning.models.init_from import InitFrom
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages
+from vargpt_lightning.planning.settings import PlanConfig
 
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
@@ -182,15 +184,18 @@ class Experiment:
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     sampling: Sampling
+    plan: PlanConfig
     files: list[str] = field(default_factory=list)
     resolved: str = ""
     start: str | None = None
+    init_from: InitFrom = field(default_factory=InitFrom)
 
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
         data = {key: value for key, value in data.items() if key not in SPEED_ALONE}
-        return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
+        basis = {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
+        return {**basis, "init_from": asdict(self.init_from)} if self.init_from else basis
 
 
 SECTIONS = {
@@ -198,7 +203,9 @@ SECTIONS = {
     "trainer": TrainerConfig,
     "evaluation": EvaluationConfig,
     "sampling": Sampling,
+    "plan": PlanConfig,
     "model": VARGPTConfig,
+    "init_from": InitFrom,
 }
 SCHEMA = {"base": str | None, "seed": int, **SECTIONS, "stages": list[Stage], "data": Corpora}
 
@@ -260,8 +267,8 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     resolved = _resolved(parser, config, made)
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
-    parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling)
-    return Experiment(*parts, files=files, resolved=resolved, start=made.start)
+    parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
+    return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
 
 
 def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:

@@ -42,26 +42,19 @@ from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
+from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
+from vargpt_lightning.models.init_from import describe, initialise
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.heads import HEADS
 from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.modules.understanding import UnderstandingModule
-from vargpt_lightning.modules.unified import UnifiedModule
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
 from vargpt_lightning.strategies import SHARDED
-
-HEADS: dict[str, type[StageModule]] = {
-    "unified": UnifiedModule,
-    "understanding": UnderstandingModule,
-    "generation": GenerationModule,
-    "tokenizer": TokenizerModule,
-}
 
 
 class StageRunner:
@@ -94,12 +87,21 @@ class StageRunner:
             if before is not None:
                 load_weights(self.model, before.weights)
                 before = None  # from now on the model in memory has the weights
+            elif index == 0 and self.experiment.init_from:
+                self._take_first_weights()
             if self.processes.first:
                 settings = settings_of(self.experiment, stage)
                 folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
             if code := self._one_stage(stage, folder):
                 return code
         return 0
+
+    def _take_first_weights(self) -> None:
+        """Put the weights into the model that the section init_from names; the run keeps the report."""
+        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+        if self.processes.first:
+            write_json(self.run.path / "init_from.json", report)
+            self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
@@ -109,6 +111,9 @@ class StageRunner:
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
+        if stage.lora:
+            lora = stage.lora
+            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
@@ -128,6 +133,8 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.lora:
+            merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         self.processes.wait()
         skipped, device = module.guard.skipped, trainer.strategy.root_device
@@ -184,7 +191,8 @@ class StageRunner:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
         vision = self.experiment.model.vision
         so_far = self.experiment.stages[: self.experiment.stages.index(stage) + 1]
-        trained = any("vision_tower" in each.train for each in so_far)
+        given = "vision_tower" in self.experiment.init_from.places()
+        trained = given or any("vision_tower" in each.train for each in so_far)
         return trained or vision.kind != "efficientnet_lite0" or not vision.pretrained
 
     def _trainer(self, stage: Stage, folder: StageFolder, total: int, stop: GracefulStop) -> pl.Trainer:
@@ -219,6 +227,15 @@ class StageRunner:
         self._sheets(stage, folder).write(step)
         self.model.cpu()
 
+    def _model_flops(self, stage: Stage) -> float | None:
+        """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
+        corpora = self.experiment.plan.corpora
+        if any(name not in corpora for name, weight in stage.data.items() if weight > 0):
+            return None
+        from vargpt_lightning.planning.stage_plan import model_flops_per_sample
+
+        return model_flops_per_sample(self.experiment.model, stage, self.experiment.plan)
+
     def _callbacks(self, stage: Stage, folder: StageFolder) -> list[pl.Callback]:
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
@@ -227,7 +244,7 @@ class StageRunner:
         callbacks += [
             BatchRng(self.experiment.seed, stage.name),
             ResumeMetrics(),
-            Throughput(),
+            Throughput(flops_per_sample=self._model_flops(stage)),
             StageProgress(stage.name),
             DataCounts(folder),
         ]

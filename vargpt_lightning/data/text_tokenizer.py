@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -15,6 +16,12 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END = "<image>", "<image_gen_start>", "<image_gen>", "<image_gen_end>"
 # the last three in the order in which VARGPT-LLaVA-v1 has them after LLaVA-1.5's vocabulary
 SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GEN)
+VARGPT_NAMES = {
+    "<|image_gen_start|>": IMAGE_GEN_START,
+    "<|image_gen_end|>": IMAGE_GEN_END,
+    "<|image_gen_pad|>": IMAGE_GEN,
+}
+"""What VARGPT-LLaVA-v1 calls the tokens of drawn pictures."""
 FILE_NAME = "tokenizer.json"
 _BYTES = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -83,7 +90,7 @@ class TextTokenizer:
         if not path.exists():
             raise UserError(f"text tokenizer {path}: no such file or folder; expected {FILE_NAME} or a folder with it")
         try:
-            return cls(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path))
+            return cls(_with_our_names(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path)))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise UserError(f"text tokenizer {file}: cannot be read ({error})") from error
 
@@ -163,6 +170,24 @@ class TextTokenizer:
         """Return the text of token ids; special tokens are left out, or written as they are called."""
         ids = [index for index in ids if not skip_special or index not in self._special_ids]
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special)
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return the text of a tokenizer.json whose special tokens have other names; their ids stay."""
+    tree = json.loads(text)
+    for token in tree.get("added_tokens", ()):
+        token["content"] = names.get(token["content"], token["content"])
+    words = tree["model"].get("vocab")
+    if isinstance(words, dict):
+        tree["model"]["vocab"] = {names.get(word, word): index for word, index in words.items()}
+    return json.dumps(tree, ensure_ascii=False)
+
+
+def _with_our_names(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with VARGPT-LLaVA-v1's names of picture tokens changed to ours."""
+    if not set(VARGPT_NAMES) & set(tokenizer.get_vocab(with_added_tokens=True)):
+        return tokenizer
+    return Tokenizer.from_str(renamed(tokenizer.to_str(), VARGPT_NAMES))
 
 
 def _from_transformers(folder: Path) -> Tokenizer:

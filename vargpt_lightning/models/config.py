@@ -38,6 +38,12 @@ __all__ = [
 ]
 
 
+_SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
+}
+
+
 @dataclass
 class LanguageConfig:
     """Sizes of the LLaMA language model.
@@ -138,6 +144,16 @@ class VisionConfig:
         if self.kind == "none":
             return 0
         return (self.picture_size // (self.patch_size if self.kind == "clip" else 32)) ** 2
+
+    @property
+    def squaring(self) -> Literal["clip", "llava", "pad", "crop"]:
+        """How pictures are made square, the default resolved."""
+        return self.fit or ("clip" if self.kind == "clip" else "pad")
+
+    @property
+    def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation by colour, of values in [0, 1], with which the tower was trained."""
+        return _SCALINGS[self.kind]
 
     @property
     def channels(self) -> int:

@@ -60,7 +60,10 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float:
-    """Return the factor on the peak learning rate at a step: linear warm-up, then cosine, linear or constant."""
+    """Return the factor on the peak learning rate at a step: linear warm-up, then cosine, linear or constant.
+
+    A constant rate may fall linearly at the end.
+    """
     warmup = config.warmup * total if config.warmup < 1 else config.warmup
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -68,7 +71,11 @@ def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float
     shape = {"cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share, "constant": 1.0}
     if config.name not in shape:
         raise UserError(f"schedule.name: got {config.name!r}, expected one of {', '.join(shape)}")
-    return 1.0 if config.name == "constant" else config.final + (1 - config.final) * shape[config.name]
+    if config.name == "constant":
+        decay = config.decay * total if config.decay < 1 else config.decay
+        begun = (step - (total - decay)) / decay if decay else 0.0
+        return 1.0 - (1 - config.final) * min(1.0, max(0.0, begun))
+    return config.final + (1 - config.final) * shape[config.name]
 
 
 def build_schedule(optimizer: Optimizer, total: int, config: ScheduleConfig) -> LambdaLR:

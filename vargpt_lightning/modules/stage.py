@@ -41,14 +41,52 @@ class ScheduleConfig:
     """The learning rate over a stage's steps, as a factor on its peak.
 
     Args:
-        name: "cosine" or "linear" fall to `final`; "constant" stays at 1.
+        name: "cosine" or "linear" fall to `final`; "constant" stays at 1 until its `decay` begins.
         warmup: steps of linear warm-up: below 1 a share of the stage, else a number of steps.
         final: the factor at the last step.
+        decay: of "constant", the steps at the end in which it falls linearly to `final`: below 1 a share of the stage,
+            else a number of steps; 0 for none.
     """
 
     name: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.1
     final: float = 0.0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("warmup", "decay"):
+            if getattr(self, key) < 0:
+                raise UserError(f"schedule.{key}={getattr(self, key)}; expected 0 or more")
+        if self.decay and self.name != "constant":
+            raise UserError(f"schedule.decay={self.decay}; expected 0 with {self.name}, which falls by itself")
+
+
+@dataclass
+class LoraSettings:
+    """Low-rank adapters in place of the language model's own weights (LoRA), merged into them at the stage's end.
+
+    Args:
+        rank: of the two matrices beside each adapted one.
+        alpha: scale of what they add, over the rank.
+        dropout: on their input.
+        targets: which matrices of a block are adapted.
+        also: modules trained whole beside them, such as lm_head and embed_tokens, whose rows of new tokens are fresh.
+    """
+
+    rank: int = 64
+    alpha: float = 128.0
+    dropout: float = 0.0
+    targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    also: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.targets or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"lora: rank={self.rank}, targets={self.targets}, dropout={self.dropout}; expected a rank of 1 or "
+                "more, some targets, and a dropout from 0 to below 1"
+            )
 
 
 @dataclass
@@ -88,6 +126,7 @@ class Stage:
         feature_weight: of the tokenizer, factor of the loss between features of EfficientNet; 0 for none.
         flip: of the tokenizer, how often a picture is mirrored.
         squared_weight: of the tokenizer, factor of the squared error of the reconstruction.
+        lora: train adapters of the language model in place of its weights.
         chroma_weight: of the tokenizer, factor of the squared error of its colour differences, red - green and
             green - blue; flat drawings are told by colours that plain errors hardly see.
     """
@@ -115,6 +154,7 @@ class Stage:
     flip: float = 0.0
     squared_weight: float = 1.0
     chroma_weight: float = 0.0
+    lora: LoraSettings | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
@@ -141,6 +181,8 @@ class Stage:
             value = getattr(self, key)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"{where}.{key}={value}; expected 0 or more, and less than 1")
+        if self.lora and "language_model" not in self.train:
+            raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
         if not 0 <= self.flip <= 1:
             raise UserError(f"{where}.flip={self.flip}; expected a share from 0 to 1")
         if "image_tokenizer" in self.train or self.head == "tokenizer":

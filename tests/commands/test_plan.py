@@ -1,0 +1,71 @@
+"""`vargpt plan`: what it prints and writes, what it refuses, and that it knows the shipped recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vargpt_lightning.commands.plan import main
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.gpus import catalogue, parse_cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = str(ROOT / "experiments" / "vargpt_7b.yaml")
+
+
+def test_the_papers_second_stage_does_not_fit_whole_and_the_plan_says_what_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [FULL, "--gpus", "8xH100", "--stage", "understanding", "--out", str(tmp_path)]
+    assert main([*words, "--trainer.strategy", "ddp"]) == 1
+    told = capsys.readouterr().out
+    assert "does not fit" in told and "trainer.strategy: fsdp2" in told
+    plan = json.loads((tmp_path / "plan.json").read_text())["stages"][0]
+    assert plan["trained_parameters"] == 6_738_939_904 + 20_979_712
+    # weights, gradients, two states, each of 32 bits
+    assert plan["memory"]["at_peak"]["optimizer"] == pytest.approx(2 * 4 * plan["trained_parameters"], rel=0.001)
+    assert plan["memory"]["peak"] > 100e9 and not plan["fits"]
+    assert all(way["peak"] <= 80e9 for way in plan["ways_to_fit"]) and plan["ways_to_fit"]
+    # 2 for a product and a sum, 3 for the passes, one more for what is computed again
+    by_hand = 2 * 4 * 6.6e9 * plan["tokens_per_step"]
+    assert plan["flops_per_step"] == pytest.approx(by_hand, rel=0.15)
+    with Image.open(tmp_path / "memory-understanding.png") as picture:
+        assert picture.width > 800
+
+
+def test_drawing_is_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = [str(ROOT / "experiments" / "debug.yaml"), "--gpus", "H100", "--generate", "--batch", "2", "--batch", "4"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    one, two = json.loads((tmp_path / "generation.json").read_text())
+    assert two["caches"] == 2 * one["caches"] and one["parameters"] == two["parameters"]
+    assert two["flops"] == pytest.approx(2 * one["flops"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--gpus", "8xH1000"], "'H1000' is none of the known GPUs: A100-40GB"),
+        (["--gpus", "A100"], "'A100' is several of the known GPUs"),
+        (["--gpus", "0xH100"], "expected such as 8xH100-80GB"),
+        (["--gpus", "H100", "--stage", "pretrian"], "--stage: 'pretrian' is no stage; there are pretrain"),
+        (["--gpus", "H100", "--efficiency", "40"], "--efficiency 40.0; expected a share"),
+        (["--gpus", "2xH100", "--trainer.strategy", "single"], "expected ddp, fsdp or fsdp2"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        main([FULL, *words])
+
+
+def test_the_catalogue_has_a_source_for_every_gpu(tmp_path: Path) -> None:
+    known = catalogue()
+    assert {name.split("-")[0] for name in known} >= {"A100", "H100", "H200", "B200", "RTX4090", "MI300X"}
+    assert all(gpu.source and gpu.memory > 2e10 and gpu.flops > 1e14 for gpu in known.values())
+    assert parse_cluster("8xH100-80GB").count == 8 and parse_cluster("h200").gpu.memory == 141e9
+    file = tmp_path / "own.yaml"
+    file.write_text("X-1GB: {memory: 1, tflops: 1, bandwidth: 1}")
+    with pytest.raises(UserError, match=r"X-1GB\.source is missing"):
+        catalogue(file)

@@ -1,0 +1,72 @@
+"""What is traced without data is what a whole and a real step takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.planning.measuring import ROWS, measure_aside, model_config, stage_of
+from vargpt_lightning.models.config import full_size
+from vargpt_lightning.modules.sharding_config import ShardingConfig
+from vargpt_lightning.planning.shallow import StageTraces, shallow_depth
+from vargpt_lightning.planning.steps import build_empty, trace_step
+from vargpt_lightning.planning.trace import Trace
+
+SMALL = {"width": 64, "vocabulary": 100, "channels": 8, "scales": (1, 2, 3)}
+
+
+def whole(name: str, mode: str, count: int, layers: int = 4, depth: int = 4) -> Trace:
+    model = build_empty(model_config(layers=layers, depth=depth, **SMALL))
+    return trace_step(model, stage_of(name), ROWS[name], count, ShardingConfig(checkpointing=mode), "cpu")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("generation", "none"), ("understanding", "full"), ("pretrain", "every_2")])
+def test_a_deep_trace_from_a_shallow_one_is_the_deep_one(name: str, mode: str) -> None:
+    """Every row, every boundary, every gradient: 6 and 5 blocks, and a batch that was never traced."""
+    deep = whole(name, mode, 5, layers=6, depth=5)
+    traces = StageTraces(model_config(layers=6, depth=5, **SMALL), stage_of(name), torch.float32, target="cpu")
+    made = traces.at(ROWS[name], 5, ShardingConfig(checkpointing=mode))
+    # the optimizer's phase has one operation for each parameter, and is short
+    rows = slice(0, next(mark.row for mark in deep.marks if mark.name == "optimizer"))
+    assert made.operations[rows] == deep.operations[rows]
+    assert [mark for mark in made.marks if mark.row <= rows.stop] == [mark for mark in deep.marks]
+    assert made.flops == deep.flops and made.model_flops == deep.model_flops
+    # gradients and states that stand at the beginning are laid over the trace
+    alive = [each.changes_RK[rows, :3].sum(1).cumsum() for each in (made, deep)]
+    assert alive[0].max() == alive[1].max()
+    assert np.abs(alive[0] - alive[1]).max() < 0.005 * alive[1].max()
+    assert {name for _, name in made.gradients} == {name for _, name in deep.gradients}
+
+
+def test_checkpointing_repeats_work_and_saves_memory() -> None:
+    none, full = whole("generation", "none", 2), whole("generation", "full", 2)
+    assert full.model_flops == none.model_flops == none.flops
+    assert full.flops > 1.2 * none.flops
+    assert full.peak < 0.8 * none.peak
+
+
+def test_shallow_depths_leave_a_multiple_of_the_period() -> None:
+    for depth in range(3, 40):
+        for period in (1, 2, 3, 4):
+            few = shallow_depth(depth, period)
+            assert few == depth or (few >= period + 2 and (depth - few) % period == 0)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("generation", "selective"), ("understanding", "none")])
+def test_the_predicted_peak_is_what_torchs_profiler_measures(name: str, mode: str) -> None:
+    config, sharding = model_config(width=128), ShardingConfig(checkpointing=mode)
+    model = build_empty(config)
+    standing = sum(each.untyped_storage().nbytes() for each in [*model.parameters(), *model.buffers()])
+    predicted = trace_step(model, stage_of(name), ROWS[name], 2, sharding, "cpu")
+    measured = measure_aside(config, stage_of(name), ROWS[name], 2, sharding)
+    assert standing + predicted.peak == pytest.approx(measured.peak, rel=0.05)
+    assert predicted.flops == pytest.approx(measured.flops, rel=0.01)
+
+
+def test_the_full_models_parameters_are_the_known_ones() -> None:
+    model = build_empty(full_size("official"))
+    counts = {name: sum(each.numel() for each in part.parameters()) for name, part in model.named_children()}
+    assert sum(counts.values()) == 9_278_137_863
+    assert counts["image_tokenizer"] == 108_948_355
+    assert counts["vision_tower"] == 303_507_456

@@ -1,0 +1,127 @@
+"""`vargpt plan`: memory, time and cost of an experiment on GPUs that are not there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.errors import UserError
+
+if TYPE_CHECKING:  # the sub-command's help must not wait for torch
+    from vargpt_lightning.commands.experiment import Experiment
+    from vargpt_lightning.gpus import Cluster
+
+DESCRIPTION = """Say what an experiment takes before any GPU is rented: memory of a rank, time, and whether it fits.
+
+No weights and no GPU are needed. What does not fit comes with the smallest changes that make it fit. Every key of the
+experiment is an option, as in `vargpt fit`.
+
+examples:
+  vargpt plan experiments/vargpt_7b.yaml --gpus 8xH100-80GB
+  vargpt plan experiments/vargpt_7b.yaml --gpus 4xA100-40GB --stage generation --trainer.sharding.checkpointing full
+  vargpt plan experiments/vargpt_7b.yaml --gpus H100 --generate --batch 16
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `vargpt plan`; what it does not know belongs to the experiment."""
+    parser = argparse.ArgumentParser(
+        prog="vargpt plan", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", help="experiment file")
+    parser.add_argument("--gpus", help="such as 8xH100-80GB, of the catalogue; by default what the experiment says")
+    parser.add_argument("--catalogue", type=Path, help="another file of GPUs, like vargpt_lightning/gpus.yaml")
+    parser.add_argument("--stage", action="append", help="plan this stage alone; may be given again")
+    parser.add_argument("--efficiency", type=float, help="share of the peak that is reached; 0.4 unless the file says")
+    parser.add_argument("--generate", action="store_true", help="plan the drawing of pictures instead of training")
+    parser.add_argument("--batch", type=int, action="append", help="pictures drawn together, with --generate")
+    parser.add_argument("--prompt", type=int, default=64, help="text tokens of a prompt, with --generate")
+    parser.add_argument("--no-search", action="store_true", help="do not look for changes that make a stage fit")
+    parser.add_argument("--out", type=Path, help="folder for plan.json and a picture of each stage's memory")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Plan, print, write; return 0, or 1 when a stage does not fit."""
+    options, rest = build_parser().parse_known_args(argv)
+    began = time.monotonic()
+    warnings.filterwarnings("ignore", message=".*self.trainer.*|.*not registered.*")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from vargpt_lightning.commands.experiment import load_experiment
+    from vargpt_lightning.gpus import catalogue, parse_cluster
+
+    experiment = load_experiment(["-c", options.experiment, *rest])
+    asked = options.gpus or experiment.plan.gpus
+    if not asked:
+        raise UserError("--gpus: nothing given; expected such as 8xH100-80GB")
+    known = catalogue(options.catalogue) if options.catalogue else None
+    cluster = parse_cluster(asked, known)
+    if options.efficiency is not None:
+        if not 0 < options.efficiency <= 1:
+            raise UserError(f"--efficiency {options.efficiency}; expected a share above 0, at most 1")
+        experiment.plan.efficiency = options.efficiency
+    if options.generate:
+        return _plan_drawing(experiment, cluster, options, began)
+    return _plan_training(experiment, cluster, options, began)
+
+
+def _plan_training(experiment: Experiment, cluster: Cluster, options: Any, began: float) -> int:
+    from vargpt_lightning.commands.plan_tables import show_stages
+    from vargpt_lightning.planning.experiment_plan import plan_stages
+    from vargpt_lightning.planning.stage_plan import as_json
+    from vargpt_lightning.results import write_json
+
+    names = [stage.name for stage in experiment.stages]
+    if unknown := [name for name in options.stage or [] if name not in names]:
+        raise UserError(f"--stage: {unknown[0]!r} is no stage; there are {', '.join(names)}")
+    stages = [stage for stage in experiment.stages if stage.name in (options.stage or names)]
+    trainer = experiment.trainer
+    plans = list(
+        plan_stages(
+            experiment.model,
+            stages,
+            experiment.plan,
+            cluster,
+            trainer.strategy,
+            trainer.sharding,
+            trainer.precision,
+            search=not options.no_search,
+        )
+    )
+    show_stages(experiment.run.name or "", cluster, trainer.precision, plans)
+    if options.out:
+        from vargpt_lightning.commands.plan_plots import draw_memory
+
+        write_json(options.out / "plan.json", {"gpus": vars(cluster.gpu), "count": cluster.count,
+                                               "stages": [as_json(plan) for plan in plans]})  # fmt: skip
+        for plan in plans:
+            print(f"picture: {draw_memory(plan, options.out / f'memory-{plan.stage.name}.png')}")
+        print(f"figures: {options.out / 'plan.json'}")
+    print(f"planned in {time.monotonic() - began:.0f} s")
+    return 0 if all(plan.fits for plan in plans) else 1
+
+
+def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any, began: float) -> int:
+    import torch
+
+    from vargpt_lightning.commands.plan_tables import show_drawing
+    from vargpt_lightning.planning.generation import plan_drawing
+    from vargpt_lightning.planning.steps import build_empty
+    from vargpt_lightning.results import write_json
+
+    kind = torch.float32 if experiment.trainer.precision.startswith("32") else torch.bfloat16
+    model = build_empty(experiment.model, kind)
+    batches = options.batch or [1, 8, 32]
+    if min(batches) < 1:
+        raise UserError(f"--batch {min(batches)}; expected 1 or more")
+    plans = [plan_drawing(model, batch, cluster.gpu, experiment.plan.efficiency, options.prompt) for batch in batches]
+    show_drawing(experiment.run.name or "", cluster.gpu, experiment.plan.efficiency, options.prompt, plans)
+    if options.out:
+        write_json(options.out / "generation.json", [vars(plan) for plan in plans])
+        print(f"figures: {options.out / 'generation.json'}")
+    print(f"planned in {time.monotonic() - began:.0f} s")
+    return 0 if all(plan.fits for plan in plans) else 1

@@ -1,0 +1,76 @@
+"""The GPUs that a plan can be made for. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from vargpt_lightning.errors import UserError
+
+FILE = Path(__file__).with_name("gpus.yaml")
+CONTEXT = 700_000_000
+"""Bytes that CUDA's context and libraries take before the first tensor (ours: 0.5 to 0.8 GB are usual)."""
+COMMUNICATION = 1_000_000_000
+"""Bytes of NCCL's buffers with several ranks (ours: 0.5 to 1.5 GB are usual)."""
+FRAGMENTS = 0.04
+"""Share of what is allocated and freed in a step that the allocator cannot use (ours)."""
+KERNEL_CACHE = 32 * 2**20
+"""Bytes of cuBLAS's workspace on Hopper (torch's default there; 8 MiB elsewhere)."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU: memory in bytes, dense bf16 FLOP/s, bytes/s, and where this is from."""
+
+    name: str
+    memory: float
+    flops: float
+    bandwidth: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """So many GPUs of a kind."""
+
+    count: int
+    gpu: Gpu
+    per_node: int = 8
+
+
+def catalogue(file: Path = FILE) -> dict[str, Gpu]:
+    """Return the known GPUs by name.
+
+    Raises:
+        UserError: an entry of the file lacks a figure.
+    """
+    found = {}
+    for name, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        for key in ("memory", "tflops", "bandwidth", "source"):
+            if key not in entry:
+                raise UserError(f"{file}: {name}.{key} is missing; expected memory, tflops, bandwidth and source")
+        figures = (entry["memory"] * 1e9, entry["tflops"] * 1e12, entry["bandwidth"] * 1e9)
+        found[name] = Gpu(name, *figures, entry["source"])
+    return found
+
+
+def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
+    """Read such as 8xH100-80GB, or H100 where one kind begins so.
+
+    Raises:
+        UserError: the text is no number and GPU, or names none or several that are known.
+    """
+    known = catalogue() if known is None else known
+    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
+    there = ", ".join(known)
+    if not match or (match[1] and int(match[1]) < 1):
+        raise UserError(f"--gpus {text!r}; expected such as 8xH100-80GB; there are {there}")
+    name = match[2].strip().lower()
+    found = [gpu for key, gpu in known.items() if key.lower() == name]
+    found = found or [gpu for key, gpu in known.items() if name in key.lower()]
+    if len(found) != 1:
+        raise UserError(f"--gpus: {match[2]!r} is {'several' if found else 'none'} of the known GPUs: {there}")
+    return Cluster(int(match[1] or 1), found[0])

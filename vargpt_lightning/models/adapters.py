@@ -1,0 +1,65 @@
+"""Low-rank adapters of the language model (LoRA, arXiv 2106.09685), by peft, and merged away again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from vargpt_lightning.errors import UserError
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""A LLaMA block's matrices."""
+
+
+def attach_adapters(
+    language_model: nn.Module,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    targets: Sequence[str] = LINEAR,
+) -> None:
+    """Put adapters beside the named matrices, in place; as they begin they change nothing.
+
+    Raises:
+        UserError: peft is not installed, or a name is none of the blocks' matrices.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise UserError("lora: the package peft is not installed; pip install 'vargpt-lightning[lora]'") from error
+    if unknown := [name for name in targets if name not in LINEAR]:
+        raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(LINEAR)}")
+    config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]
+    inject_adapter_in_model(config, language_model)
+    if next(language_model.parameters()).is_meta:
+        language_model.to("meta")
+
+
+def merge_adapters(language_model: nn.Module, discard: bool = False) -> None:
+    """Add what adapters have learned to the matrices they stand beside, and take them away.
+
+    Args:
+        discard: take them away without adding.
+    """
+    for parent, name, layer in list(adapted(language_model)):
+        if not discard:
+            layer.merge()
+        setattr(parent, name, layer.get_base_layer())
+
+
+def adapted(language_model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Yield each layer with an adapter: its parent, its name there, the layer."""
+    for parent in list(language_model.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "lora_A") and hasattr(child, "get_base_layer"):
+                yield parent, name, child
+
+
+def freeze_beside_adapters(language_model: nn.Module, also: Sequence[str] = ()) -> None:
+    """Freeze all but the adapters and the modules named in `also`, such as lm_head."""
+    for name, parameter in language_model.named_parameters():
+        parts = name.split(".")
+        own = any(part.startswith("lora_") for part in parts) or any(part in also for part in parts)
+        parameter.requires_grad_(own)

@@ -1,0 +1,171 @@
+"""A stage's training step, as Lightning takes it, on a model without data.
+
+Legend: B rows, T tokens, P seen and Q drawn pictures of all rows, S side of a seen picture, H and W of a drawn one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
+from vargpt_lightning.models.adapters import attach_adapters
+from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.losses import IGNORED
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.heads import HEADS
+from vargpt_lightning.modules.optimizers import build_optimizer
+from vargpt_lightning.modules.sharding_config import ShardingConfig
+from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.planning.kernels import Target
+from vargpt_lightning.planning.trace import Trace
+from vargpt_lightning.planning.tracing import StepTracer, tracing
+from vargpt_lightning.sharding import arrange_blocks, blocks
+
+
+@dataclass(frozen=True)
+class RowShape:
+    """What one sample is made of.
+
+    Args:
+        text: text tokens, special ones included, pictures' placeholders not.
+        trained: how many of them are answers.
+        seen, drawn: pictures.
+    """
+
+    text: int
+    trained: int
+    seen: int = 0
+    drawn: int = 0
+
+    def length(self, config: VARGPTConfig) -> int:
+        """Tokens of the sequence, cut to the model's context."""
+        visual = self.seen * config.vision.patches + self.drawn * (config.tokenizer.schedule.num_tokens + 2)
+        return min(self.text + visual, config.language.max_positions)
+
+
+def batch_of(
+    row: RowShape, count: int, config: VARGPTConfig, dtype: torch.dtype, device: str = "meta"
+) -> dict[str, Any]:
+    """Return a batch of `count` equal rows: ids that say what stands where, pictures on `device`."""
+    tokens = config.tokens
+    seen = [tokens.image] * (row.seen * config.vision.patches)
+    codes = [tokens.image_gen] * config.tokenizer.schedule.num_tokens
+    drawn = [tokens.image_gen_start, *codes, tokens.image_gen_end] * row.drawn
+    text = [_plain_id(config)] * min(row.text, config.language.max_positions - len(seen) - len(drawn))
+    ids_BT = torch.tensor(seen + text + drawn)[None].repeat(count, 1)
+    labels_BT = torch.full_like(ids_BT, IGNORED)
+    trained = slice(len(seen), len(seen) + min(row.trained, len(text)))
+    labels_BT[:, trained] = ids_BT[:, trained]
+    batch: dict[str, Any] = {
+        "input_ids": ids_BT,
+        "attention_mask": torch.ones_like(ids_BT, dtype=torch.bool),
+        "labels": labels_BT,
+    }
+    if row.seen:
+        side = config.vision.picture_size
+        batch["pixel_values"] = torch.zeros(count * row.seen, 3, side, side, dtype=dtype, device=device)
+    if row.drawn:
+        side = config.tokenizer.schedule.final_size * 2 ** (len(config.tokenizer.channel_multipliers) - 1)
+        batch["drawn_pixels"] = torch.zeros(count * row.drawn, 3, side, side, dtype=dtype, device=device)
+    return batch
+
+
+def _plain_id(config: VARGPTConfig) -> int:
+    special = set(vars(config.tokens).values())
+    return next(number for number in range(config.language.vocabulary) if number not in special)
+
+
+def named_blocks(model: VARGPT) -> dict[str, nn.Module]:
+    """Return the towers' blocks by their names in the model, and the image tokenizer as one."""
+    names = {module: name for name, module in model.named_modules()}
+    found = {names[block]: block for _, block in blocks(model)}
+    return {**found, "image_tokenizer": model.image_tokenizer}
+
+
+def build_empty(config: VARGPTConfig, dtype: torch.dtype = torch.float32) -> VARGPT:
+    """Return the model on the meta device."""
+    with torch.device("meta"):
+        model = VARGPT(config)
+    return model.to(dtype)
+
+
+def trace_step(
+    model: VARGPT,
+    stage: Stage,
+    row: RowShape,
+    count: int,
+    sharding: ShardingConfig,
+    target: Target = "cuda",
+    batch: dict[str, Any] | None = None,
+) -> Trace:
+    """Trace one step of a stage in its steady state, a batch after the first: forward, backward, optimizer.
+
+    As in Lightning's automatic optimization, the gradients of the step before live until its own backward pass begins;
+    with accumulation they stay. Parameters and buffers are not in the account.
+
+    Args:
+        model: on the meta device to predict, on the CPU to measure.
+    """
+    if stage.lora:
+        lora = stage.lora
+        attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
+    freeze_all_but(model, stage)
+    arrange_blocks(model, replace(sharding, compile=False))
+    module = HEADS[stage.head](model, stage, 1)
+    dtype = next(model.parameters()).dtype
+    batch = batch_of(row, count, model.config, dtype) if batch is None else batch
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    optimizer = build_optimizer(module, stage.optimizer)
+    prepare_states(optimizer, trained)
+    with tracing(target, model, named_blocks(model)) as tracer:
+        _know(tracer, batch, trained, optimizer)
+        tracer.begin("forward")
+        loss = module.training_step(batch, 0)
+        if stage.accumulate == 1:
+            optimizer.zero_grad()
+        tracer.begin("backward")
+        if isinstance(loss, Tensor):  # a batch may train nothing
+            loss.backward()
+        del loss
+        tracer.begin("optimizer")
+        if stage.optimizer.clip:
+            nn.utils.clip_grad_norm_(list(trained.values()), stage.optimizer.clip)
+        optimizer.step()
+        tracer.note()
+    return tracer.trace()
+
+
+def _know(tracer: StepTracer, batch: dict[str, Any], trained: dict[str, nn.Parameter], optimizer: Optimizer) -> None:
+    for value in batch.values():
+        if isinstance(value, Tensor):
+            tracer.know(value, "inputs")
+    for parameter in trained.values():
+        if parameter.grad is not None:
+            tracer.know(parameter.grad, "gradients")
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                tracer.know(value, "optimizer")
+    tracer.note()
+
+
+def prepare_states(optimizer: Optimizer, trained: dict[str, nn.Parameter]) -> None:
+    """Give every trained parameter a gradient, and the optimizer its states, as after the first step."""
+    for parameter in trained.values():
+        parameter.grad = torch.zeros_like(parameter)
+    if not isinstance(optimizer, AdamW):
+        optimizer.step()
+        return
+    for group in optimizer.param_groups:
+        group["fused"], group["foreach"] = True, False
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
