@@ -71,8 +71,8 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         processes = join(experiment.trainer)
     path = Path(experiment.run.root) / str(experiment.run.name)
     if not processes.first:
-        processes.wait()  # the first one opens the folder
         with quiet_lightning(), ended_by_signals(), others_named():
+            processes.wait()  # the first one opens the folder
             return _train(experiment, RunFolder(path), processes)
     check_folder(path, experiment)
     run = RunFolder.start(
