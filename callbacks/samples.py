@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
@@ -64,13 +66,13 @@ class SampleSheets(pl.Callback):
         pl_module.eval()
         try:
             with averaged_weights(trainer, pl_module):
-                self.write(trainer.global_step)
+                self.write(trainer.global_step, trainer.loggers)
         finally:
             for module, mode in modes.items():
                 module.training = mode
 
-    def write(self, step: int) -> None:
-        """Draw and write the sheet of a step, with the model as it is; expects evaluation mode."""
+    def write(self, step: int, loggers: Sequence[Logger] = ()) -> None:
+        """Draw the sheet of a step, with the model as it is, write it, tell loggers of it; expects evaluation mode."""
         with torch.random.fork_rng(), torch.no_grad():
             cells = [Cell(picture, caption) for picture, caption in self.draw()]
         if not cells:
@@ -80,3 +82,24 @@ class SampleSheets(pl.Callback):
         content = io.BytesIO()
         sheet.save(content, "PNG")
         write_bytes(self.folder.path / "samples" / f"step-{step:06d}.png", content.getvalue())
+        for logger in loggers:
+            send_picture(logger, f"samples/{self.folder.name}", sheet, step)
+
+
+def send_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> bool:
+    """Give a picture to a logger; False when it takes none.
+
+    Known are the ways of Weights & Biases (the logger's `log_image`), TensorBoard (the writer's `add_image`) and MLflow
+    (the client's `log_image`).
+    """
+    if callable(getattr(logger, "log_image", None)):
+        logger.log_image(name, [picture], step=step)  # type: ignore[attr-defined]
+        return True
+    experiment: Any = getattr(logger, "experiment", None)
+    if callable(getattr(experiment, "add_image", None)):
+        experiment.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        return True
+    if callable(getattr(experiment, "log_image", None)) and hasattr(logger, "run_id"):
+        experiment.log_image(logger.run_id, picture, artifact_file=f"{name}-{step:06d}.png")
+        return True
+    return False

@@ -12,6 +12,7 @@ import sys
 
 COMMANDS = {
     "fit": "train the stages of an experiment file, evaluate the result, write the report",
+    "sweep": "train an experiment in many variants; show their table",
     "plan": "say what an experiment takes on GPUs that are not there: memory, hours, whether it fits",
     "evaluate": "evaluate a run again; or ask any system public benchmarks, or measure the pictures that it draws",
     "score": "score a benchmark's outputs without the model: a file of predictions, or what evaluate has kept",

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.loggers import build_loggers
+from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
@@ -68,7 +70,10 @@ class StageRunner:
         self.experiment, self.run = experiment, run
         self.processes = processes or Processes()
         self.hashes = content_hashes(experiment)
+        self.reuse = StageReuse(run, self.hashes, experiment.run.reuse)
         with self._first_goes_first():
+            if self.processes.first:
+                self.reuse.take_first([stage.name for stage in experiment.stages])
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
         self.model = self._new_model()
         self.benchmarks = StageBenchmarkRuns(experiment)
@@ -84,17 +89,28 @@ class StageRunner:
                 self._say(f"stage {stage.name}: finished before, skipped")
                 before = folder
                 continue
-            if before is not None:
-                load_weights(self.model, before.weights)
-                before = None  # from now on the model in memory has the weights
-            elif index == 0 and self.experiment.init_from:
-                self._take_first_weights()
-            if self.processes.first:
-                settings = settings_of(self.experiment, stage)
-                folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
-            if code := self._one_stage(stage, folder):
-                return code
+            with self._turn(index, folder) as taken:
+                if taken:
+                    before = folder
+                    continue
+                if before is not None:
+                    load_weights(self.model, before.weights)
+                    before = None  # from now on the model in memory has the weights
+                elif index == 0 and self.experiment.init_from:
+                    self._take_first_weights()
+                if self.processes.first:
+                    settings = settings_of(self.experiment, stage)
+                    folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+                if code := self._one_stage(stage, folder):
+                    return code
         return 0
+
+    @contextmanager
+    def _turn(self, index: int, folder: StageFolder) -> Iterator[bool]:
+        """Hold the right to train a stage; True when another run has finished it, and it was taken over."""
+        first = self.processes.first
+        with self.reuse.turn(index) if first else nullcontext():
+            yield self.processes.told(first and self.reuse.take(index, folder))
 
     def _take_first_weights(self) -> None:
         """Put the weights into the model that the section init_from names; the run keeps the report."""
@@ -206,7 +222,7 @@ class StageRunner:
             max_epochs=-1,
             accumulate_grad_batches=stage.accumulate,
             gradient_clip_val=stage.optimizer.clip or None,
-            logger=MetricsLog(folder),
+            logger=[MetricsLog(folder), *build_loggers(settings.loggers, self.run, stage.name)],
             log_every_n_steps=min(settings.log_every, total),
             val_check_interval=validate * stage.accumulate if validate else None,
             check_val_every_n_epoch=None,

@@ -269,6 +269,8 @@ def _decoder_constants(official: Mapping[str, Any], prefix: str, schedule: Scale
 def _with_layer_norms(official: dict[str, Any]) -> dict[str, Any]:
     """Add the layer norms that VARGPT's projectors hold and never use, at their initial values."""
     for projector in ("image_gen_projector", "image_gen_projector_out"):
+        if f"{projector}.mlp.0.weight" not in official:
+            raise UserError("generation_projectors: the layout vargpt has two; this model has none")
         weight = official[f"{projector}.mlp.0.weight"]
         for name, fill in (("weight", torch.ones), ("bias", torch.zeros)):
             official.setdefault(f"{projector}.ln_q.{name}", fill(weight.shape[1], dtype=weight.dtype))

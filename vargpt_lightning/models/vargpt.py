@@ -29,7 +29,7 @@ from vargpt_lightning.models.attention_masks import (
 )
 from vargpt_lightning.models.backbone import (
     ClipTower,
-    GenerationProjector,
+    build_generation_projectors,
     build_language_model,
     build_vision_projector,
     build_vision_tower,
@@ -87,10 +87,7 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
             vocabulary=config.tokenizer.vocabulary,
             **asdict(config.decoder),
         )
-        decoder_width = config.decoder.width or 64 * config.decoder.depth
-        unused = config.unused_layer_norm
-        self.generation_projector_in = GenerationProjector(decoder_width, width, unused)
-        self.generation_projector_out = GenerationProjector(width, decoder_width, unused)
+        self.generation_projector_in, self.generation_projector_out = build_generation_projectors(config)
 
     @property
     def schedule(self) -> ScaleSchedule:
