@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
@@ -63,15 +65,41 @@ class SampleSheets(pl.Callback):
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
         try:
-            with torch.random.fork_rng(), torch.no_grad(), averaged_weights(trainer, pl_module):
-                cells = [Cell(picture, caption) for picture, caption in self.draw()]
+            with averaged_weights(trainer, pl_module):
+                self.write(trainer.global_step, trainer.loggers)
         finally:
             for module, mode in modes.items():
                 module.training = mode
+
+    def write(self, step: int, loggers: Sequence[Logger] = ()) -> None:
+        """Draw the sheet of a step, with the model as it is, write it, tell loggers of it; expects evaluation mode."""
+        with torch.random.fork_rng(), torch.no_grad():
+            cells = [Cell(picture, caption) for picture, caption in self.draw()]
         if not cells:
-            LOG.info("%s: nothing was drawn at step %d", self.folder.name, trainer.global_step)
+            LOG.info("%s: nothing was drawn at step %d", self.folder.name, step)
             return
-        sheet = contact_sheet(cells, title=f"{self.title} · step {trainer.global_step}", note=self.note)
+        sheet = contact_sheet(cells, title=f"{self.title} · step {step}", note=self.note)
         content = io.BytesIO()
         sheet.save(content, "PNG")
-        write_bytes(self.folder.path / "samples" / f"step-{trainer.global_step:06d}.png", content.getvalue())
+        write_bytes(self.folder.path / "samples" / f"step-{step:06d}.png", content.getvalue())
+        for logger in loggers:
+            send_picture(logger, f"samples/{self.folder.name}", sheet, step)
+
+
+def send_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> bool:
+    """Give a picture to a logger; False when it takes none.
+
+    Known are the ways of Weights & Biases (the logger's `log_image`), TensorBoard (the writer's `add_image`) and MLflow
+    (the client's `log_image`).
+    """
+    if callable(getattr(logger, "log_image", None)):
+        logger.log_image(name, [picture], step=step)  # type: ignore[attr-defined]
+        return True
+    experiment: Any = getattr(logger, "experiment", None)
+    if callable(getattr(experiment, "add_image", None)):
+        experiment.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        return True
+    if callable(getattr(experiment, "log_image", None)) and hasattr(logger, "run_id"):
+        experiment.log_image(logger.run_id, picture, artifact_file=f"{name}-{step:06d}.png")
+        return True
+    return False

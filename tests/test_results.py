@@ -13,7 +13,7 @@ import pytest
 
 from vargpt_lightning import results
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, find_runs, list_runs, read_json, read_jsonl, write_json
+from vargpt_lightning.results import RunFolder, find_runs, list_runs, now, read_json, read_jsonl, write_json
 
 
 @pytest.fixture
@@ -61,6 +61,11 @@ def test_a_dead_process_is_an_interrupted_run(run):
     assert run.status == "interrupted"
     run.update(attempts=[{**attempts[0], "pid": os.getpid()}])
     assert run.status == "running"
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    run.update(attempts=[{**attempts[0], "pid": child.pid, "started": now()}])
+    assert run.status == "interrupted", "dead, and not collected yet"
+    child.wait()
     # The same number, but a process that is younger than the run.
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     try:

@@ -12,11 +12,13 @@ import sys
 
 COMMANDS = {
     "fit": "train the stages of an experiment file, evaluate the result, write the report",
+    "sweep": "train an experiment in many variants; show their table",
     "plan": "say what an experiment takes on GPUs that are not there: memory, hours, whether it fits",
     "evaluate": "evaluate a run again; or ask any system public benchmarks, or measure the pictures that it draws",
     "score": "score a benchmark's outputs without the model: a file of predictions, or what evaluate has kept",
     "generate": "let a trained run answer a prompt, and save what it draws",
     "chat": "talk with a trained run in the terminal, with pictures in both directions",
+    "convert": "write weights in another layout: ours, VARGPT's, LLaVA's for transformers, VAR's",
     "runs": "list the runs in a folder",
     "data": "pack corpora into shards, check and look at them, write instructions",
 }

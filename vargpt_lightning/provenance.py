@@ -62,8 +62,12 @@ def is_alive(pid: Any, started: Any) -> bool:
     with contextlib.suppress(Exception):
         import psutil
 
+        process = psutil.Process(pid)
+        # An orphan stays in the table after its death where nobody collects it, as in a container without an init.
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
         # Process numbers are given again: a process younger than the run is another one.
-        return psutil.Process(pid).create_time() <= datetime.fromisoformat(str(started)).timestamp() + 1
+        return process.create_time() <= datetime.fromisoformat(str(started)).timestamp() + 1
     return True
 
 

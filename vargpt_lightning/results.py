@@ -27,10 +27,13 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.provenance import is_alive, machine, package_versions, source_commit
+
+if TYPE_CHECKING:
+    from vargpt_lightning.results_tables import Runs
 
 SCHEMA_VERSION = 1
 STATUSES = ("running", "interrupted", "failed", "finished")
@@ -362,7 +365,7 @@ class RunFolder:
 def find_runs(root: Path | str, depth: int = 3) -> list[RunFolder]:
     """The runs in a folder and below it, the oldest first; a run.json that cannot be read is passed over."""
     runs = []
-    for folder in _folders_with_a_run(Path(root), depth):
+    for folder in find_run_folders(Path(root), depth):
         with contextlib.suppress(UserError):
             runs.append(RunFolder(folder))
     return sorted(runs, key=lambda run: (str(run.record.get("started")), run.path))
@@ -389,10 +392,18 @@ def list_runs(root: Path | str) -> list[dict[str, Any]]:
     return rows
 
 
-def _folders_with_a_run(folder: Path, depth: int) -> Iterator[Path]:
+def load_runs(folder: Path | str, where: Any = None) -> Runs:
+    """Return the runs in a folder as tidy pandas tables: see `results_tables.load_runs`, and docs/results.md."""
+    from vargpt_lightning import results_tables
+
+    return results_tables.load_runs(folder, where)
+
+
+def find_run_folders(folder: Path, depth: int = 3) -> Iterator[Path]:
+    """The folders with a run.json, whatever it says."""
     if (folder / "run.json").is_file():
         yield folder
     elif depth > 0 and folder.is_dir():
         for entry in sorted(folder.iterdir()):
             if entry.is_dir() and not entry.name.startswith("."):
-                yield from _folders_with_a_run(entry, depth - 1)
+                yield from find_run_folders(entry, depth - 1)

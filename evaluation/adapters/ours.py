@@ -30,18 +30,13 @@ from vargpt_lightning.models.generate import generate
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.provenance import package_versions
 
-_SCALINGS = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
-}
-
 
 def seen_reader(config: VisionConfig) -> PictureReader:
     """Return how pictures are read for the vision tower: its size, and the mean and deviation of its own training."""
     if config.kind == "none":
         raise UserError("this model sees no pictures (vision.kind is 'none'); expected words alone")
-    mean, std = _SCALINGS[config.kind]
-    return PictureReader(config.picture_size, mean, std, config.fit or ("clip" if config.kind == "clip" else "pad"))
+    mean, std = config.scaling
+    return PictureReader(config.picture_size, mean, std, config.squaring)
 
 
 @dataclass
@@ -151,6 +146,17 @@ class Speaker:
         rows = range(len(conversations)) if rows is None else rows
         prompts = [self.prompt(one, row, reserve) for one, row in zip(conversations, rows, strict=True)]
         return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings)
+
+    def ask(self, text: str, *pictures: Image.Image, **changes: Any) -> Answer:
+        """Answer one request, with words, drawings or both (`text` and `pictures` of the answer).
+
+        Args:
+            pictures: what the request is about.
+            changes: of the `GenerationSettings`, such as seed=1 or max_new_tokens=40.
+        """
+        conversation = Conversation()
+        conversation.ask(text, {f"seen-{number}": self.see(picture) for number, picture in enumerate(pictures)})
+        return self.reply([conversation], settings=replace(self.settings, **changes))[0]
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[Said]:
         """Answer questions about pictures, the likeliest token at each step; each as long as it and the context allow.

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import vargpt_lightning
 from tests.commands.conftest import build_model, stored, text_tokenizer, tiny_config
+from vargpt_lightning.cli import main
+from vargpt_lightning.commands.convert import convert
 from vargpt_lightning.commands.loading import load_run
 from vargpt_lightning.errors import UserError
 
@@ -107,3 +112,22 @@ def test_the_experiments_sampling_is_taken(run_copy: Path) -> None:
     (run_copy / "config.yaml").write_text(yaml.safe_dump(experiment))
     with pytest.raises(UserError, match=r"sampling\.cgf is unknown; there are top_k"):
         load_run(run_copy)
+
+
+def test_an_exported_model_is_loaded_asked_and_draws(finished_run: Path, tmp_path: Path, script: Any) -> None:
+    """The ten lines of the README."""
+    convert(finished_run, tmp_path / "exported")
+    script("a shamrock", "Here: *")
+    model = vargpt_lightning.load(tmp_path / "exported", device="cpu")
+    answer = model.ask("What is it?", Image.new("RGB", (80, 60), "green"))
+    assert answer.text == "a shamrock" and not answer.pictures
+    script("Here: *")
+    one, two, other = (model.ask("Please draw a shamrock.", seed=seed).pictures for seed in (1, 1, 2))
+    assert one[0].image.size == (8, 8) and torch.equal(one[0].indices, two[0].indices)
+    assert not torch.equal(one[0].indices, other[0].indices)
+    run = vargpt_lightning.load(finished_run, device="cpu")
+    assert torch.equal(run.ask("Please draw a shamrock.", seed=1).pictures[0].indices, one[0].indices)
+    script("Here: *")
+    assert main(["generate", str(tmp_path / "exported"), "Draw.", "--out", str(tmp_path / "drawn")]) == 0
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 1
+    assert main(["generate", str(tmp_path / "exported"), "Draw.", "--stage", "pretrain"]) == 2

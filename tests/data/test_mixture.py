@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset
 
-from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Place, SkippedRecord
+from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Part, Place, SkippedRecord
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.errors import UserError
 
@@ -215,3 +215,14 @@ def test_a_bad_record_is_replaced_by_the_next_good_one_and_counted() -> None:
 def test_a_source_of_bad_records_alone() -> None:
     with pytest.raises(UserError, match="'n': none of its 2 records can be used"):
         Mixture({"n": Numbers([-1, -1])}, Made)[Place("n", 0, 0)]
+
+
+def test_a_part_is_chosen_by_the_seed_and_the_smaller_lies_in_the_larger() -> None:
+    numbers = Numbers(list(range(100)))
+    small, large = Part(numbers, 10, 3), Part(numbers, 40, 3)
+    members = [small[place] for place in range(len(small))]
+    assert len(members) == len(set(members)) == 10 and members == sorted(members)
+    assert set(members) < {large[place] for place in range(40)}
+    assert members != [Part(numbers, 10, 4)[place] for place in range(10)]
+    assert members != list(range(10)), "the first records of a corpus are alike"
+    assert len(Part(numbers, 500, 3)) == 100

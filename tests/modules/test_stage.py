@@ -90,3 +90,14 @@ def test_a_hash_covers_the_stage_all_before_it_and_what_they_share() -> None:
         False,
         False,
     ]
+
+
+def test_a_key_that_came_later_leaves_the_hash_alone_until_it_is_used() -> None:
+    """Runs that were begun before it was there can be taken up."""
+    assert stage_hashes([stage()], {"seed": 0}) == ["194d94a8f25e6fae"]
+    assert stage_hashes([stage(records=5)], {"seed": 0}) != stage_hashes([stage()], {"seed": 0})
+
+
+def test_an_epoch_of_few_records_is_short() -> None:
+    assert stage(steps=None, epochs=2, batch_size=5, records=10).total_steps({"a": 100}) == 4
+    assert stage(steps=None, epochs=2, batch_size=5, records=500).total_steps({"a": 100}) == 40

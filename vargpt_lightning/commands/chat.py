@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("run", help="the run folder")
+    result.add_argument("run", help="the run folder, or one that vargpt convert made")
     result.add_argument("--out", type=Path, metavar="DIR", help="where drawings are saved (RUN/chat)")
     add_sampling(result)
     return result
@@ -48,13 +48,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Read lines and answer them until the input ends."""
     arguments = parser().parse_args(argv)
-    from vargpt_lightning.commands.loading import load_run
+    from vargpt_lightning.commands.loading import LoadedRun, load_run_or_directory
 
-    run = load_run(arguments.run, arguments.stage, arguments.device)
+    run = load_run_or_directory(arguments.run, arguments.stage, arguments.device)
     run.settings = generation_settings(run, arguments)
-    chat = Chat(run, arguments.out or run.folder.path / "chat")
+    chat = Chat(run, arguments.out or Path(arguments.run) / "chat")
     if sys.stdin.isatty():
-        print(f"{run.folder.name}, after the stage {run.stage.name}. /help says what there is, /quit leaves.")
+        after = f"{run.folder.name}, after the stage {run.stage.name}" if isinstance(run, LoadedRun) else arguments.run
+        print(f"{after}. /help says what there is, /quit leaves.")
     while (line := read_line()) is not None:
         if not chat.take(line):
             break

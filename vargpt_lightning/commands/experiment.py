@@ -13,12 +13,15 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
+from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.experiment_files import chain
 from vargpt_lightning.models.attention_masks import MASKED_KERNELS
 from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
+from vargpt_lightning.models.init_from import InitFrom
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import Stage, check_stages
+from vargpt_lightning.modules.stage import Stage, check_stages, without_later_keys
 from vargpt_lightning.planning.settings import PlanConfig
 
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
@@ -33,17 +36,26 @@ examples:
   vargpt fit -c experiments/openmoji.yaml --seed 1 --run.name second
   vargpt fit -c experiments/openmoji.yaml --from generation --sampling.cfg 3
 """
-
-
+# Keys that came later, with their defaults: while they stand at these, older runs can be taken up.
+LATER_MODEL_KEYS = {"generation_projectors": "two", "vision.dropout": 0.0, "vision.fit": None}
+LATER_DATA_KEYS = {"shuffle_shards": WINDOW, "drawn_fit": "crop", "drawn_variants": 1, "drawn_flip": False}
 SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 
 
 @dataclass
 class RunConfig:
-    """Where a run is kept: the folder root/name; the name is the experiment file's by default."""
+    """Where a run is kept: the folder root/name; the name is the experiment file's by default.
+
+    Args:
+        root: folder of runs.
+        name: of the run's own folder.
+        reuse: runs, or folders of runs, whose finished stages are taken over where all that a stage depends on is the
+            same (its content hash); a stage that a run below `root` is just training is waited for.
+    """
 
     root: str = "runs"
     name: str | None = None
+    reuse: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -61,6 +73,8 @@ class TrainerConfig:
         checkpoint_seconds: pause between two checkpoints.
         sample_every: steps between two sample sheets, besides the one at a stage's end; 0 for none.
         samples: requests that a sample sheet draws; 0 for no sheets.
+        loggers: loggers of Lightning beside the run's own table, each with class_path, such as TensorBoardLogger, and
+            init_args; sample sheets go to those that take pictures.
     """
 
     accelerator: str = "auto"
@@ -74,6 +88,7 @@ class TrainerConfig:
     checkpoint_seconds: float = 60.0
     sample_every: int = 0
     samples: int = 16
+    loggers: list[dict[str, Any]] = field(default_factory=list)
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
     nonfinite: Literal["stop", "skip"] = "stop"
 
@@ -131,6 +146,7 @@ class EvaluationConfig:
         heldout_drawings: also ask for the held-out pictures, whose names were never drawn.
         questions: at most so many questions of each kind and split; None asks all.
         names: training pictures whose name is asked for openly.
+        seed: of the choice of questions and of the drawings; None takes the experiment's.
         feature_size: pixels at which the image metrics look at pictures.
         answer_batch, draw_batch: how many are asked at once.
         aims: what a headline figure should reach, by its key, such as identification_1; the report says whether it did.
@@ -143,6 +159,7 @@ class EvaluationConfig:
     heldout_drawings: bool = True
     questions: int | None = None
     names: int = 120
+    seed: int | None = None
     feature_size: int = 128
     answer_batch: int = 64
     draw_batch: int = 48
@@ -187,12 +204,16 @@ class Experiment:
     files: list[str] = field(default_factory=list)
     resolved: str = ""
     start: str | None = None
+    init_from: InitFrom = field(default_factory=InitFrom)
 
     def stage_basis(self) -> dict[str, Any]:
         """What every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
         data = {key: value for key, value in data.items() if key not in SPEED_ALONE}
-        return {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
+        data = without_later_keys(data, LATER_DATA_KEYS)
+        model = without_later_keys(self.model.to_dict(), LATER_MODEL_KEYS)
+        basis = {"seed": self.seed, "model": model, "data": data, "precision": self.trainer.precision}
+        return {**basis, "init_from": asdict(self.init_from)} if self.init_from else basis
 
 
 SECTIONS = {
@@ -202,6 +223,7 @@ SECTIONS = {
     "sampling": Sampling,
     "plan": PlanConfig,
     "model": VARGPTConfig,
+    "init_from": InitFrom,
 }
 SCHEMA = {"base": str | None, "seed": int, **SECTIONS, "stages": list[Stage], "data": Corpora}
 
@@ -264,7 +286,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
-    return Experiment(*parts, files=files, resolved=resolved, start=made.start)
+    return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
 
 
 def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
@@ -318,7 +340,7 @@ def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
         value = value if equals else next(words, "")
         if not value:
             raise UserError(f"{name}: expected an experiment file after it")
-        for path, tree in _chain(Path(value), ()):
+        for path, tree in chain(Path(value)):
             check.tree(tree, str(path))
             trees.append(tree)
             result += ["--config", str(path)]
@@ -326,30 +348,6 @@ def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
     check.arguments(result)
     check.references(trees)
     return result, files
-
-
-def _chain(path: Path, after: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """The file and, before it, those that it starts from, with what they hold."""
-    asked_by = f", the base of {after[-1]}," if after else ""
-    if path.resolve() in [earlier.resolve() for earlier in after]:
-        raise UserError(f"config {after[0]}: its bases lead in a circle: {', '.join(map(str, [*after, path]))}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config {path}{asked_by} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"config {path}{asked_by} is no text file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"config {path}{place}: is no YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"config {path}{asked_by} holds no keys; expected those of an experiment")
-    base = tree.get("base")
-    if base is not None and not isinstance(base, str):
-        raise UserError(f"config {path}: base={base!r}; expected the name of a file beside it")
-    before = _chain(path.parent / base, (*after, path)) if base else []
-    return [*before, (path, tree)]
 
 
 def _as_user_error(error: Exception) -> UserError:

@@ -58,7 +58,8 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     Records without a kind and an answer in their `meta` cannot be scored, and are not asked; those whose picture cannot
     be decoded are left out, with one line that says how many.
     """
-    config, seed = experiment.evaluation, experiment.seed
+    config = experiment.evaluation
+    seed = experiment.seed if config.seed is None else config.seed
     gallery = _Gallery(picture_size)
     questions: list[Question] = []
     drawings: list[Drawing] = []

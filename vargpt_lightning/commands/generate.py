@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("run", help="the run folder")
+    result.add_argument("run", help="the run folder, or one that vargpt convert made")
     result.add_argument("prompt", help="what to ask for")
     result.add_argument(
         "-n", "--number", type=int, default=1, metavar="N", help="answers, each of its own random stream"
@@ -63,9 +63,9 @@ def main(argv: list[str]) -> int:
     if arguments.number < 1:
         raise UserError(f"-n {arguments.number}; expected 1 or more answers")
     shown = [picture_file(path) for path in arguments.image]
-    from vargpt_lightning.commands.loading import load_run
+    from vargpt_lightning.commands.loading import load_run_or_directory
 
-    run = load_run(arguments.run, arguments.stage, arguments.device)
+    run = load_run_or_directory(arguments.run, arguments.stage, arguments.device)
     run.settings = generation_settings(run, arguments)
     answers = run.reply([_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)])
     for number, answer in enumerate(answers):

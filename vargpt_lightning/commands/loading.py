@@ -23,9 +23,12 @@ from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker, see
 from vargpt_lightning.models import checkpoints
 from vargpt_lightning.models.answers import GenerationSettings
 from vargpt_lightning.models.config import TokenIds, VARGPTConfig
+from vargpt_lightning.models.opened import is_own
+from vargpt_lightning.models.pretrained import CONFIG
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.results import RunFolder, StageFolder, read_json
+from vargpt_lightning.weights.locate import locate
 
 __all__ = ["Conversation", "LoadedRun", "Speaker", "load_run", "read_experiment", "seen_reader"]
 
@@ -70,15 +73,56 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
     )
 
 
+def load_run_or_directory(path: str | Path, stage: str | None, device: str | torch.device | None) -> Speaker:
+    """Load a run as it was after a stage, or a folder of `vargpt convert`, which has no stages; raises as they do."""
+    if not is_directory_of_ours(Path(path)):
+        return load_run(path, stage, device)
+    if stage is not None:
+        raise UserError(f"--stage {stage}: {path} is a model by itself and has no stages")
+    return load(path, device)
+
+
+def load(where: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Speaker:
+    """Load a model to talk to: a run folder, a folder of `vargpt convert` or `save_pretrained`, or one on the hub.
+
+    Args:
+        where: a path, or when there is none of that name, OWNER/NAME on the Hugging Face hub.
+        device: None takes a GPU when there is one.
+        dtype: of the weights; None takes the stored one.
+
+    Raises:
+        UserError: there is nothing there, it is no whole model, or it has no text tokenizer.
+    """
+    path = locate(where)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (path / "run.json").is_file():
+        run = load_run(path, device=device)
+        run.model.to(dtype or next(run.model.parameters()).dtype)
+        return run
+    model = VARGPT.from_pretrained(path, device=device, dtype=dtype).requires_grad_(False)
+    tokenizer = TextTokenizer.load(path)
+    check_tokens(model.config, tokenizer, path)
+    settings = GenerationSettings(visual=model.sampling_settings())
+    return Speaker(model=model, tokenizer=tokenizer, settings=settings)
+
+
+def is_directory_of_ours(path: Path) -> bool:
+    """Whether a folder is one that `vargpt convert` or `save_pretrained` made."""
+    return (path / CONFIG).is_file() and is_own(read_json(path / CONFIG))
+
+
 def load_exported(path: str | Path, device: str | torch.device | None = None) -> Speaker:
     """Load a model that stands by itself: PATH/config.yaml, PATH/tokenizer/tokenizer.json, PATH/model.safetensors.
 
-    These are a run's own three, its last stage's weights among them, copied into a folder.
+    These are a run's own three, its last stage's weights among them, copied into a folder. A folder that `vargpt
+    convert` made is loaded as well.
 
     Raises:
         UserError: one of them is missing or broken, or they do not fit together.
     """
     folder = Path(path)
+    if is_directory_of_ours(folder):
+        return load(folder, device)
     file = folder / "config.yaml"
     experiment = parse_experiment(file.read_text(encoding="utf-8") if file.is_file() else "", file)
     config = VARGPTConfig.from_dict(experiment["model"])

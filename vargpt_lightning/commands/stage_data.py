@@ -26,7 +26,7 @@ from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.examples import ExampleMaker
 from vargpt_lightning.data.lengths import record_lengths
 from vargpt_lightning.data.loader import StreamLoader, stream_loader
-from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
+from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Part
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packed import PackedCollator
 from vargpt_lightning.data.packing import cache_root
@@ -155,13 +155,14 @@ class StageData:
     ) -> MixtureBatchSampler | TokenBatchSampler:
         if stage.max_tokens is not None:
             return self._token_sampler(stage, steps, start, rank, ranks)
+        shards = {name: source.shard_counts for name, source in self.sources("train").items()}
         return MixtureBatchSampler(
             stage.spec(self.sizes, ranks, self._groups("train")),
             steps=steps * stage.accumulate,
             start_step=start * stage.accumulate,
             seed=self.seed,
             rank=rank,
-            shards={name: source.shard_counts for name, source in self.sources("train").items()},
+            shards=shards if stage.records is None else None,
             window=self.corpora.shuffle_shards,
         )
 
@@ -195,8 +196,8 @@ class StageData:
         """Return for each corpus of a stage its records, the samples drawn of it, and how often each comes."""
         drawn = self._sampler(stage, total_steps, ranks=ranks).draws(total_steps * stage.accumulate)
         return {
-            name: {"records": self.sizes[name], "samples": drawn[name], "times": round(drawn[name] / size, 3)}
-            for name, size in self.sizes.items()
+            name: {"records": size, "samples": drawn[name], "times": round(drawn[name] / size, 3)}
+            for name, size in stage.spec(self.sizes).sizes.items()
             if name in drawn
         }
 
@@ -205,7 +206,9 @@ class StageData:
     ) -> StreamLoader:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
         sampler = self._sampler(stage, total_steps, start_step, rank, world_size)
-        sources = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        sources: dict[str, Any] = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        if stage.records is not None:
+            sources = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
         settings, pad_id = self.corpora, self.tokenizer.pad_id
         packed = PackedCollator(pad_id, self.config.language.max_positions)
         return stream_loader(

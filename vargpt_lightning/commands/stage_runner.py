@@ -7,14 +7,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+import torch
 from safetensors.torch import save_file
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
@@ -34,16 +32,20 @@ from vargpt_lightning.callbacks.run_record import RunRecord
 from vargpt_lightning.callbacks.samples import SampleSheets
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.callbacks.throughput import Throughput
-from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
+from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.loggers import build_loggers
+from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
+from vargpt_lightning.models.init_from import describe, initialise
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
@@ -52,9 +54,9 @@ from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
-from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
+from vargpt_lightning.strategies import SHARDED
 
 
 class StageRunner:
@@ -68,7 +70,10 @@ class StageRunner:
         self.experiment, self.run = experiment, run
         self.processes = processes or Processes()
         self.hashes = content_hashes(experiment)
+        self.reuse = StageReuse(run, self.hashes, experiment.run.reuse)
         with self._first_goes_first():
+            if self.processes.first:
+                self.reuse.take_first([stage.name for stage in experiment.stages])
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
         self.model = self._new_model()
         self.benchmarks = StageBenchmarkRuns(experiment)
@@ -84,17 +89,35 @@ class StageRunner:
                 self._say(f"stage {stage.name}: finished before, skipped")
                 before = folder
                 continue
-            if before is not None:
-                load_weights(self.model, before.weights)
-                before = None  # from now on the model in memory has the weights
-            if self.processes.first:
-                settings = settings_of(self.experiment, stage)
-                folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
-            if code := self._one_stage(stage, folder):
-                return code
-            if self._sharded(stage):  # for good; the next stage begins with what this one wrote
-                self.model, before = self._new_model(), folder
+            with self._turn(index, folder) as taken:
+                if taken:
+                    before = folder
+                    continue
+                if before is not None:
+                    load_weights(self.model, before.weights)
+                    before = None  # from now on the model in memory has the weights
+                elif index == 0 and self.experiment.init_from:
+                    self._take_first_weights()
+                if self.processes.first:
+                    settings = settings_of(self.experiment, stage)
+                    folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+                if code := self._one_stage(stage, folder):
+                    return code
         return 0
+
+    @contextmanager
+    def _turn(self, index: int, folder: StageFolder) -> Iterator[bool]:
+        """Hold the right to train a stage; True when another run has finished it, and it was taken over."""
+        first = self.processes.first
+        with self.reuse.turn(index) if first else nullcontext():
+            yield self.processes.told(first and self.reuse.take(index, folder))
+
+    def _take_first_weights(self) -> None:
+        """Put the weights into the model that the section init_from names; the run keeps the report."""
+        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+        if self.processes.first:
+            write_json(self.run.path / "init_from.json", report)
+            self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
@@ -129,14 +152,21 @@ class StageRunner:
         if stage.lora:
             merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
+        self.processes.wait()
+        skipped, device = module.guard.skipped, trainer.strategy.root_device
+        del trainer, module, train
+        if self._sharded(stage):  # for good: what follows begins with what this stage wrote
+            self.model = self._new_model()
+            load_weights(self.model, folder.weights)
+        gc.collect()
         if self.processes.first:
-            folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
-            if module.guard.skipped:
-                self._say(f"stage {stage.name}: {module.guard.skipped} steps passed over; see nonfinite.jsonl")
+            if self._sharded(stage) and settings.samples:
+                self._draw_whole(stage, folder, total, device)
+            folder.update(status="finished", steps=total, skipped_steps=skipped)
+            if skipped:
+                self._say(f"stage {stage.name}: {skipped} steps passed over; see nonfinite.jsonl")
             remove_checkpoints(folder.checkpoint)
         self.processes.wait()
-        del trainer, module, train
-        gc.collect()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
@@ -177,7 +207,8 @@ class StageRunner:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""
         vision = self.experiment.model.vision
         so_far = self.experiment.stages[: self.experiment.stages.index(stage) + 1]
-        trained = any("vision_tower" in each.train for each in so_far)
+        given = "vision_tower" in self.experiment.init_from.places()
+        trained = given or any("vision_tower" in each.train for each in so_far)
         return trained or vision.kind != "efficientnet_lite0" or not vision.pretrained
 
     def _trainer(self, stage: Stage, folder: StageFolder, total: int, stop: GracefulStop) -> pl.Trainer:
@@ -191,7 +222,7 @@ class StageRunner:
             max_epochs=-1,
             accumulate_grad_batches=stage.accumulate,
             gradient_clip_val=stage.optimizer.clip or None,
-            logger=MetricsLog(folder),
+            logger=[MetricsLog(folder), *build_loggers(settings.loggers, self.run, stage.name)],
             log_every_n_steps=min(settings.log_every, total),
             val_check_interval=validate * stage.accumulate if validate else None,
             check_val_every_n_epoch=None,
@@ -201,6 +232,16 @@ class StageRunner:
             plugins=[] if self._sharded(stage) and settings.strategy == "fsdp2" else [AtomicCheckpointIO()],
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
+
+    def _sheets(self, stage: Stage, folder: StageFolder) -> SampleSheets:
+        draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
+        return SampleSheets(folder, draw, self.experiment.trainer.sample_every, title=stage.name, note=note)
+
+    def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
+        """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
+        self.model.eval().to(device)
+        self._sheets(stage, folder).write(step)
+        self.model.cpu()
 
     def _model_flops(self, stage: Stage) -> float | None:
         """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
@@ -224,48 +265,9 @@ class StageRunner:
             DataCounts(folder),
         ]
         if settings.samples and not self._sharded(stage):
-            draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
-            callbacks.append(SampleSheets(folder, draw, settings.sample_every, title=stage.name, note=note))
+            callbacks.append(self._sheets(stage, folder))
         callbacks += self.benchmarks.callbacks(stage, folder, self.model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder)]
-
-
-def make_trainer(settings: TrainerConfig, tokenizer: bool = False, **more: Any) -> pl.Trainer:
-    """Return a trainer with what the settings and Lightning have in common.
-
-    Raises:
-        UserError: Lightning refuses a value.
-    """
-    shared = {key: getattr(settings, key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    strategy = build_strategy(settings.strategy, settings.sharding, settings.precision, tokenizer=tokenizer)
-    changed: dict[str, Any] = {"strategy": strategy}
-    if not tokenizer:
-        changed["precision"] = trainer_precision(settings.strategy, settings.precision)
-    if settings.strategy == "single":
-        changed["devices"] = 1 if settings.devices == "auto" else settings.devices
-        several = len(settings.devices) != 1 if isinstance(settings.devices, list) else int(changed["devices"]) != 1
-        if several:
-            raise UserError(f"trainer.devices={settings.devices!r}: expected 1 with strategy single; ddp takes several")
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # requeueing is the job script's: Lightning's own would save a checkpoint of another kind
-        more["plugins"] = [*more.get("plugins", []), SLURMEnvironment(auto_requeue=False)]
-    try:
-        return pl.Trainer(**shared | changed, enable_model_summary=False, **{"logger": False, **more})
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
-        raise UserError(f"trainer: Lightning refuses {given}: {str(error).strip()}") from error
-
-
-def join(settings: TrainerConfig) -> Processes:
-    """Join the other processes of a run, where there are several."""
-    return Processes(*join_processes(make_trainer(settings, enable_checkpointing=False)))
-
-
-def leave(processes: Processes) -> None:
-    """Leave the group of processes, when all have come so far."""
-    processes.wait()
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _text_tokenizer(experiment: Experiment, run: RunFolder, make: bool = True) -> TextTokenizer:

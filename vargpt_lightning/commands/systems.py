@@ -71,6 +71,11 @@ def _holds_drawings(path: Path) -> bool:
 
 def is_exported(path: Path) -> bool:
     """Whether a folder holds one of our models by itself: its configuration, its tokenizer and its weights."""
+    if (path / "config.json").is_file():
+        from vargpt_lightning.results import read_json
+
+        config = read_json(path / "config.json")
+        return isinstance(config, dict) and config.get("model_type") == "vargpt_lightning"
     return all((path / name).exists() for name in ("config.yaml", "tokenizer", "model.safetensors"))
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from vargpt_lightning.data.caches import PictureCache
 from vargpt_lightning.data.chat import ChatTemplate, Rendered
 from vargpt_lightning.data.mixture import Place, SkippedRecord
-from vargpt_lightning.data.pictures import PictureError, PictureReader
+from vargpt_lightning.data.pictures import LevelReader, PictureError, PictureReader
 from vargpt_lightning.data.records import PicturePart, Record
 
-PictureSource = PictureReader | PictureCache
+PictureSource = PictureReader | LevelReader | PictureCache
 
 
 @dataclass

@@ -84,6 +84,21 @@ class MixtureBatchSampler(Sampler[list[Place]]):
         return block_order(self._shards.get(source, [self.spec.sizes[source]]), self._window, rng)
 
 
+class Part(Dataset[Any]):
+    """At most `count` records of a source, chosen by the seed: fewer are a part of more, in the source's order."""
+
+    def __init__(self, source: Dataset[Any], count: int, seed: int) -> None:
+        self.source = source
+        size = len(source)  # type: ignore[arg-type]
+        self.positions = np.sort(np.random.default_rng(seed).permutation(size)[:count])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.source[int(self.positions[position])]
+
+
 @dataclass
 class Mixture(Dataset[Any]):
     """Several sources under their names, read by `Place`; `make(record, place)` turns a record into an example.

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from vargpt_lightning.data.text_pieces import Pieces
 from vargpt_lightning.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END = "<image>", "<image_gen_start>", "<image_gen>", "<image_gen_end>"
 # the last three in the order in which VARGPT-LLaVA-v1 has them after LLaVA-1.5's vocabulary
 SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GEN)
+VARGPT_NAMES = {
+    "<|image_gen_start|>": IMAGE_GEN_START,
+    "<|image_gen_end|>": IMAGE_GEN_END,
+    "<|image_gen_pad|>": IMAGE_GEN,
+}
+"""What VARGPT-LLaVA-v1 calls the tokens of drawn pictures."""
 FILE_NAME = "tokenizer.json"
 _BYTES = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -83,7 +94,7 @@ class TextTokenizer:
         if not path.exists():
             raise UserError(f"text tokenizer {path}: no such file or folder; expected {FILE_NAME} or a folder with it")
         try:
-            return cls(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path))
+            return cls(_with_our_names(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path)))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise UserError(f"text tokenizer {file}: cannot be read ({error})") from error
 
@@ -101,6 +112,10 @@ class TextTokenizer:
         # the setting that keeps text from turning into special tokens is not part of the saved tokenizer
         self.__init__(Tokenizer.from_str(state["tokenizer"]))  # type: ignore[misc]
 
+    @cached_property
+    def _pieces(self) -> Pieces | None:
+        return Pieces.of(self._tokenizer, self._special_ids, _PIECES)
+
     @property
     def vocabulary(self) -> int:
         """The number of token ids, special tokens included."""
@@ -113,7 +128,21 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the text's token ids; strings like `<image>` in it are ordinary characters."""
-        return self.encode_with_offsets(text)[0]
+        return self.encode_spans([text])[0]
+
+    def encode_spans(self, spans: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of the joined texts, each with the text that holds the last character it stands for."""
+        found = self._pieces.encode(spans) if self._pieces else None
+        if found is not None:
+            return found
+        ids, offsets = self.encode_with_offsets("".join(spans))
+        if len(spans) == 1:
+            return [ids]
+        ends = list(accumulate(map(len, spans)))
+        result: list[list[int]] = [[] for _ in spans]
+        for index, (_, end) in zip(ids, offsets, strict=True):
+            result[bisect_right(ends, max(end - 1, 0))].append(index)
+        return result
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the text's token ids and, for each, the first and last-plus-one character it stands for.
@@ -163,6 +192,24 @@ class TextTokenizer:
         """Return the text of token ids; special tokens are left out, or written as they are called."""
         ids = [index for index in ids if not skip_special or index not in self._special_ids]
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special)
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return the text of a tokenizer.json whose special tokens have other names; their ids stay."""
+    tree = json.loads(text)
+    for token in tree.get("added_tokens", ()):
+        token["content"] = names.get(token["content"], token["content"])
+    words = tree["model"].get("vocab")
+    if isinstance(words, dict):
+        tree["model"]["vocab"] = {names.get(word, word): index for word, index in words.items()}
+    return json.dumps(tree, ensure_ascii=False)
+
+
+def _with_our_names(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with VARGPT-LLaVA-v1's names of picture tokens changed to ours."""
+    if not set(VARGPT_NAMES) & set(tokenizer.get_vocab(with_added_tokens=True)):
+        return tokenizer
+    return Tokenizer.from_str(renamed(tokenizer.to_str(), VARGPT_NAMES))
 
 
 def _from_transformers(folder: Path) -> Tokenizer:

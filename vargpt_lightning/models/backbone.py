@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.config import LanguageConfig, TokenIds, VisionConfig
+from vargpt_lightning.models.config import LanguageConfig, TokenIds, VARGPTConfig, VisionConfig
 
 
 def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCausalLM:
@@ -170,6 +170,20 @@ class GenerationProjector(nn.Module):
     def forward(self, x_BLC: Tensor) -> Tensor:
         """Return `x_BLC` carried from the one width to the other."""
         return self.mlp(x_BLC)
+
+
+def build_generation_projectors(config: VARGPTConfig) -> tuple[nn.Module, nn.Module]:
+    """Return what carries visual tokens into the language model, and what carries hidden states out of it.
+
+    Where the two are shared they are one module.
+    """
+    if config.generation_projectors == "none":
+        return nn.Identity(), nn.Identity()
+    width, unused = config.language.width, config.unused_layer_norm
+    into = GenerationProjector(config.decoder_width, width, unused)
+    if config.generation_projectors == "shared":
+        return into, into
+    return into, GenerationProjector(width, config.decoder_width, unused)
 
 
 def check_pictures(pixels_P3SS: Tensor, config: VisionConfig) -> None:

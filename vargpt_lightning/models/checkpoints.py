@@ -1,14 +1,16 @@
 """Names of the published checkpoints, into this package's names and back, and loading that says what does not fit.
 
-Everything here works on names and tensors; reading and writing files is the caller's.
+Everything here works on names and tensors, or on what stands for tensors that are not read yet; reading and writing
+files is the caller's.
 
 | layout | what it is |
 |---|---|
 | vqvae | the multi-scale VQ-VAE of VAR (`vae_ch160v4096z32.pth`) |
 | var | a class-conditional VAR (`var_d16.pth` and its like) |
 | vargpt | VARGPT-LLaVA-v1, all of it |
-| llava | LLaVA-1.5 as transformers up to 4.51 names it |
+| llava | LLaVA-1.5 as transformers up to 4.51 names it, and as later ones write it |
 | llava_new | LLaVA-1.5 as transformers 5 names it in memory |
+| ours | `VARGPT`, or some of its submodules |
 
 Legend: L visual tokens of all scales, C decoder width.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,20 @@ from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.models.visual_decoder import DERIVED_BUFFERS
 
-Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new"]
+Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new", "ours"]
+
+
+class Described(Protocol):
+    """A tensor, or what stands for one that is not read yet."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+T = TypeVar("T", bound=Described)
 
 _LLAVA = (
     ("vision_tower.model.", "vision_tower.vision_model."),
@@ -53,8 +68,16 @@ _PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
         ("language_model.model.", "model.language_model."),
         ("language_model.lm_head.", "lm_head."),
     ),
+    "ours": tuple((f"{attributes[0]}.",) * 2 for attributes in SUBMODULES.values() if len(attributes) == 1),
 }
 """For each layout, prefixes of our names and of theirs; what follows them is the same."""
+
+_ALSO_READ: dict[str, tuple[tuple[str, str], ...]] = {
+    # what transformers 5 writes
+    "llava": (("vision_tower.model.", "vision_tower."),),
+    # between 4.52 and 5, transformers named the tower so in memory
+    "llava_new": (("vision_tower.model.", "model.vision_tower.vision_model."),),
+}
 
 LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "vqvae": ("image_tokenizer",),
@@ -62,18 +85,30 @@ LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "vargpt": tuple(name for name in SUBMODULES if name != "generation_projectors"),
     "llava": ("language_model", "vision_tower", "vision_projector"),
     "llava_new": ("language_model", "vision_tower", "vision_projector"),
+    "ours": tuple(name for name in SUBMODULES if name != "generation_projectors"),
 }
 """The submodules of `VARGPT` that each layout fills."""
+
+# The other names begin as LLaVA's do.
+_OURS_ALONE: tuple[str, ...] = (
+    "vision_tower.model",
+    "vision_tower.network",
+    "vision_projector",
+    "image_tokenizer",
+    "visual_decoder",
+    "generation_projector_in",
+    "generation_projector_out",
+)
 
 _DERIVED = re.compile(
     rf"(^|\.)({'|'.join(DERIVED_BUFFERS)}|rotary_emb\.inv_freq|rotary_emb\.original_inv_freq|embeddings\.position_ids)$"
 )
 
 
-class Conversion(NamedTuple):
+class Conversion(NamedTuple, Generic[T]):
     """A checkpoint under our names, and those of its keys that hold constants which the modules make themselves."""
 
-    state: dict[str, Tensor]
+    state: dict[str, T]
     derived: tuple[str, ...]
 
 
@@ -84,13 +119,14 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         UserError: it is none of the known ones.
     """
     names = set(keys)
-    marks: tuple[tuple[str, Layout], ...] = (
+    marks: list[tuple[str, Layout]] = [
         ("vargpt_gen.", "vargpt"),
         ("model.language_model.", "llava_new"),
+        *((f"{part}.", "ours") for part in _OURS_ALONE),
         ("language_model.model.", "llava"),
         ("pos_1LC", "var"),
         ("quantize.", "vqvae"),
-    )
+    ]
     for mark, layout in marks:
         if any(name.startswith(mark) for name in names):
             return layout
@@ -98,7 +134,7 @@ def detect_layout(keys: Iterable[str]) -> Layout:
     raise UserError(f"checkpoint: got keys such as {example}, expected those of {', '.join(_PREFIXES)}")
 
 
-def from_official(state: Mapping[str, Tensor], layout: Layout | None = None) -> Conversion:
+def from_official(state: Mapping[str, T], layout: Layout | None = None) -> Conversion[T]:
     """Return a published checkpoint under the names of `VARGPT`.
 
     Args:
@@ -108,22 +144,22 @@ def from_official(state: Mapping[str, Tensor], layout: Layout | None = None) -> 
         UserError: a key has no place in the layout.
     """
     layout = detect_layout(state) if layout is None else layout
-    converted: dict[str, Tensor] = {}
+    converted: dict[str, T] = {}
+    pairs = [(theirs, ours) for ours, theirs in (*_ALSO_READ.get(layout, ()), *_PREFIXES[layout])]
+    pairs.sort(key=lambda pair: -len(pair[0]))
     derived = []
     for key, tensor in state.items():
         if _DERIVED.search(key):
             derived.append(key)
             continue
-        name = _rename(key, [(theirs, ours) for ours, theirs in _PREFIXES[layout]])
+        name = _rename(key, pairs)
         if name is None:
             raise UserError(f"checkpoint key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
         converted[name] = tensor
     return Conversion(converted, tuple(derived))
 
 
-def to_official(
-    state: Mapping[str, Tensor], layout: Layout, schedule: ScaleSchedule | None = None
-) -> dict[str, Tensor]:
+def to_official(state: Mapping[str, T], layout: Layout, schedule: ScaleSchedule | None = None) -> dict[str, T | Tensor]:
     """Return the part of a `VARGPT` state that a layout holds, under the published names.
 
     Constants and unused layer norms that the published files carry are added, so that the authors' code loads them.
@@ -135,7 +171,7 @@ def to_official(
         UserError: a key has no place in the layout, or the schedule is missing.
     """
     parts = LAYOUT_PARTS[layout]
-    official: dict[str, Tensor] = {}
+    official: dict[str, T | Tensor] = {}
     for key, tensor in state.items():
         if key.split(".")[0] not in parts:
             continue
@@ -143,7 +179,7 @@ def to_official(
         if name is None:
             raise UserError(f"key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
         official[name] = tensor
-    if "visual_decoder" in parts:
+    if "visual_decoder" in parts and layout != "ours":
         if schedule is None:
             raise UserError(f"schedule: got None, expected the decoder's scales for the layout {layout}")
         official |= _decoder_constants(official, "vargpt_gen." if layout == "vargpt" else "", schedule)
@@ -173,6 +209,21 @@ def load(
     Raises:
         UserError: a key is missing, has no place or has another shape; names the key and both shapes.
     """
+    given = fitting(model, state, parts=parts, source=source, keep=keep)
+    model.load_state_dict(given, strict=False, assign=assign)
+    if assign and isinstance(model, VARGPT):
+        model.restore_constants()
+
+
+def fitting(
+    model: nn.Module,
+    state: Mapping[str, T],
+    *,
+    parts: Iterable[str] | None = None,
+    source: str = "checkpoint",
+    keep: Iterable[str] = (),
+) -> dict[str, T]:
+    """Return what a model takes of a state, which is all of it but `keep`; arguments and errors are those of `load`."""
     kept = set(keep)
     prefixes = None if parts is None else tuple(f"{a}." for part in parts for a in SUBMODULES[part])
     wanted = {
@@ -187,12 +238,10 @@ def load(
         if given[key].shape != tensor.shape:
             shapes = f"shape {tuple(given[key].shape)}, the model expects {tuple(tensor.shape)}"
             raise UserError(f"{source}: key {key} has {shapes}")
-    for key, tensor in given.items():
+    for key, value in given.items():
         if key not in wanted:
-            raise UserError(f"{source}: key {key} of shape {tuple(tensor.shape)} has no place in the model")
-    model.load_state_dict(given, strict=False, assign=assign)
-    if assign and isinstance(model, VARGPT):
-        model.restore_constants()
+            raise UserError(f"{source}: key {key} of shape {tuple(value.shape)} has no place in the model")
+    return given
 
 
 def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
@@ -202,21 +251,27 @@ def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
     return None
 
 
-def _decoder_constants(official: Mapping[str, Tensor], prefix: str, schedule: ScaleSchedule) -> dict[str, Tensor]:
-    """The buffers that VAR's released code saves: level ids, the additive mask and the absent key bias."""
-    mask_LL = torch.zeros(schedule.num_tokens, schedule.num_tokens)
+def _decoder_constants(official: Mapping[str, Any], prefix: str, schedule: ScaleSchedule) -> dict[str, Tensor]:
+    """The buffers that VAR's released code saves: level ids, the additive mask and the absent key bias.
+
+    Those that are no integers have the type of the weights, as when the released code's model is cast as a whole.
+    """
+    start = official.get(f"{prefix}pos_start")
+    mask_LL = torch.zeros(schedule.num_tokens, schedule.num_tokens, dtype=None if start is None else start.dtype)
     mask_LL.masked_fill_(~schedule.block_causal_mask(), -torch.inf)
     constants = {f"{prefix}lvl_1L": schedule.level_ids()[None], f"{prefix}attn_bias_for_masking": mask_LL[None, None]}
     for key, bias_C in official.items():
         if key.startswith(prefix) and key.endswith(".attn.q_bias"):
-            constants[key.removesuffix("q_bias") + "zero_k_bias"] = torch.zeros_like(bias_C)
+            constants[key.removesuffix("q_bias") + "zero_k_bias"] = torch.zeros(bias_C.shape, dtype=bias_C.dtype)
     return constants
 
 
-def _with_layer_norms(official: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_layer_norms(official: dict[str, Any]) -> dict[str, Any]:
     """Add the layer norms that VARGPT's projectors hold and never use, at their initial values."""
     for projector in ("image_gen_projector", "image_gen_projector_out"):
-        width = official[f"{projector}.mlp.0.weight"][0]
-        official.setdefault(f"{projector}.ln_q.weight", torch.ones_like(width))
-        official.setdefault(f"{projector}.ln_q.bias", torch.zeros_like(width))
+        if f"{projector}.mlp.0.weight" not in official:
+            raise UserError("generation_projectors: the layout vargpt has two; this model has none")
+        weight = official[f"{projector}.mlp.0.weight"]
+        for name, fill in (("weight", torch.ones), ("bias", torch.zeros)):
+            official.setdefault(f"{projector}.ln_q.{name}", fill(weight.shape[1], dtype=weight.dtype))
     return official

@@ -38,6 +38,12 @@ __all__ = [
 ]
 
 
+_SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
+}
+
+
 @dataclass
 class LanguageConfig:
     """Sizes of the LLaMA language model.
@@ -140,6 +146,16 @@ class VisionConfig:
         return (self.picture_size // (self.patch_size if self.kind == "clip" else 32)) ** 2
 
     @property
+    def squaring(self) -> Literal["clip", "llava", "pad", "crop"]:
+        """How pictures are made square, the default resolved."""
+        return self.fit or ("clip" if self.kind == "clip" else "pad")
+
+    @property
+    def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation by colour, of values in [0, 1], with which the tower was trained."""
+        return _SCALINGS[self.kind]
+
+    @property
     def channels(self) -> int:
         """Channels of one feature token."""
         if self.kind == "none":
@@ -213,6 +229,8 @@ class VARGPTConfig:
         preset: "paper" or "official": where the settings left at None come from.
         unused_layer_norm: hold the layer norms that the official checkpoints carry in both generation projectors
             and never use, so that every key of such a checkpoint has a place.
+        generation_projectors: between visual decoder and language model: "two", one each way, as the paper has it;
+            "shared", one and the same both ways; "none". The last two need a decoder as wide as the language model.
 
     Other arguments are those of `Settings`.
 
@@ -234,9 +252,12 @@ class VARGPTConfig:
     after_image: AfterImage | None = None
     class_row: ClassRow | None = None
     unused_layer_norm: bool = False
+    generation_projectors: Literal["two", "shared", "none"] = "two"
 
     def __post_init__(self) -> None:
         require_choice("preset", self.preset, tuple(PRESETS))
+        require_choice("generation_projectors", self.generation_projectors, ("two", "shared", "none"))
+        self._check_widths()
         ids = asdict(self.tokens)
         for key, value in ids.items():
             expected = f"a row of the vocabulary of {self.language.vocabulary}"
@@ -248,6 +269,16 @@ class VARGPTConfig:
             require(
                 self.decoder.classes > self.tokens.image_gen_start, "decoder.classes", self.decoder.classes, expected
             )
+
+    @property
+    def decoder_width(self) -> int:
+        """Width of the visual decoder, the default resolved."""
+        return self.decoder.width or 64 * self.decoder.depth
+
+    def _check_widths(self) -> None:
+        fits = self.generation_projectors == "two" or self.decoder_width == self.language.width
+        expected = f"two where decoder.width={self.decoder_width} is not language.width={self.language.width}"
+        require(fits, "generation_projectors", self.generation_projectors, expected)
 
     @property
     def settings(self) -> Settings:

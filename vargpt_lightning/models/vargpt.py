@@ -29,7 +29,7 @@ from vargpt_lightning.models.attention_masks import (
 )
 from vargpt_lightning.models.backbone import (
     ClipTower,
-    GenerationProjector,
+    build_generation_projectors,
     build_language_model,
     build_vision_projector,
     build_vision_tower,
@@ -40,6 +40,7 @@ from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
 from vargpt_lightning.models.packed_rows import labels_inside, record_positions, record_starts, records_with
+from vargpt_lightning.models.pretrained import Pretrained
 from vargpt_lightning.models.row_draws import Draws, draw
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.scales import ScaleSchedule
@@ -56,7 +57,7 @@ class DrawnPictures(NamedTuple):
     classes_Q: Tensor
 
 
-class VARGPT(nn.Module):
+class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["vargpt"], pipeline_tag="any-to-any"):
     """A language model with a vision tower to see and a next-scale decoder to draw.
 
     Args:
@@ -69,6 +70,8 @@ class VARGPT(nn.Module):
     def __init__(self, config: VARGPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.companions: dict[str, bytes] = {}
+        self.sampling: dict[str, Any] = {}
         self.settings = config.settings
         self.tokens = config.tokens
         width = config.language.width
@@ -84,10 +87,7 @@ class VARGPT(nn.Module):
             vocabulary=config.tokenizer.vocabulary,
             **asdict(config.decoder),
         )
-        decoder_width = config.decoder.width or 64 * config.decoder.depth
-        unused = config.unused_layer_norm
-        self.generation_projector_in = GenerationProjector(decoder_width, width, unused)
-        self.generation_projector_out = GenerationProjector(width, decoder_width, unused)
+        self.generation_projector_in, self.generation_projector_out = build_generation_projectors(config)
 
     @property
     def schedule(self) -> ScaleSchedule:
@@ -100,8 +100,8 @@ class VARGPT(nn.Module):
         return self.config.decoder.classes
 
     def sampling_settings(self, **changes: Any) -> SamplingSettings:
-        """Return the visual sampling settings of this model's preset, with `changes`."""
-        return SamplingSettings(**{"top_p": self.settings.top_p, **changes})
+        """Return the visual sampling settings of this model's preset, with those saved with it and `changes`."""
+        return SamplingSettings(**{"top_p": self.settings.top_p, **self.sampling, **changes})
 
     def forward(
         self,

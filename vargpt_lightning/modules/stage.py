@@ -12,6 +12,11 @@ from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
 from vargpt_lightning.errors import UserError
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
+LATER_KEYS: dict[str, Any] = {
+    **{"records": None, "mixture": "weights", "max_tokens": None, "packing": False, "lora": None},
+    "schedule.decay": 0.0,
+}
+"""Keys of a stage that came later, with their defaults: see `without_later_keys`."""
 SHARES = ("label_smoothing", "ema", "warmup_autoencoder")
 
 
@@ -104,6 +109,8 @@ class Stage:
             the last step is filled up from the epoch after. Give this or `steps`.
         steps: length in optimizer steps.
         batch_size: samples a step and device; with `max_tokens` of validation alone.
+        records: train on at most so many records of each corpus, chosen by the seed: fewer are a part of more. None
+            takes all.
         text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. Weights in `data` then are
             shares of batches between drawings and text. Text is short: larger batches of it cost little. By weights
             with `steps` alone.
@@ -138,6 +145,7 @@ class Stage:
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 8
+    records: int | None = None
     text_batch_size: int | None = None
     max_tokens: int | None = None
     packing: bool = False
@@ -170,7 +178,7 @@ class Stage:
             raise UserError(
                 f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
             )
-        for key in ("epochs", "steps", "batch_size", "text_batch_size", "max_tokens", "accumulate"):
+        for key in ("epochs", "steps", "batch_size", "records", "text_batch_size", "max_tokens", "accumulate"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise UserError(f"{where}.{key}={value}; expected a positive number")
@@ -197,6 +205,7 @@ class Stage:
         if self.packing and self.max_tokens is None:
             raise UserError(f"{where}.packing=true; expected max_tokens beside it, the tokens of a batch")
         others = {
+            "records": (self.records is not None, "none, batches by tokens take whole corpora"),
             "text_batch_size": (self.text_batch_size is not None, "none, max_tokens fits batches of text too"),
             "head": (self.head == "tokenizer", "another, the image tokenizer trains on pictures alone; use batch_size"),
             "decoder_alone": (self.decoder_alone, "false, pictures alone have no rows of tokens; use batch_size"),
@@ -208,6 +217,8 @@ class Stage:
 
     def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
         """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""
+        if self.records is not None:
+            sizes = {name: min(size, self.records) for name, size in sizes.items()}
         by_group = {"text": self.text_batch_size} if self.text_batch_size else None
         return MixtureSpec(sizes, self.data, self.mixture, self.batch_size, ranks, groups, by_group)
 
@@ -246,9 +257,22 @@ def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str
     hashes: list[str] = []
     before = _digest(shared)
     for stage in stages:
-        before = _digest([before, asdict(stage)])
+        before = _digest([before, without_later_keys(asdict(stage), LATER_KEYS)])
         hashes.append(before)
     return hashes
+
+
+def without_later_keys(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without the keys (dotted ones too) that came later and stand at their default.
+
+    What a stage depends on then has the same hash as before there were such keys, and older runs can be taken up.
+    """
+    kept = {key: value for key, value in values.items() if key not in later or value != later[key]}
+    for key, default in later.items():
+        first, _, below = key.partition(".")
+        if below and isinstance(kept.get(first), Mapping):
+            kept[first] = without_later_keys(kept[first], {below: default})
+    return kept
 
 
 def _digest(value: Any) -> str:

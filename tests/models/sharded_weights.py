@@ -1,0 +1,88 @@
+"""One of two processes that load stored weights into a sharded model and save it again; see test_placing.py.
+
+python -m tests.models.sharded_weights RANK FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from tests.models.cases import small_model
+from vargpt_lightning.models.init_from import InitFrom, initialise
+from vargpt_lightning.models.opened import open_checkpoint
+from vargpt_lightning.models.placing import copy_into, place
+from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.weights.stored import Held, Stored
+
+
+class Counted:
+    """A stored tensor that counts the numbers which are asked of it."""
+
+    read = 0
+
+    def __init__(self, stored: Stored | Held) -> None:
+        self.stored, self.shape, self.dtype = stored, stored.shape, stored.dtype
+
+    def part(self, *where: slice) -> torch.Tensor:
+        found = self.stored.part(*where)
+        Counted.read += found.numel()
+        return found
+
+
+def shard(model: VARGPT, mesh: Any) -> VARGPT:
+    for block in [*model.language_model.model.layers, *model.visual_decoder.blocks, model.vision_tower]:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def empty_model(folder: Path, mesh: Any) -> VARGPT:
+    with torch.device("meta"):
+        model = VARGPT(open_checkpoint(folder / "ours").config)
+    return shard(model, mesh).to_empty(device="cpu")
+
+
+def main(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    model = empty_model(folder, mesh)
+    state = {key: Counted(stored) for key, stored in open_checkpoint(folder / "ours").state.items()}
+    place(model, state)
+    own = sum(
+        value.to_local().numel() if isinstance(value, DTensor) else value.numel()
+        for value in model.state_dict().values()
+    )
+    found = {"read": Counted.read, "own": own, "all": sum(value.numel() for value in model.state_dict().values())}
+    expected = small_model(5).state_dict()
+    whole = {
+        key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in model.state_dict().items()
+    }
+    found["equal"] = all(torch.equal(value, expected[key]) for key, value in whole.items())
+    model.save_pretrained(folder / "saved")
+    # by columns, and by an uneven number of rows
+    table = torch.arange(15.0).view(5, 3)
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    for dim in (0, 1):
+        target = distribute_tensor(torch.zeros(5, 3), mesh, [Shard(dim)])
+        copy_into(target, Held(table))
+        found[f"dim{dim}"] = torch.equal(target.full_tensor(), table)
+    grown = empty_model(folder, mesh)
+    initialise(grown, InitFrom(model=str(folder / "ours"), language_model=str(folder / "llava.safetensors")))
+    rows = grown.state_dict()["language_model.model.embed_tokens.weight"].full_tensor()
+    torch.save(rows, folder / f"rows-{rank}.pt")
+    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

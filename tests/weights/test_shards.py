@@ -1,0 +1,85 @@
+"""Files of tensors written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.weights.shards import plan_shards, write_pickle, write_safetensors, write_shards
+from vargpt_lightning.weights.stored import DTYPES, Held, open_weights
+
+
+def of_every_type() -> dict[str, torch.Tensor]:
+    made = {f"x{i}": torch.arange(6).view(2, 3).to(dtype) for i, dtype in enumerate(DTYPES.values())}
+    return {**made, "ä": torch.ones(1), "turned": torch.randn(2, 3).t().contiguous(), "empty": torch.empty(0, 3)}
+
+
+def test_a_file_is_what_safetensors_writes(tmp_path: Path) -> None:
+    tensors = of_every_type()
+    save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    write_safetensors(tmp_path / "ours.safetensors", {key: Held(value) for key, value in tensors.items()})
+    assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+def test_shards_keep_the_limit_and_have_an_index(tmp_path: Path) -> None:
+    tensors = {f"t{i}": torch.full((10,), float(i)) for i in range(7)}
+    tensors["large"] = torch.ones(100)
+    sources = {key: Held(value) for key, value in tensors.items()}
+    assert [list(shard) for shard in plan_shards(sources, 120)] == [
+        ["t0", "t1", "t2"],
+        ["t3", "t4", "t5"],
+        ["t6"],
+        ["large"],
+    ]
+    files = write_shards(tmp_path, sources, 120)
+    assert [file.name for file in files] == [f"model-0000{i}-of-00004.safetensors" for i in range(1, 5)]
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == 680
+    for key, value in tensors.items():
+        assert torch.equal(load_file(tmp_path / index["weight_map"][key])[key], value)
+    found = open_weights(tmp_path)
+    assert found.keys() == tensors.keys()
+
+
+def test_one_tensor_is_held_at_a_time(tmp_path: Path) -> None:
+    alive: list[int] = []
+
+    class Watched(Held):
+        def part(self, *where: slice) -> torch.Tensor:
+            made = torch.ones(self.shape)
+            alive.append(1)
+            import weakref
+
+            weakref.finalize(made, alive.pop)
+            assert len(alive) <= 2  # the one before goes when this one has come
+            return made
+
+    write_shards(tmp_path, {f"t{i}": Watched(torch.empty(5)) for i in range(9)}, 40)
+    assert not alive
+
+
+def test_a_view_does_not_drag_its_storage_along(tmp_path: Path) -> None:
+    whole = torch.zeros(100_000)
+    write_pickle(tmp_path / "x.pth", {"view": Held(whole[:3])})
+    assert (tmp_path / "x.pth").stat().st_size < 10_000
+    assert torch.equal(torch.load(tmp_path / "x.pth", weights_only=True)["view"], whole[:3])
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    class Full(Held):
+        def part(self, *where: slice) -> torch.Tensor:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"no space left on the disk while writing .*model\.safetensors"):
+        write_shards(tmp_path, {"x": Full(torch.ones(2))})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_type_without_a_place_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x: type torch\.complex64 has no place in safetensors"):
+        write_safetensors(tmp_path / "x.safetensors", {"x": Held(torch.ones(1, dtype=torch.complex64))})

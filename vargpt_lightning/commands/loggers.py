@@ -1,0 +1,64 @@
+"""Loggers of Lightning beside the table that is always written: TensorBoard, Weights & Biases, MLflow and others."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import RunFolder
+
+PACKAGE = "lightning.pytorch.loggers"
+
+
+def build_loggers(entries: Sequence[dict[str, Any]], run: RunFolder, stage: str) -> list[Logger]:
+    """Return the loggers of one stage.
+
+    Args:
+        entries: class_path, a class of lightning.pytorch.loggers with or without the package's name, and init_args.
+        run: what they keep on this machine goes to its folder, `loggers/`, unless init_args say otherwise.
+        stage: each stage is a run of its own to them, taken up again when the stage is.
+
+    Raises:
+        UserError: there is no such class, the package behind it is not installed, or it refuses its arguments.
+    """
+    return [_build(entry, run, stage) for entry in entries]
+
+
+def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
+    if not set(entry) <= {"class_path", "init_args"} or "class_path" not in entry:
+        raise UserError(f"trainer.loggers: {entry!r}; expected class_path, and init_args if need be")
+    path = str(entry["class_path"])
+    package, _, name = path.rpartition(".")
+    there = importlib.import_module(PACKAGE)
+    kind = getattr(there, name, None) if package in ("", PACKAGE) else None
+    if not (isinstance(kind, type) and issubclass(kind, Logger) and kind is not Logger):
+        names = [each for each in there.__all__ if each not in ("Logger", "CSVLogger")]
+        raise UserError(f"trainer.loggers: {path!r}; expected one of {', '.join(names)}")
+    arguments = {**_defaults(name, run, stage), **(entry.get("init_args") or {})}
+    try:
+        made: Logger = kind(**arguments)
+    except (ImportError, ModuleNotFoundError) as error:
+        advice = "pip install 'vargpt-lightning[loggers]'"
+        raise UserError(f"trainer.loggers: {name} needs a package that is not installed: {advice} ({error})") from error
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer.loggers: {name} refuses {arguments!r}: {error}") from error
+    return made
+
+
+def _defaults(name: str, run: RunFolder, stage: str) -> dict[str, Any]:
+    """Where a logger keeps its files, and by what name it finds a resumed stage again."""
+    folder = run.path.resolve() / "loggers"
+    if name == "TensorBoardLogger":
+        return {"save_dir": str(folder), "name": "tensorboard", "version": stage}
+    if name == "WandbLogger":
+        started = "".join(letter for letter in str(run.record.get("started")) if letter.isdigit())
+        known = {"project": "vargpt-lightning", "group": run.name, "name": f"{run.name} {stage}", "resume": "allow"}
+        return {"save_dir": str(folder), "id": f"{run.name}-{started}-{stage}", **known}
+    if name == "MLFlowLogger":
+        return {"tracking_uri": (folder / "mlflow").as_uri(), "experiment_name": run.name, "run_name": stage}
+    return {}

@@ -1,0 +1,46 @@
+"""Experiment files and the bases that they start from, as they stand on the disk. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vargpt_lightning.errors import UserError
+
+Tree = dict[str, Any]
+
+
+def chain(path: Path, after: tuple[Path, ...] = ()) -> list[tuple[Path, Tree]]:
+    """Return the file and, before it, those that it starts from, with what they hold.
+
+    Raises:
+        UserError: a file that cannot be read, is no YAML or holds no keys; bases that lead in a circle.
+    """
+    asked_by = f", the base of {after[-1]}," if after else ""
+    if path.resolve() in [earlier.resolve() for earlier in after]:
+        raise UserError(f"config {after[0]}: its bases lead in a circle: {', '.join(map(str, [*after, path]))}")
+    tree = read_tree(path, asked_by)
+    base = tree.get("base")
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"config {path}: base={base!r}; expected the name of a file beside it")
+    before = chain(path.parent / base, (*after, path)) if base else []
+    return [*before, (path, tree)]
+
+
+def read_tree(path: Path, asked_by: str = "") -> Tree:
+    """Return the keys and values of one file; raises as `chain` does."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path}{asked_by} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"config {path}{asked_by} is no text file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"config {path}{place}: is no YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path}{asked_by} holds no keys; expected those of an experiment")
+    return tree

@@ -1,0 +1,352 @@
+"""A sweep's folder and its Optuna study: what is planned, who works on what, how each trial ended.
+
+    <sweep>/plan.json              the sweep as planned last: what is measured, the cells that belong to it
+    <sweep>/journal.log            the study, as Optuna's JournalStorage writes it
+    <sweep>/experiments/*.yaml     the experiment file of each trial
+    <sweep>/trials/<name>/         its run folder
+    <sweep>/logs/<name>.log        what its process wrote
+    <sweep>/claims/<number>/       who works on it (see claims.py)
+
+Optuna's state of a trial says whether it is waiting, begun or ended; a claim says whether somebody is at work on it. A
+begun trial that nobody holds was killed, and the next worker takes it up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vargpt_lightning.claims import PATIENCE, Claim, holder
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import now, read_json, write_json
+from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
+from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
+
+if TYPE_CHECKING:  # a third of a second, which the help need not wait for
+    import optuna
+    from optuna.trial import FrozenTrial
+
+PLAN_VERSION = 1
+ENDED = ("finished", "failed", "pruned")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A trial that this process has claimed."""
+
+    number: int
+    name: str
+    claim: Claim
+    again: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial as tables show it; `state` is waiting, running, interrupted, finished, failed or pruned."""
+
+    number: int
+    key: str
+    name: str
+    values: dict[str, Any]
+    seed: int
+    changes: dict[str, Any]
+    state: str
+    measures: dict[str, float]
+    error: str
+    host: str
+    seconds: float
+
+
+class SweepFolder:
+    """A sweep that was planned.
+
+    Args:
+        path: the sweep's folder.
+        patience: seconds after which another machine's silent worker is taken for dead.
+
+    Raises:
+        UserError: the folder is no sweep, or is one of a later release.
+    """
+
+    def __init__(self, path: Path | str, patience: float = PATIENCE) -> None:
+        self.path, self.patience = Path(path), patience
+        file = self.path / "plan.json"
+        if not file.is_file():
+            raise UserError(f"{self.path} is no sweep: plan.json is missing; plan one with: vargpt sweep FILE")
+        self.plan: dict[str, Any] = read_json(file)
+        if self.plan.get("version") != PLAN_VERSION:
+            raise UserError(f"{file} has version {self.plan.get('version')!r}; this release reads {PLAN_VERSION}")
+        self.sweep = _from_plain(self.plan["sweep"])
+
+    # ------------------------------------------------------------------------------------------------------ planning
+
+    @classmethod
+    def make(cls, sweep: Sweep, path: Path, patience: float = PATIENCE) -> tuple[SweepFolder, int]:
+        """Plan a sweep, for the first time or again; return it with the number of trials that are new."""
+        with _alone(path / "claims" / "plan", patience):
+            cells = [] if sweep.sampled else [make_cell(sweep, values, seed) for values, seed in sweep.points()]
+            keys = [f"slot-{number}" for number in range(sweep.trials)] or [cell.key for cell in cells]
+            twice = {key for key in keys if keys.count(key) > 1}
+            if twice:
+                same = [cell.slug for cell in cells if cell.key in twice]
+                raise UserError(f"the cells {', '.join(same[:4])} are the same experiment; expected each one once")
+            plan = {"version": PLAN_VERSION, "created": now(), "cwd": os.getcwd(), "cells": keys}
+            write_json(path / "plan.json", {**plan, "sweep": _to_plain(sweep)})
+            folder = cls(path, patience)
+            return folder, folder._enqueue(cells, keys)
+
+    def _enqueue(self, cells: list[Cell], keys: list[str]) -> int:
+        there = self.study.get_trials(deepcopy=False)
+        known = {trial.user_attrs.get("key") for trial in there}
+        names = {trial.user_attrs.get("name") for trial in there}
+        if not cells:
+            new = [key for key in keys if key not in known]
+            for key in new:
+                self.study.enqueue_trial({}, user_attrs={"key": key})
+            return len(new)
+        for cell in cells:
+            if cell.key in known:
+                continue
+            name = cell.slug if cell.slug not in names else f"{cell.slug}-{cell.key[:8]}"
+            names.add(name)
+            self._write(cell, name)
+            attributes = {"key": cell.key, "name": name, "values": cell.values, "seed": cell.seed}
+            attributes["changes"] = cell.changes
+            # `cell` keeps seeds and settings apart that are equal up to Optuna's tolerance
+            fixed = {"cell": cell.key, "seed": cell.seed, **{key: _scalar(value) for key, value in cell.values.items()}}
+            self.study.enqueue_trial(fixed, user_attrs=attributes, skip_if_exists=True)
+        return sum(cell.key not in known for cell in cells)
+
+    def _write(self, cell: Cell, name: str) -> None:
+        write_cell(cell, self.experiment(name), f"a trial of the sweep {self.sweep.name}: {name}")
+
+    def retry(self) -> int:
+        """Enqueue the failed trials once more; return how many."""
+        with _alone(self.path / "claims" / "plan", self.patience):
+            failed = [trial for trial in self._latest().values() if trial.state.name == "FAIL"]
+            for trial in failed:
+                attributes = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
+                fixed = trial.system_attrs.get("fixed_params") or trial.params
+                self.study.enqueue_trial(fixed, user_attrs={**attributes, "retry_of": trial.number})
+        return len(failed)
+
+    # -------------------------------------------------------------------------------------------------------- places
+
+    def experiment(self, name: str) -> Path:
+        return self.path / "experiments" / f"{name}.yaml"
+
+    def run(self, name: str) -> Path:
+        return self.path / "trials" / name
+
+    def log(self, name: str) -> Path:
+        return self.path / "logs" / f"{name}.log"
+
+    def claims(self, number: int) -> Path:
+        return self.path / "claims" / f"{number:04d}"
+
+    # --------------------------------------------------------------------------------------------------------- study
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The study; it is made when it is not there."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = JournalStorage(JournalFileBackend(str(self.path / "journal.log")))
+        aim, prune = self.sweep.measures[0], self.sweep.prune
+        direction: Literal["minimize", "maximize"] = "maximize" if aim.best == "max" else "minimize"
+        study = optuna.create_study(
+            study_name=self.sweep.name,
+            storage=storage,
+            direction=direction,
+            load_if_exists=True,
+            sampler=self._sampler(0),
+            pruner=_named("pruners", prune.pruner, prune.arguments) if prune else optuna.pruners.NopPruner(),
+        )
+        if self.sweep.sampled and study.direction.name.lower() != direction:
+            before = study.direction.name.lower()
+            raise UserError(f"{self.path}: the study was begun to {before} its aim; give the sweep another name")
+        return study
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler for one trial: with the same seed for all, workers would begin with the same points."""
+        arguments = dict(self.sweep.sampler_arguments)
+        if self.sweep.sampler not in ("QMCSampler", "BruteForceSampler"):  # these share their order
+            arguments["seed"] = int(arguments.get("seed", 0)) * 100_003 + number
+        return _named("samplers", self.sweep.sampler, arguments)
+
+    def _latest(self) -> dict[str, FrozenTrial]:
+        """The last trial of each planned cell, in the plan's order."""
+        found = {trial.user_attrs.get("key"): trial for trial in self.study.get_trials(deepcopy=False)}
+        return {key: found[key] for key in self.plan["cells"] if key in found}
+
+    def _storage_id(self, number: int) -> int:
+        return self.study.get_trials(deepcopy=False)[number]._trial_id
+
+    # ------------------------------------------------------------------------------------------------------- working
+
+    def take(self, passed_over: Collection[int] = ()) -> Taken | None:
+        """Claim the next trial that waits, or that was begun by somebody who is dead; None when there is none."""
+        for trial in self._latest().values():
+            if trial.state.is_finished() or trial.number in passed_over:
+                continue
+            claim = Claim.take(self.claims(trial.number), self.patience)
+            if claim is None:
+                continue
+            try:
+                if taken := self._begin(trial.number, claim):
+                    return taken
+            except BaseException:
+                claim.release()
+                raise
+            claim.release()
+        return None
+
+    def _begin(self, number: int, claim: Claim) -> Taken | None:
+        from optuna.trial import Trial, TrialState
+
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if frozen.state.is_finished():  # it ended between the look and the claim
+            return None
+        if frozen.state == TrialState.WAITING:
+            self.study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        attributes = frozen.user_attrs
+        if self.sweep.sampled:
+            self.study.sampler = self._sampler(number)
+            trial = Trial(self.study, frozen._trial_id)
+            values = {key: _suggest(trial, key, choice) for key, choice in self.sweep.space.items()}
+            cell = make_cell(self.sweep, values, self.sweep.seeds[0])
+            name = attributes.get("name", f"trial-{number:04d}")
+            self._write(cell, name)
+            news = {"name": name, "values": cell.values, "seed": cell.seed, "changes": cell.changes}
+            for key, value in news.items():
+                trial.set_user_attr(key, value)
+        else:
+            name = attributes["name"]
+        return Taken(number, name, claim, again="retry_of" in attributes)
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """Tell the pruner a value; True when the trial is to be stopped."""
+        from optuna.trial import Trial
+
+        assert self.sweep.prune is not None
+        sign = 1 if self.sweep.prune.best == self.sweep.measures[0].best else -1
+        trial = Trial(self.study, self._storage_id(number))
+        trial.report(sign * value, step)
+        return trial.should_prune()
+
+    def end(self, taken: Taken, state: str, measures: dict[str, float], error: str = "", seconds: float = 0.0) -> None:
+        """Write down how a trial ended, and give its claim back."""
+        from optuna.trial import TrialState
+
+        storage, trial_id = self.study._storage, self._storage_id(taken.number)
+        facts = {"measures": measures, "error": error, "seconds": seconds, "host": os.uname().nodename}
+        for key, value in facts.items():
+            storage.set_trial_user_attr(trial_id, key, value)
+        states = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
+        value = measures.get(self.sweep.measures[0].name) if state == "finished" else None
+        self.study.tell(taken.number, value, states[state])
+        taken.claim.release()
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def rows(self) -> list[Row]:
+        """The trials of the plan, each cell's last one, in the plan's order."""
+        return [self._row(trial) for trial in self._latest().values()]
+
+    def _row(self, trial: FrozenTrial) -> Row:
+        known = trial.user_attrs
+        state, host = _STATES[trial.state.name], known.get("host", "")
+        if state in ("waiting", "running"):
+            held = holder(self.claims(trial.number), self.patience)
+            host = str(held.get("host", "")) if held else ""
+            state = "running" if held else {"running": "interrupted"}.get(state, state)
+        return Row(
+            number=trial.number,
+            key=known["key"],
+            name=known.get("name", known["key"]),
+            values=known.get("values", {}),
+            seed=known.get("seed", self.sweep.seeds[0]),
+            changes=known.get("changes", {}),
+            state=state,
+            measures=known.get("measures", {}),
+            error=known.get("error", ""),
+            host=host,
+            seconds=known.get("seconds", 0.0),
+        )
+
+    def left_out(self) -> int:
+        """How many trials there are of cells that the plan no longer has."""
+        planned = set(self.plan["cells"])
+        return sum(trial.user_attrs.get("key") not in planned for trial in self.study.get_trials(deepcopy=False))
+
+
+_KEPT = ("key", "name", "values", "seed", "changes")
+_STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed", "PRUNED": "pruned"}
+
+
+class _alone:
+    """Hold a claim while the block runs; wait for others first."""
+
+    def __init__(self, folder: Path, patience: float) -> None:
+        self.folder, self.patience = folder, patience
+
+    def __enter__(self) -> None:
+        while (claim := Claim.take(self.folder, self.patience)) is None:
+            time.sleep(0.2)
+        self.claim = claim
+
+    def __exit__(self, *error: object) -> None:
+        self.claim.release()
+
+
+def _named(module: str, name: str, arguments: Any) -> Any:
+    """Make one of Optuna's samplers or pruners by its name."""
+    import optuna
+
+    where = getattr(optuna, module)
+    if name not in where.__all__ or name.startswith("Base"):
+        there = [each for each in where.__all__ if each[0].isupper() and not each.startswith("Base")]
+        raise UserError(f"{module[:-1]} {name!r} is unknown; there are {', '.join(there)}")
+    try:
+        return getattr(where, name)(**arguments)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"{module[:-1]} {name}: {arguments!r} is refused: {error}") from error
+
+
+def _suggest(trial: Any, key: str, choice: Range) -> Any:
+    if choice.choices:
+        return trial.suggest_categorical(key, choice.choices)
+    if choice.whole:
+        return trial.suggest_int(key, choice.low, choice.high, step=int(choice.step or 1), log=choice.log)
+    return trial.suggest_float(key, choice.low, choice.high, step=choice.step, log=choice.log)
+
+
+def _scalar(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def _to_plain(sweep: Sweep) -> dict[str, Any]:
+    return {**asdict(sweep), "bases": {name: str(path) for name, path in sweep.bases.items()}}
+
+
+def _from_plain(plain: dict[str, Any]) -> Sweep:
+    tuples: Iterable[str] = ("seeds", "reuse", "program")
+    values = {**plain, **{key: tuple(plain[key]) for key in tuples}}
+    values["bases"] = {name: Path(path) for name, path in plain["bases"].items()}
+    values["measures"] = tuple(Measure(**entry) for entry in plain["measures"])
+    values["grid"] = {key: tuple(entry) for key, entry in plain["grid"].items()}
+    values["space"] = {
+        key: Range(**{**entry, "choices": tuple(entry["choices"])}) for key, entry in plain["space"].items()
+    }
+    values["prune"] = Pruning(**plain["prune"]) if plain["prune"] else None
+    return Sweep(**values)

@@ -1,0 +1,90 @@
+"""Figures of a finished run by name, read from its folder.
+
+identification_1                 a headline figure of the evaluation, by its key
+drawings.train.kid_x1000         any figure of evaluation/metrics.json, by its place
+benchmarks.mme                   a benchmark's main figure, on the scale of tables
+stages.generation.val/loss       a stage's metric, its last value; with `:min`, `:max` or `:mean` of all
+seconds, seconds.generation      what the run, or a part of it, took
+peak_memory                      a field of run.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import RunFolder, read_json
+
+OF_ALL: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max, "mean": fmean}
+
+
+def read_measure(run: RunFolder, path: str) -> float:
+    """Return a figure.
+
+    Raises:
+        UserError: the run has none of this name, or it is no number; names those that are near.
+    """
+    first, _, rest = path.partition(".")
+    if first == "stages":
+        return _stage(run, path, rest)
+    if first == "benchmarks" and rest:
+        return _benchmark(run, path, rest)
+    if first == "seconds":
+        durations = run.record.get("durations", {})
+        value = sum(durations.values()) if not rest else durations.get(rest)
+        return _number(value, path, list(durations))
+    metrics = run.metrics()
+    headline = {item.get("key"): item.get("value") for item in metrics.get("headline", [])}
+    if path in headline:
+        return _number(headline[path], path, list(headline))
+    value = run.record.get(path, metrics)
+    for name in path.split(".") if path not in run.record else ():
+        value = value.get(name) if isinstance(value, dict) else None
+    return _number(value, path, [*map(str, headline), *metrics])
+
+
+def stage_values(run: Path, stage: str, metric: str) -> list[tuple[int, float]]:
+    """Return a stage's metric so far, as (step, value) in order; empty where there is none yet."""
+    if not (run / "run.json").is_file():
+        return []
+    for folder in RunFolder(run).stages():
+        if folder.name == stage:
+            return [(row.step, row.value) for row in folder.metrics() if row.name == metric]
+    return []
+
+
+def _stage(run: RunFolder, path: str, rest: str) -> float:
+    stage, _, metric = rest.partition(".")
+    metric, _, how = metric.partition(":")
+    values = [value for _, value in stage_values(run.path, stage, metric)]
+    if not values:
+        rows = {f"stages.{folder.name}.{row.name}" for folder in run.stages() for row in folder.metrics()}
+        raise _missing(path, sorted(rows) or ["no stages"])
+    if how and how not in OF_ALL:
+        raise UserError(f"measure {path}: {how!r}; expected {', '.join(OF_ALL)} after the colon")
+    return float(OF_ALL[how](values)) if how else values[-1]
+
+
+def _benchmark(run: RunFolder, path: str, rest: str) -> float:
+    name, _, figure = rest.partition(".")
+    files = sorted((run.path / "benchmarks" / name).glob("result.*.json"))
+    if not files:
+        there = sorted(entry.parent.name for entry in (run.path / "benchmarks").glob("*/result.*.json"))
+        raise _missing(path, [f"benchmarks.{each}" for each in there] or ["no benchmarks"])
+    result = read_json(files[0])
+    value = result.get("figures", {}).get(figure or result.get("headline"))
+    number = _number(value, path, list(result.get("figures", {})))
+    return number if figure else number * result.get("scale", 1)
+
+
+def _number(value: Any, path: str, there: list[str]) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _missing(path, there)
+    return float(value)
+
+
+def _missing(path: str, there: list[str]) -> UserError:
+    return UserError(f"measure {path}: the run has no such number; there are {', '.join(there[:40]) or 'none'}")
