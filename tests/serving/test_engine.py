@@ -181,3 +181,18 @@ def test_requests_a_minute() -> None:
     assert refused.value.status == 429 and refused.value.wait == 30
     now[0] = 60.1
     rate.admit("a")
+
+
+def test_memory_is_given_back_when_nobody_asks(speaker, script, monkeypatch) -> None:
+    from vargpt_lightning.serving import engine as module
+
+    script("Yes")
+    returned = threading.Event()
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_return_memory", returned.set)
+    engine = Engine(speaker)
+    ticket = Ticket(asked("Is it?"), settings())
+    engine.submit([ticket])
+    finish(ticket)
+    assert returned.wait(10) and engine.alive
+    engine.stop()

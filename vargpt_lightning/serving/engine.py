@@ -6,6 +6,8 @@ own, made of its seed and its row, so that an answer does not depend on who else
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import queue
 import threading
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vargpt_lightning.models.answers import Prompt
 
 logger = logging.getLogger(__name__)
+IDLE_SECONDS = 2.0  # without a request, after which memory is given back
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,7 @@ class Engine:
 
     def _next_batch(self) -> list[Ticket]:
         """The oldest request and those behind it that go with it; empty when the engine is stopped."""
+        rested = False
         with self._changed:
             while True:
                 self._drop_cancelled()
@@ -221,7 +225,9 @@ class Engine:
                     return []
                 if self._waiting:
                     break
-                self._changed.wait()
+                if not self._changed.wait(None if rested else IDLE_SECONDS):
+                    rested = True
+                    _return_memory()
             until = time.monotonic() + self.gather
             while len(self._waiting) < self.limits.batch and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
@@ -268,6 +274,12 @@ class Engine:
         if self.observer is not None:
             self.observer.ended(ticket, event)
         ticket.say(event)
+
+
+def _return_memory() -> None:
+    """Give what large requests have left behind back to the system, which glibc does not do by itself."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _kind(ticket: Ticket) -> GenerationSettings:
