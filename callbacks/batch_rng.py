@@ -34,7 +34,8 @@ class BatchRng(pl.Callback):
         part = batch_idx % trainer.accumulate_grad_batches  # a resumed epoch may count its batches from 0 again
         place = (self.seed, self.stage, trainer.global_step, part)
         seed_everything_at(*place, trainer.global_rank)
-        pl_module.row_seed = seed_of(*place, 0)  # type: ignore[assignment]
+        module: Any = pl_module
+        module.row_seed = seed_of(*place, 0)
 
 
 def seed_everything_at(*place: int | str) -> int:

@@ -12,6 +12,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from vargpt_lightning.callbacks.checkpoint_io import last_checkpoint
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -78,6 +80,10 @@ class GracefulStop(pl.Callback):
         self.saved = self._target(trainer)
         if self.saved is not None:
             trainer.save_checkpoint(self.saved, weights_only=False)
+            finish = getattr(trainer.strategy, "finish_checkpoint", None)
+            if finish is not None:  # it may be written while training goes on, which ends here
+                finish(now=True)
+            self.saved = last_checkpoint(self.saved) or self.saved
         loop = trainer.fit_loop
         loop.min_epochs, loop.epoch_loop.min_steps = 0, 0  # else the stop waits for them
         loop.epoch_loop._skip_next_val = True  # Lightning validates before it stops, and no public switch forbids it

@@ -65,20 +65,25 @@ class SampleSheets(pl.Callback):
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
         try:
-            with torch.random.fork_rng(), torch.no_grad(), averaged_weights(trainer, pl_module):
-                cells = [Cell(picture, caption) for picture, caption in self.draw()]
+            with averaged_weights(trainer, pl_module):
+                self.write(trainer.global_step, trainer.loggers)
         finally:
             for module, mode in modes.items():
                 module.training = mode
+
+    def write(self, step: int, loggers: Sequence[Logger] = ()) -> None:
+        """Draw the sheet of a step, with the model as it is, write it, tell loggers of it; expects evaluation mode."""
+        with torch.random.fork_rng(), torch.no_grad():
+            cells = [Cell(picture, caption) for picture, caption in self.draw()]
         if not cells:
-            LOG.info("%s: nothing was drawn at step %d", self.folder.name, trainer.global_step)
+            LOG.info("%s: nothing was drawn at step %d", self.folder.name, step)
             return
-        sheet = contact_sheet(cells, title=f"{self.title} · step {trainer.global_step}", note=self.note)
+        sheet = contact_sheet(cells, title=f"{self.title} · step {step}", note=self.note)
         content = io.BytesIO()
         sheet.save(content, "PNG")
-        write_bytes(self.folder.path / "samples" / f"step-{trainer.global_step:06d}.png", content.getvalue())
-        for logger in trainer.loggers:
-            send_picture(logger, f"samples/{self.folder.name}", sheet, trainer.global_step)
+        write_bytes(self.folder.path / "samples" / f"step-{step:06d}.png", content.getvalue())
+        for logger in loggers:
+            send_picture(logger, f"samples/{self.folder.name}", sheet, step)
 
 
 def send_picture(logger: Logger, name: str, picture: Image.Image, step: int) -> bool:

@@ -91,7 +91,7 @@ def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("typed", "hint"), [("genrate", "did you mean 'generate'?"), ("zzz", "there are: fit, evaluate")]
+    ("typed", "hint"), [("genrate", "did you mean 'generate'?"), ("zzz", f"there are: {', '.join(COMMANDS)}")]
 )
 def test_an_unknown_command_names_the_nearest(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([typed]) == 2

@@ -49,13 +49,14 @@ def arrange_blocks(model: VARGPT, config: ShardingConfig) -> None:
         language = set(model.language_model.model.layers)
     else:
         language = set()
+    block: Any
     for index, block in blocks(model):
         if getattr(block, "_arranged", False):
             continue
-        block._arranged = True  # type: ignore[assignment]
+        block._arranged = True
         if hasattr(block, "gradient_checkpointing"):
             # transformers' own recomputes the hooks too, which gather sharded weights
-            block.gradient_checkpointing = False  # type: ignore[assignment]
+            block.gradient_checkpointing = False
         if block in language or config.checkpoints(index):
             recompute(block, selective=config.checkpointing == "selective")
         if config.compile:

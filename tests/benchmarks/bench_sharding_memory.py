@@ -1,10 +1,11 @@
 """Peak memory of a process that trains a model of 200 M parameters, alone and sharded (fsdp2).
 
-    python tests/benchmarks/bench_sharding_memory.py [PROCESSES ...]
+    MALLOC_MMAP_THRESHOLD_=1000000 MALLOC_ARENA_MAX=1 python -m tests.benchmarks.bench_sharding_memory [PROCESSES ...]
 
 For each number of processes (1 and 2 by default; 0 is one process without sharding) a row: the largest resident size of
 a process while the model is built, and afterwards in three steps of AdamW in fp32 on 2 x 64 text tokens a process. From
-both, what the process had before (the imported packages) is taken off. Linux alone; gloo on the CPU.
+both, what the process had before (the imported packages) is taken off. Linux alone; gloo on the CPU. The two variables
+make the C library give freed memory back at once, so that what is measured is what is in use.
 """
 
 from __future__ import annotations

@@ -6,10 +6,13 @@ Packs questions about JPEG pictures and requests to draw them, and reads them tw
 - as training does: shuffled, template, tokenization, pictures as tensors of the model's size, collation, and the
   batches handed to the training process. (There they are scaled from bytes to numbers, on the device.)
 
+A third reading is plain, and fits the pictures to the model's size as training does, with Pillow. Texts are of twenty
+thousand words, as frequent as in a language (Zipf's law).
+
 Runs take turns and the best of each counts. Printed are samples a second, samples a second of processor time (what
 counts on a machine that does other things too), both as ratios (1: as fast as plain reading), and the memory that a
-worker has of its own over the run (flat: no growth after the first tenth). `--stored` is the pictures' size in the
-shards, `--size` the model's: where they differ, resizing comes on top of what is compared with.
+worker has of its own over a run that is not timed (flat: no growth after the first tenth). `--stored` is the pictures'
+size in the shards, `--size` the model's: where they differ, resizing comes on top of what is compared with.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +41,13 @@ from vargpt_lightning.data.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.pictures import LevelReader, PictureReader
+from vargpt_lightning.data.pictures import LevelReader, PictureReader, make_square
 from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 
+WORDS = 20_000
 SENTENCE = "a the red small dog house under bright street with two people near water and trees in front of it"
-WORDS = SENTENCE.split()
+COMMON = SENTENCE.split()
 
 
 def main() -> None:
@@ -86,8 +91,19 @@ def photograph(rng: np.random.Generator, width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def sentence(rng: np.random.Generator, words: int) -> str:
-    return " ".join(rng.choice(WORDS, words)).capitalize() + "."
+@cache
+def language() -> tuple[list[str], np.ndarray]:
+    """Words, the common ones first, and how many of a thousand are among the first of them."""
+    rng = np.random.default_rng(1)
+    letters = list("etaoinshrdlucmfwypvbgk")
+    words = COMMON + ["".join(rng.choice(letters, size)) for size in rng.integers(3, 11, WORDS)]
+    shares = np.cumsum(1 / (np.arange(len(words)) + 2.7))
+    return words, shares / shares[-1]
+
+
+def sentence(rng: np.random.Generator, count: int) -> str:
+    words, shares = language()
+    return " ".join(words[place] for place in np.searchsorted(shares, rng.random(count))).capitalize() + "."
 
 
 def record(number: int, use: str, data: bytes, rng: np.random.Generator) -> Record:
@@ -105,23 +121,25 @@ def record(number: int, use: str, data: bytes, rng: np.random.Generator) -> Reco
     return Record(f"{use}-{number}", "bench", tuple(turns), {})
 
 
-def read_plainly(shards: list[Path]) -> None:
-    """What no reader can do without: every member read, every picture decoded."""
+def read_plainly(shards: list[Path], size: int | None) -> None:
+    """What no reader can do without: every member read, every picture decoded; and made square of a size, if given."""
     for path in shards:
         with tarfile.open(path) as archive:
             for member in archive:
                 file = archive.extractfile(member)
                 data = file.read() if file else b""
                 if not member.name.endswith("json"):
-                    Image.open(io.BytesIO(data)).convert("RGB")
+                    image = Image.open(io.BytesIO(data)).convert("RGB")
+                    if size:
+                        make_square(image, size)
 
 
-def plain(folders: dict[str, Path], processes: int) -> None:
+def plain(folders: dict[str, Path], processes: int, size: int | None = None) -> None:
     shards = sorted(path for folder in folders.values() for path in folder.glob("*.tar"))
     if processes == 0:
-        return read_plainly(shards)
+        return read_plainly(shards, size)
     context = multiprocessing.get_context("fork")
-    readers = [context.Process(target=read_plainly, args=(shards[n::processes],)) for n in range(processes)]
+    readers = [context.Process(target=read_plainly, args=(shards[n::processes], size)) for n in range(processes)]
     for reader in readers:
         reader.start()
     for reader in readers:
@@ -131,7 +149,7 @@ def plain(folders: dict[str, Path], processes: int) -> None:
 
 def loader(folders: dict[str, Path], arguments: argparse.Namespace) -> StreamLoader:
     sources = {name: ShardDataset(folder) for name, folder in folders.items()}
-    tokenizer = TextTokenizer.train([" ".join(WORDS) + " USER: ASSISTANT: Can you draw"], 400)
+    tokenizer = TextTokenizer.train([" ".join(language()[0]) + " USER: ASSISTANT: Can you draw"] * 2, 4000)
     reader = LevelReader(PictureReader(arguments.size))
     maker = ExampleMaker(ChatTemplate(tokenizer, 576, 680), reader, reader, 4096)
     mixture = Mixture(sources, maker)
@@ -142,12 +160,12 @@ def loader(folders: dict[str, Path], arguments: argparse.Namespace) -> StreamLoa
     return stream_loader(mixture, sampler, Collator(tokenizer.pad_id), workers=arguments.processes)
 
 
-def stream(loader: StreamLoader, count: list[int], memory: list[float]) -> None:
-    """Read an epoch; note the samples, and now and then the largest memory of a worker's own in MB."""
+def stream(loader: StreamLoader, count: list[int], memory: list[float] | None = None) -> None:
+    """Read an epoch; note the samples, and, if asked, now and then the largest memory of a worker's own in MB."""
     total = len(loader.batch_sampler.sampler)  # type: ignore[union-attr]
     for number, batch in enumerate(loader):
         count[0] += len(batch["input_ids"])
-        if number % max(1, total // 10) == 0:
+        if memory is not None and number % max(1, total // 10) == 0:
             memory.append(max(own_memory()))
     loader._iterator = None  # the workers end, and their seconds are counted
 
@@ -174,21 +192,25 @@ def compare(folders: dict[str, Path], arguments: argparse.Namespace) -> None:
     samples = 2 * arguments.records
     best: dict[str, list[float]] = {}
     for _ in range(arguments.repeats):
-        count, memory = [0], list[float]()
+        count = [0]
         ours = loader(folders, arguments)
         for name, work in (
             ("plain", lambda: plain(folders, arguments.processes)),
-            ("stream", lambda ours=ours, count=count, memory=memory: stream(ours, count, memory)),
+            ("fitted", lambda: plain(folders, arguments.processes, arguments.size)),
+            ("stream", lambda ours=ours, count=count: stream(ours, count)),
         ):
             seconds = measured(work)
-            read = samples if name == "plain" else count[0]
+            read = count[0] if name == "stream" else samples
             rates = [read / value for value in seconds]
             best[name] = [max(pair) for pair in zip(best.get(name, rates), rates, strict=True)]
     for name, (by_clock, by_processor) in best.items():
         print(f"{name:>6}: {by_clock:.0f} samples/s, {by_processor:.0f} a second of processor time")
-    by_clock, by_processor = (one / two for one, two in zip(best["stream"], best["plain"], strict=True))
-    print(f" ratio: {by_clock:.2f} by the clock, {by_processor:.2f} by processor time")
-    print(f"memory of a worker over the last run: {', '.join(f'{value:.0f}' for value in memory)} MB")
+    for name in ("plain", "fitted"):
+        by_clock, by_processor = (one / two for one, two in zip(best["stream"], best[name], strict=True))
+        print(f"stream to {name}: {by_clock:.2f} by the clock, {by_processor:.2f} by processor time")
+    memory: list[float] = []
+    stream(loader(folders, arguments), [0], memory)
+    print(f"memory of a worker over a run: {', '.join(f'{value:.0f}' for value in memory)} MB")
 
 
 if __name__ == "__main__":

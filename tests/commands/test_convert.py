@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.commands.conftest import plain, text_tokenizer, write_run
 from tests.golden import load_golden
 from tests.models.cases import DRAWN, SEEN, golden_model, make_batch, random_codes, small_model
 from vargpt_lightning.cli import main
 from vargpt_lightning.commands.convert import convert
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.distributed_checkpoint import FolderWriter
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models import checkpoints
+from vargpt_lightning.models.config import TokenIds
 from vargpt_lightning.models.vargpt import VARGPT
 
 State = dict[str, torch.Tensor]
@@ -224,8 +229,6 @@ def test_the_processor_of_the_answering_part_loads(tmp_path: Path) -> None:
 
 
 def _saved_with(tokenizer: TextTokenizer, ids: dict[str, int], folder: Path) -> Path:
-    from vargpt_lightning.models.config import TokenIds
-
     config = small_model().config
     language = replace(config.language, vocabulary=tokenizer.vocabulary)
     model = VARGPT(replace(config, language=language, tokens=TokenIds(**ids)))
@@ -233,6 +236,23 @@ def _saved_with(tokenizer: TextTokenizer, ids: dict[str, int], folder: Path) -> 
     model.companions = {"tokenizer.json": (folder / "tokenizer.json").read_bytes()}
     model.save_pretrained(folder)
     return folder
+
+
+def test_the_authors_names_of_tokens_come_and_go(tmp_path: Path) -> None:
+    """Their ids stay, and text is cut as before."""
+    tokenizer = TextTokenizer.train(["USER: what is it? ASSISTANT: a cat"], 300)
+    _saved_with(tokenizer, tokenizer.token_ids(), tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "out", "vargpt")
+    tree = json.loads((tmp_path / "out/tokenizer.json").read_text())
+    named = {token["content"]: token["id"] for token in tree["added_tokens"]}
+    special = json.loads((tmp_path / "out/config.json").read_text())["special_tokens"]
+    for name in ("image_gen_start", "image_gen_end", "image_gen_pad"):
+        assert named[special[name]] == special[f"{name}_token_id"]
+    read_again = TextTokenizer.load(tmp_path / "out")
+    assert read_again.token_ids() == tokenizer.token_ids() and read_again.added == 0
+    assert read_again.encode("what is a cat?") == tokenizer.encode("what is a cat?")
+    convert(tmp_path / "out", tmp_path / "again")
+    assert TextTokenizer.load(tmp_path / "again").token_ids() == tokenizer.token_ids()
 
 
 # VAR
@@ -284,6 +304,32 @@ def test_a_run_becomes_a_directory_that_speaks(finished_run: Path, tmp_path: Pat
     expected = run.model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
     assert TextTokenizer.load(tmp_path / "out").token_ids() == run.tokenizer.token_ids()
+
+
+def test_a_checkpoint_of_several_processes_becomes_a_directory(tmp_path: Path) -> None:
+    """One of a stage on its way, without its frozen tower, which comes from the stage before."""
+    run, model = write_run(tmp_path / "run"), small_model(4)
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    tokens = text_tokenizer()
+    sizes = replace(model.config, language=replace(model.config.language, vocabulary=tokens.vocabulary))
+    sizes = replace(sizes, tokens=TokenIds(**tokens.token_ids()))
+    config["model"] = plain(sizes.to_dict())
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    one, two = (VARGPT(sizes) for _ in range(2))
+    save_file(one.state_dict(), run.stages()[0].weights)
+    state = {f"vargpt.{key}": value for key, value in two.state_dict().items() if not key.startswith("vision_tower.")}
+    folder = run.stages()[1].path / "last-00000003.dcp"
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        FolderWriter().save({"model": state, "optimizer_0": {"step": torch.ones(1)}}, {"global_step": 3}, folder)
+    finally:
+        dist.destroy_process_group()
+    convert(folder, tmp_path / "out")
+    for key, value in VARGPT.from_pretrained(tmp_path / "out").state_dict().items():
+        assert torch.equal(value, (one if key.startswith("vision_tower.") else two).state_dict()[key]), key
+    (folder / "complete.json").unlink()
+    with pytest.raises(UserError, match="is no whole checkpoint"):
+        convert(folder, tmp_path / "other")
 
 
 # What is refused

@@ -190,7 +190,7 @@ OPTIONS = [
     (["--modle.language.width=3"], "--modle is no key; did you mean 'model'?"),
     (["--model.language.width", "wide"], "--model.language.width='wide'; expected a whole number"),
     (["--seed.x", "1"], "--seed has no keys below it; got 'x'"),
-    (["--data.init_args.vocab", "3"], "--data.vocab is no key; there are "),
+    (["--data.init_args.vocab", "3"], "--data.vocab is no key; did you mean 'vocabulary'?"),
     (["--data.workers", "x"], "--data.workers='x'; expected a whole number"),
     (["--data.class_path", "Nothing"], "data.class_path='Nothing' cannot be imported"),
     (["--stages", "[{'name': 'a', 'trian': []}]"], "--stages.a.trian is no key; did you mean 'train'?"),

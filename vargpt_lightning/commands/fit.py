@@ -45,7 +45,7 @@ def processes_here(experiment: Experiment) -> int:
         return 1
     if settings.accelerator == "cpu" and settings.devices == "auto":
         return 1
-    from vargpt_lightning.commands.stage_runner import make_trainer
+    from vargpt_lightning.commands.trainers import make_trainer
 
     trainer = make_trainer(settings, enable_checkpointing=False)
     if settings.num_nodes > 1:
@@ -65,14 +65,14 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     from vargpt_lightning.callbacks.run_record import run_status
     from vargpt_lightning.commands.finished_stages import check_folder
     from vargpt_lightning.commands.quiet import quiet_lightning
-    from vargpt_lightning.commands.stage_runner import join
+    from vargpt_lightning.commands.trainers import join
 
     with quiet_lightning():
         processes = join(experiment.trainer)
     path = Path(experiment.run.root) / str(experiment.run.name)
     if not processes.first:
-        processes.wait()  # the first one opens the folder
         with quiet_lightning(), ended_by_signals(), others_named():
+            processes.wait()  # the first one opens the folder
             return _train(experiment, RunFolder(path), processes)
     check_folder(path, experiment)
     run = RunFolder.start(
@@ -101,7 +101,8 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
 
 def _train(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
     """Train all stages, and leave the group of processes: what follows is the first one's alone."""
-    from vargpt_lightning.commands.stage_runner import StageRunner, leave
+    from vargpt_lightning.commands.stage_runner import StageRunner
+    from vargpt_lightning.commands.trainers import leave
 
     code = StageRunner(experiment, run, processes).all_stages()
     leave(processes)
@@ -128,12 +129,12 @@ def others_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, UserError) and any(sign in str(error) for sign in LOST_CONNECTION):
-            raise UserError(
-                f"another process of this run has ended ({str(error).splitlines()[0][:200]}); the same command goes on "
-                "from the last checkpoint"
-            ) from error
-        raise
+        sign = next((sign for sign in LOST_CONNECTION if sign in str(error)), None)
+        if sign is None or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"another process of this run has ended ({sign}); the same command goes on from the last checkpoint"
+        ) from error
 
 
 @contextmanager

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch.distributed as dist
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+import torch
 from safetensors.torch import save_file
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
@@ -34,7 +32,7 @@ from vargpt_lightning.callbacks.run_record import RunRecord
 from vargpt_lightning.callbacks.samples import SampleSheets
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.callbacks.throughput import Throughput
-from vargpt_lightning.commands.experiment import Experiment, TrainerConfig
+from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights
 from vargpt_lightning.commands.loggers import build_loggers
@@ -42,6 +40,7 @@ from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
@@ -57,7 +56,7 @@ from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
-from vargpt_lightning.strategies import SHARDED, build_strategy, join_processes, trainer_precision
+from vargpt_lightning.strategies import SHARDED
 
 
 class StageRunner:
@@ -104,8 +103,6 @@ class StageRunner:
                     folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
                 if code := self._one_stage(stage, folder):
                     return code
-            if self._sharded(stage):  # for good; the next stage begins with what this one wrote
-                self.model, before = self._new_model(), folder
         return 0
 
     @contextmanager
@@ -155,14 +152,21 @@ class StageRunner:
         if stage.lora:
             merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
+        self.processes.wait()
+        skipped, device = module.guard.skipped, trainer.strategy.root_device
+        del trainer, module, train
+        if self._sharded(stage):  # for good: what follows begins with what this stage wrote
+            self.model = self._new_model()
+            load_weights(self.model, folder.weights)
+        gc.collect()
         if self.processes.first:
-            folder.update(status="finished", steps=total, skipped_steps=module.guard.skipped)
-            if module.guard.skipped:
-                self._say(f"stage {stage.name}: {module.guard.skipped} steps passed over; see nonfinite.jsonl")
+            if self._sharded(stage) and settings.samples:
+                self._draw_whole(stage, folder, total, device)
+            folder.update(status="finished", steps=total, skipped_steps=skipped)
+            if skipped:
+                self._say(f"stage {stage.name}: {skipped} steps passed over; see nonfinite.jsonl")
             remove_checkpoints(folder.checkpoint)
         self.processes.wait()
-        del trainer, module, train
-        gc.collect()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
@@ -229,6 +233,16 @@ class StageRunner:
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
+    def _sheets(self, stage: Stage, folder: StageFolder) -> SampleSheets:
+        draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
+        return SampleSheets(folder, draw, self.experiment.trainer.sample_every, title=stage.name, note=note)
+
+    def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
+        """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
+        self.model.eval().to(device)
+        self._sheets(stage, folder).write(step)
+        self.model.cpu()
+
     def _model_flops(self, stage: Stage) -> float | None:
         """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""
         corpora = self.experiment.plan.corpora
@@ -251,48 +265,9 @@ class StageRunner:
             DataCounts(folder),
         ]
         if settings.samples and not self._sharded(stage):
-            draw, note = requests_for(self.experiment, self.model, self.tokenizer, self.data, stage)
-            callbacks.append(SampleSheets(folder, draw, settings.sample_every, title=stage.name, note=note))
+            callbacks.append(self._sheets(stage, folder))
         callbacks += self.benchmarks.callbacks(stage, folder, self.model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder)]
-
-
-def make_trainer(settings: TrainerConfig, tokenizer: bool = False, **more: Any) -> pl.Trainer:
-    """Return a trainer with what the settings and Lightning have in common.
-
-    Raises:
-        UserError: Lightning refuses a value.
-    """
-    shared = {key: getattr(settings, key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    strategy = build_strategy(settings.strategy, settings.sharding, settings.precision, tokenizer=tokenizer)
-    changed: dict[str, Any] = {"strategy": strategy}
-    if not tokenizer:
-        changed["precision"] = trainer_precision(settings.strategy, settings.precision)
-    if settings.strategy == "single":
-        changed["devices"] = 1 if settings.devices == "auto" else settings.devices
-        several = len(settings.devices) != 1 if isinstance(settings.devices, list) else int(changed["devices"]) != 1
-        if several:
-            raise UserError(f"trainer.devices={settings.devices!r}: expected 1 with strategy single; ddp takes several")
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # requeueing is the job script's: Lightning's own would save a checkpoint of another kind
-        more["plugins"] = [*more.get("plugins", []), SLURMEnvironment(auto_requeue=False)]
-    try:
-        return pl.Trainer(**shared | changed, enable_model_summary=False, **{"logger": False, **more})
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
-        raise UserError(f"trainer: Lightning refuses {given}: {str(error).strip()}") from error
-
-
-def join(settings: TrainerConfig) -> Processes:
-    """Join the other processes of a run, where there are several."""
-    return Processes(*join_processes(make_trainer(settings, enable_checkpointing=False)))
-
-
-def leave(processes: Processes) -> None:
-    """Leave the group of processes, when all have come so far."""
-    processes.wait()
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _text_tokenizer(experiment: Experiment, run: RunFolder, make: bool = True) -> TextTokenizer:

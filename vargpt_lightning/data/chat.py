@@ -112,12 +112,20 @@ class ChatTemplate:
 
     def _text(self, spans: Sequence[tuple[str, bool]]) -> _Piece:
         """Encode a text made of spans, each trained or not, as one; a token is trained if its end is."""
-        ids, offsets = self.tokenizer.encode_with_offsets("".join(text for text, _ in spans))
-        if self.train_on == "all":
-            return _Piece(ids, list(ids))
-        trained = [flag for text, flag in spans for _ in text]
-        labels = [index if trained[max(end - 1, 0)] else IGNORED for index, (_, end) in zip(ids, offsets, strict=True)]
-        return _Piece(ids, labels)
+        texts: list[str] = []
+        flags: list[bool] = []
+        for text, trained in spans:
+            trained = trained or self.train_on == "all"
+            if flags and flags[-1] == trained:
+                texts[-1] += text
+            else:
+                texts.append(text)
+                flags.append(trained)
+        piece = _Piece([], [])
+        for trained, ids in zip(flags, self.tokenizer.encode_spans(texts) if texts else (), strict=True):
+            piece.ids += ids
+            piece.labels += ids if trained else [IGNORED] * len(ids)
+        return piece
 
     def _picture(self, part: PicturePart) -> _Piece:
         tokens = self.tokenizer

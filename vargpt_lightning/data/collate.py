@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vargpt_lightning.data import slots
 from vargpt_lightning.data.chat import IGNORED
 from vargpt_lightning.data.examples import Example
 from vargpt_lightning.data.records import Record
@@ -55,9 +56,9 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     seen = [picture for example in examples for picture in example.seen]
     drawn = [picture for example in examples for picture in example.drawn]
     if seen:
-        batch["pixel_values" if seen[0].ndim == 3 else "vision_features"] = torch.stack(seen)
+        batch["pixel_values" if seen[0].ndim == 3 else "vision_features"] = slots.stack(seen)
     if drawn:
-        batch["drawn_pixels" if drawn[0].ndim == 3 else "drawn_indices"] = torch.stack(drawn)
+        batch["drawn_pixels" if drawn[0].ndim == 3 else "drawn_indices"] = slots.stack(drawn)
     batch["rows"] = Rows([example.record for example in examples])
     batch["cut"] = sum(example.cut for example in examples)
     batch["skipped"] = sum(example.skipped for example in examples)

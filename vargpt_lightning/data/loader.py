@@ -6,19 +6,24 @@ a run goes on with.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from vargpt_lightning.data import slots
 from vargpt_lightning.data.mixture import Mixture, Place
 from vargpt_lightning.data.pack_pool import end_with_parent
+from vargpt_lightning.data.slots import Ring
 from vargpt_lightning.errors import UserError
 
-_SMALL = 2**18  # bytes
+_LEASE = "."  # the name in a message of what is not in it
+_HELD = 3  # batches that the training process has at once
 
 
 class Unsized:
@@ -34,11 +39,21 @@ class Unsized:
 class StreamLoader(DataLoader[Any]):
     """A DataLoader in which the user's mistakes stay one line, also when a worker process finds them."""
 
+    ring: Ring | None = None
+
     def __iter__(self) -> Any:
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise UserError(batch.told)
-            yield {name: _tensor(value) for name, value in batch.items()} if isinstance(batch, dict) else batch
+            yield _received(batch) if isinstance(batch, dict) else batch
+            del batch  # or its memory would not be free before the next one is there
+
+    def _get_iterator(self) -> Any:
+        # new workers have new slots: nobody gives back what the old ones had sent and nobody took
+        if self.num_workers:
+            self.ring = Ring(self.num_workers, (self.prefetch_factor or 0) + _HELD)
+            self.worker_init_fn = partial(_begin, self.ring)
+        return super()._get_iterator()
 
 
 def stream_loader(
@@ -59,7 +74,6 @@ def stream_loader(
         prefetch_factor=prefetch if workers else None,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_begin,
     )
 
 
@@ -93,7 +107,9 @@ class _Collate:
         batch = self.collate(examples)
         if get_worker_info() is None or not isinstance(batch, dict):
             return batch
-        return {name: _light(value) for name, value in batch.items()}
+        message, lease = slots.sent(batch)
+        message = {name: _light(value) for name, value in message.items()}
+        return message if lease is None else message | {_LEASE: lease}
 
 
 class _Light:
@@ -104,14 +120,23 @@ class _Light:
 
 
 def _light(value: Any) -> Any:
-    return _Light(value) if isinstance(value, Tensor) and value.nbytes <= _SMALL else value
+    return _Light(value) if isinstance(value, Tensor) and value.nbytes <= slots.SMALL else value
+
+
+def _received(batch: dict[str, Any]) -> dict[str, Any]:
+    lease = batch.pop(_LEASE, None)
+    large = lease.tensors if lease else {}
+    return {name: large[name] if name in large else _tensor(value) for name, value in batch.items()}
 
 
 def _tensor(value: Any) -> Any:
     return torch.from_numpy(value.value) if isinstance(value, _Light) else value
 
 
-def _begin(worker: int) -> None:
+def _begin(ring: Ring, worker: int) -> None:
     # the text tokenizer would warn of each fork otherwise; a worker has one thread anyway
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # what came with the fork stays: to look through it for garbage again and again costs time, and copies its memory
+    gc.freeze()
+    slots.begin(ring, worker)
     end_with_parent()

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.data.jpeg_files import decode_jpeg
 from vargpt_lightning.data.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
 from vargpt_lightning.data.picture_fits import crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.errors import UserError
@@ -100,7 +101,16 @@ class PictureReader:
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
         """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""
-        return self.to_tensor(decode_picture(data, key, self.max_pixels), key, variant)
+        return self.scale(torch.from_numpy(self.levels(data, key, variant)))
+
+    def levels(self, data: bytes | None, key: str = "picture", variant: int = 0) -> np.ndarray:
+        """Return a picture file as `pixels` does; raises PictureError when it cannot be decoded."""
+        pixels_HWC = decode_jpeg(data, self.max_pixels)
+        if pixels_HWC is None:
+            return self.pixels(decode_picture(data, key, self.max_pixels), key, variant)
+        if variant == 0 and self.fit != "var" and pixels_HWC.shape[:2] == (self.size, self.size):
+            return pixels_HWC
+        return self.pixels(Image.fromarray(pixels_HWC), key, variant)
 
     def to_tensor(self, image: Image.Image, key: str = "picture", variant: int = 0) -> Tensor:
         """Return a decoded picture as a (C, H, W) tensor; raises PictureError for one too narrow to be made square."""
@@ -145,8 +155,7 @@ class LevelReader:
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
         """Return the picture as an (H, W, C) tensor; raises PictureError when it cannot be decoded."""
-        image = decode_picture(data, key, self.reader.max_pixels)
-        return torch.from_numpy(self.reader.pixels(image, key, variant))
+        return torch.from_numpy(self.reader.levels(data, key, variant))
 
     def variants_of(self, key: str) -> int:
         """How many variants there are of a picture."""

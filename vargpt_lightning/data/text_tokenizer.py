@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from vargpt_lightning.data.text_pieces import Pieces
 from vargpt_lightning.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -108,6 +112,10 @@ class TextTokenizer:
         # the setting that keeps text from turning into special tokens is not part of the saved tokenizer
         self.__init__(Tokenizer.from_str(state["tokenizer"]))  # type: ignore[misc]
 
+    @cached_property
+    def _pieces(self) -> Pieces | None:
+        return Pieces.of(self._tokenizer, self._special_ids, _PIECES)
+
     @property
     def vocabulary(self) -> int:
         """The number of token ids, special tokens included."""
@@ -120,7 +128,21 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the text's token ids; strings like `<image>` in it are ordinary characters."""
-        return self.encode_with_offsets(text)[0]
+        return self.encode_spans([text])[0]
+
+    def encode_spans(self, spans: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of the joined texts, each with the text that holds the last character it stands for."""
+        found = self._pieces.encode(spans) if self._pieces else None
+        if found is not None:
+            return found
+        ids, offsets = self.encode_with_offsets("".join(spans))
+        if len(spans) == 1:
+            return [ids]
+        ends = list(accumulate(map(len, spans)))
+        result: list[list[int]] = [[] for _ in spans]
+        for index, (_, end) in zip(ids, offsets, strict=True):
+            result[bisect_right(ends, max(end - 1, 0))].append(index)
+        return result
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the text's token ids and, for each, the first and last-plus-one character it stands for.

@@ -4,6 +4,7 @@
 |---|---|
 | our directory | config.json with `model_type: vargpt_lightning` |
 | a run folder | run.json; the last finished stage is taken |
+| a distributed checkpoint of a run | RUN/stages/STAGE/last-*.dcp |
 | LLaVA-1.5, VARGPT, VAR, VAR's image tokenizer | the names of their tensors |
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from vargpt_lightning.distributed_checkpoint import SUFFIX
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models import checkpoints
 from vargpt_lightning.models.checkpoints import Layout
@@ -26,7 +28,8 @@ from vargpt_lightning.models.pretrained import CONFIG, MODEL_TYPE, VERSION
 from vargpt_lightning.models.published_sizes import scales_of_levels, sizes_of
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.results import RunFolder, read_json
+from vargpt_lightning.results import RunFolder, StageFolder, read_json
+from vargpt_lightning.weights.distributed import Spread, open_distributed
 from vargpt_lightning.weights.locate import locate
 from vargpt_lightning.weights.stored import Held, Stored, open_weights
 
@@ -49,7 +52,7 @@ class Checkpoint:
     source: str
     path: Path
     layout: Layout
-    state: dict[str, Stored | Held]
+    state: Mapping[str, Stored | Held | Spread]
     constants: dict[str, Stored | Held]
     sections: dict[str, Any]
     sampling: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +114,8 @@ def open_checkpoint(
     path = locate(where, **options)
     if (path / "run.json").is_file():
         return _open_run(path, str(where))
+    if path.suffix == SUFFIX and path.is_dir():
+        return _open_unfinished(path.resolve(), str(where))
     config = read_json(path / CONFIG) if path.is_dir() and (path / CONFIG).is_file() else None
     raw = open_weights(path)
     if is_own(config):
@@ -138,12 +143,37 @@ def _open_run(path: Path, source: str) -> Checkpoint:
     finished = [stage for stage in folder.stages() if stage.status == "finished" and stage.weights.is_file()]
     if not finished:
         raise UserError(f"{path}: none of the run's stages is finished; there are no weights to take")
+    return _of_run(folder, source, checkpoints.from_official(open_weights(finished[-1].weights), "ours").state)
+
+
+def _open_unfinished(path: Path, source: str) -> Checkpoint:
+    """The checkpoint of a stage on its way; a frozen tower, which it leaves out, comes from where the stage had it."""
+    folder, index = RunFolder(path.parents[2]), StageFolder(path.parent).index
+    state: dict[str, Any] = dict(open_distributed(path, "model.vargpt."))
+    made = _of_run(folder, source, checkpoints.from_official(state, "ours").state)
+    if "vision_tower" in made.parts or made.sections.get("vision", {}).get("kind") != "clip":
+        return made
+    before = [stage for stage in folder.stages() if stage.index == index - 1 and stage.weights.is_file()]
+    given = _experiment(folder).get("init_from") or {}
+    where = str(before[0].weights) if before else given.get("vision_tower") or given.get("model")
+    if not where:
+        raise UserError(f"{source}: has no vision tower, and the run has no weights that it began with")
+    tower = open_checkpoint(where, sizes=False).state
+    state = {**made.state, **{key: value for key, value in tower.items() if key.startswith("vision_tower.")}}
+    return Checkpoint(source, path, "ours", state, {}, made.sections, made.sampling, made.folder)
+
+
+def _of_run(folder: RunFolder, source: str, state: dict[str, Any]) -> Checkpoint:
+    experiment = _experiment(folder)
+    sampling = {key: value for key, value in (experiment.get("sampling") or {}).items() if value is not None}
+    return Checkpoint(source, folder.path, "ours", state, {}, experiment["model"], sampling, folder.tokenizer)
+
+
+def _experiment(folder: RunFolder) -> dict[str, Any]:
     experiment = yaml.safe_load(folder.config_text)
     if not isinstance(experiment, dict) or not isinstance(experiment.get("model"), dict):
-        raise UserError(f"{path / 'config.yaml'}: expected a run's configuration with a section `model`")
-    sampling = {key: value for key, value in (experiment.get("sampling") or {}).items() if value is not None}
-    state = checkpoints.from_official(open_weights(finished[-1].weights), "ours").state
-    return Checkpoint(source, path, "ours", state, {}, experiment["model"], sampling, folder.tokenizer)
+        raise UserError(f"{folder.path / 'config.yaml'}: expected a run's configuration with a section `model`")
+    return experiment
 
 
 def _open_published(

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vargpt_lightning.claims import PATIENCE, Claim, holder
 from vargpt_lightning.errors import UserError
@@ -163,7 +163,7 @@ class SweepFolder:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = JournalStorage(JournalFileBackend(str(self.path / "journal.log")))
         aim, prune = self.sweep.measures[0], self.sweep.prune
-        direction = "maximize" if aim.best == "max" else "minimize"
+        direction: Literal["minimize", "maximize"] = "maximize" if aim.best == "max" else "minimize"
         study = optuna.create_study(
             study_name=self.sweep.name,
             storage=storage,
