@@ -1,6 +1,6 @@
 """How near plans are to real steps: peaks against torch's memory profiler, FLOPs against torch's flop counter.
 
-python -m tests.benchmarks.bench_plan [--million 20] [--steps pretrain,understanding,generation]
+python -m tests.benchmarks.bench_plan [--million 20] [--stages pretrain understanding generation]
 Each row trains a model of about so many parameters for three steps with Lightning on the CPU, in a process of its own.
 """
 

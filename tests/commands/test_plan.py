@@ -36,6 +36,20 @@ def test_the_papers_second_stage_does_not_fit_whole_and_the_plan_says_what_does(
         assert picture.width > 800
 
 
+@pytest.mark.parametrize(("name", "stage"), [("vargpt_7b_64gpus", "pretrain"), ("vargpt_7b_4x24gb", "understanding")])
+def test_the_variants_fit_their_own_gpus(name: str, stage: str, tmp_path: Path) -> None:
+    file = str(ROOT / "experiments" / f"{name}.yaml")
+    assert main([file, "--stage", stage, "--no-search", "--out", str(tmp_path)]) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())["stages"][0]
+    assert plan["memory"]["peak"] < 24e9
+    samples = {"pretrain": 256, "understanding": 128}[stage]
+    assert plan["samples_per_step"] == samples, "as many as in vargpt_7b.yaml"
+    if stage == "understanding":  # adapters of rank 128, and the rows of the vocabulary
+        rows = 2 * 32064 * 4096
+        adapters = 32 * 128 * (4 * 2 * 4096 + 3 * (4096 + 11008))
+        assert plan["trained_parameters"] == rows + adapters + 20_979_712
+
+
 def test_drawing_is_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = [str(ROOT / "experiments" / "debug.yaml"), "--gpus", "H100", "--generate", "--batch", "2", "--batch", "4"]
     assert main([*words, "--out", str(tmp_path)]) == 0

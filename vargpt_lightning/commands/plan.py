@@ -118,7 +118,7 @@ def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any, began:
     batches = options.batch or [1, 8, 32]
     if min(batches) < 1:
         raise UserError(f"--batch {min(batches)}; expected 1 or more")
-    plans = [plan_drawing(model, batch, cluster.gpu, experiment.plan.efficiency, options.prompt) for batch in batches]
+    plans = list(plan_drawing(model, batches, cluster.gpu, experiment.plan.efficiency, options.prompt))
     show_drawing(experiment.run.name or "", cluster.gpu, experiment.plan.efficiency, options.prompt, plans)
     if options.out:
         write_json(options.out / "generation.json", [vars(plan) for plan in plans])

@@ -99,16 +99,21 @@ def show_drawing(name: str, gpu: Gpu, efficiency: float, prompt: int, plans: Seq
     """Print the table of drawing pictures."""
     title = f"{name} draws on one {gpu.name} ({gpu.memory / GB:.0f} GB), prompts of {prompt} tokens"
     table = Table(title=title, title_justify="left")
-    columns = ("pictures together", "parameters", "caches", "PEAK GB", "fits", "TFLOP a picture", "s a batch at best",
-               f"s a batch at {efficiency:.0%}", "s a picture")  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="right")
+    table.add_column("pictures together")
     for plan in plans:
-        fits = "[green]yes[/]" if plan.fits else "[bold red]no[/]"
-        times = (plan.at_least, plan.seconds, plan.seconds / plan.batch)
-        sizes = (_gb(plan.parameters), _gb(plan.caches), _gb(plan.peak))
-        work = f"{plan.flops / plan.batch / 1e12:.1f}"
-        table.add_row(str(plan.batch), *sizes, fits, work, *(f"{each:.3f}" for each in times))
+        table.add_column(str(plan.batch), justify="right")
+    rows = {
+        "parameters, GB": [_gb(plan.parameters) for plan in plans],
+        "caches, GB": [_gb(plan.caches) for plan in plans],
+        "PEAK, GB": [_gb(plan.peak) for plan in plans],
+        "fits": ["[green]yes[/]" if plan.fits else "[bold red]no[/]" for plan in plans],
+        "TFLOP a picture": [f"{plan.flops / plan.batch / 1e12:.1f}" for plan in plans],
+        "seconds a batch, at best": [f"{plan.at_least:.2f}" for plan in plans],
+        f"seconds a batch, {efficiency:.0%} of that speed": [f"{plan.seconds:.2f}" for plan in plans],
+        "seconds a picture": [f"{plan.seconds / plan.batch:.3f}" for plan in plans],
+    }
+    for words, values in rows.items():
+        table.add_row(words, *values)
     Console().print(table)
 
 

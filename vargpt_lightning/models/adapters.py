@@ -32,9 +32,8 @@ def attach_adapters(
     if unknown := [name for name in targets if name not in LINEAR]:
         raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(LINEAR)}")
     config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]
-    inject_adapter_in_model(config, language_model)
-    if next(language_model.parameters()).is_meta:
-        language_model.to("meta")
+    empty = next(language_model.parameters()).is_meta
+    inject_adapter_in_model(config, language_model, low_cpu_mem_usage=empty)
 
 
 def merge_adapters(language_model: nn.Module, discard: bool = False) -> None:

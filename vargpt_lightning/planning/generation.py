@@ -5,6 +5,7 @@ Legend: B pictures drawn together, T tokens of a prompt.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,9 @@ from vargpt_lightning.models.llm_cache import LanguageCache
 from vargpt_lightning.models.sampling import next_scale_loop
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.planning.kernels import Target
+from vargpt_lightning.planning.shallow import SMALL_BATCHES
 from vargpt_lightning.planning.stage_plan import lower_bound
-from vargpt_lightning.planning.trace import Trace
+from vargpt_lightning.planning.trace import Trace, extrapolated
 from vargpt_lightning.planning.tracing import tracing
 
 PROMPT = 64
@@ -75,13 +77,17 @@ def trace_drawing(model: VARGPT, batch: int, prompt: int = PROMPT, target: Targe
     return tracer.trace(), caches
 
 
-def plan_drawing(model: VARGPT, batch: int, gpu: Gpu, efficiency: float, prompt: int = PROMPT) -> GenerationPlan:
-    """Return the plan of drawing a batch on one GPU, the model on it as it is."""
-    trace, caches = trace_drawing(model.eval(), batch, prompt)
+def plan_drawing(
+    model: VARGPT, batches: Sequence[int], gpu: Gpu, efficiency: float, prompt: int = PROMPT
+) -> Iterator[GenerationPlan]:
+    """Yield the plan of each batch on one GPU, the model on it as it is; two small ones are traced for all."""
+    low, high = (trace_drawing(model.eval(), small, prompt) for small in SMALL_BATCHES)
     parameters = sum(each.numel() * each.element_size() for each in [*model.parameters(), *model.buffers()])
-    moving = trace.peak
-    peak = parameters + moving + CONTEXT + KERNEL_CACHE + int(FRAGMENTS * max(0, moving - caches))
-    at_least = lower_bound(trace, gpu.flops, gpu.bandwidth)
-    return GenerationPlan(
-        batch, parameters, caches, peak, trace.flops, at_least, at_least / efficiency, peak <= gpu.memory
-    )
+    for batch in batches:
+        trace = extrapolated(low[0], high[0], *SMALL_BATCHES, batch)
+        caches = low[1] * batch // SMALL_BATCHES[0]
+        peak = parameters + trace.peak + CONTEXT + KERNEL_CACHE + int(FRAGMENTS * max(0, trace.peak - caches))
+        at_least = lower_bound(trace, gpu.flops, gpu.bandwidth)
+        yield GenerationPlan(
+            batch, parameters, caches, peak, trace.flops, at_least, at_least / efficiency, peak <= gpu.memory
+        )

@@ -23,25 +23,35 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
-def attention_kernels(target: Target) -> Iterator[None]:
+def device_kernels(target: Target) -> Iterator[None]:
     """Call the attention kernel that the target would choose; the meta device by itself takes the plain mathematics.
 
     CPU: the fused kernel unless there is dropout. CUDA: flash attention for 16 bits without a mask, else the
     memory-efficient kernel, with a boolean mask made into a bias of the queries' type, as torch does it.
 
-    The function is replaced, since a torch function mode is not there while a backward pass computes again.
+    The function is replaced, since a torch function mode is not there while a backward pass computes again. Bicubic
+    resizing, for which the meta device takes many operations and most of a trace's time, is replaced by its result.
     """
     original, in_scales = F.scaled_dot_product_attention, attention.block_causal_attention
+    resize = F.interpolate
 
     def attend(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return _attend(target, query, *args, **kwargs) if query.is_meta else original(query, *args, **kwargs)
 
+    def interpolate(input: Tensor, size: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        trained = input.requires_grad and torch.is_grad_enabled()
+        if input.is_meta and kwargs.get("mode") == "bicubic" and size is not None and not trained:
+            return input.new_empty((*input.shape[:2], *size))
+        return resize(input, size, *args, **kwargs)
+
     F.scaled_dot_product_attention = attend
+    F.interpolate = interpolate
     attention.block_causal_attention = partial(in_scales, split=target == "cpu")
     try:
         yield
     finally:
         F.scaled_dot_product_attention = original
+        F.interpolate = resize
         attention.block_causal_attention = in_scales
 
 

@@ -86,7 +86,10 @@ class Trace:
                 inside.append(mark.name)
             elif mark.name in inside:
                 inside.remove(mark.name)
-        return f"{phase}, {inside[-1]}" if inside else phase
+        if not inside:
+            return phase
+        tower, _, index = inside[-1].rpartition(".")
+        return f"{phase}, {tower.split('.')[0]} {index}".rstrip() if tower else f"{phase}, {index}"
 
 
 def extrapolated(low: Trace, high: Trace, low_size: int, high_size: int, size: int) -> Trace:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
-from vargpt_lightning.planning.kernels import Target, attention_kernels, workspace
+from vargpt_lightning.planning.kernels import Target, device_kernels, workspace
 from vargpt_lightning.planning.trace import CATEGORIES, Mark, Trace
 
 aten = torch.ops.aten
@@ -240,5 +240,5 @@ def tracing(target: Target, model: nn.Module, blocks: dict[str, nn.Module]) -> I
     """Trace what happens inside: `begin` the phases, and take `trace()` at the end."""
     tracer = StepTracer(target)
     tracer.stand([*model.parameters(), *model.buffers()])
-    with watched(tracer, model, blocks), attention_kernels(target), tracer:
+    with watched(tracer, model, blocks), device_kernels(target), tracer:
         yield tracer
