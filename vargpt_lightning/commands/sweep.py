@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--gpus", default="", metavar="0,1", help="devices to share out among the workers")
     result.add_argument("--retry", action="store_true", help="try the failed trials again")
     result.add_argument("--plan", action="store_true", help="plan only; run nothing")
-    result.add_argument("--no-check", action="store_true", help="do not read every trial's experiment before the start")
+    result.add_argument("--no-check", action="store_true", help="do not read the experiments before the start")
     result.add_argument("--root", help="where the sweep's folder is made (default: the file's, or sweeps)")
     result.add_argument("--name", help="the folder's name (default: the file's)")
     result.add_argument("--base", action="append", metavar="FILE", help="another experiment than the file's base")
@@ -150,7 +150,7 @@ def _read(arguments: argparse.Namespace) -> Sweep:
 
 
 def _check(sweep: Sweep) -> None:
-    """Read each experiment once, as its trial would: a mistake is told before anything is trained.
+    """Read experiments as their trials would, until every value was in one: a mistake is told before all training.
 
     Raises:
         UserError: naming the cell, the key, its value and what was expected.
@@ -160,7 +160,7 @@ def _check(sweep: Sweep) -> None:
     if sweep.sampled:
         cells = [make_cell(sweep, {key: _first(choice) for key, choice in sweep.space.items()}, sweep.seeds[0])]
     else:
-        cells = [make_cell(sweep, values, seed) for values, seed in sweep.points() if seed == sweep.seeds[0]]
+        cells = [make_cell(sweep, values, sweep.seeds[0]) for values in _covering(sweep)]
     with tempfile.TemporaryDirectory() as temporary:
         for number, cell in enumerate(cells):
             file = Path(temporary) / f"{number}.yaml"
@@ -169,6 +169,18 @@ def _check(sweep: Sweep) -> None:
                 load_experiment(["-c", str(file)])
             except UserError as error:
                 raise UserError(f"{cell.slug}: {str(error).replace(f'{file}: ', '')}") from error
+
+
+def _covering(sweep: Sweep) -> list[dict[str, Any]]:
+    """Some cells in which every value of every axis occurs; their number is that of the values, not of the cells."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for values, _ in sweep.points():
+        new = {(key, repr(value)) for key, value in values.items()} - seen
+        if new or not found:
+            seen |= new
+            found.append(values)
+    return found
 
 
 def _first(choice: Any) -> Any:
