@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "score a benchmark's outputs without the model: a file of predictions, or what evaluate has kept",
     "generate": "let a trained run answer a prompt, and save what it draws",
     "chat": "talk with a trained run in the terminal, with pictures in both directions",
+    "serve": "try a run in the browser, or from programs that speak OpenAI's API",
     "convert": "write weights in another layout: ours, VARGPT's, LLaVA's for transformers, VAR's",
     "runs": "list the runs in a folder",
     "data": "pack corpora into shards, check and look at them, write instructions",

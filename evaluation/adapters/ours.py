@@ -23,7 +23,7 @@ from vargpt_lightning.data.records import DRAWN, SEEN, Part, PicturePart, TextPa
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.protocols import AnswerRequest, RefusedError
-from vargpt_lightning.models.answers import Answer, GenerationSettings, Prompt, to_images
+from vargpt_lightning.models.answers import Answer, GenerationSettings, Prompt, Watcher, to_images
 from vargpt_lightning.models.answers import PicturePart as DrawnPart
 from vargpt_lightning.models.config import VisionConfig
 from vargpt_lightning.models.generate import generate
@@ -88,7 +88,7 @@ class Said:
     finish: str = ""
 
 
-_FINISH = {"end": "stop", "picture": "stop", "length": "length"}
+_FINISH = {"end": "stop", "picture": "stop", "length": "length", "stopped": "stop"}
 
 
 @dataclass(kw_only=True)
@@ -146,6 +146,31 @@ class Speaker:
         rows = range(len(conversations)) if rows is None else rows
         prompts = [self.prompt(one, row, reserve) for one, row in zip(conversations, rows, strict=True)]
         return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings)
+
+    def continue_all(
+        self, prompts: Sequence[Prompt], settings: GenerationSettings, watcher: Watcher | None = None
+    ) -> list[Answer]:
+        """Answer prompts, each from its own stream; a watcher is told what comes while it comes."""
+        return generate(self.model, prompts, self.tokenizer.decode, settings, watcher)
+
+    def forget_oldest(self, conversation: Conversation) -> int:
+        """Forget the oldest turns until there is room for an answer with a picture; returns how many.
+
+        Raises:
+            UserError: the last turn alone leaves too little.
+        """
+        reserve = self.model.schedule.num_tokens + min(self.settings.max_new_tokens, 32)
+        reserve = min(reserve, self.model.config.language.max_positions // 2)
+        forgotten = 0
+        while True:
+            try:
+                self.prompt(conversation, reserve=reserve)
+                return forgotten
+            except UserError:
+                if len(conversation.turns) < 3:
+                    raise
+                del conversation.turns[:2]
+                forgotten += 2
 
     def ask(self, text: str, *pictures: Image.Image, **changes: Any) -> Answer:
         """Answer one request, with words, drawings or both (`text` and `pictures` of the answer).

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import random
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from vargpt_lightning.data.caches import FeatureCache
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator, collate
 from vargpt_lightning.data.dataset import ShardDataset
-from vargpt_lightning.data.examples import Example, ExampleMaker
+from vargpt_lightning.data.examples import Example, ExampleMaker, _Chooser
 from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler, Place, SkippedRecord
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packing import write_source
@@ -177,3 +179,10 @@ def test_cut_records_are_counted(template: ChatTemplate, tokenizer: TextTokenize
     examples: list[Example] = [maker(record), maker(asked("a"))]
     assert collate(examples, tokenizer.pad_id)["cut"] == 1
     assert len(examples[0].seen) == 1
+
+
+@pytest.mark.parametrize("counts", [[3, 5], [1, 1, 4, 1, 7], [1, 1]])
+def test_choices_are_those_of_the_randomness_made_at_once(counts: list[int]) -> None:
+    at_once = random.Random(int.from_bytes(hashlib.sha256(b"0:r:2").digest()[:8], "big"))
+    choose = _Chooser("0:r:2")
+    assert [choose(count) for count in counts] == [at_once.randrange(count) for count in counts]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from tests.tiny import tiny_stage
 from tests.training import tiny_model
+from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.commands.stage_runner import build_module
 from vargpt_lightning.models.row_draws import RowDraws
 from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.step_batches import SHARE, Counts, StepBatches
+from vargpt_lightning.modules.step_batches import SHARE, Counts, Share, StepBatches
 
 IMAGE, START, GEN, END, PAD, BOS, EOS = 3, 4, 6, 5, 0, 1, 2
 LENGTH, PATCHES = 5, 4
@@ -116,3 +120,21 @@ def test_processes_draw_together_what_one_would_have_drawn() -> None:
     parts = [RowDraws(0, 3, 4, stream()), RowDraws(3, 0, 4, stream()), RowDraws(3, 4, 0, stream())]
     assert torch.equal(torch.cat([part.rand(part.own, device) for part in parts]), every)
     assert torch.equal(parts[1].rand(1, device), torch.ones(1)), "an idle picture drops nothing"
+
+
+def test_a_later_process_goes_on_where_the_first_ones_stream_stands(stage_data: StageData) -> None:
+    """The first one has drawn for the codebook before it draws for its pictures."""
+    module = build_module(tiny_model(), tiny_stage("tokenizer"), 4, stage_data)
+    module._trainer = SimpleNamespace(global_rank=1)  # type: ignore[assignment]
+    own, every = Counts(rows=2, drawn_pixels=2), Counts(rows=5, drawn_pixels=5)
+    share = Share(own, every, Counts(rows=3, drawn_pixels=3), every, 2, True)
+    module.row_seed = 5
+    first = torch.Generator().manual_seed(5)
+    before = torch.get_rng_state()
+    with module.as_first_process():
+        assert torch.equal(torch.rand(4), torch.rand(4, generator=first))
+    assert torch.equal(torch.get_rng_state(), before)
+    device = torch.device("cpu")
+    assert torch.equal(module.draws(share).rand(2, device), torch.rand(5, generator=first)[3:])  # type: ignore[union-attr]
+    fresh = torch.rand(5, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(module.draws(share).rand(2, device), fresh[3:])  # type: ignore[union-attr]

@@ -143,20 +143,7 @@ class Chat:
 
     def _answer(self, asked: Conversation) -> Answer:
         """Answer with room for a picture; where the context is full the oldest turns are forgotten."""
-        model = self.speaker.model
-        reserve = model.schedule.num_tokens + min(self.speaker.settings.max_new_tokens, 32)
-        reserve = min(reserve, model.config.language.max_positions // 2)
-        forgotten = 0
-        while True:
-            try:
-                self.speaker.prompt(asked, reserve=reserve)
-                break
-            except UserError:
-                if len(asked.turns) < 3:
-                    raise
-                del asked.turns[:2]
-                forgotten += 2
-        if forgotten:
+        if forgotten := self.speaker.forget_oldest(asked):
             print(f"(the context is full: the {forgotten} oldest turns are forgotten)")
         return self.speaker.reply([asked], [self.turn], replace(self.speaker.settings, batch_size=1))[0]
 

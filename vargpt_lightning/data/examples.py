@@ -86,8 +86,26 @@ class ExampleMaker:
     def _chooser(self, record: Record, place: Place | None, which: str = "") -> Callable[[int], int]:
         if place is None or not self.vary:
             return lambda count: 0
-        digest = hashlib.sha256(f"{self.seed}:{record.id}:{place.epoch}{which}".encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big")).randrange
+        return _Chooser(f"{self.seed}:{record.id}:{place.epoch}{which}")
+
+
+class _Chooser:
+    """`randrange` of the randomness that a text stands for, which is not made before there is something to choose."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._passed = text, 0
+        self._random: random.Random | None = None
+
+    def __call__(self, count: int) -> int:
+        if self._random is None:
+            if count == 1:
+                self._passed += 1
+                return 0
+            digest = hashlib.sha256(self._text.encode()).digest()
+            self._random = random.Random(int.from_bytes(digest[:8], "big"))
+            for _ in range(self._passed):
+                self._random.randrange(1)  # it draws too
+        return self._random.randrange(count)
 
 
 def _read(part: PicturePart, source: Any, choose: Callable[[int], int]) -> Tensor:

@@ -6,6 +6,7 @@ a run goes on with.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -135,5 +136,7 @@ def _tensor(value: Any) -> Any:
 def _begin(ring: Ring, worker: int) -> None:
     # the text tokenizer would warn of each fork otherwise; a worker has one thread anyway
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # what came with the fork stays: to look through it for garbage again and again costs time, and copies its memory
+    gc.freeze()
     slots.begin(ring, worker)
     end_with_parent()

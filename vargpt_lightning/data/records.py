@@ -95,14 +95,18 @@ class Record:
         Raises UserError when a key is missing or the number of pictures differs from the parts that ask for one.
         """
         name = value.get("id", "?")
+        # given as many as there are, they are put in at once; otherwise `with_pictures` says what is wrong
+        fits = pictures is not None and len(pictures) == _pictures_in(value)
+        files = iter(pictures if fits and pictures is not None else ())
         try:
             turns = tuple(
-                Turn(turn["role"], tuple(_part_from_json(part) for part in turn["parts"])) for turn in value["turns"]
+                Turn(turn["role"], tuple([_part_from_json(part, files) for part in turn["parts"]]))
+                for turn in value["turns"]
             )
             record = cls(str(value["id"]), str(value["source"]), turns, dict(value.get("meta", {})))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"record {name!r}: {error!r}; expected id, source, turns of role and parts") from error
-        return record if pictures is None else record.with_pictures(pictures)
+        return record if pictures is None or fits else record.with_pictures(pictures)
 
     def with_pictures(self, pictures: Sequence[bytes | None], codes: Sequence[Any] | None = None) -> Record:
         """Return the record with the encoded files put into its picture parts, in order of appearance.
@@ -141,8 +145,18 @@ def _part_to_json(part: Part) -> dict[str, Any]:
     return {"picture": part.key, "use": part.use}
 
 
-def _part_from_json(value: Mapping[str, Any]) -> Part:
-    return TextPart(value["text"]) if "text" in value else PicturePart(value["use"], value["picture"])
+def _part_from_json(value: Mapping[str, Any], files: Iterator[bytes | None]) -> Part:
+    return (
+        TextPart(value["text"]) if "text" in value else PicturePart(value["use"], value["picture"], next(files, None))
+    )
+
+
+def _pictures_in(value: Mapping[str, Any]) -> int:
+    """How many pictures a record's value asks for; none where it is no record's."""
+    try:
+        return sum("text" not in part for turn in value["turns"] for part in turn["parts"])
+    except (KeyError, TypeError):
+        return 0
 
 
 def from_llava(row: Mapping[str, Any], source: str = "llava", load: PictureLoader | None = None) -> Record:

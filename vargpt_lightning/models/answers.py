@@ -31,6 +31,7 @@ class Prompt:
         drawn_indices: codes (Q, L) of the pictures drawn earlier, or
         drawn_pixels: those pictures (Q, 3, H, W) in [-1, 1].
         row: names the prompt's own random stream; None takes its place in the list.
+        seed: of that stream; None takes the settings'.
     """
 
     input_ids: Sequence[int]
@@ -39,6 +40,7 @@ class Prompt:
     drawn_indices: Tensor | None = None
     drawn_pixels: Tensor | None = None
     row: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ class Answer:
         parts: text and pictures.
         token_ids: everything the sequence has after the prompt, visual placeholders and special tokens too: prompt
             ids, these, and `drawn_indices` are the context of the next turn.
-        finished: why it ended: the end token, the length, or after its picture (setting `after_image`).
+        finished: why it ended: the end token, the length, after its picture (setting `after_image`), or because who
+            watched it had enough.
     """
 
     parts: list[TextPart | PicturePart] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    finished: Literal["end", "length", "picture"] = "length"
+    finished: Literal["end", "length", "picture", "stopped"] = "length"
 
     @property
     def text(self) -> str:
@@ -88,6 +91,30 @@ class Answer:
         """Codes (Q, L) of the drawn pictures, None without any."""
         codes = [picture.indices for picture in self.pictures]
         return torch.stack(codes) if codes else None
+
+
+class Watcher:
+    """Is told of answers while they are made; a subclass overrides what it wants to know.
+
+    It is called between two steps of the model; `row` is the prompt's place in the list that is answered.
+    """
+
+    def text(self, row: int, text: str) -> None:
+        """The text since the answer's start, or since its last picture, as far as it is written."""
+
+    def wants_scales(self, row: int) -> bool:
+        """Whether `scale` is called for this row: a picture is then decoded after each scale."""
+        return False
+
+    def scale(self, row: int, k: int, image: Image.Image) -> None:
+        """The picture as it is after scale k."""
+
+    def part(self, row: int, part: TextPart | PicturePart) -> None:
+        """A part of the answer is finished."""
+
+    def gone(self, row: int) -> bool:
+        """Whether nobody waits for this answer any more: it ends then, as "stopped"."""
+        return False
 
 
 @dataclass(frozen=True)

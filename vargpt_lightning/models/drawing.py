@@ -5,7 +5,7 @@ Legend: R rows that draw, n new tokens, L visual tokens of all scales, l tokens 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -124,10 +124,11 @@ def draw_pictures(
     *,
     noise_RLW: Tensor | None = None,
     keep_logits: bool = False,
+    on_scale: Callable[[int, Tensor], None] | None = None,
 ) -> Drawing:
     """Draw one picture in each of some rows of a cache; arguments as for `PictureStep` and `next_scale_loop`."""
     step = PictureStep(model, cache, rows, lengths, settings, generator, noise_RLW)
-    return next_scale_loop(step, model.image_tokenizer, settings, generator, keep_logits=keep_logits)
+    return next_scale_loop(step, model.image_tokenizer, settings, generator, keep_logits=keep_logits, on_scale=on_scale)
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

@@ -18,14 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.answers import Answer, GenerationSettings, PicturePart, Prompt, TextPart, to_images
+from vargpt_lightning.models.answers import (
+    Answer,
+    GenerationSettings,
+    PicturePart,
+    Prompt,
+    TextPart,
+    Watcher,
+    to_images,
+)
 from vargpt_lightning.models.attention_masks import attention_mask, find_pictures, step_mask
 from vargpt_lightning.models.drawing import draw_pictures
 from vargpt_lightning.models.llm_cache import LanguageCache
 from vargpt_lightning.models.sampling import filter_logits, sample_indices
 from vargpt_lightning.models.vargpt import VARGPT
 
-__all__ = ["Answer", "GenerationSettings", "PicturePart", "Prompt", "TextPart", "generate"]
+__all__ = ["Answer", "GenerationSettings", "PicturePart", "Prompt", "TextPart", "Watcher", "generate"]
 
 
 def generate(
@@ -33,12 +41,14 @@ def generate(
     prompts: Sequence[Prompt],
     decode_text: Callable[[list[int]], str],
     settings: GenerationSettings | None = None,
+    watcher: Watcher | None = None,
 ) -> list[Answer]:
     """Answer prompts with text and pictures; an answer depends on its own prompt and row alone.
 
     Args:
         model: its training mode is put back afterwards.
         decode_text: turns token ids into text.
+        watcher: is told what is written and drawn as soon as it is there, and may end an answer.
 
     Raises:
         UserError: a prompt is empty, does not fit into the context, or its pictures do not match its placeholders.
@@ -48,7 +58,7 @@ def generate(
     with torch.no_grad(), _evaluating(model):
         for begin in range(0, len(prompts), settings.batch_size):
             some = prompts[begin : begin + settings.batch_size]
-            answers += _Batch(model, some, begin, decode_text, settings).run()
+            answers += _Batch(model, some, begin, decode_text, settings, watcher).run()
     return answers
 
 
@@ -76,7 +86,9 @@ class _Batch:
         first: int,
         decode_text: Callable[[list[int]], str],
         settings: GenerationSettings,
+        watcher: Watcher | None = None,
     ) -> None:
+        self.first, self.watcher = first, watcher
         self.model, self.decode_text, self.settings = model, decode_text, settings
         self.tokens, self.L = model.tokens, model.schedule.num_tokens
         self.visual = settings.visual or model.sampling_settings()
@@ -84,7 +96,7 @@ class _Batch:
         self.contexts = [self._context(prompt, first + i) for i, prompt in enumerate(prompts)]
         self.prompts = prompts
         self.rows = [
-            _Row(_stream(settings.seed, first + i if prompt.row is None else prompt.row), len(context))
+            _Row(self._stream_of(prompt, first + i), len(context))
             for i, (prompt, context) in enumerate(zip(prompts, self.contexts, strict=True))
         ]
         longest = max(len(context) for context in self.contexts)
@@ -99,15 +111,25 @@ class _Batch:
         """Answer all prompts."""
         self._read_prompts()
         while True:
-            while writing := self._where("write"):
+            while writing := self._wanted("write"):
                 self._write(writing)
-            drawing = self._where("draw")
+            drawing = self._wanted("draw")
             if not drawing:
                 return [row.answer for row in self.rows]
             self._draw(drawing)
 
-    def _where(self, state: str) -> list[int]:
-        return [i for i, row in enumerate(self.rows) if row.state == state]
+    def _wanted(self, state: str) -> list[int]:
+        """The rows in a state; those that nobody waits for end here."""
+        rows = [i for i, row in enumerate(self.rows) if row.state == state]
+        if self.watcher is not None:
+            for i in rows:
+                if self.watcher.gone(self.first + i):
+                    self._finish(self.rows[i], "stopped")
+        return [i for i in rows if self.rows[i].state == state]
+
+    def _stream_of(self, prompt: Prompt, place: int) -> torch.Generator:
+        seed = self.settings.seed if prompt.seed is None else prompt.seed
+        return _stream(seed, place if prompt.row is None else prompt.row)
 
     def _context(self, prompt: Prompt, index: int) -> list[int]:
         """The prompt's ids that are read at once: all but a start token at the end, which is drawn from."""
@@ -209,6 +231,8 @@ class _Batch:
             self._finish(row, "end")
             return
         row.text.append(token)
+        if self.watcher is not None:
+            self.watcher.text(self._place(row), self.decode_text(list(row.text)))
         self._check_length(row)
 
     def _begin_given(self, row: _Row) -> None:
@@ -222,28 +246,43 @@ class _Batch:
         if row.written >= self.settings.max_new_tokens or row.length >= self.capacity:
             self._finish(row, "length")
 
-    def _finish(self, row: _Row, reason: Literal["end", "length", "picture"]) -> None:
+    def _finish(self, row: _Row, reason: Literal["end", "length", "picture", "stopped"]) -> None:
         self._close_text(row)
         row.state, row.answer.finished = "done", reason
 
     def _close_text(self, row: _Row) -> None:
         if row.text:
-            row.answer.parts.append(TextPart(self.decode_text(list(row.text)), tuple(row.text)))
+            self._add(row, TextPart(self.decode_text(list(row.text)), tuple(row.text)))
             row.text = []
+
+    def _add(self, row: _Row, part: TextPart | PicturePart) -> None:
+        row.answer.parts.append(part)
+        if self.watcher is not None:
+            self.watcher.part(self._place(row), part)
+
+    def _place(self, row: _Row) -> int:
+        return self.first + next(i for i, other in enumerate(self.rows) if other is row)
 
     def _draw(self, rows: list[int]) -> None:
         """Draw one picture in each row and close it with the end token."""
         lengths = [self.rows[i].length for i in rows]
         streams = [self.rows[i].generator for i in rows]
-        drawing = draw_pictures(self.model, self.cache, rows, lengths, self.visual, streams)
+        for i in rows:
+            self._close_text(self.rows[i])
+        told = self._tell_scale(rows) if self.watcher is not None else None
+        try:
+            drawing = draw_pictures(self.model, self.cache, rows, lengths, self.visual, streams, on_scale=told)
+        except _NobodyWaitsError:
+            for i in rows:
+                self._finish(self.rows[i], "stopped")
+            return
         tokenizer = self.model.image_tokenizer
         images = to_images(tokenizer.decode(drawing.f_hat_BCHW))
         scales = [to_images(x) for x in tokenizer.progressive(drawing.idx_BL)] if self.settings.keep_scales else []
         for r, i in enumerate(rows):
             row = self.rows[i]
-            self._close_text(row)
             own_scales = tuple(pictures[r] for pictures in scales)
-            row.answer.parts.append(PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales))
+            self._add(row, PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales))
             row.answer.token_ids += [self.tokens.image_gen] * self.L + [self.tokens.image_gen_end]
             row.length += self.L + 1
             row.drawn += 1
@@ -252,6 +291,26 @@ class _Batch:
                 self._finish(row, "picture")
             else:
                 self._check_length(row)
+
+    def _tell_scale(self, rows: list[int]) -> Callable[[int, Tensor], None]:
+        """What passes the pictures after each scale on to the watcher, and ends a drawing that nobody waits for."""
+        watcher = self.watcher
+        assert watcher is not None
+
+        def tell(k: int, f_hat_RCHW: Tensor) -> None:
+            here = [r for r, i in enumerate(rows) if not watcher.gone(self.first + i)]
+            if not here:
+                raise _NobodyWaitsError
+            if wanted := [r for r in here if watcher.wants_scales(self.first + rows[r])]:
+                images = to_images(self.model.image_tokenizer.decode(f_hat_RCHW[wanted]))
+                for r, image in zip(wanted, images, strict=True):
+                    watcher.scale(self.first + rows[r], k, image)
+
+        return tell
+
+
+class _NobodyWaitsError(Exception):
+    """All rows that draw are gone."""
 
 
 def _stream(seed: int, row: int) -> torch.Generator:

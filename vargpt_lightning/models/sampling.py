@@ -154,6 +154,7 @@ def next_scale_loop(
     generator: Generators = None,
     *,
     keep_logits: bool = False,
+    on_scale: Callable[[int, Tensor], None] | None = None,
 ) -> Drawing:
     """Draws pictures scale by scale (VAR, arXiv 2404.02905, section 3.2).
 
@@ -164,6 +165,7 @@ def next_scale_loop(
         settings: how codes are drawn.
         generator: source of randomness for the batch, or one for each row.
         keep_logits: also return the guided logits of all scales, before temperature and filters.
+        on_scale: is told k and the features (B, C, H, W) after each scale; what it raises ends the drawing.
 
     Raises:
         ValueError: guidance is on and `step` gives no logits without the condition.
@@ -184,6 +186,8 @@ def next_scale_loop(
         if f_hat_BCHW is None:
             f_hat_BCHW = tokenizer.empty_f_hat(len(codes_BlC))
         f_hat_BCHW, input_BlC = tokenizer.accumulate(k, f_hat_BCHW, codes_BlC)
+        if on_scale is not None:
+            on_scale(k, f_hat_BCHW)
     assert f_hat_BCHW is not None
     return Drawing(torch.cat(idx, dim=1), f_hat_BCHW, torch.cat(kept, dim=1) if keep_logits else None)
 

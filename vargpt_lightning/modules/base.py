@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -46,6 +47,7 @@ class StageModule(pl.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, int] = {}
         self.row_seed: int | None = None
+        self._row_state: Tensor | None = None
         self.step_is_covered = True  # see `Share.covered`
         self.guard = FiniteGuard()
 
@@ -142,8 +144,23 @@ class StageModule(pl.LightningModule):
         generator = None
         if share.before.rows:
             generator = torch.Generator(self.device).manual_seed(self.row_seed or 0)
+            if self._row_state is not None:
+                generator.set_state(self._row_state)
+                self._row_state = None
         before, own = share.before.drawn, share.own.drawn
         return RowDraws(before, own, share.batch.drawn - before - own, generator)
+
+    @contextmanager
+    def as_first_process(self) -> Iterator[None]:
+        """Draw in the block what the first process draws in it; a batch's `draws` go on from there."""
+        if self.global_rank == 0:
+            yield
+            return
+        gpu = self.device.type == "cuda"
+        with torch.random.fork_rng([self.device] if gpu else []):
+            torch.manual_seed(self.row_seed or 0)
+            yield
+            self._row_state = torch.cuda.get_rng_state(self.device) if gpu else torch.get_rng_state()
 
     def log_losses(
         self, values: Values, split: str, samples: int, tokens: Mapping[str, Tensor | int] | None = None

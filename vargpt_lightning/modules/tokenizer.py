@@ -50,8 +50,9 @@ class TokenizerModule(StageModule):
         if self.warmup_steps and self.global_step == self.warmup_steps and first_batch:
             pictures = self.calibration_pictures
             pictures = batch["drawn_pixels"] if pictures is None else pictures.to(self.device)
-            initialize_codebook(self.vargpt.image_tokenizer, pictures)
-            if self.trainer.world_size > 1:  # each process had random numbers of its own
+            with self.as_first_process():
+                initialize_codebook(self.vargpt.image_tokenizer, pictures)
+            if self.trainer.world_size > 1:  # not only alike: the same
                 for tensor in self.vargpt.image_tokenizer.quantize.state_dict().values():
                     dist.broadcast(tensor, src=0)
 

@@ -1,0 +1,71 @@
+"""The tiny finished run behind an engine and behind a server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import finished_run, script
+from vargpt_lightning.commands.loading import LoadedRun, load_run
+from vargpt_lightning.evaluation.adapters.ours import Conversation
+from vargpt_lightning.serving.engine import Engine
+from vargpt_lightning.serving.limits import Limits
+from vargpt_lightning.serving.server import Service, http_server, listen
+
+__all__ = ["finished_run", "script"]
+
+
+@pytest.fixture(scope="session")
+def speaker(finished_run: Path) -> LoadedRun:
+    return load_run(finished_run, device="cpu")
+
+
+@pytest.fixture
+def engine(speaker: LoadedRun) -> Iterator[Engine]:
+    made = Engine(speaker)
+    yield made
+    made.stop()
+
+
+def asked(text: str) -> Conversation:
+    conversation = Conversation()
+    conversation.ask(text)
+    return conversation
+
+
+@dataclass
+class Running:
+    """A server that listens on a free port."""
+
+    service: Service
+    url: str
+
+
+@contextmanager
+def serving(speaker: LoadedRun, **options) -> Iterator[Running]:
+    """Run a service in a thread until the block ends."""
+    service = Service(speaker, "tiny", **{"page": False, **options})
+    with listen("127.0.0.1", 0, None) as place:
+        server = http_server(service)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield Running(service, f"http://127.0.0.1:{place.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def running(speaker: LoadedRun) -> Iterator[Running]:
+    limits = Limits(requests_a_minute=10_000, body_bytes=2**20, picture_bytes=2**19, picture_pixels=250_000)
+    with serving(speaker, limits=limits) as found:
+        yield found

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.serving.conftest import asked
+from vargpt_lightning.models.answers import GenerationSettings
+from vargpt_lightning.serving.engine import Drawn, Engine, Failed, Finished, Sketch, Ticket, Words
+from vargpt_lightning.serving.limits import Limits, RateLimit, RefusedRequestError
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def batch(self, answers: int, seconds: float) -> None:
+        self.batches.append(answers)
+
+    def ended(self, ticket: Ticket, event: Finished | Failed) -> None:
+        pass
+
+
+def finish(ticket: Ticket):
+    return list(ticket.events(timeout=30))
+
+
+def settings(**changes) -> GenerationSettings:
+    return replace(GenerationSettings(max_new_tokens=8, max_images=1), **changes)
+
+
+def test_words_and_scales_come_one_after_the_other(engine: Engine, script) -> None:
+    script("Here is:*Done")
+    ticket = Ticket(asked("Draw."), settings(max_new_tokens=40), sketches=True)
+    engine.submit([ticket])
+    events = finish(ticket)
+    kinds = [type(event) for event in events]
+    first = kinds.index(Sketch)
+    assert kinds[first : first + 4] == [Sketch, Sketch, Sketch, Drawn] and kinds[-1] is Finished
+    assert "".join(event.text for event in events[:first]) == "Here is:" and first > 1
+    assert [event.number for event in events if isinstance(event, Sketch)] == [1, 2, 3]
+    assert "".join(event.text for event in events[first + 4 :] if isinstance(event, Words)) == "Done"
+    answer = events[-1].answer
+    assert answer.finished == "end" and answer.pictures[0] is events[first + 3].part
+    last = events[first + 2].image
+    assert last.tobytes() == answer.pictures[0].image.tobytes(), "the last scale is the picture"
+
+
+def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(speaker, script) -> None:
+    script("*")
+    counts = Counts()
+    engine = Engine(speaker, gather=0.5, observer=counts)
+    try:
+        tickets = [Ticket(asked("Draw a dog." * (seed + 1)), settings(seed=seed)) for seed in range(3)]
+        tickets.append(Ticket(asked("Draw a dog."), settings(seed=0), row=1))
+        engine.submit(tickets)
+        together = [finish(ticket)[-1].answer.pictures[0].indices for ticket in tickets]
+        assert counts.batches == [4]
+        engine.gather = 0
+        for number, ticket in enumerate(tickets):
+            alone = Ticket(ticket.conversation, ticket.settings, ticket.row)
+            engine.submit([alone])
+            assert torch.equal(finish(alone)[-1].answer.pictures[0].indices, together[number])
+        assert not torch.equal(together[0], together[3]), "the row is part of the stream"
+    finally:
+        engine.stop()
+
+
+def test_other_settings_are_another_batch(speaker, script) -> None:
+    script("Yes")
+    counts = Counts()
+    engine = Engine(speaker, gather=0.3, observer=counts)
+    tickets = [Ticket(asked("Is it?"), settings(max_new_tokens=length)) for length in (2, 3, 2)]
+    engine.submit(tickets)
+    for ticket in tickets:
+        finish(ticket)
+    engine.stop()
+    assert counts.batches == [2, 1]
+
+
+def test_a_cancelled_request_ends_and_its_neighbour_goes_on(engine: Engine, script) -> None:
+    script("one two three four five", "one two three four five")
+    stopped = Ticket(asked("Count."), settings(max_new_tokens=60))
+    stopped.tell = lambda event: stopped.cancel() if isinstance(event, Words) else stopped._kept.put(event)
+    other = Ticket(asked("Count."), settings(max_new_tokens=60))
+    engine.submit([stopped, other])
+    assert finish(other)[-1].answer.text.strip() == "one two three four five"
+    end = finish(stopped)[-1].answer
+    assert end.finished == "stopped" and 0 < len(end.text) < 10
+
+
+def test_a_drawing_that_nobody_waits_for_is_not_finished(engine: Engine, script) -> None:
+    script("*")
+    seen = []
+    ticket = Ticket(asked("Draw."), settings(), sketches=True)
+
+    def tell(event) -> None:
+        seen.append(event)
+        ticket.cancel()
+        ticket._kept.put(event)
+
+    ticket.tell = tell
+    engine.submit([ticket])
+    assert finish(ticket)[-1].answer.finished == "stopped"
+    assert [type(event) for event in seen] == [Sketch, Finished]
+
+
+def test_a_listener_that_breaks_ends_its_own_request(engine: Engine, script) -> None:
+    script("one two three")
+    broken = Ticket(asked("Count."), settings(), tell=lambda event: 1 / 0)
+    engine.submit([broken])
+    fine = Ticket(asked("Count."), settings())
+    engine.submit([fine])
+    assert isinstance(finish(fine)[-1], Finished) and broken.cancelled
+
+
+def test_a_prompt_that_does_not_fit_fails_alone(engine: Engine, script) -> None:
+    script("Yes")
+    long, fine = Ticket(asked("dog " * 300), settings()), Ticket(asked("Is it?"), settings())
+    engine.submit([long, fine])
+    error = finish(long)[-1].error
+    assert "context holds 192" in str(error) and isinstance(finish(fine)[-1], Finished)
+
+
+def test_a_fault_fails_the_batch_and_not_the_engine(engine: Engine, script, monkeypatch) -> None:
+    script("Yes")
+    whole = engine.speaker.continue_all
+    monkeypatch.setattr(engine.speaker, "continue_all", lambda *given: 1 / 0)
+    ticket = Ticket(asked("Is it?"), settings())
+    engine.submit([ticket])
+    assert isinstance(finish(ticket)[-1].error, ZeroDivisionError)
+    monkeypatch.setattr(engine.speaker, "continue_all", whole)
+    again = Ticket(asked("Is it?"), settings())
+    engine.submit([again])
+    assert finish(again)[-1].answer.text.strip() == "Yes" and engine.alive
+
+
+def test_a_full_queue_refuses_all_of_a_request(speaker, script, monkeypatch) -> None:
+    script("Yes")
+    held = threading.Event()
+    engine = Engine(speaker, Limits(queue=2, batch=1), gather=0)
+    whole = engine.speaker.continue_all
+    monkeypatch.setattr(engine.speaker, "continue_all", lambda *given: held.wait(20) and whole(*given))
+    first = Ticket(asked("Is it?"), settings())
+    engine.submit([first])
+    while engine.running == 0:
+        held.wait(0.01)
+    waiting = [Ticket(asked("Is it?"), settings()) for _ in range(2)]
+    engine.submit(waiting[:1])
+    with pytest.raises(RefusedRequestError, match="1 answers wait already") as refused:
+        engine.submit([Ticket(asked("Is it?"), settings()) for _ in range(2)])
+    assert refused.value.status == 503 and engine.waiting == 1
+    waiting[0].cancel()
+    engine.submit(waiting[1:])
+    assert engine.waiting == 1, "a cancelled one leaves its place"
+    held.set()
+    assert finish(waiting[0])[-1].answer.finished == "stopped"
+    assert isinstance(finish(waiting[1])[-1], Finished)
+    engine.stop()
+    with pytest.raises(RefusedRequestError, match="being stopped"):
+        engine.submit([Ticket(asked("Is it?"), settings())])
+
+
+def test_draw_begins_with_a_picture(engine: Engine) -> None:
+    ticket = Ticket(asked("a dog"), settings(max_new_tokens=1), draw=True)
+    engine.submit([ticket])
+    assert len(finish(ticket)[-1].answer.pictures) == 1
+
+
+def test_requests_a_minute() -> None:
+    now = [0.0]
+    rate = RateLimit(2, clock=lambda: now[0])
+    rate.admit("a")
+    now[0] = 30
+    rate.admit("a")
+    rate.admit("b")
+    with pytest.raises(RefusedRequestError, match="2 requests a minute") as refused:
+        rate.admit("a")
+    assert refused.value.status == 429 and refused.value.wait == 30
+    now[0] = 60.1
+    rate.admit("a")
+
+
+def test_memory_is_given_back_when_nobody_asks(speaker, script, monkeypatch) -> None:
+    from vargpt_lightning.serving import engine as module
+
+    script("Yes")
+    returned = threading.Event()
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_return_memory", returned.set)
+    engine = Engine(speaker)
+    ticket = Ticket(asked("Is it?"), settings())
+    engine.submit([ticket])
+    finish(ticket)
+    assert returned.wait(10) and engine.alive
+    engine.stop()

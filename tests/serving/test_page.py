@@ -1,0 +1,119 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.serving.conftest import Running, serving
+from vargpt_lightning.models import generate as module
+
+playwright = pytest.importorskip("playwright.sync_api")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+
+
+@pytest.fixture(scope="module")
+def site(speaker) -> Iterator[Running]:
+    with serving(speaker, page=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as manager:
+        made = manager.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def tab(browser, site: Running):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(site.url)
+    page.set_default_timeout(30_000)
+    page.locator("#box textarea").wait_for()
+    yield page
+    page.close()
+
+
+def ask(tab, text: str, *files: Path) -> None:
+    if files:
+        tab.locator("#box input[type=file]").set_input_files([str(file) for file in files])
+        tab.locator("#box .thumbnails img, #box .thumbnail-item img, #box img").nth(len(files) - 1).wait_for()
+    tab.locator("#box textarea").fill(text)
+    tab.locator("#box textarea").press("Enter")
+
+
+def bot(tab):
+    return tab.locator("#chat .bot")
+
+
+def test_a_prompt_becomes_a_picture_and_can_be_downloaded(tab, script, tmp_path: Path) -> None:
+    script("Here is:*")
+    ask(tab, "Draw a dog.")
+    bot(tab).locator("img").first.wait_for()
+    tab.locator("#scales img").nth(2).wait_for()
+    assert "Here is:" in bot(tab).first.inner_text()
+    with tab.expect_download() as started:
+        tab.locator("#download").click()
+    started.value.save_as(tmp_path / "drawing.png")
+    assert Image.open(tmp_path / "drawing.png").size == (8, 8)
+
+
+def test_uploaded_pictures_are_asked_about_in_one_conversation(tab, site: Running, script, tmp_path: Path) -> None:
+    for colour in ("red", "blue", "green"):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{colour}.png")
+    script("They are")
+    ask(tab, "Which?", tmp_path / "red.png", tmp_path / "blue.png")
+    bot(tab).get_by_text("They are").first.wait_for()
+    tab.locator("#chat .user img").nth(1).wait_for()
+    script("All of")
+    ask(tab, "And?", tmp_path / "green.png")
+    bot(tab).get_by_text("All of").first.wait_for()
+    assert tab.locator("#chat .user img").count() == 3
+
+
+def test_what_is_no_picture_is_said_so(tab, script, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    script("Yes")
+    tab.locator("#box input[type=file]").set_input_files(str(tmp_path / "text.png"))
+    tab.locator("#box img").first.wait_for(state="attached")
+    ask(tab, "What?")
+    tab.locator("#note").get_by_text("no picture").wait_for()
+
+
+def test_stop_ends_an_answer(tab, site: Running, script, monkeypatch) -> None:
+    script("word " * 30)
+    write = module._Batch._write
+    monkeypatch.setattr(module._Batch, "_write", lambda *given: (time.sleep(0.1), write(*given))[1])
+    ask(tab, "Count.")
+    bot(tab).get_by_text("word").first.wait_for()
+    tab.locator("#stop").click()
+    tab.locator("#note").get_by_text("Stopped").wait_for()
+    assert site.service.engine.running == 0
+    text = bot(tab).first.inner_text()
+    assert 1 <= text.count("word") < 29
+    tab.locator("#new").click()
+    bot(tab).first.wait_for(state="detached")
+
+
+def test_a_tab_that_is_closed_stops_its_answer(browser, site: Running, script, monkeypatch) -> None:
+    script("word " * 30)
+    write = module._Batch._write
+    monkeypatch.setattr(module._Batch, "_write", lambda *given: (time.sleep(0.2), write(*given))[1])
+    page = browser.new_page()
+    page.goto(site.url)
+    page.locator("#box textarea").wait_for()
+    ask(page, "Count.")
+    bot(page).get_by_text("word").first.wait_for()
+    page.close()
+    until = time.monotonic() + 10
+    while site.service.engine.running and time.monotonic() < until:
+        time.sleep(0.05)
+    assert site.service.engine.running == 0

@@ -1,0 +1,321 @@
+"""Answers made in batches by one thread, for any number of threads that ask.
+
+Requests that wait are answered together where their sampling settings are the same; each has a random stream of its
+own, made of its seed and its row, so that an answer does not depend on who else asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.answers import Answer, GenerationSettings, PicturePart, TextPart, Watcher
+from vargpt_lightning.serving.limits import Limits, RefusedRequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
+    from vargpt_lightning.models.answers import Prompt
+
+logger = logging.getLogger(__name__)
+IDLE_SECONDS = 2.0  # without a request, after which memory is given back
+
+
+@dataclass(frozen=True)
+class Words:
+    """The next words of an answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A picture in the making, after scale `number` of `total` (from 1)."""
+
+    image: Image.Image
+    number: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished picture."""
+
+    part: PicturePart
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer, with all of it."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a request that could not be answered."""
+
+    error: Exception
+
+
+Event = Words | Sketch | Drawn | Finished | Failed
+
+
+class Observer(Protocol):
+    """What an engine tells about itself; `metrics.ServerMetrics` counts it."""
+
+    def batch(self, answers: int, seconds: float) -> None:
+        """A batch was answered."""
+
+    def ended(self, ticket: Ticket, event: Finished | Failed) -> None:
+        """A request has ended."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request that waits, or is being answered, or has been.
+
+    Args:
+        conversation: its last turn is the user's.
+        settings: how it is answered; `seed` and `row` make its random stream.
+        sketches: whether pictures are shown after each scale.
+        tell: called with each event from the engine's thread; by default events are kept for `events`.
+        draw: begin with a picture whatever the model would say.
+    """
+
+    conversation: Conversation
+    settings: GenerationSettings
+    row: int = 0
+    sketches: bool = False
+    tell: Callable[[Event], object] | None = None
+    draw: bool = False
+    asked: float = field(default_factory=time.monotonic)
+    begun: float | None = None
+    prompt_tokens: int = 0
+    _kept: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Say that nobody waits any more; what is made so far comes with `Finished`."""
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._cancelled.is_set()
+
+    def say(self, event: Event) -> None:
+        """Pass an event on; a listener that went away ends the request, not the engine."""
+        if self.tell is None:
+            self._kept.put(event)
+            return
+        try:
+            self.tell(event)
+        except Exception:
+            self.cancel()
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Yield events until the end; `queue.Empty` is raised when `timeout` seconds bring none."""
+        while True:
+            event = self._kept.get(timeout=timeout)
+            yield event
+            if isinstance(event, Finished | Failed):
+                return
+
+
+class Engine:
+    """A model with a queue before it.
+
+    Args:
+        speaker: answers; only the engine's thread runs it.
+        limits: of the queue and of a batch.
+        gather: seconds to wait for company before a batch begins.
+        observer: is told of what was done.
+    """
+
+    def __init__(
+        self, speaker: Speaker, limits: Limits | None = None, gather: float = 0.02, observer: Observer | None = None
+    ) -> None:
+        self.speaker, self.limits, self.gather, self.observer = speaker, limits or Limits(), gather, observer
+        self._waiting: deque[Ticket] = deque()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._running: Sequence[Ticket] = ()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return len(self._running)
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are answered at all."""
+        return self._thread.is_alive() and not self._stopped
+
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        """Queue requests, all or none.
+
+        Raises:
+            RefusedRequestError: (503) too many wait already, or the server is being stopped.
+        """
+        with self._changed:
+            if self._stopped:
+                raise RefusedRequestError("the server is being stopped", 503, "stopping", wait=10)
+            self._drop_cancelled()
+            if len(self._waiting) + len(tickets) > self.limits.queue:
+                text = f"{len(self._waiting)} answers wait already, of {self.limits.queue} that may; try again later"
+                raise RefusedRequestError(text, 503, "server_overloaded", wait=5)
+            self._waiting.extend(tickets)
+            self._changed.notify_all()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End what runs, refuse what waits, and end the thread."""
+        with self._changed:
+            self._stopped = True
+            left = [*self._waiting]
+            self._waiting.clear()
+            for ticket in self._running:
+                ticket.cancel()
+            self._changed.notify_all()
+        for ticket in left:
+            self._end(ticket, Failed(RefusedRequestError("the server is being stopped", 503, "stopping", wait=10)))
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            begun = time.monotonic()
+            self._running = batch
+            try:
+                self._answer(batch)
+            except Exception as error:  # one request must not end the server; what is wrong goes to the log
+                logger.exception("a batch of %d failed", len(batch))
+                for ticket in batch:
+                    self._end(ticket, Failed(error))
+            finally:
+                self._running = ()
+            if self.observer is not None:
+                self.observer.batch(len(batch), time.monotonic() - begun)
+            batch = []
+
+    def _next_batch(self) -> list[Ticket]:
+        """The oldest request and those behind it that go with it; empty when the engine is stopped."""
+        rested = False
+        with self._changed:
+            while True:
+                self._drop_cancelled()
+                if self._stopped:
+                    return []
+                if self._waiting:
+                    break
+                if not self._changed.wait(None if rested else IDLE_SECONDS):
+                    rested = True
+                    _return_memory()
+            until = time.monotonic() + self.gather
+            while len(self._waiting) < self.limits.batch and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            self._drop_cancelled()
+            if not self._waiting:
+                return self._next_batch() if not self._stopped else []
+            first = _kind(self._waiting[0])
+            batch = [ticket for ticket in self._waiting if _kind(ticket) == first][: self.limits.batch]
+            self._waiting = deque(ticket for ticket in self._waiting if ticket not in batch)
+            return batch
+
+    def _drop_cancelled(self) -> None:
+        gone = [ticket for ticket in self._waiting if ticket.cancelled]
+        self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
+        for ticket in gone:
+            self._end(ticket, Finished(Answer(finished="stopped")))
+
+    def _answer(self, batch: Sequence[Ticket]) -> None:
+        prompts: list[Prompt] = []
+        asked: list[Ticket] = []
+        for ticket in batch:
+            ticket.begun = time.monotonic()
+            try:
+                prompts.append(self._prompt(ticket))
+                asked.append(ticket)
+            except UserError as error:  # does not fit into the context; its neighbours do
+                self._end(ticket, Failed(error))
+        if not asked:
+            return
+        settings = replace(asked[0].settings, batch_size=len(asked))
+        total = self.speaker.model.schedule.num_scales
+        answers = self.speaker.continue_all(prompts, settings, _Teller(asked, total))
+        for ticket, answer in zip(asked, answers, strict=True):
+            self._end(ticket, Finished(answer))
+
+    def _prompt(self, ticket: Ticket) -> Prompt:
+        reserve = self.speaker.model.schedule.num_tokens + 2 if ticket.draw else 1
+        prompt = self.speaker.prompt(ticket.conversation, ticket.row, reserve)
+        ids = [*prompt.input_ids, self.speaker.tokenizer.image_gen_start_id] if ticket.draw else prompt.input_ids
+        ticket.prompt_tokens = len(ids)
+        return replace(prompt, input_ids=ids, seed=ticket.settings.seed)
+
+    def _end(self, ticket: Ticket, event: Finished | Failed) -> None:
+        if self.observer is not None:
+            self.observer.ended(ticket, event)
+        ticket.say(event)
+
+
+def _return_memory() -> None:
+    """Give what large requests have left behind back to the system, which glibc does not do by itself."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _kind(ticket: Ticket) -> GenerationSettings:
+    """What requests have in common that are answered together: all settings but the seed, which each has for itself."""
+    return replace(ticket.settings, seed=0, batch_size=1)
+
+
+class _Teller(Watcher):
+    """Passes on to each ticket what happens in its row."""
+
+    def __init__(self, tickets: Sequence[Ticket], scales: int) -> None:
+        self.tickets, self.scales = tickets, scales
+        self.said = [""] * len(tickets)
+
+    def text(self, row: int, text: str) -> None:
+        # A character may be made of several tokens; a space may turn out to be the last.
+        self._tell(row, text.strip().rstrip("\N{REPLACEMENT CHARACTER}").rstrip())
+
+    def _tell(self, row: int, text: str) -> None:
+        said = self.said[row]
+        if len(text) > len(said) and text.startswith(said):
+            self.tickets[row].say(Words(text[len(said) :]))
+            self.said[row] = text
+
+    def part(self, row: int, part: TextPart | PicturePart) -> None:
+        if isinstance(part, PicturePart):
+            self.tickets[row].say(Drawn(part))
+        else:
+            self._tell(row, part.text.strip())
+        self.said[row] = ""
+
+    def wants_scales(self, row: int) -> bool:
+        return self.tickets[row].sketches
+
+    def scale(self, row: int, k: int, image: Image.Image) -> None:
+        self.tickets[row].say(Sketch(image, k + 1, self.scales))
+
+    def gone(self, row: int) -> bool:
+        return self.tickets[row].cancelled
