@@ -174,7 +174,7 @@ def _check(sweep: Sweep) -> None:
 def _covering(sweep: Sweep) -> list[dict[str, Any]]:
     """Some cells in which every value of every axis occurs; their number is that of the values, not of the cells."""
     seen: set[tuple[str, str]] = set()
-    found = []
+    found: list[dict[str, Any]] = []
     for values, _ in sweep.points():
         new = {(key, repr(value)) for key, value in values.items()} - seen
         if new or not found:
