@@ -262,10 +262,11 @@ class StagePlanner:
 
 def model_flops_per_sample(config: VARGPTConfig, stage: Stage, settings: PlanConfig) -> float:
     """Return the mean floating-point operations that training on one sample needs, repeated ones not counted."""
-    with torch.device("meta"):
-        model = VARGPT(config)
-    planner = StagePlanner(model, stage, settings, Cluster(1, next(iter(catalogue().values()))), "bf16-true")
-    work = planner.work(Choice("single", ShardingConfig(), stage.batch_size, stage.accumulate))
+    with torch.random.fork_rng(devices=[]):  # a run's random numbers are not for planning
+        with torch.device("meta"):
+            model = VARGPT(config)
+        planner = StagePlanner(model, stage, settings, Cluster(1, next(iter(catalogue().values()))), "bf16-true")
+        work = planner.work(Choice("single", ShardingConfig(), stage.batch_size, stage.accumulate))
     return work.model_flops / work.samples
 
 
