@@ -206,13 +206,14 @@ class StageData:
     ) -> StreamLoader:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
         sampler = self._sampler(stage, total_steps, start_step, rank, world_size)
-        sources: dict[str, Any] = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        used = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        sources: dict[str, Any] = self._tokens.apply("train", used)
         if stage.records is not None:
             sources = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
         settings, pad_id = self.corpora, self.tokenizer.pad_id
         packed = PackedCollator(pad_id, self.config.language.max_positions)
         return stream_loader(
-            Mixture(self._tokens.apply("train", sources), self._maker(vary=True)),
+            Mixture(sources, self._maker(vary=True)),
             sampler,
             packed if stage.packing else Collator(pad_id),
             workers=settings.workers,
