@@ -224,7 +224,7 @@ def test_a_full_queue_and_too_many_requests(speaker, script, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_stops_its_answer(speaker, script, monkeypatch, stream: bool) -> None:
+def test_a_client_that_leaves_stops_its_answer(speaker, script, monkeypatch, capfd, stream: bool) -> None:
     script("word " * 40)
     from vargpt_lightning.models import generate as module
 
@@ -248,6 +248,7 @@ def test_a_client_that_leaves_stops_its_answer(speaker, script, monkeypatch, str
         while f"{name} 1.0" not in httpx.get(f"{running.url}/metrics").text and time.monotonic() < until:
             time.sleep(0.02)
         assert f"{name} 1.0" in httpx.get(f"{running.url}/metrics").text
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_fault_of_the_server_tells_nothing_and_does_not_end_it(speaker, script, monkeypatch) -> None:

@@ -206,8 +206,8 @@ class StageData:
     ) -> StreamLoader:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
         sampler = self._sampler(stage, total_steps, start_step, rank, world_size)
-        sources: dict[str, Any] = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
-        sources = dict(self._tokens.apply("train", sources))
+        used = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        sources: dict[str, Any] = self._tokens.apply("train", used)
         if stage.records is not None:
             sources = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
         settings, pad_id = self.corpora, self.tokenizer.pad_id

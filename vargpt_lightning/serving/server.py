@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from vargpt_lightning.errors import UserError
@@ -58,6 +58,7 @@ class Service:
         inner = FastAPI(title=name, docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
         inner.router.routes.extend(api.routes())
         inner.add_exception_handler(UserError, refuse)
+        inner.add_exception_handler(ClientDisconnect, refuse)  # no fault, and nothing for the log
         inner.add_exception_handler(Exception, refuse)
         inner.add_exception_handler(HTTPException, _http_error)
         if page:
