@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests import true_formats
+from tests.true_formats import write_json as write_json
 from vargpt_lightning.data.records import Record
 from vargpt_lightning.data.sources import Rejected, Row
 
@@ -43,18 +44,7 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]], end: bool = True) 
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], group: int = 2) -> Path:
-    import pyarrow
-    import pyarrow.parquet
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path, row_group_size=group)
-    return path
-
-
-def write_json(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
+    return true_formats.write_parquet(path, rows, group)
 
 
 def write_file(path: Path, data: bytes) -> Path:
