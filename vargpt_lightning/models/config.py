@@ -46,10 +46,17 @@ class LanguageConfig:
 
     Args:
         width: hidden size.
+        layers: number of blocks.
+        heads: attention heads of a block; divides the width.
         kv_heads: key and value heads; None takes as many as `heads`.
         mlp: inner width of the feed-forward block; None takes 8/3 of the width, rounded up to a multiple of 32.
         vocabulary: rows of the token embedding, special tokens included.
         max_positions: the longest sequence, text and visual tokens together.
+        rope_theta: base of the rotary frequencies.
+        norm_eps: epsilon of the normalisations.
+        attention_dropout: on attention weights.
+        initializer_range: deviation of fresh weights.
+        tie_embeddings: one table for the words that are read and those that are written.
         attention: attention kernel by transformers' name.
         checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
     """
@@ -202,7 +209,16 @@ class DecoderConfig:
 
 @dataclass
 class TokenIds:
-    """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1."""
+    """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1.
+
+    Args:
+        bos: begins every text.
+        eos: ends an answer.
+        pad: fills rows up.
+        image: stands for each feature token of a seen picture.
+        image_gen_start, image_gen_end: around a drawn picture.
+        image_gen: stands for each of its visual tokens.
+    """
 
     bos: int = 1
     eos: int = 2
