@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def give(command: str, *more: str) -> None:
     assert main([*shlex.split(command)[1:], *more]) == 0, command
 
 
-def run_tests(file: str) -> None:
+def run_tests(file: str, folder: Path) -> None:
     """Call the test functions of a file that a page shows."""
     spec = importlib.util.spec_from_file_location("shown", file)
     assert spec is not None and spec.loader is not None
@@ -68,7 +69,7 @@ def run_tests(file: str) -> None:
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
     assert tests
     for test in tests:
-        test()
+        test(*[folder] if inspect.signature(test).parameters else [])
 
 
 def small_experiment(tree: dict[str, Any], stages: int) -> None:
@@ -87,9 +88,9 @@ def photos() -> None:
         halves("red", "blue").save(f"photos/{name}.png")
 
 
-def test_add_a_benchmark(follow: Follow, capsys: pytest.CaptureFixture[str]) -> None:
+def test_add_a_benchmark(follow: Follow, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     score, evaluate = follow("add-a-benchmark.md")
-    run_tests("tests/evaluation/benchmarks/test_counting.py")
+    run_tests("tests/evaluation/benchmarks/test_counting.py", tmp_path)
     give(score)
     assert "accuracy 50.0" in (DOCS / "add-a-benchmark.md").read_text("utf-8")
     figures = read_json(Path("scored/counting/result.lmms_eval.json"))["figures"]
@@ -102,10 +103,10 @@ def test_add_a_benchmark(follow: Follow, capsys: pytest.CaptureFixture[str]) -> 
     assert "Counting" in capsys.readouterr().out
 
 
-def test_add_a_source(follow: Follow) -> None:
+def test_add_a_source(follow: Follow, tmp_path: Path) -> None:
     commands = follow("add-a-source.md")
     photos()
-    run_tests("tests/data/sources/test_table.py")
+    run_tests("tests/data/sources/test_table.py", tmp_path / "photos")
     for command in commands:
         give(command)
     (refused,) = read_jsonl(Path("data/answers/rejected.jsonl"))
