@@ -61,9 +61,13 @@ class RunConfig:
 
 @dataclass
 class TrainerConfig:
-    """What all stages' trainers share; names and meanings are those of Lightning's Trainer.
+    """What all stages' trainers share.
 
     Args:
+        accelerator: of Lightning: cpu, gpu or auto.
+        devices: how many on each machine, their numbers, or auto; on CPUs processes, on GPUs one process each.
+        num_nodes: machines.
+        precision: of Lightning: 32-true, bf16-mixed, 16-mixed or bf16-true.
         strategy: how training is spread over processes: single, ddp, fsdp, fsdp2, or a name of Lightning's; "auto" is
             single or ddp.
         sharding: see `ShardingConfig`.
@@ -181,7 +185,15 @@ def _at_least(section: Any, name: str, **bounds: int) -> None:
 
 @dataclass
 class Sampling:
-    """How drawings are sampled in sample sheets and in the evaluation; None takes the model's own."""
+    """How drawings are sampled in sample sheets and in the evaluation; None takes the model's own.
+
+    Args:
+        top_k: codes kept per position; 0 keeps all. A fresh model's own is 900.
+        top_p: probability mass kept per position, after top-k; 0 and 1 keep all. The model's own is `model.top_p`.
+        cfg: guidance, growing linearly from 0 at the first scale to this at the last; 0 turns it off. A fresh model's
+            own is 1.5.
+        temperature: what guided logits are divided by; a fresh model's own is 1.
+    """
 
     top_k: int | None = None
     top_p: float | None = None
