@@ -135,10 +135,9 @@ class StageRunner:
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
         prepare_model(self.model, stage, trainer.strategy.root_device)
-        if packed := low_bit_layers(module):  # every process packs them by itself; ddp must not send them each step
-            module._ddp_params_and_buffers_to_ignore = [
-                f"{name}.{key}" for name in packed for key in ("packed", "scales")
-            ]
+        if names := low_bit_layers(module):  # each process has packed its own; ddp would send them every step
+            packed = [f"{name}.{key}" for name in names for key in ("packed", "scales")]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, packed)
         checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else steps_taken(checkpoint)
         if checkpoint is not None:
