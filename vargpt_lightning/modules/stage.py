@@ -136,9 +136,9 @@ class Stage:
         flip: of the tokenizer, how often a picture is mirrored.
         squared_weight: of the tokenizer, factor of the squared error of the reconstruction.
         lora: train adapters of the language model in place of its weights.
-        frozen_bits: frozen submodules to 4 or 8: so many bits are kept of each element of their linear weights while
-            the stage is trained; its written weights have them as they were before. Of the language model, beside
-            adapters, it is the adapted weights.
+        frozen_bits: frozen submodules to 4 or 8: their linear weights are kept in so many bits an element while the
+            stage is trained, and written as they were before it. Of a language model that is trained by adapters, it is
+            the weights beside these.
         chroma_weight: of the tokenizer, factor of the squared error of its colour differences, red - green and
             green - blue; flat drawings are told by colours that plain errors hardly see.
     """
