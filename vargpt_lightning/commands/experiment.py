@@ -39,6 +39,7 @@ examples:
 # Keys that came later, with their defaults: while they stand at these, older runs can be taken up.
 LATER_MODEL_KEYS = {"generation_projectors": "two", "vision.dropout": 0.0, "vision.fit": None}
 LATER_DATA_KEYS = {"shuffle_shards": WINDOW, "drawn_fit": "crop", "drawn_variants": 1, "drawn_flip": False}
+LOW_BIT_STRATEGIES = ("auto", "single", "ddp", "fsdp2")
 SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 
 
@@ -288,6 +289,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
     _check_batches(stages, made.model.language)
+    _check_bits(stages, made.trainer.strategy)
     run: RunConfig = made.run
     if run.name is None:
         run.name = Path(files[-1]).stem if files else "run"
@@ -314,6 +316,16 @@ def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
             raise UserError(
                 f"{where}.packing=true with model.language.attention={language.attention!r}; expected attention that "
                 f"takes masks: {', '.join(MASKED_KERNELS)}"
+            )
+
+
+def _check_bits(stages: Sequence[Stage], strategy: str) -> None:
+    """Refuse weights in few bits where it is not known what becomes of them."""
+    for stage in stages:
+        if stage.frozen_bits and strategy not in LOW_BIT_STRATEGIES:
+            raise UserError(
+                f"stages.{stage.name}.frozen_bits with trainer.strategy={strategy!r}; expected one of "
+                f"{', '.join(LOW_BIT_STRATEGIES)}"
             )
 
 
