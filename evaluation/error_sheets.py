@@ -36,17 +36,17 @@ def select(
         right: True takes what has the full score, False what has less.
         word: what prompt, answer or expected answer must hold, in whatever case.
     """
-    keep = scored["source"] == source
+    found = scored[scored["source"] == source]
     if kind is not None:
-        keep &= scored["kind"] == kind
+        found = found[found["kind"] == kind]
     if split is not None:
-        keep &= scored["split"] == split
+        found = found[found["split"] == split]
     if right is not None:
-        keep &= (scored["score"] == 1) == right
+        found = found[(found["score"] == 1) == right]
     if word:
-        texts = zip(scored["prompt"], scored["answer"], scored["expected"], strict=True)
-        keep &= [word.casefold() in " ".join(map(str, each)).casefold() for each in texts]
-    return scored[keep]
+        texts = zip(found["prompt"], found["answer"], found["expected"], strict=True)
+        found = found.loc[[word.casefold() in " ".join(map(str, each)).casefold() for each in texts]]
+    return found
 
 
 def question_sheet(run: Path | str, answers: pd.DataFrame, columns: int = 5) -> Image.Image:

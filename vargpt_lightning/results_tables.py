@@ -146,7 +146,7 @@ def load_runs(folder: Path | str | Sequence[Path | str], where: Where | None = N
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: there is no such folder; name the one that holds the runs")
-    above = roots[0] if len(roots) == 1 else Path(os.path.commonpath([root.absolute() for root in roots] or ["."]))
+    above = roots[0] if len(roots) == 1 else Path(os.path.commonpath([*map(os.path.abspath, roots)] or ["."]))
     records, paths = {}, {}
     for path in (path for root in roots for path in find_run_folders(root)):
         record = _record(path)

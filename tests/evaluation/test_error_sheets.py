@@ -54,6 +54,7 @@ def test_a_filter_lets_through_what_it_names(run: Path) -> None:
     assert ids("questions", word="bLUE") == ["q1"] and ids("questions", word="Which?", right=True) == ["q0"]
     assert ids("questions", kind="colour", split="test") == ["q0", "q1"]
     assert ids("questions", kind="name") == ids("questions", split="val") == ids("questions", word="x") == []
+    assert ids("questions", kind="name", word="x") == []
 
 
 def test_answers_are_shown_with_their_pictures(run: Path) -> None:
