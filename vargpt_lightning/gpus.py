@@ -58,7 +58,7 @@ def catalogue(file: Path = FILE) -> dict[str, Gpu]:
 
 
 def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
-    """Read such as 8xH100-80GB, or H100 where one kind begins so.
+    """Read such as 8xH100-80GB, H100 where one kind is called so, or a part of one kind's name.
 
     Raises:
         UserError: the text is no number and GPU, or names none or several that are known.
@@ -70,6 +70,7 @@ def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
         raise UserError(f"--gpus {text!r}; expected such as 8xH100-80GB; there are {there}")
     name = match[2].strip().lower()
     found = [gpu for key, gpu in known.items() if key.lower() == name]
+    found = found or [gpu for key, gpu in known.items() if key.lower().rpartition("-")[0] == name]
     found = found or [gpu for key, gpu in known.items() if name in key.lower()]
     if len(found) != 1:
         raise UserError(f"--gpus: {match[2]!r} is {'several' if found else 'none'} of the known GPUs: {there}")
