@@ -11,7 +11,7 @@ from PIL import Image
 from vargpt_lightning.commands.experiment import load_experiment
 from vargpt_lightning.commands.plan import main
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.gpus import catalogue, parse_cluster
+from vargpt_lightning.gpus import catalogue, flops_of, parse_cluster
 from vargpt_lightning.planning.stage_plan import Choice, StagePlanner
 from vargpt_lightning.planning.steps import build_empty
 
@@ -100,6 +100,8 @@ def test_the_catalogue_has_a_source_for_every_gpu(tmp_path: Path) -> None:
     assert parse_cluster("8xH100-80GB").count == 8 and parse_cluster("h200").gpu.memory == 141e9
     assert parse_cluster("H100").gpu.flops == 989e12 and parse_cluster("h100-pcie").gpu.flops == 756e12
     assert parse_cluster("4x4090").gpu.name == "RTX4090-24GB"
+    called = {"NVIDIA H100 PCIe": 756e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA GeForce RTX 4090": 165.2e12}
+    assert {name: flops_of(name) for name in called} == called and flops_of("NVIDIA T4") is None
     file = tmp_path / "own.yaml"
     file.write_text("X-1GB: {memory: 1, tflops: 1, bandwidth: 1}")
     with pytest.raises(UserError, match=r"X-1GB\.source is missing"):
