@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from safetensors.torch import save_file
 
-from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
+from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at, seed_of
 from vargpt_lightning.callbacks.checkpoint_io import (
     AtomicCheckpointIO,
     LastCheckpoint,
@@ -34,7 +32,7 @@ from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
-from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.loading import check_tokens, load_weights, stage_weights
 from vargpt_lightning.commands.loggers import build_loggers
 from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
@@ -45,18 +43,20 @@ from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
-from vargpt_lightning.models.init_from import describe, initialise
+from vargpt_lightning.models.first_weights import FirstWeights
+from vargpt_lightning.models.init_from import choose, describe, initialise
+from vargpt_lightning.models.pretrained import Gathered
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
 from vargpt_lightning.modules.heads import HEADS
-from vargpt_lightning.modules.shards import whole
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.modules.stage import LoraSettings, Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
 from vargpt_lightning.strategies import SHARDED
+from vargpt_lightning.weights.shards import write_safetensors
 
 
 class StageRunner:
@@ -75,7 +75,8 @@ class StageRunner:
             if self.processes.first:
                 self.reuse.take_first([stage.name for stage in experiment.stages])
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
-        self.model = self._new_model()
+        self.model: VARGPT
+        self._has: Path | None = None  # the file whose weights the model in memory has
         self.benchmarks = StageBenchmarkRuns(experiment)
         cache = run.path / "cache"
         self.data = StageData(experiment.model, experiment.data, self.tokenizer, cache, experiment.seed)
@@ -93,16 +94,14 @@ class StageRunner:
                 if taken:
                     before = folder
                     continue
-                if before is not None:
-                    load_weights(self.model, before.weights)
-                    before = None  # from now on the model in memory has the weights
-                elif index == 0 and self.experiment.init_from:
-                    self._take_first_weights()
+                weights = self._take_up(stage, before)
                 if self.processes.first:
-                    settings = settings_of(self.experiment, stage)
-                    folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
-                if code := self._one_stage(stage, folder):
+                    known = {"hash": self.hashes[index], "settings": settings_of(self.experiment, stage)}
+                    known |= {"processes": self.processes.world, "trained": stage.train}
+                    folder.update(**known, status="running")
+                if code := self._one_stage(stage, folder, weights):
                     return code
+                before = folder
         return 0
 
     @contextmanager
@@ -112,26 +111,52 @@ class StageRunner:
         with self.reuse.turn(index) if first else nullcontext():
             yield self.processes.told(first and self.reuse.take(index, folder))
 
-    def _take_first_weights(self) -> None:
-        """Put the weights into the model that the section init_from names; the run keeps the report."""
-        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+    def _take_up(self, stage: Stage, before: StageFolder | None) -> FirstWeights | None:
+        """Make the model as the stage before has left it, or as the first one begins.
+
+        A model that will be spread over the processes is made without memory; returned is what it is to hold.
+        """
+        experiment = self.experiment
+        if self._spread(stage):
+            weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
+            self.model, self._has = weights.model, None
+            if before is not None:
+                weights.take(stage_weights(self.model, before.weights))
+            elif experiment.init_from:
+                chosen, report = choose(self.model, experiment.init_from, experiment.seed)
+                weights.take(chosen)
+                self._report(report)
+            return weights
+        if before is None:
+            self.model = self._new_model()
+            if experiment.init_from:
+                self._report(initialise(self.model, experiment.init_from, experiment.seed))
+        elif self._has != before.weights:
+            self.model = self._new_model()
+            load_weights(self.model, before.weights)
+        return None
+
+    def _report(self, report: dict[str, Any]) -> None:
+        """Tell and keep where the weights come from that the section init_from names."""
         if self.processes.first:
             write_json(self.run.path / "init_from.json", report)
             self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
 
-    def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
+    def _one_stage(self, stage: Stage, folder: StageFolder, weights: FirstWeights | None = None) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
+        if weights is not None:
+            weights.fill_parts("vision_tower", "image_tokenizer")  # what the data are prepared with
         with self._first_goes_first():
             self.data.prepare(self.model, stage)
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
         if stage.lora:
-            lora = stage.lora
-            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
+            self._attach(stage, stage.lora, weights)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
+        module.first_weights = weights
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
@@ -155,12 +180,11 @@ class StageRunner:
         self.processes.wait()
         skipped, device = module.guard.skipped, trainer.strategy.root_device
         del trainer, module, train
-        if self._sharded(stage):  # for good: what follows begins with what this stage wrote
-            self.model = self._new_model()
-            load_weights(self.model, folder.weights)
+        sharded = self._sharded(stage)
+        self._has = None if sharded else folder.weights
         gc.collect()
         if self.processes.first:
-            if self._sharded(stage) and settings.samples:
+            if sharded and settings.samples:
                 self._draw_whole(stage, folder, total, device)
             folder.update(status="finished", steps=total, skipped_steps=skipped)
             if skipped:
@@ -170,6 +194,18 @@ class StageRunner:
         # a signal after the last step found nothing to interrupt; the run ends with the stage
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
+
+    def _attach(self, stage: Stage, lora: LoraSettings, weights: FirstWeights | None) -> None:
+        """Put adapters into the language model, which draw the same numbers whatever was prepared before."""
+
+        def attach(model: VARGPT) -> None:
+            attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
+
+        if weights is not None:
+            weights.change(attach, seed_of(self.experiment.seed, stage.name))
+        else:
+            seed_everything_at(self.experiment.seed, stage.name)
+            attach(self.model)
 
     def _new_model(self) -> VARGPT:
         seed_everything_at(self.experiment.seed, "weights")
@@ -182,6 +218,10 @@ class StageRunner:
 
     def _sharded(self, stage: Stage) -> bool:
         return self.experiment.trainer.strategy in SHARDED and stage.head != "tokenizer"
+
+    def _spread(self, stage: Stage) -> bool:
+        """Whether the stage's model is sharded before it has memory."""
+        return self.experiment.trainer.strategy == "fsdp2" and self._sharded(stage)
 
     def _say(self, line: str) -> None:
         if self.processes.first:
@@ -229,7 +269,7 @@ class StageRunner:
             limit_val_batches=settings.validation_batches if validate else 0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            plugins=[] if self._sharded(stage) and settings.strategy == "fsdp2" else [AtomicCheckpointIO()],
+            plugins=[] if self._spread(stage) else [AtomicCheckpointIO()],
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
@@ -239,6 +279,8 @@ class StageRunner:
 
     def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
         """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
+        self.model = self._new_model()
+        load_weights(self.model, folder.weights)
         self.model.eval().to(device)
         self._sheets(stage, folder).write(step)
         self.model.cpu()
@@ -304,7 +346,9 @@ def build_module(model: VARGPT, stage: Stage, total_steps: int, data: StageData)
 
 
 def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True, write: bool = True) -> None:
-    """Write the model's state beside the stage's record, in one step; sharded weights are gathered by all processes.
+    """Write the model's state beside the stage's record, in one step.
+
+    Sharded weights are gathered by all processes, one tensor at a time.
 
     Args:
         write: whether this is the process that writes.
@@ -312,26 +356,12 @@ def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True, wr
     Raises:
         UserError: the file cannot be written.
     """
-    state: dict[str, Any] = {}
-    places: set[int] = set()
-    for name, value in model.state_dict().items():
-        if with_tower or not name.startswith("vision_tower."):
-            plain = whole(value.detach())
-            if not write:
-                continue
-            plain = plain.cpu().contiguous()
-            # safetensors refuses tied weights: the second name gets a copy.
-            state[name] = plain.clone() if plain.data_ptr() in places else plain
-            places.add(plain.data_ptr())
-    if not write:
-        return
-    temporary: Path = folder.path / f".model.{os.getpid()}.tmp"
+    state = {
+        name: Gathered(value)
+        for name, value in model.state_dict().items()
+        if with_tower or not name.startswith("vision_tower.")
+    }
     try:
-        save_file(state, temporary)
-        # safetensors keeps its files from other people; who may read the stage's record may read its weights
-        temporary.chmod((folder.path / "stage.json").stat().st_mode & 0o777)
-        os.replace(temporary, folder.weights)
-    except Exception as error:  # safetensors has an error of its own for a full disk
+        write_safetensors(folder.weights, state, rank=0 if write else 1)
+    except (UserError, OSError) as error:
         raise UserError(f"{folder.weights}: cannot be written ({error}); the stage's checkpoint is kept") from error
-    finally:
-        temporary.unlink(missing_ok=True)

