@@ -77,6 +77,7 @@ class StageRunner:
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
         self.model: VARGPT
         self._has: Path | None = None  # the file whose weights the model in memory has
+        self._weights: FirstWeights | None = None  # of a model that has no memory yet
         self.benchmarks = StageBenchmarkRuns(experiment)
         cache = run.path / "cache"
         self.data = StageData(experiment.model, experiment.data, self.tokenizer, cache, experiment.seed)
@@ -94,12 +95,12 @@ class StageRunner:
                 if taken:
                     before = folder
                     continue
-                weights = self._take_up(stage, before)
+                self._take_up(stage, before)
                 if self.processes.first:
-                    known = {"hash": self.hashes[index], "settings": settings_of(self.experiment, stage)}
+                    known: dict[str, Any] = {"hash": self.hashes[index], "settings": settings_of(self.experiment, stage)}
                     known |= {"processes": self.processes.world, "trained": stage.train}
                     folder.update(**known, status="running")
-                if code := self._one_stage(stage, folder, weights):
+                if code := self._one_stage(stage, folder):
                     return code
                 before = folder
         return 0
@@ -111,30 +112,27 @@ class StageRunner:
         with self.reuse.turn(index) if first else nullcontext():
             yield self.processes.told(first and self.reuse.take(index, folder))
 
-    def _take_up(self, stage: Stage, before: StageFolder | None) -> FirstWeights | None:
-        """Make the model as the stage before has left it, or as the first one begins.
-
-        A model that will be spread over the processes is made without memory; returned is what it is to hold.
+    def _take_up(self, stage: Stage, before: StageFolder | None) -> None:
+        """Make the model as the stage before has left it, or as the first one begins; without memory where it will be
+        spread over the processes.
         """
         experiment = self.experiment
         if self._spread(stage):
             weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
-            self.model, self._has = weights.model, None
+            self._weights, self.model, self._has = weights, weights.model, None
             if before is not None:
                 weights.take(stage_weights(self.model, before.weights))
             elif experiment.init_from:
                 chosen, report = choose(self.model, experiment.init_from, experiment.seed)
                 weights.take(chosen)
                 self._report(report)
-            return weights
-        if before is None:
+        elif before is None:
             self.model = self._new_model()
             if experiment.init_from:
                 self._report(initialise(self.model, experiment.init_from, experiment.seed))
         elif self._has != before.weights:
             self.model = self._new_model()
             load_weights(self.model, before.weights)
-        return None
 
     def _report(self, report: dict[str, Any]) -> None:
         """Tell and keep where the weights come from that the section init_from names."""
@@ -142,21 +140,21 @@ class StageRunner:
             write_json(self.run.path / "init_from.json", report)
             self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
 
-    def _one_stage(self, stage: Stage, folder: StageFolder, weights: FirstWeights | None = None) -> int:
+    def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
-        if weights is not None:
-            weights.fill_parts("vision_tower", "image_tokenizer")  # what the data are prepared with
+        if self._weights is not None:
+            self._weights.fill_parts("vision_tower", "image_tokenizer")  # what the data are prepared with
         with self._first_goes_first():
             self.data.prepare(self.model, stage)
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
         if stage.lora:
-            self._attach(stage, stage.lora, weights)
+            self._attach(stage, stage.lora)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
-        module.first_weights = weights
+        module.first_weights, self._weights = self._weights, None
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
@@ -195,14 +193,14 @@ class StageRunner:
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
 
-    def _attach(self, stage: Stage, lora: LoraSettings, weights: FirstWeights | None) -> None:
+    def _attach(self, stage: Stage, lora: LoraSettings) -> None:
         """Put adapters into the language model, which draw the same numbers whatever was prepared before."""
 
         def attach(model: VARGPT) -> None:
             attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
 
-        if weights is not None:
-            weights.change(attach, seed_of(self.experiment.seed, stage.name))
+        if self._weights is not None:
+            self._weights.change(attach, seed_of(self.experiment.seed, stage.name))
         else:
             seed_everything_at(self.experiment.seed, stage.name)
             attach(self.model)
@@ -279,6 +277,7 @@ class StageRunner:
 
     def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
         """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
+        del self.model  # the part that this process has kept
         self.model = self._new_model()
         load_weights(self.model, folder.weights)
         self.model.eval().to(device)

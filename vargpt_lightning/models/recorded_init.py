@@ -122,6 +122,8 @@ class RecordedInit(TorchDispatchMode):
             foreign = any(isinstance(argument, Tensor) for argument in args)
             self._alive[self.storage_of(found)] = found.untyped_storage()
             on_cpu = {**keywords, "device": torch.device("cpu")} if "device" in keywords else keywords
+            if any(argument.name == "dtype" for argument in operation._schema.arguments):
+                on_cpu["dtype"] = found.dtype  # the default one may be another when it is played
             self._steps.append(Step(self.storage_of(found), operation, None, args, on_cpu, draws, foreign))
         return found
 
