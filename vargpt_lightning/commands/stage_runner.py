@@ -97,9 +97,9 @@ class StageRunner:
                     continue
                 self._take_up(stage, before)
                 if self.processes.first:
-                    known: dict[str, Any] = {"hash": self.hashes[index], "settings": settings_of(self.experiment, stage)}
-                    known |= {"processes": self.processes.world, "trained": stage.train}
-                    folder.update(**known, status="running")
+                    settings = settings_of(self.experiment, stage)
+                    folder.update(hash=self.hashes[index], settings=settings, processes=self.processes.world)
+                    folder.update(status="running", trained=stage.train)
                 if code := self._one_stage(stage, folder):
                     return code
                 before = folder
