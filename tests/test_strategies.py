@@ -30,6 +30,7 @@ def tree_for(data: Tree, root: Path, batch: int, **trainer: Any) -> Tree:
         stage["batch_size"] = batch
     tree["model"]["decoder"] |= {"dropout": 0.0, "drop_path": 0.0}
     tree["model"]["language"]["layers"] = 2
+    tree["stages"][1]["frozen_bits"] = {"language_model": 4, "vision_tower": 8}
     tree["trainer"] |= {"samples": 0, "validate": 0, **trainer}
     return tree
 
@@ -165,6 +166,7 @@ def test_another_number_of_processes_takes_up_exactly_what_was_left(
 ) -> None:
     tree = tree_for(data, tmp_path, 2)
     if (before, after) == ("fsdp2", "single"):  # of adapters alone
+        tree["stages"][0]["frozen_bits"] = {"language_model": 4}
         tree["stages"][0]["lora"] = {"rank": 2, "alpha": 4, "dropout": 0.1, "targets": ["q_proj", "up_proj"]}
     first, second = (
         write_experiment(tmp_path / f"{name}.yaml", {**tree, "trainer": tree["trainer"] | {"strategy": strategy}})

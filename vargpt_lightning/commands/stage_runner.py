@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at, seed_of
 from vargpt_lightning.callbacks.checkpoint_io import (
@@ -28,7 +29,7 @@ from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
 from vargpt_lightning.callbacks.progress import StageProgress
 from vargpt_lightning.callbacks.run_record import RunRecord
 from vargpt_lightning.callbacks.samples import SampleSheets
-from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, attach_adapters_of, freeze_for
 from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
@@ -42,15 +43,17 @@ from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
-from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
+from vargpt_lightning.models.adapters import merge_adapters
 from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.init_from import choose, describe, initialise
+from vargpt_lightning.models.low_bits import low_bit_layers
 from vargpt_lightning.models.pretrained import Gathered
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
 from vargpt_lightning.modules.heads import HEADS
-from vargpt_lightning.modules.stage import LoraSettings, Stage
+from vargpt_lightning.modules.shards import whole
+from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.step_batches import StepBatches
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.results import RunFolder, StageFolder, write_json
@@ -126,13 +129,8 @@ class StageRunner:
                 chosen, report = choose(self.model, experiment.init_from, experiment.seed)
                 weights.take(chosen)
                 self._report(report)
-        elif before is None:
-            self.model = self._new_model()
-            if experiment.init_from:
-                self._report(initialise(self.model, experiment.init_from, experiment.seed))
-        elif self._has != before.weights:
-            self.model = self._new_model()
-            load_weights(self.model, before.weights)
+        elif before is None or self._has != before.weights:
+            self.model = self._model_before(stage, tell=True)
 
     def _report(self, report: dict[str, Any]) -> None:
         """Tell and keep where the weights come from that the section init_from names."""
@@ -150,14 +148,16 @@ class StageRunner:
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
-        if stage.lora:
-            self._attach(stage, stage.lora)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
-        module.first_weights, self._weights = self._weights, None
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
+        self._prepare_model(stage, trainer.strategy.root_device)
+        module.first_weights, self._weights = self._weights, None
+        if names := low_bit_layers(module):  # each process has packed its own; ddp would send them every step
+            packed = [f"{name}.{key}" for name in names for key in ("packed", "scales")]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, packed)
         checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else steps_taken(checkpoint)
         if checkpoint is not None:
@@ -172,17 +172,18 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.frozen_bits:
+            self.model = self._whole_again(stage)
         if stage.lora:
             merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         self.processes.wait()
         skipped, device = module.guard.skipped, trainer.strategy.root_device
         del trainer, module, train
-        sharded = self._sharded(stage)
-        self._has = None if sharded else folder.weights
+        self._has = folder.weights if stage.frozen_bits or not self._sharded(stage) else None
         gc.collect()
         if self.processes.first:
-            if sharded and settings.samples:
+            if self._sharded(stage) and settings.samples:
                 self._draw_whole(stage, folder, total, device)
             folder.update(status="finished", steps=total, skipped_steps=skipped)
             if skipped:
@@ -193,21 +194,43 @@ class StageRunner:
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
 
-    def _attach(self, stage: Stage, lora: LoraSettings) -> None:
-        """Put adapters into the language model, which draw the same numbers whatever was prepared before."""
-
-        def attach(model: VARGPT) -> None:
-            attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
-
+    def _prepare_model(self, stage: Stage, device: torch.device) -> None:
+        """Make of the model what the stage trains; adapters begin alike whatever was drawn before."""
         if self._weights is not None:
-            self._weights.change(attach, seed_of(self.experiment.seed, stage.name))
+            seed = seed_of(self.experiment.seed, stage.name)
+            self._weights.change(lambda model: attach_adapters_of(model, stage), seed)
+            # what will be in few bits is packed from whole weights
+            self._weights.fill_parts(*(part for name in stage.frozen_bits for part in SUBMODULES[name]))
         else:
             seed_everything_at(self.experiment.seed, stage.name)
-            attach(self.model)
+            attach_adapters_of(self.model, stage)
+        freeze_for(self.model, stage, device)
 
     def _new_model(self) -> VARGPT:
         seed_everything_at(self.experiment.seed, "weights")
         return VARGPT(self.experiment.model)
+
+    def _model_before(self, stage: Stage, tell: bool = False) -> VARGPT:
+        """Return a whole model with the weights that a stage begins with."""
+        model, place = self._new_model(), self.experiment.stages.index(stage)
+        if place:
+            load_weights(model, self.run.stage(place, self.experiment.stages[place - 1].name).weights)
+        elif self.experiment.init_from:
+            report = initialise(model, self.experiment.init_from, self.experiment.seed)
+            if tell:
+                self._report(report)
+        return model
+
+    def _whole_again(self, stage: Stage) -> VARGPT:
+        """Return a model with what the stage has trained beside the frozen weights as they were before it."""
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        state = self.model.state_dict()
+        trained = {name: whole(value.detach()).cpu() for name, value in state.items() if name not in frozen}
+        model = self._model_before(stage)
+        attach_adapters_of(model, stage)
+        model.load_state_dict(trained, strict=False)
+        return model
 
     def _train_batches(self, stage: Stage, total: int, start: int) -> StepBatches:
         rank, world = self.processes.rank, self.processes.world
@@ -218,7 +241,7 @@ class StageRunner:
         return self.experiment.trainer.strategy in SHARDED and stage.head != "tokenizer"
 
     def _spread(self, stage: Stage) -> bool:
-        """Whether the stage's model is sharded before it has memory."""
+        """Whether the stage's model is sharded with fully_shard."""
         return self.experiment.trainer.strategy == "fsdp2" and self._sharded(stage)
 
     def _say(self, line: str) -> None:
@@ -277,9 +300,10 @@ class StageRunner:
 
     def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
         """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
-        del self.model  # the part that this process has kept
-        self.model = self._new_model()
-        load_weights(self.model, folder.weights)
+        if self._has is None:
+            del self.model  # the part that this process has kept
+            self.model = self._new_model()
+            load_weights(self.model, folder.weights)
         self.model.eval().to(device)
         self._sheets(stage, folder).write(step)
         self.model.cpu()

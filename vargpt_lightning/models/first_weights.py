@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vargpt_lightning.models.adapters import name_beside_adapters
-from vargpt_lightning.models.backbone import EfficientNetTower
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.placing import copy_into
 from vargpt_lightning.models.recorded_init import RecordedInit
@@ -38,9 +37,8 @@ class FirstWeights:
         with RecordedInit(seed) as made:
             self.model = VARGPT(config)
         self._keep(made)
-        tower = self.model.vision_tower
-        if isinstance(tower, EfficientNetTower) and tower.pretrained:
-            self.take({f"vision_tower.network.{key}": Held(value) for key, value in tower.imagenet_weights().items()})
+        packaged = getattr(self.model.vision_tower, "packaged_weights", dict)
+        self.take({f"vision_tower.{key}": Held(value) for key, value in packaged().items()})
 
     def take(self, stored: Mapping[str, Source]) -> None:
         """Use stored tensors, under the names that the model had when it was made, in place of those drawn."""
@@ -58,7 +56,8 @@ class FirstWeights:
             module = getattr(self.model, part)
             if module is not None:
                 _give_memory(module, torch.device("cpu"))
-        self._fill(name for name in self.model.state_dict() if name.split(".")[0] in parts)
+        names = [name for name in self.model.state_dict() if name.split(".")[0] in parts]
+        self._fill(name for name in names if name not in self._filled)
 
     def fill(self, device: torch.device) -> None:
         """Give all else memory on a device, where the model is sharded for the process's parts alone, and weights."""
