@@ -68,3 +68,9 @@ def anchors(text: str) -> set[str]:
         number = next(n for n in range(len(found) + 1) if (f"{slug}-{n}" if n else slug) not in found)
         found.add(f"{slug}-{number}" if number else slug)
     return found
+
+
+if __name__ == "__main__":  # links that lead out of the repository, which no test follows
+    for page in PAGES:
+        for link in sorted({link for link in links(page.read_text("utf-8")) if "://" in link}):
+            print(f"{page.relative_to(ROOT)}  {link}")
