@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.adapters import freeze_beside_adapters
+from vargpt_lightning.models.adapters import attach_adapters, freeze_beside_adapters
+from vargpt_lightning.models.low_bits import low_bit_layers, pack_frozen
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.modules.stage import Stage, check_stages
 
@@ -82,14 +84,42 @@ class StageScheduler(pl.Callback):
 
 
 def summary(model: VARGPT) -> list[tuple[str, int, bool]]:
-    """Return name, parameters and whether it is trained, for each submodule that there is."""
+    """Return name, parameters and whether it is trained, for each submodule that there is.
+
+    Weights that are kept in few bits count as the parameters that they stand for.
+    """
     rows = []
     for name, module in model.named_children():
         parameters = list(module.parameters())
         if parameters:
             count = sum(parameter.numel() for parameter in parameters)
+            count += sum(layer.in_features * layer.out_features for layer in low_bit_layers(module).values())
             rows.append((name, count, any(parameter.requires_grad for parameter in parameters)))
     return rows
+
+
+def prepare_model(model: VARGPT, stage: Stage, device: torch.device | None = None) -> None:
+    """Change a model into what a stage trains: adapters, what is frozen, frozen weights in few bits.
+
+    Args:
+        device: where weights in few bits are packed and stay; None leaves them where they are.
+
+    Raises:
+        UserError: a name or a setting that does not fit this model, or a package that is not installed.
+    """
+    attach_adapters_of(model, stage)
+    freeze_all_but(model, stage)
+    try:
+        pack_frozen(model, stage.frozen_bits, device)
+    except UserError as error:
+        raise UserError(f"stages.{stage.name}.{error}") from error
+
+
+def attach_adapters_of(model: VARGPT, stage: Stage) -> None:
+    """Put the adapters into a model that a stage trains, if it trains any."""
+    if stage.lora:
+        lora = stage.lora
+        attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
 
 
 def freeze_all_but(model: VARGPT, stage: Stage) -> None:

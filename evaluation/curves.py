@@ -1,7 +1,7 @@
-"""Charts as inline SVG that takes the page's colours: training curves of a stage, and the confusion of answers.
+"""Charts: training curves of a stage, and the confusion of answers, as inline SVG that takes the page's colours.
 
-Matplotlib draws in stand-in colours; they are replaced by CSS variables (--ink, --faint, --line, --s1 .. --s6,
---accent), so that one chart serves a light and a dark page. Imports no torch.
+For a page matplotlib draws in stand-in colours; they are replaced by CSS variables (--ink, --faint, --line,
+--s1 .. --s6, --accent), so that one chart serves a light and a dark page. Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vargpt_lightning.results import MetricRow
 
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 SERIES_COLOURS = ("#0101f1", "#0101f2", "#0101f3", "#0101f4", "#0101f5", "#0101f6")
 INK, FAINT, LINE, ACCENT, PAPER = "#0101e1", "#0101e2", "#0101e3", "#0101e4", "#0101e5"
+
+
+class Palette(NamedTuple):
+    """The colours of a chart: its curves, its words, what is less important, grid lines, and one colour apart."""
+
+    series: Sequence[str]
+    ink: str
+    faint: str
+    line: str
+    accent: str
+
+
+STAND_INS = Palette(SERIES_COLOURS, INK, FAINT, LINE, ACCENT)
 CSS = {
     **{colour: f"var(--s{place})" for place, colour in enumerate(SERIES_COLOURS, 1)},
     **{INK: "var(--ink)", FAINT: "var(--faint)", LINE: "var(--line)", ACCENT: "var(--accent)", PAPER: "var(--paper)"},
@@ -70,28 +83,43 @@ def curves_svg(title: str, series: Series, tag: str) -> str:
         tag: a word that no other chart on the page has; ids inside the SVG begin with it.
     """
     figure, axes = _figure(4.6, 2.9)
+    draw_curves(axes, title, series, STAND_INS)
+    return _svg(figure, tag, f"{title} over the steps of training")
+
+
+def draw_curves(axes: Axes, title: str, series: Series, palette: Palette) -> None:
+    """Draws values over steps; see `curves_svg`."""
     every_scale = all(PER_SCALE.match(name) for name in series)
     bases = list(dict.fromkeys(_base(name) for name in series))
     for name, (steps, values) in series.items():
         place = bases.index(_base(name))
         # Fine scales are darker than coarse ones: they are many, and they have an order.
         strength = 0.25 + 0.75 * (place + 1) / len(bases) if every_scale else 1.0
-        style: dict[str, Any] = {"color": ACCENT if every_scale else SERIES_COLOURS[place % len(SERIES_COLOURS)]}
+        colour = palette.accent if every_scale else palette.series[place % len(palette.series)]
         if len(values) > SMOOTH_ABOVE:
-            axes.plot(steps, values, alpha=0.18 * strength, linewidth=0.8, **style)
+            axes.plot(steps, values, alpha=0.18 * strength, linewidth=0.8, color=colour)
         dashes = (0, (3, 1.5)) if name.startswith("val") else "solid"
         label = None if dashes != "solid" and f"train/{name[4:]}" in series else _base(name)
-        axes.plot(steps, smoothed(values), alpha=strength, linewidth=1.7, linestyle=dashes, label=label, **style)
+        axes.plot(steps, smoothed(values), alpha=strength, linewidth=1.7, linestyle=dashes, label=label, color=colour)
     _scale_axis(axes, series)
     words = ", coarse (faint) to fine (strong)" if every_scale else ""
     words += ", held-out dashed" if any(name.startswith("val") for name in series) else ""
-    axes.set_title(title + words, loc="left", color=INK, fontsize=9.5)
-    axes.set_xlabel("steps", color=FAINT, fontsize=8.5)
+    axes.set_title(title + words, loc="left", color=palette.ink, fontsize=9.5)
+    axes.set_xlabel("steps", color=palette.faint, fontsize=8.5)
     if len(bases) > 1 and not every_scale:
         legend = axes.legend(frameon=False, fontsize=8, ncols=2, loc="best", handlelength=1.4, columnspacing=1.0)
         for text in legend.get_texts():
-            text.set_color(INK)
-    return _svg(figure, tag, f"{title} over the steps of training")
+            text.set_color(palette.ink)
+
+
+def style_axes(axes: Axes, palette: Palette) -> None:
+    """Gives axes a quiet grid and no frame."""
+    axes.tick_params(colors=palette.faint, labelsize=8, width=0.6, length=3)
+    axes.grid(True, color=palette.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(palette.line)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -108,7 +136,12 @@ def _scale_axis(axes: Axes, series: Series) -> None:
     values = sorted(value for _, numbers in series.values() for value in numbers)
     low, high = values[0], values[-1]
     if low > 0 and high / low > 30:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         return
     # A few values at the very beginning would press the rest of the curve flat.
     cut = values[int(0.985 * (len(values) - 1))]
@@ -156,12 +189,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.tick_params(colors=FAINT, labelsize=8, width=0.6, length=3)
-    axes.grid(True, color=LINE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(LINE)
+    style_axes(axes, STAND_INS)
     return figure, axes
 
 

@@ -75,7 +75,7 @@ def _cut(text: str, width: float, size: int) -> str:
 
 
 def contact_sheet(
-    cells: Sequence[Cell], *, columns: int = 8, title: str = "", note: str = "", cell: int = 128
+    cells: Sequence[Cell], *, columns: int = 8, title: str = "", note: str = "", cell: int = 128, lines: int = 2
 ) -> Image.Image:
     """A grid of pictures with their prompts under them.
 
@@ -85,22 +85,25 @@ def contact_sheet(
         title: a line above, in bold.
         note: a line below, such as the attribution of the pictures.
         cell: the least width of a picture on the sheet, in pixels.
+        lines: of words under a picture, at most.
     """
     shown = [(enlarge(item.picture, cell), item) for item in cells]
     width = max([picture.width for picture, _ in shown], default=cell)
     height = max([picture.height for picture, _ in shown], default=cell)
-    words = [wrap(item.caption, width) for _, item in shown]
+    words = [wrap(item.caption, width, lines=lines) for _, item in shown]
     columns = max(1, min(columns, len(shown)))
-    depths = [max((len(lines) for lines in words[i : i + columns]), default=0) for i in range(0, len(shown), columns)]
+    depths = [
+        max((len(caption) for caption in words[i : i + columns]), default=0) for i in range(0, len(shown), columns)
+    ]
     rows = [height + (8 + depth * (TEXT + 5) if depth else 0) for depth in depths]
     sheet, pen, top = _paper(columns * (width + GAP) - GAP, sum(rows) + GAP * max(0, len(rows) - 1), title, note)
-    for number, ((picture, item), lines) in enumerate(zip(shown, words, strict=True)):
+    for number, ((picture, item), caption) in enumerate(zip(shown, words, strict=True)):
         row, column = divmod(number, columns)
         left, upper = MARGIN + column * (width + GAP), top + sum(rows[:row]) + GAP * row
         _place(sheet, pen, picture, left, upper)
         if item.right is not None:
             _mark(pen, left + picture.width - 12, upper + 12, item.right)
-        for line_number, line in enumerate(lines):
+        for line_number, line in enumerate(caption):
             pen.text((left, upper + height + 8 + line_number * (TEXT + 5)), line, INK, font(TEXT))
     return sheet
 

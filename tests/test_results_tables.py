@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -46,27 +47,39 @@ def test_runs_and_metrics_come_back_tidy(tmp_path: Path) -> None:
 def test_evaluations_and_predictions_come_back_tidy(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     accuracy = {"n": 9, "accuracy": 0.5, "low": 0.3, "high": 0.7}
+    named = {"n": 8, "at_1": 4, "rate_1": 0.5, "low_1": 0.2, "high_1": 0.8, "chance_1": 0.1, "rate_5": 1.0}
+    same = {"n": 4, "rate": 0.25, "low": 0.1, "high": 0.6}
     metrics = {
         "headline": [{"key": "kid", "value": 2.5}],
         "questions": {"colour": {"test": accuracy}},
-        "drawings": {"train": {"kid_x1000": 2.5, "same_category": {"n": 4, "rate": 0.25, "low": 0.1, "high": 0.6}}},
+        "drawings": {"train": {"kid_x1000": 2.5, "same_category": same, "identification": named}},
     }
     write_json(run.evaluation / "metrics.json", metrics)
     figures = {"accuracy": 0.6, "other": 0.1, "n": 5, "low": 0.4, "high": 0.8}
-    write_json(run.path / "benchmarks/mme/result.official.json", {"headline": "accuracy", "figures": figures})
+    result = {"headline": "accuracy", "figures": figures}
+    write_json(run.path / "benchmarks/mme/result.lmms_eval_0.3.json", result)
     append_jsonl(run.evaluation / "answers.jsonl", [{"id": "q", "kind": "colour", "answer": "Red", "expected": "Blue"}])
     append_jsonl(run.evaluation / "drawings.jsonl", [{"id": "d", "prompt": "Draw", "text": "Here", "files": ["x.png"]}])
-    append_jsonl(run.path / "benchmarks/mme/scores.official.jsonl", [{"id": "m", "output": "yes", "value": 1.0}])
+    append_jsonl(run.evaluation / "drawing_scores.jsonl", [{"id": "d", "rank": 3, "nearest": "pear"}])
+    scored = {"id": "m", "output": "yes", "answer": "no", "category": "poster", "value": 1.0}
+    append_jsonl(run.path / "benchmarks/mme/scores.lmms_eval_0.3.jsonl", [scored])
     loaded = load_runs(tmp_path)
     table = loaded.evaluations.set_index(["source", "name"])
     assert table.loc[("headline", "kid"), "value"] == 2.5
     assert [table.loc[("questions", "colour"), key] for key in ("value", "low", "high", "n")] == [0.5, 0.3, 0.7, 9]
     assert table.loc[("drawings", "same_category"), "split"] == "train"
-    assert [table.loc[("benchmarks/mme", "accuracy"), key] for key in ("value", "low")] == [0.6, 0.4]
+    rate = table.loc[("drawings", "identification_1")]
+    assert [rate[key] for key in ("split", "value", "low", "high", "n")] == ["train", 0.5, 0.2, 0.8, 8]
+    assert table.loc[("drawings", "identification_5"), "value"] == 1.0
+    rate = table.loc[("benchmarks/mme", "accuracy")]
+    assert [rate[key] for key in ("split", "value", "low", "n")] == ["lmms_eval_0.3", 0.6, 0.4, 5]
+    assert [name for source, name in table.index if source == "benchmarks/mme"] == ["accuracy", "other"]
     answers = loaded.predictions.set_index("id")
     assert (answers.loc["q", "answer"], answers.loc["q", "expected"]) == ("Red", "Blue")
     assert (answers.loc["d", "source"], answers.loc["d", "answer"]) == ("drawings", "Here")
-    assert (answers.loc["m", "source"], answers.loc["m", "value"]) == ("benchmarks/mme", 1.0)
+    assert (answers.loc["d", "rank"], answers.loc["d", "nearest"]) == (3, "pear")
+    keys = ("source", "value", "answer", "expected", "kind", "split")
+    assert [answers.loc["m", key] for key in keys] == ["benchmarks/mme", 1.0, "yes", "no", "poster", "lmms_eval_0.3"]
 
 
 def test_runs_can_be_chosen(tmp_path: Path) -> None:
@@ -110,20 +123,34 @@ def test_a_run_itself_can_be_loaded(tmp_path: Path) -> None:
     assert list(load_runs(tmp_path / "a").runs["run"]) == ["."]
 
 
-def test_hundreds_of_runs_take_no_time_worth_waiting_for(tmp_path: Path) -> None:
+def test_runs_of_several_folders_are_one_table(tmp_path: Path) -> None:
+    for name in ("here/a", "here/b", "there/a"):
+        make_run(tmp_path / name)
+    loaded = load_runs([tmp_path / "here", str(tmp_path / "there" / "a")])
+    assert sorted(loaded.runs["run"]) == ["here/a", "here/b", "there/a"]
+    assert set(loaded.metrics["run"]) == set(loaded.runs["run"])
+    assert loaded.path("there/a") == tmp_path / "there" / "a"
+
+
+def test_a_thousand_runs_take_no_time_worth_waiting_for(tmp_path: Path) -> None:
     source = make_run(tmp_path / "a")
-    files = {file.relative_to(source.path): file.read_bytes() for file in source.path.rglob("*.*") if file.is_file()}
-    for number in range(250):
-        for name, content in files.items():
-            target = tmp_path / f"run{number}" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+    answers = [{"id": f"q{n}", "kind": "colour", "answer": "Red", "expected": "Blue"} for n in range(20)]
+    append_jsonl(source.evaluation / "answers.jsonl", answers)
+    for number in range(999):
+        shutil.copytree(source.path, tmp_path / f"run{number}")
     began = time.process_time()
     loaded = load_runs(tmp_path)
-    assert len(loaded.runs) == 251 and len(loaded.metrics) == 3 * 251
-    assert time.process_time() - began < 2.0
+    lengths = [len(table) for table in (loaded.runs, loaded.metrics, loaded.evaluations, loaded.predictions)]
+    assert lengths == [1000, 3000, 0, 20000]
+    assert time.process_time() - began < 3.0
 
 
-def test_reading_tables_imports_no_torch() -> None:
-    code = "import sys, vargpt_lightning.results_tables as t, pandas; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_reading_tables_imports_no_torch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    append_jsonl(run.evaluation / "answers.jsonl", [{"id": "q"}])
+    code = (
+        "import sys; from vargpt_lightning.results import load_runs; loaded = load_runs(sys.argv[1]);"
+        "tables = (loaded.runs, loaded.predictions, loaded.metrics, loaded.evaluations);"
+        "assert [len(table) for table in tables] == [1, 1, 3, 0]; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0

@@ -30,6 +30,7 @@ def tree_for(data: Tree, root: Path, batch: int, **trainer: Any) -> Tree:
         stage["batch_size"] = batch
     tree["model"]["decoder"] |= {"dropout": 0.0, "drop_path": 0.0}
     tree["model"]["language"]["layers"] = 2
+    tree["stages"][1]["frozen_bits"] = {"language_model": 4, "vision_tower": 8}
     tree["trainer"] |= {"samples": 0, "validate": 0, **trainer}
     return tree
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,21 +44,23 @@ PREDICTION_COLUMNS = (
     "value",
     "picture",
     "files",
+    "rank",
+    "nearest",
 )
 
 
 class Runs:
     """The tables of some runs: `runs`, `metrics`, `evaluations`, `predictions`, and `config(run)`."""
 
-    def __init__(self, root: Path, records: Mapping[str, dict[str, Any]]) -> None:
-        self.root, self._records = root, dict(records)
+    def __init__(self, paths: Mapping[str, Path], records: Mapping[str, dict[str, Any]]) -> None:
+        self._paths, self._records = dict(paths), dict(records)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def path(self, run: str) -> Path:
         """The folder of a run, by its name in the tables."""
-        return self.root / run
+        return self._paths[run]
 
     def config(self, run: str) -> dict[str, Any]:
         """The run's resolved configuration; empty when it has none."""
@@ -128,27 +131,30 @@ class Runs:
         }
 
 
-def load_runs(folder: Path | str, where: Where | None = None) -> Runs:
+def load_runs(folder: Path | str | Sequence[Path | str], where: Where | None = None) -> Runs:
     """Find the runs in a folder and below it, the oldest first.
 
     Args:
-        folder: a run, or a folder of runs, such as a sweep's `trials`.
+        folder: a run, or a folder of runs, such as a sweep's `trials`; or several of these.
         where: which ones: a function of run.json's content, or dotted keys of run.json or config.yaml with the value,
             the list of values, or a function of the value.
 
     Raises:
         UserError: there is no such folder.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; name the one that holds the runs")
-    found = {}
-    for path in find_run_folders(root):
+    roots = [Path(folder)] if isinstance(folder, (str, Path)) else [Path(each) for each in folder]
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(f"{root}: there is no such folder; name the one that holds the runs")
+    above = roots[0] if len(roots) == 1 else Path(os.path.commonpath([*map(os.path.abspath, roots)] or ["."]))
+    records, paths = {}, {}
+    for path in (path for root in roots for path in find_run_folders(root)):
         record = _record(path)
         if record is not None and (where is None or _wanted(where, record, path)):
-            found[path.relative_to(root).as_posix() if path != root else "."] = record
-    in_order = sorted(found.items(), key=lambda item: (str(item[1].get("started")), item[0]))
-    return Runs(root, dict(in_order))
+            name = Path(os.path.relpath(path, above)).as_posix()
+            records[name], paths[name] = record, path
+    in_order = sorted(records.items(), key=lambda item: (str(item[1].get("started")), item[0]))
+    return Runs(paths, dict(in_order))
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -230,12 +236,14 @@ def _evaluation_rows(run: str, path: Path) -> Iterator[dict[str, Any]]:
         for name, value in figures.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 yield {"run": run, "source": "drawings", "name": name, "split": split, "value": value}
-            elif isinstance(value, dict) and "rate" in value:
-                yield _figures(run, "drawings", name, split, value, value["rate"])
+            elif isinstance(value, dict):
+                yield from _rates(run, name, split, value)
     for file in sorted((path / "benchmarks").glob("*/result.*.json")):
         result = _json(file)
-        figures, protocol = result.get("figures", {}), file.name.split(".")[1]
+        figures, protocol = result.get("figures", {}), _protocol(file)
         for name, value in figures.items():
+            if name in ("n", "low", "high"):  # columns of their own
+                continue
             ends = {key: figures.get(key) for key in ("low", "high")} if name == result.get("headline") else {}
             row = {"source": f"benchmarks/{file.parent.name}", "name": name, "split": protocol, "value": value}
             yield {"run": run, **row, **ends, "n": figures.get("n")}
@@ -246,19 +254,39 @@ def _figures(run: str, source: str, name: str, split: str, figures: dict[str, An
     return {"run": run, "source": source, "name": name, "split": split, "value": value, **ends}
 
 
+def _rates(run: str, name: str, split: str, figures: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The shares that a figure of the drawings consists of: `rate` alone, or `rate_1`, `rate_5`, each with its ends."""
+    for key in figures:
+        if key == "rate" or key.startswith("rate_"):
+            end = key.removeprefix("rate")
+            known = {"n": figures.get("n"), "low": figures.get(f"low{end}"), "high": figures.get(f"high{end}")}
+            yield _figures(run, "drawings", f"{name}{end}", split, known, figures[key])
+
+
 def _prediction_rows(run: str, path: Path) -> Iterator[dict[str, Any]]:
     for row in read_jsonl(path / "evaluation" / "answers.jsonl"):
-        yield {**_known(row), "run": run, "source": "questions"}
+        yield _prediction(run, "questions", row)
+    ranks = {row.get("id"): row for row in read_jsonl(path / "evaluation" / "drawing_scores.jsonl")}
     for row in read_jsonl(path / "evaluation" / "drawings.jsonl"):
-        yield {**_known(row), "run": run, "source": "drawings", "answer": row.get("text")}
+        score = ranks.get(row.get("id"), {})
+        known = {"answer": row.get("text"), "rank": score.get("rank"), "nearest": score.get("nearest")}
+        yield _prediction(run, "drawings", row | known)
     for file in sorted((path / "benchmarks").glob("*/scores.*.jsonl")):
+        source, protocol = f"benchmarks/{file.parent.name}", _protocol(file)
         for row in read_jsonl(file):
-            known = {**_known(row), "answer": row.get("output"), "expected": row.get("key", row.get("expected"))}
-            yield {**known, "run": run, "source": f"benchmarks/{file.parent.name}", "value": row.get("value")}
+            known = {"answer": row.get("output"), "expected": row.get("answer"), "kind": row.get("category")}
+            yield _prediction(run, source, row | known | {"split": protocol})
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in PREDICTION_COLUMNS if key in row}
+def _protocol(file: Path) -> str:
+    """`lmms_eval_0.3` of `scores.lmms_eval_0.3.jsonl`."""
+    return file.stem.split(".", 1)[1]
+
+
+def _prediction(run: str, source: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: row[key] for key in PREDICTION_COLUMNS if key in row}
+    found["run"], found["source"] = run, source
+    return found
 
 
 def _json(file: Path) -> dict[str, Any]:

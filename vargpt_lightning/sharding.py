@@ -22,7 +22,6 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from vargpt_lightning.models.backbone import ClipTower
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 
@@ -38,8 +37,7 @@ ATTENTION = (
 def blocks(model: VARGPT) -> Iterator[tuple[int, nn.Module]]:
     """Yield each tower's blocks, with their places in the tower."""
     yield from enumerate(model.language_model.model.layers)
-    if isinstance(model.vision_tower, ClipTower):
-        yield from enumerate(model.vision_tower.blocks)
+    yield from enumerate(getattr(model.vision_tower, "blocks", ()))
     yield from enumerate(model.visual_decoder.blocks)
 
 

@@ -52,7 +52,6 @@ HUB = HubSource("GQA", config=("testdev_balanced_instructions", "testdev_balance
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 16
-CHOICES = False
 
 COLUMNS = ("id", "imageId", "question", "answer")
 STYLES = {"llava": SHORT, "plain": "", "qwen": " Answer:"}

@@ -33,7 +33,6 @@ HUB = HubSource("MMBench", config="en", split="dev")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 1024
-CHOICES = True
 
 TURN = 1_000_000  # what separates the indices of two rotations
 STYLES = ("llava", "llava_script", "vlmevalkit", "plain")

@@ -39,7 +39,6 @@ HUB = HubSource("MME", split="test")
 HEADLINE = "perception"
 SCALE = 1
 MAX_NEW_TOKENS = 16
-CHOICES = False
 
 PERCEPTION = (
     "existence",

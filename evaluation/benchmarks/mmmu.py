@@ -33,7 +33,6 @@ HUB = HubSource("MMMU", split="validation")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 16  # of release 0.3; release 0.4 and later allow 128
-CHOICES = True
 
 STYLES = ("llava", "plain")
 PICTURES = tuple(f"image_{number}" for number in range(1, 8))

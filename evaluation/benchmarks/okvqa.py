@@ -34,7 +34,6 @@ HUB = HubSource("OK-VQA", split="val2014")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 1024  # the references give no limit, and their wrappers this one
-CHOICES = False
 STYLES = {"llava": UNANSWERABLE + SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(
     needed=("question_id", "question"),

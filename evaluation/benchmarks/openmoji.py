@@ -42,7 +42,6 @@ HUB = None  # a run makes them
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 48
-CHOICES = False
 
 KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name")
 COLUMNS = ("id", "kind", "prompt", "answer", "picture", "split", "options")

@@ -45,7 +45,6 @@ HUB = HubSource("POPE", split="test")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 128
-CHOICES = False
 
 STYLES = {"llava": SHORT, "plain": ""}
 CATEGORIES = ("adversarial", "popular", "random")

@@ -43,7 +43,6 @@ HUB = HubSource("ScienceQA", config="ScienceQA-IMG", split="test")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 16
-CHOICES = True
 
 STYLES = ("llava", "qwen", "plain")
 KNOWN = (*PROTOCOLS, EARLIER)

@@ -34,7 +34,6 @@ HUB = HubSource("SEED-Bench", split="test")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 128
-CHOICES = True
 
 STYLES = ("llava", "plain")
 OPTIONS = ("choice_a", "choice_b", "choice_c", "choice_d")

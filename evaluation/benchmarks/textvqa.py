@@ -32,7 +32,6 @@ HUB = HubSource("textvqa", split="validation")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 1024  # the references give no limit, and their wrappers this one
-CHOICES = False
 STYLES = {"llava": SHORT, "llava_ocr": SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(
     needed=("question_id", "question", "image_id"),

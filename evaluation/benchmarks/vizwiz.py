@@ -37,7 +37,6 @@ HUB = HubSource("VizWiz-VQA", split="val")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 1024  # the references give no limit, and their wrappers this one
-CHOICES = False
 STYLES = {"llava": UNANSWERABLE + SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(
     needed=("question_id", "question"),

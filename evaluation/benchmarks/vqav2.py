@@ -29,7 +29,6 @@ HUB = HubSource("VQAv2", split="validation")
 HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 16
-CHOICES = False
 KNOWN = tuple(VQAV2_RULES)
 STYLES = {"llava": SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(

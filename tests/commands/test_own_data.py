@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
@@ -10,20 +9,16 @@ import pytest
 import yaml
 
 from tests.data.nasty_pictures import halves
+from tests.docs.markdown import blocks, shell_lines
 from vargpt_lightning.cli import main
 from vargpt_lightning.commands.data import VERBS
 from vargpt_lightning.commands.experiment import load_experiment
 from vargpt_lightning.data.corpora import Packed
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "your-own-data.md"
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    lines = [line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("vargpt ")]
 
 
 @pytest.fixture
@@ -58,12 +53,28 @@ def test_the_way_from_photos_to_drawings(place: Path, capsys: pytest.CaptureFixt
     assert main(["fit", "-c", "experiments/own_data.yaml"]) == 0
     assert main(["generate", "runs/own_data", "Please draw this: red beside blue", "--out", "out", "--seed", "1"]) == 0
     assert main(["generate", "runs/own_data", "What can be seen here?", "--image", "photos/0.png"]) == 0
+    train_on(place)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def train_on(place: Path) -> None:
+    """More data for the finished run, by the page's own experiment made short."""
+    (place / "photos").rename(place / "more")
+    for use, out in (("drawn", "more-drawings"), ("seen", "more-questions")):
+        assert main(["data", "pack", f"captions:more,use={use}", "--out", f"data/{out}"]) == 0
+    (block,) = [each for each in blocks(PAGE.read_text()) if each.file == "experiments/more.yaml"]
+    tree = yaml.safe_load(block.text)
+    for stage in tree["stages"]:
+        stage |= {"steps": 1, "batch_size": 2}
+    (place / "experiments/more.yaml").write_text(yaml.safe_dump(tree | {"evaluation": {"enabled": False}}))
+    assert main(["fit", "-c", "experiments/more.yaml"]) == 0
+    parts = read_json(place / "runs/more/init_from.json")["parts"]
+    assert {part["from"] for part in parts.values()} == {"runs/own_data"} and "visual_decoder" in parts
 
 
 def test_the_pages_commands_are_those_there_are() -> None:
     """Each parses, as far as this can be told without running it."""
-    found = [shlex.split(command)[1:] for command in commands()]
+    found = [shlex.split(command)[1:] for command in shell_lines(PAGE.read_text())]
     assert {words[1] for words in found if words[0] == "data"} >= {
         "pack",
         "check",
@@ -76,7 +87,7 @@ def test_the_pages_commands_are_those_there_are() -> None:
         if words[0] == "data":
             assert words[1] in VERBS
         for word in words:
-            if word.startswith("experiments/"):
+            if word.startswith("experiments/") and word != "experiments/more.yaml":  # the page's own
                 assert (ROOT / word).is_file(), word
 
 

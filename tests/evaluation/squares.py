@@ -25,7 +25,7 @@ from vargpt_lightning.evaluation.benchmarks.layouts import Picture, Rows, read_p
 from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply
 
 COLOURS = ("red", "green", "blue")
-NAME, TITLE, HEADLINE, SCALE, MAX_NEW_TOKENS, CHOICES, HUB = "squares", "Squares", "accuracy", 100, 4, False, None
+NAME, TITLE, HEADLINE, SCALE, MAX_NEW_TOKENS, HUB = "squares", "Squares", "accuracy", 100, 4, None
 
 
 def load(path: str | Path, pictures: bool = True) -> Rows:

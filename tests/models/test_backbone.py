@@ -12,8 +12,6 @@ from torch import Tensor
 from tests.models.cases import IDS
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.backbone import (
-    ClipTower,
-    EfficientNetTower,
     GenerationProjector,
     build_language_model,
     build_vision_projector,
@@ -21,6 +19,8 @@ from vargpt_lightning.models.backbone import (
     check_pictures,
 )
 from vargpt_lightning.models.config import LanguageConfig, VisionConfig
+from vargpt_lightning.models.towers.clip import ClipTower
+from vargpt_lightning.models.towers.efficientnet_lite0 import EfficientNetTower
 
 LANGUAGE = LanguageConfig(width=32, layers=3, heads=4, kv_heads=2, vocabulary=112, max_positions=64)
 CLIP = VisionConfig(kind="clip", picture_size=28, patch_size=7, width=16, layers=3, heads=2, mlp=32)

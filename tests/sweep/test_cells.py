@@ -27,6 +27,8 @@ def test_stages_are_changed_by_name_and_left_out(cell: Callable[..., Cell]) -> N
     stages = cell({"stages.two.steps": 9, "stages.one": None}).tree["stages"]
     assert stages == [{"name": "two", "steps": 9, "train": ["x"]}], "steps take the place of epochs"
     assert "stages" not in cell({"a.b": 1}).tree
+    added = cell({"stages.late.steps": 5}, base={"stages+": [{"name": "late", "steps": 1}]}).tree["stages"]
+    assert [stage["name"] for stage in added] == ["one", "two", "late"] and added[-1]["steps"] == 5
 
 
 def test_dotted_keys_become_a_tree_and_data_keep_their_class(cell: Callable[..., Cell]) -> None:

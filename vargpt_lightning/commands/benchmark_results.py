@@ -53,6 +53,9 @@ def score_own_answers(run: RunFolder) -> Path | None:
     from vargpt_lightning.results import read_json
 
     out = run.path / "benchmarks"
+    if not (run.evaluation / "answers.jsonl").is_file():
+        print("benchmarks: none, the evaluation asked no questions", flush=True)
+        return None
     try:
         # answers about pictures that were trained on are in the same file, and no part of the benchmark
         answers = Predictions(run.evaluation / "answers.jsonl", allow="unknown")

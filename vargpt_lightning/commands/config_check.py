@@ -41,7 +41,8 @@ class ConfigCheck:
     def tree(self, tree: Mapping[str, Any], source: str) -> None:
         """Check the keys and values of one file; `source` stands at the start of a message."""
         try:
-            for key, value in tree.items():
+            for written, value in tree.items():
+                key = str(written).removesuffix("+") if isinstance(value, list) else written  # added to the base's list
                 if key in self.plugins:
                     self._plugin(key, value)
                 else:

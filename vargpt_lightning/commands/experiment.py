@@ -39,6 +39,7 @@ examples:
 # Keys that came later, with their defaults: while they stand at these, older runs can be taken up.
 LATER_MODEL_KEYS = {"generation_projectors": "two", "vision.dropout": 0.0, "vision.fit": None}
 LATER_DATA_KEYS = {"shuffle_shards": WINDOW, "drawn_fit": "crop", "drawn_variants": 1, "drawn_flip": False}
+LOW_BIT_STRATEGIES = ("auto", "single", "ddp", "fsdp2")
 SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 
 
@@ -60,9 +61,13 @@ class RunConfig:
 
 @dataclass
 class TrainerConfig:
-    """What all stages' trainers share; names and meanings are those of Lightning's Trainer.
+    """What all stages' trainers share.
 
     Args:
+        accelerator: of Lightning: cpu, gpu or auto.
+        devices: how many on each machine, their numbers, or auto; on CPUs processes, on GPUs one process each.
+        num_nodes: machines.
+        precision: of Lightning: 32-true, bf16-mixed, 16-mixed or bf16-true.
         strategy: how training is spread over processes: single, ddp, fsdp, fsdp2, or a name of Lightning's; "auto" is
             single or ddp.
         sharding: see `ShardingConfig`.
@@ -180,7 +185,15 @@ def _at_least(section: Any, name: str, **bounds: int) -> None:
 
 @dataclass
 class Sampling:
-    """How drawings are sampled in sample sheets and in the evaluation; None takes the model's own."""
+    """How drawings are sampled in sample sheets and in the evaluation; None takes the model's own.
+
+    Args:
+        top_k: codes kept per position; 0 keeps all. A fresh model's own is 900.
+        top_p: probability mass kept per position, after top-k; 0 and 1 keep all. The model's own is `model.top_p`.
+        cfg: guidance, growing linearly from 0 at the first scale to this at the last; 0 turns it off. A fresh model's
+            own is 1.5.
+        temperature: what guided logits are divided by; a fresh model's own is 1.
+    """
 
     top_k: int | None = None
     top_p: float | None = None
@@ -276,6 +289,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
     _check_batches(stages, made.model.language)
+    _check_bits(stages, made.trainer.strategy)
     run: RunConfig = made.run
     if run.name is None:
         run.name = Path(files[-1]).stem if files else "run"
@@ -302,6 +316,16 @@ def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
             raise UserError(
                 f"{where}.packing=true with model.language.attention={language.attention!r}; expected attention that "
                 f"takes masks: {', '.join(MASKED_KERNELS)}"
+            )
+
+
+def _check_bits(stages: Sequence[Stage], strategy: str) -> None:
+    """Refuse weights in few bits where it is not known what becomes of them."""
+    for stage in stages:
+        if stage.frozen_bits and strategy not in LOW_BIT_STRATEGIES:
+            raise UserError(
+                f"stages.{stage.name}.frozen_bits with trainer.strategy={strategy!r}; expected one of "
+                f"{', '.join(LOW_BIT_STRATEGIES)}"
             )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
 from vargpt_lightning.callbacks.checkpoint_io import (
@@ -30,7 +31,7 @@ from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
 from vargpt_lightning.callbacks.progress import StageProgress
 from vargpt_lightning.callbacks.run_record import RunRecord
 from vargpt_lightning.callbacks.samples import SampleSheets
-from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, attach_adapters_of, prepare_model
 from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
@@ -44,8 +45,9 @@ from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
-from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
+from vargpt_lightning.models.adapters import merge_adapters
 from vargpt_lightning.models.init_from import describe, initialise
+from vargpt_lightning.models.low_bits import low_bit_layers
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
@@ -127,14 +129,15 @@ class StageRunner:
             total = self.data.total_steps(stage, self.processes.world)
             if self.processes.first:
                 self._tell_data(stage, folder, total)
-        if stage.lora:
-            lora = stage.lora
-            attach_adapters(self.model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
         arrange_blocks(self.model, self.experiment.trainer.sharding)
         module = build_module(self.model, stage, total, self.data)
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
+        prepare_model(self.model, stage, trainer.strategy.root_device)
+        if names := low_bit_layers(module):  # each process has packed its own; ddp would send them every step
+            packed = [f"{name}.{key}" for name in names for key in ("packed", "scales")]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, packed)
         checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else steps_taken(checkpoint)
         if checkpoint is not None:
@@ -149,13 +152,15 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
+        if stage.frozen_bits:
+            self.model = self._whole_again(stage)
         if stage.lora:
             merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         self.processes.wait()
         skipped, device = module.guard.skipped, trainer.strategy.root_device
         del trainer, module, train
-        if self._sharded(stage):  # for good: what follows begins with what this stage wrote
+        if self._sharded(stage) and not stage.frozen_bits:  # for good: what follows begins with what this stage wrote
             self.model = self._new_model()
             load_weights(self.model, folder.weights)
         gc.collect()
@@ -174,6 +179,26 @@ class StageRunner:
     def _new_model(self) -> VARGPT:
         seed_everything_at(self.experiment.seed, "weights")
         return VARGPT(self.experiment.model)
+
+    def _model_before(self, stage: Stage) -> VARGPT:
+        """Return a model with the weights that a stage begins with."""
+        model, place = self._new_model(), self.experiment.stages.index(stage)
+        if place:
+            load_weights(model, self.run.stage(place, self.experiment.stages[place - 1].name).weights)
+        elif self.experiment.init_from:
+            initialise(model, self.experiment.init_from, self.experiment.seed)
+        return model
+
+    def _whole_again(self, stage: Stage) -> VARGPT:
+        """Return a model with what the stage has trained beside the frozen weights as they were before it."""
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        state = self.model.state_dict()
+        trained = {name: whole(value.detach()).cpu() for name, value in state.items() if name not in frozen}
+        model = self._model_before(stage)
+        attach_adapters_of(model, stage)
+        model.load_state_dict(trained, strict=False)
+        return model
 
     def _train_batches(self, stage: Stage, total: int, start: int) -> StepBatches:
         rank, world = self.processes.rank, self.processes.world

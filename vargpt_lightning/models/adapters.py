@@ -36,15 +36,10 @@ def attach_adapters(
     inject_adapter_in_model(config, language_model, low_cpu_mem_usage=empty)
 
 
-def merge_adapters(language_model: nn.Module, discard: bool = False) -> None:
-    """Add what adapters have learned to the matrices they stand beside, and take them away.
-
-    Args:
-        discard: take them away without adding.
-    """
+def merge_adapters(language_model: nn.Module) -> None:
+    """Add what adapters have learned to the matrices they stand beside, and take them away."""
     for parent, name, layer in list(adapted(language_model)):
-        if not discard:
-            layer.merge()
+        layer.merge()
         setattr(parent, name, layer.get_base_layer())
 
 

@@ -65,6 +65,13 @@ def block_causal_attention(
     return torch.cat((before_BHLD, attend(q_BHLD[:, :, last:], k_BHLD, v_BHLD)), dim=2)
 
 
+class QueryKeyValue(nn.Linear):
+    """Queries, keys and values by one matrix, whose bias is put together elsewhere."""
+
+    def forward(self, x_BLC: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x_BLC, self.weight, bias)
+
+
 class ScaleSelfAttention(nn.Module):
     """Multi-head self-attention with a bias on queries and values, none on keys, as VAR has it.
 
@@ -78,7 +85,7 @@ class ScaleSelfAttention(nn.Module):
         self.scale = 1.0 if qk_norm else 0.25 / math.sqrt(width // heads)
         if qk_norm:
             self.scale_mul_1H11 = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0)))
-        self.mat_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.mat_qkv = QueryKeyValue(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
         self.proj = nn.Linear(width, width)
@@ -104,7 +111,7 @@ class ScaleSelfAttention(nn.Module):
 
     def _project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv_BLC = F.linear(x_BLC, self.mat_qkv.weight, bias)
+        qkv_BLC = self.mat_qkv(x_BLC, bias)
         q_BHLD, k_BHLD, v_BHLD = qkv_BLC.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.qk_norm:
             sharpness = self.scale_mul_1H11.clamp_max(MAX_LOG_SCALE).exp()

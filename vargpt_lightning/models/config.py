@@ -7,8 +7,10 @@ meant; left at None it takes the value of the chosen preset.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from types import ModuleType
 from typing import Any, Literal
 
+from vargpt_lightning.models import towers
 from vargpt_lightning.models.scales import ScaleSchedule
 from vargpt_lightning.models.settings import (
     PRESET_STAGES,
@@ -38,22 +40,23 @@ __all__ = [
 ]
 
 
-_SCALINGS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
-}
-
-
 @dataclass
 class LanguageConfig:
     """Sizes of the LLaMA language model.
 
     Args:
         width: hidden size.
+        layers: number of blocks.
+        heads: attention heads of a block; divides the width.
         kv_heads: key and value heads; None takes as many as `heads`.
         mlp: inner width of the feed-forward block; None takes 8/3 of the width, rounded up to a multiple of 32.
         vocabulary: rows of the token embedding, special tokens included.
         max_positions: the longest sequence, text and visual tokens together.
+        rope_theta: base of the rotary frequencies.
+        norm_eps: epsilon of the normalisations.
+        attention_dropout: on attention weights.
+        initializer_range: deviation of fresh weights.
+        tie_embeddings: one table for the words that are read and those that are written.
         attention: attention kernel by transformers' name.
         checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
     """
@@ -97,9 +100,9 @@ class VisionConfig:
 
     Args:
         kind: "clip" (patch features of a CLIP vision transformer), "efficientnet_lite0" (feature map of an
-            EfficientNet-Lite0) or "none" (a model that sees no pictures).
+            EfficientNet-Lite0), "none" (a model that sees no pictures), or another file of `models/towers`.
         picture_size: side length in pixels of the pictures it takes.
-        patch_size, width, layers, heads, mlp: sizes of the CLIP tower.
+        patch_size, width, layers, heads, mlp: sizes of a tower that is a vision transformer.
         feature_layer: which of CLIP's hidden states is the feature, counted as transformers does; the class token
             is dropped.
         feature: of EfficientNet, "head" (1280 channels after the last activation) or "blocks" (320 channels of
@@ -111,7 +114,7 @@ class VisionConfig:
         dropout: the share of the features' values that are dropped before the projector while it is trained.
     """
 
-    kind: Literal["clip", "efficientnet_lite0", "none"] = "efficientnet_lite0"
+    kind: str = "efficientnet_lite0"
     picture_size: int = 128
     patch_size: int = 14
     width: int = 1024
@@ -128,41 +131,37 @@ class VisionConfig:
         require(0.0 <= self.dropout < 1.0, "vision.dropout", self.dropout, "at least 0 and below 1")
         if self.fit is not None:
             require_choice("vision.fit", self.fit, ("clip", "llava", "pad", "crop"))
-        require_choice("vision.kind", self.kind, ("clip", "efficientnet_lite0", "none"))
+        require_choice("vision.kind", self.kind, (*towers.names(), towers.NONE))
         require_choice("vision.feature", self.feature, ("head", "blocks"))
-        stride = self.patch_size if self.kind == "clip" else 32
-        require(
-            self.kind == "none" or (self.picture_size > 0 and self.picture_size % stride == 0),
-            "vision.picture_size",
-            self.picture_size,
-            f"a positive multiple of {stride}",
-        )
+        if self.kind != towers.NONE:
+            stride = self._tower.stride(self)
+            fits = self.picture_size > 0 and self.picture_size % stride == 0
+            require(fits, "vision.picture_size", self.picture_size, f"a positive multiple of {stride}")
+
+    @property
+    def _tower(self) -> ModuleType:
+        return towers.get(self.kind)
 
     @property
     def patches(self) -> int:
         """N, the number of feature tokens of one seen picture."""
-        if self.kind == "none":
-            return 0
-        return (self.picture_size // (self.patch_size if self.kind == "clip" else 32)) ** 2
+        return 0 if self.kind == towers.NONE else (self.picture_size // self._tower.stride(self)) ** 2
 
     @property
     def squaring(self) -> Literal["clip", "llava", "pad", "crop"]:
         """How pictures are made square, the default resolved."""
-        return self.fit or ("clip" if self.kind == "clip" else "pad")
+        return self.fit or ("pad" if self.kind == towers.NONE else self._tower.FIT)
 
     @property
     def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation by colour, of values in [0, 1], with which the tower was trained."""
-        return _SCALINGS[self.kind]
+        scaling: tuple[tuple[float, ...], tuple[float, ...]] = self._tower.SCALING
+        return scaling
 
     @property
     def channels(self) -> int:
         """Channels of one feature token."""
-        if self.kind == "none":
-            return 0
-        if self.kind == "clip":
-            return self.width
-        return 1280 if self.feature == "head" else 320
+        return 0 if self.kind == towers.NONE else int(self._tower.channels(self))
 
 
 @dataclass
@@ -210,7 +209,16 @@ class DecoderConfig:
 
 @dataclass
 class TokenIds:
-    """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1."""
+    """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1.
+
+    Args:
+        bos: begins every text.
+        eos: ends an answer.
+        pad: fills rows up.
+        image: stands for each feature token of a seen picture.
+        image_gen_start, image_gen_end: around a drawn picture.
+        image_gen: stands for each of its visual tokens.
+    """
 
     bos: int = 1
     eos: int = 2

@@ -46,6 +46,7 @@ class ImageTokenizer(nn.Module):
         beta: weight of the commitment term.
         residual_ratio: share of the convolution in a phi blend; 0 leaves the blends out.
         phi: one blend for all scales ("shared"), ``phi_count`` ("partial") or one for each ("separate").
+        phi_count: number of blends with "partial".
         normalize_codes: choose codes by cosine instead of distance.
         attention: self-attention at the lowest resolution.
         quant_kernel: kernel size of the convolutions before and after the quantizer, odd.

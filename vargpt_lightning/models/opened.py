@@ -151,7 +151,8 @@ def _open_unfinished(path: Path, source: str) -> Checkpoint:
     folder, index = RunFolder(path.parents[2]), StageFolder(path.parent).index
     state: dict[str, Any] = dict(open_distributed(path, "model.vargpt."))
     made = _of_run(folder, source, checkpoints.from_official(state, "ours").state)
-    if "vision_tower" in made.parts or made.sections.get("vision", {}).get("kind") != "clip":
+    kind = made.sections.get("vision", {}).get("kind")
+    if "vision_tower" in made.parts or kind in (None, "none", "efficientnet_lite0"):
         return made
     before = [stage for stage in folder.stages() if stage.index == index - 1 and stage.weights.is_file()]
     given = _experiment(folder).get("init_from") or {}

@@ -28,7 +28,6 @@ from vargpt_lightning.models.attention_masks import (
     kernel_mask,
 )
 from vargpt_lightning.models.backbone import (
-    ClipTower,
     build_generation_projectors,
     build_language_model,
     build_vision_projector,
@@ -180,8 +179,8 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
     def restore_constants(self) -> None:
         """Compute what checkpoints do not hold; needed after a model on the meta device got its weights."""
         restore_rotary_constants(self.language_model)
-        if isinstance(self.vision_tower, ClipTower):
-            self.vision_tower.restore_constants()
+        if hasattr(self.vision_tower, "restore_constants"):
+            self.vision_tower.restore_constants()  # type: ignore[union-attr,operator]
 
     @torch.no_grad()
     def drawn_indices(self, batch: Mapping[str, Any]) -> Tensor | None:

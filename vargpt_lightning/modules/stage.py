@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.submodules import SUBMODULES
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
 LATER_KEYS: dict[str, Any] = {
     **{"records": None, "mixture": "weights", "max_tokens": None, "packing": False, "lora": None},
+    "frozen_bits": {},
     "schedule.decay": 0.0,
 }
 """Keys of a stage that came later, with their defaults: see `without_later_keys`."""
@@ -134,6 +136,9 @@ class Stage:
         flip: of the tokenizer, how often a picture is mirrored.
         squared_weight: of the tokenizer, factor of the squared error of the reconstruction.
         lora: train adapters of the language model in place of its weights.
+        frozen_bits: frozen submodules to 4 or 8: their linear weights are kept in so many bits an element while the
+            stage is trained, and written as they were before it. Of a language model that is trained by adapters, it is
+            the weights beside these.
         chroma_weight: of the tokenizer, factor of the squared error of its colour differences, red - green and
             green - blue; flat drawings are told by colours that plain errors hardly see.
     """
@@ -163,6 +168,7 @@ class Stage:
     squared_weight: float = 1.0
     chroma_weight: float = 0.0
     lora: LoraSettings | None = None
+    frozen_bits: dict[str, int] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
@@ -191,6 +197,7 @@ class Stage:
                 raise UserError(f"{where}.{key}={value}; expected 0 or more, and less than 1")
         if self.lora and "language_model" not in self.train:
             raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
+        self._check_bits(where)
         if not 0 <= self.flip <= 1:
             raise UserError(f"{where}.flip={self.flip}; expected a share from 0 to 1")
         if "image_tokenizer" in self.train or self.head == "tokenizer":
@@ -200,6 +207,22 @@ class Stage:
                     f"{where}: head={self.head}, train={self.train}; expected the image tokenizer by itself with head "
                     "tokenizer, and no other head for it"
                 )
+
+    def _check_bits(self, where: str) -> None:
+        trained = {part for name in self.train for part in SUBMODULES.get(name, ())}
+        if self.lora:
+            trained.discard("language_model")
+        for name, bits in self.frozen_bits.items():
+            key = f"{where}.frozen_bits"
+            if name not in SUBMODULES:
+                raise UserError(f"{key}: {name!r} is no submodule; there are {', '.join(SUBMODULES)}")
+            if bits not in (4, 8):
+                raise UserError(f"{key}.{name}={bits}; expected 4 or 8")
+            if name == "image_tokenizer":
+                raise UserError(f"{key}: {name} computes in 32 bits always, its codes are nearest ones; leave it out")
+            if trained & set(SUBMODULES[name]):
+                others = " or adapters of it (lora)" if name == "language_model" else ""
+                raise UserError(f"{key}.{name}={bits}: the stage trains {name}; expected a frozen submodule{others}")
 
     def _check_tokens(self, where: str) -> None:
         if self.packing and self.max_tokens is None:

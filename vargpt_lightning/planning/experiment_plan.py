@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.gpus import Cluster
 from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
 from vargpt_lightning.planning.settings import PlanConfig
 from vargpt_lightning.planning.stage_plan import Choice, StagePlan, StagePlanner
+from vargpt_lightning.planning.steps import build_empty
 
 STRATEGIES = ("single", "ddp", "fsdp", "fsdp2")
 
@@ -48,14 +46,12 @@ def plan_stages(
     search: bool = True,
 ) -> Iterator[StagePlan]:
     """Yield the plan of each stage; one that does not fit comes with the smallest changes that make it fit."""
-    with torch.device("meta"):
-        model = VARGPT(config)
     for stage in stages:
         name = strategy_on(strategy, cluster)
         if stage.head == "tokenizer" and name in SHARDED:
             name = "ddp"  # as in training
         choice = Choice(name, sharding, stage.batch_size, stage.accumulate)
-        planner = StagePlanner(model, stage, settings, cluster, precision)
+        planner = StagePlanner(build_empty(config), stage, settings, cluster, precision)
         plan = planner.plan(choice)
         if search and not plan.fits:
             plan.ways = ways_to_fit(planner, choice)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
+from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.gpus import COMMUNICATION, CONTEXT, FRAGMENTS, KERNEL_CACHE, Cluster, catalogue
-from vargpt_lightning.models.adapters import attach_adapters, merge_adapters
 from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.low_bits import low_bit_layers
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.optimizers import parameter_groups
 from vargpt_lightning.modules.sharding_config import ShardingConfig
@@ -106,7 +106,7 @@ class StagePlanner:
     """Plans of one stage under different choices; what is traced is traced once.
 
     Args:
-        model: the whole model on the meta device.
+        model: the whole model on the meta device; it becomes what the stage trains.
     """
 
     def __init__(
@@ -115,16 +115,13 @@ class StagePlanner:
         self.config: VARGPTConfig = model.config
         self.stage, self.settings, self.cluster, self.precision = stage, settings, cluster, precision
         self.nodes = nodes
-        if stage.lora:
-            lora = stage.lora
-            attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
-        freeze_all_but(model, stage)
+        prepare_model(model, stage)
         self.parameters = {name: (tuple(each.shape), each.requires_grad) for name, each in model.named_parameters()}
         self.groups = groups_of(self.parameters, [name for name in named_blocks(model) if name])
         self.buffers = sum(each.numel() * each.element_size() for each in model.buffers())
+        packed = [each for layer in low_bit_layers(model).values() for each in layer.buffers()]
+        self.low_bits = sum(each.numel() * each.element_size() for each in packed)
         self.states = _states(model, stage)
-        if stage.lora:
-            merge_adapters(model.language_model, discard=True)
         self.assumed: list[str] = []
         self.rows = self._rows()
         half, mixed = not precision.startswith("32"), precision.endswith("mixed")

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
-from vargpt_lightning.models.adapters import attach_adapters
+from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.losses import IGNORED
 from vargpt_lightning.models.vargpt import VARGPT
@@ -111,10 +110,7 @@ def trace_step(
     Args:
         model: on the meta device to predict, on the CPU to measure.
     """
-    if stage.lora:
-        lora = stage.lora
-        attach_adapters(model.language_model, lora.rank, lora.alpha, lora.dropout, lora.targets)
-    freeze_all_but(model, stage)
+    prepare_model(model, stage)
     arrange_blocks(model, replace(sharding, compile=False))
     module = HEADS[stage.head](model, stage, 1)
     dtype = next(model.parameters()).dtype

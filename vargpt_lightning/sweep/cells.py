@@ -93,7 +93,7 @@ def _digest(value: Any) -> str:
 def changed(trees: list[Tree], changes: Mapping[str, Any]) -> Tree:
     """Return what a file on top of others must hold so that all changes are made."""
     tree: Tree = {}
-    stages = _last(trees, "stages")
+    stages = _stages(trees)
     for key, value in changes.items():
         first, *names = key.split(".")
         if first == "stages" and names:
@@ -105,6 +105,14 @@ def changed(trees: list[Tree], changes: Mapping[str, Any]) -> Tree:
     if isinstance(data, dict) and "class_path" not in data and isinstance(before, dict):
         tree["data"] = {"class_path": before.get("class_path"), **data}
     return tree
+
+
+def _stages(trees: list[Tree]) -> list[Tree]:
+    """The stages that files one after the other make: `stages` anew, `stages+` behind those before."""
+    stages: list[Tree] = []
+    for tree in trees:
+        stages = [*(stages if tree.get("stages") is None else tree["stages"]), *(tree.get("stages+") or [])]
+    return copy.deepcopy(stages)
 
 
 def _last(trees: list[Tree], key: str) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import write_bytes
 from vargpt_lightning.sweep.spec import Measure
 from vargpt_lightning.sweep.table import Cells, SweepTable, axis_title, figure, value_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANELS = 4
 HEIGHT = 3.4
@@ -23,15 +26,28 @@ def plot(table: SweepTable, file: Path) -> None:
     Raises:
         UserError: no trial has finished yet, or matplotlib cannot write such a file.
     """
+    content, figure_ = io.BytesIO(), table_figure(table)
+    try:
+        figure_.savefig(content, format=file.suffix.lstrip(".") or "png")
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    write_bytes(file, content.getvalue())
+
+
+def table_figure(table: SweepTable) -> Figure:
+    """Return the table as a figure.
+
+    Raises:
+        UserError: no trial has finished yet.
+    """
     from matplotlib.figure import Figure
 
     groups = [group for group in table.groups if group.stats]
     if not groups:
         raise UserError(f"{table.sweep.name}: no trial has finished yet; there is nothing to plot")
     axes = sorted(table.axes, key=lambda axis: -len(_values(groups, axis)))
-    numbers = [axis for axis in axes if all(_is_number(value) for value in _values(groups, axis))]
+    numbers = [axis for axis in axes if all(is_number(value) for value in _values(groups, axis))]
     measures = list(islice((m for m in table.sweep.measures if any(m.name in g.stats for g in groups)), PANELS))
-    content = io.BytesIO()
     figure_ = Figure(layout="constrained", dpi=130)
     if len(numbers) >= 2 and len(numbers) == len(axes) and not table.sweep.sampled:
         _heat_maps(figure_, groups, axes, measures)
@@ -42,19 +58,21 @@ def plot(table: SweepTable, file: Path) -> None:
     else:
         _bars(figure_, groups, table.axes, measures)
     figure_.suptitle(table.sweep.name)
-    try:
-        figure_.savefig(content, format=file.suffix.lstrip(".") or "png")
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
-    write_bytes(file, content.getvalue())
+    return figure_
 
 
 def _values(groups: Sequence[Cells], axis: str) -> list[Any]:
-    found = list({repr(group.values.get(axis)): group.values.get(axis) for group in groups}.values())
-    return sorted(found) if all(_is_number(value) for value in found) else found
+    return in_order({repr(group.values.get(axis)): group.values.get(axis) for group in groups}.values())
 
 
-def _is_number(value: Any) -> bool:
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """The values of an axis: numbers by their size, names as they come."""
+    found = list(values)
+    return sorted(found) if all(is_number(value) for value in found) else found
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of an axis has a place on a scale."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -70,7 +88,7 @@ def _lines(figure_: Any, groups: Sequence[Cells], axis: str, other: list[str], m
             label = f"{axis_title(other[0])} {value_text(value)}" if other else None
             panel.errorbar(x, y, yerr=half, marker="o", capsize=3, label=label)
         panel.set_xlabel(axis)
-        _title(panel, measure)
+        title_panel(panel, measure)
         if other:
             panel.legend()
 
@@ -102,7 +120,7 @@ def _heat_maps(figure_: Any, groups: Sequence[Cells], axes: list[str], measures:
             panel.set_xlabel(axis_title(x_axis))
             panel.set_ylabel(axis_title(y_axis))
             named = ", ".join(f"{axis_title(a)} {value_text(v)}" for a, v in zip(rest, other, strict=True))
-            _title(panel, measure, named)
+            title_panel(panel, measure, named)
 
 
 def _mean(groups: Sequence[Cells], wanted: dict[str, Any], measure: Measure) -> float:
@@ -123,7 +141,7 @@ def _bars(figure_: Any, groups: Sequence[Cells], axes: Sequence[str], measures: 
                 panel.text(0, place, f" {figure(found)}", va="center", color="white", fontsize=8)
         panel.set_yticks(range(len(groups)), names)
         panel.invert_yaxis()
-        _title(panel, measure)
+        title_panel(panel, measure)
 
 
 def _scatter(figure_: Any, groups: Sequence[Cells], axes: Sequence[str], measure: Measure) -> None:
@@ -131,12 +149,13 @@ def _scatter(figure_: Any, groups: Sequence[Cells], axes: Sequence[str], measure
     for panel, axis in zip(figure_.subplots(1, len(axes), squeeze=False)[0], axes, strict=True):
         known = [group for group in groups if measure.name in group.stats]
         x = [group.values.get(axis) for group in known]
-        panel.scatter(x if all(map(_is_number, x)) else [str(value) for value in x],
+        panel.scatter(x if all(map(is_number, x)) else [str(value) for value in x],
                       [group.stats[measure.name].mean for group in known])  # fmt: skip
         panel.set_xlabel(axis)
-        _title(panel, measure)
+        title_panel(panel, measure)
 
 
-def _title(panel: Any, measure: Measure, more: str = "") -> None:
+def title_panel(panel: Any, measure: Measure, more: str = "") -> None:
+    """Names a measure above its panel, and which way is better."""
     arrow = "higher is better" if measure.best == "max" else "lower is better"
     panel.set_title(f"{measure.name} ({arrow}){chr(10) + more if more else ''}", fontsize=9)

@@ -1,0 +1,151 @@
+"""The pages about adding something, followed step by step: their files written, their commands given."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.commands.conftest import write_run
+from tests.data.nasty_pictures import halves
+from tests.docs.markdown import DOCS, ROOT, blocks, shell_lines
+from vargpt_lightning.cli import main
+from vargpt_lightning.results import RunFolder, load_runs, read_json, read_jsonl
+
+PACKAGES = {
+    "evaluation/benchmarks": "vargpt_lightning.evaluation.benchmarks",
+    "vargpt_lightning/data/sources": "vargpt_lightning.data.sources",
+    "vargpt_lightning/models/towers": "vargpt_lightning.models.towers",
+}
+Follow = Callable[..., list[str]]
+
+
+@pytest.fixture
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+    """Write a page's files below an empty folder, where packages look for them too; return the page's commands."""
+    monkeypatch.chdir(tmp_path)
+    touched: list[ModuleType] = []
+
+    def write(name: str) -> list[str]:
+        text = (DOCS / name).read_text("utf-8")
+        for block in blocks(text):
+            if block.file is None:
+                continue
+            file = tmp_path / block.file
+            assert not (ROOT / block.file).exists(), f"{block.file} is there already"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, "utf-8")
+            if (folder := str(Path(block.file).parent)) in PACKAGES and file.suffix == ".py":
+                package = importlib.import_module(PACKAGES[folder])
+                monkeypatch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
+                package.names.cache_clear()
+                touched.append(package)
+        return list(shell_lines(text))
+
+    yield write
+    monkeypatch.undo()
+    for package in touched:
+        package.names.cache_clear()
+
+
+def give(command: str, *more: str) -> None:
+    assert main([*shlex.split(command)[1:], *more]) == 0, command
+
+
+def run_tests(file: str, folder: Path) -> None:
+    """Call the test functions of a file that a page shows."""
+    spec = importlib.util.spec_from_file_location("shown", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test(*[folder] if inspect.signature(test).parameters else [])
+
+
+def small_experiment(tree: dict[str, Any], stages: int) -> None:
+    """The tests' miniature in the place of debug.yaml, its last stages alone and short."""
+    tree["run"] = {"name": "debug"}
+    tree["trainer"] |= {"validate": 0, "samples": 0}
+    tree["stages"] = [{**stage, "steps": 1, "accumulate": 1} for stage in tree["stages"][-stages:]]
+    file = Path("experiments/debug.yaml")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump(tree))
+
+
+def photos() -> None:
+    Path("photos").mkdir()
+    for name in ("dog", "cat"):
+        halves("red", "blue").save(f"photos/{name}.png")
+
+
+def test_add_a_benchmark(follow: Follow, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    score, evaluate = follow("add-a-benchmark.md")
+    run_tests("tests/evaluation/benchmarks/test_counting.py", tmp_path)
+    give(score)
+    assert "accuracy 50.0" in (DOCS / "add-a-benchmark.md").read_text("utf-8")
+    figures = read_json(Path("scored/counting/result.lmms_eval.json"))["figures"]
+    assert figures["accuracy"] == 0.5 and figures["unparsed"] == 1
+    for name in ("two", "three"):
+        halves("black", "white").save(f"data/counting/{name}.png")
+    write_run(Path("runs/openmoji"))
+    give(evaluate)
+    assert read_json(Path("asked/counting/result.lmms_eval.json"))["figures"]["n"] == 2
+    assert "Counting" in capsys.readouterr().out
+
+
+def test_add_a_source(follow: Follow, tmp_path: Path) -> None:
+    commands = follow("add-a-source.md")
+    photos()
+    run_tests("tests/data/sources/test_table.py", tmp_path / "photos")
+    for command in commands:
+        give(command)
+    (refused,) = read_jsonl(Path("data/answers/rejected.jsonl"))
+    assert "lost.png" in refused["reason"]
+    assert "answers" in Path("stats.html").read_text("utf-8")
+
+
+def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    commands = follow("add-a-stage.md")
+    tiny_experiment["run"]["root"] = "runs"
+    small_experiment(tiny_experiment, 1)
+    for command in commands:
+        give(command)
+    stages = RunFolder(Path("runs/polished")).stages()
+    assert [stage.name for stage in stages] == ["draw", "together"]
+    assert str(read_json(stages[0].path / "stage.json")["taken_from"]).endswith("runs/debug/stages/01-draw")
+    assert set(load_runs("runs").runs["name"]) == {"debug", "polished"}
+    assert "polished" in capsys.readouterr().out
+
+
+def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
+    from transformers import Dinov2Config, Dinov2Model
+
+    from vargpt_lightning.commands.experiment import load_experiment
+
+    fit, generate = follow("add-a-backbone.md")
+    for name in ("base", "vargpt_7b"):
+        Path(f"experiments/{name}.yaml").write_text((ROOT / f"experiments/{name}.yaml").read_text())
+    larger = load_experiment(["-c", "experiments/larger.yaml"])
+    assert larger.model.language.width == 5120 and larger.model.decoder.depth == 30
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "mlp_ratio": 2}
+    dino = Dinov2Model(Dinov2Config(**size))
+    dino.save_pretrained("weights/dinov2-large")
+    exec(compile(Path("convert.py").read_text(), "convert.py", "exec"), {})
+    small_experiment(tiny_experiment, 2)
+    sizes = {"picture_size": 28, "width": 16, "layers": 2, "heads": 2, "mlp": 32}
+    changes = [word for key, value in sizes.items() for word in (f"--model.vision.{key}", str(value))]
+    give(fit, *changes, "--model.language.max_positions", "96", "--run.root", "runs")
+    photos()
+    give(generate)
+    report = read_json(Path("runs/dino/init_from.json"))
+    assert report["parts"].keys() == {"vision_tower"}
