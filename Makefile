@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 	if [ -f "$$report" ]; then echo "The report: file://$(CURDIR)/$$report"; fi
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

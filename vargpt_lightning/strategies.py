@@ -51,6 +51,7 @@ from vargpt_lightning.distributed_checkpoint import (
 )
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.decoder_blocks import Block
+from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.shards import like, local, spread
@@ -132,10 +133,13 @@ class BlockSharding(ModelParallelStrategy):
             return init_device_mesh(kind, (world,), mesh_dim_names=("shard",))
         return init_device_mesh(kind, (copies, world // copies), mesh_dim_names=("replicate", "shard"))
 
-    def shard(self, model: VARGPT) -> None:
-        """Shard a model once."""
-        if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-            shard(model, self.mesh(), self.config, self.precision_name)
+    def shard(self, model: VARGPT, weights: FirstWeights | None = None) -> None:
+        """Shard a model once; one that is on the meta device gets memory and weights for the parts that are kept."""
+        if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+            return
+        shard(model, self.mesh(), self.config, self.precision_name)
+        if weights is not None:
+            weights.fill(torch.device("cpu") if self.config.offload else self.root_device)
 
     def model_to_device(self) -> None:
         """Parameters are on their devices since they were sharded; with offloading they have to stay where they are."""

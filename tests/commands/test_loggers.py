@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,6 +35,39 @@ def test_tensorboard_gets_numbers_and_sheets_in_the_runs_folder(run: RunFolder) 
     assert [image.step for image in found.Images("samples/base")] == [3]
 
 
+def test_each_stage_is_a_run_of_weights_and_biases(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    entry = {"class_path": "WandbLogger", "init_args": {"offline": True}}
+    for stage in ("base", "generation"):
+        (logger,) = build_loggers([entry], run, stage)
+        logger.log_metrics({"train/loss": 0.5}, step=3)
+        assert send_picture(logger, f"samples/{stage}", SHEET, 3)
+        logger.finalize("success")
+    folders = sorted((run.path / "loggers" / "wandb").glob("offline-run-*"))
+    assert [folder.name.rpartition("-")[2] for folder in folders] == ["base", "generation"]
+    assert all(list(folder.glob("files/media/images/samples/*.png")) for folder in folders)
+
+
+def test_a_stage_taken_up_again_is_the_same_run_of_mlflow(run: RunFolder) -> None:
+    ids = []
+    for stage, step in (("base", 3), ("base", 4), ("generation", 1)):
+        (logger,) = build_loggers([{"class_path": "MLFlowLogger"}], run, stage)
+        logger.log_metrics({"train/loss": 0.5}, step=step)
+        ids.append(logger.run_id)  # type: ignore[attr-defined]
+        assert send_picture(logger, f"samples/{stage}", SHEET, step)
+        logger.finalize("success")
+    assert ids[0] == ids[1] != ids[2]
+    history = logger.experiment.get_metric_history(ids[0], "train/loss")
+    assert [each.step for each in history] == [3, 4]
+    assert len(list((run.path / "loggers" / "mlflow").rglob("*.png"))) == 3
+
+
+def test_what_a_logger_says_at_its_start_is_one_message(run: RunFolder) -> None:
+    entry = {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "nowhere://x"}}
+    with pytest.raises(UserError, match=r"MLFlowLogger refuses .*nowhere"):
+        build_loggers([entry], run, "base")
+
+
 def test_a_name_with_its_package_and_arguments_is_taken(run: RunFolder, tmp_path: Path) -> None:
     entry = {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -59,12 +91,5 @@ def test_what_is_no_logger_is_refused(run: RunFolder, entry: dict[str, Any], wor
         build_loggers([entry], run, "base")
 
 
-def test_sheets_reach_each_kind_of_logger_in_its_own_way(run: RunFolder) -> None:
-    sent: list[tuple[Any, ...]] = []
-    wandb = SimpleNamespace(log_image=lambda name, pictures, step: sent.append((name, pictures, step)))
-    client = SimpleNamespace(log_image=lambda run_id, picture, artifact_file: sent.append((run_id, artifact_file)))
-    mlflow = SimpleNamespace(experiment=client, run_id="r1")
-    assert send_picture(wandb, "samples/base", SHEET, 7)  # type: ignore[arg-type]
-    assert send_picture(mlflow, "samples/base", SHEET, 7)  # type: ignore[arg-type]
-    assert sent == [("samples/base", [SHEET], 7), ("r1", "samples/base-000007.png")]
+def test_a_logger_without_a_way_to_take_pictures_gets_none(run: RunFolder) -> None:
     assert not send_picture(MetricsLog(run.stage(1, "base")), "samples/base", SHEET, 7)

@@ -6,13 +6,24 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder
 
 PACKAGE = "lightning.pytorch.loggers"
+MLFLOW_TAG = "vargpt.stage"
+
+
+class StageWandbLogger(WandbLogger):
+    """Ends its run with the stage: Lightning's would send all stages after the first one to the first one's run."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def build_loggers(entries: Sequence[dict[str, Any]], run: RunFolder, stage: str) -> list[Logger]:
@@ -39,13 +50,18 @@ def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
     if not (isinstance(kind, type) and issubclass(kind, Logger) and kind is not Logger):
         names = [each for each in there.__all__ if each not in ("Logger", "CSVLogger")]
         raise UserError(f"trainer.loggers: {path!r}; expected one of {', '.join(names)}")
+    kind = StageWandbLogger if kind is WandbLogger else kind
     arguments = {**_defaults(name, run, stage), **(entry.get("init_args") or {})}
     try:
+        if name == "MLFlowLogger":
+            arguments = {"run_id": _mlflow_run(arguments), **arguments}
         made: Logger = kind(**arguments)
     except (ImportError, ModuleNotFoundError) as error:
         advice = "pip install 'vargpt-lightning[loggers]'"
         raise UserError(f"trainer.loggers: {name} needs a package that is not installed: {advice} ({error})") from error
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except (
+        Exception
+    ) as error:  # wrong arguments, a server that does not answer, a key that is missing: each has a class of its own
         raise UserError(f"trainer.loggers: {name} refuses {arguments!r}: {error}") from error
     return made
 
@@ -55,10 +71,26 @@ def _defaults(name: str, run: RunFolder, stage: str) -> dict[str, Any]:
     folder = run.path.resolve() / "loggers"
     if name == "TensorBoardLogger":
         return {"save_dir": str(folder), "name": "tensorboard", "version": stage}
+    started = "".join(letter for letter in str(run.record.get("started")) if letter.isdigit())
     if name == "WandbLogger":
-        started = "".join(letter for letter in str(run.record.get("started")) if letter.isdigit())
         known = {"project": "vargpt-lightning", "group": run.name, "name": f"{run.name} {stage}", "resume": "allow"}
         return {"save_dir": str(folder), "id": f"{run.name}-{started}-{stage}", **known}
     if name == "MLFlowLogger":
-        return {"tracking_uri": (folder / "mlflow").as_uri(), "experiment_name": run.name, "run_name": stage}
+        folder.mkdir(parents=True, exist_ok=True)  # SQLite makes the file, not its folder
+        places = {"tracking_uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": (folder / "mlflow").as_uri()}
+        tags = {MLFLOW_TAG: f"{run.name}-{started}-{stage}"}
+        return {**places, "experiment_name": run.name, "run_name": stage, "tags": tags}
     return {}
+
+
+def _mlflow_run(arguments: dict[str, Any]) -> str | None:
+    """The run of a stage that is taken up again; MLflow knows it by its tag."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(arguments["tracking_uri"])
+    experiment = client.get_experiment_by_name(arguments["experiment_name"])
+    value = (arguments["tags"] or {}).get(MLFLOW_TAG)
+    if experiment is None or value is None:
+        return None
+    found = client.search_runs([experiment.experiment_id], f"tags.`{MLFLOW_TAG}` = '{value}'", max_results=1)
+    return str(found[0].info.run_id) if found else None

@@ -43,6 +43,11 @@ def merge_adapters(language_model: nn.Module) -> None:
         setattr(parent, name, layer.get_base_layer())
 
 
+def name_beside_adapters(name: str) -> str:
+    """Return the name that a weight had before adapters were put beside it."""
+    return name.replace(".base_layer.", ".")
+
+
 def adapted(language_model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
     """Yield each layer with an adapter: its parent, its name there, the layer."""
     for parent in list(language_model.modules()):
