@@ -108,6 +108,11 @@ def prepare_model(model: VARGPT, stage: Stage, device: torch.device | None = Non
         UserError: a name or a setting that does not fit this model, or a package that is not installed.
     """
     attach_adapters_of(model, stage)
+    freeze_for(model, stage, device)
+
+
+def freeze_for(model: VARGPT, stage: Stage, device: torch.device | None = None) -> None:
+    """Do what `prepare_model` does, to a model that has its adapters."""
     freeze_all_but(model, stage)
     try:
         pack_frozen(model, stage.frozen_bits, device)

@@ -40,7 +40,7 @@ def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     table.loc[drawn, "score"] = (table.loc[drawn, "rank"] == 0).astype(float)
     table.loc[drawn, "kind"] = "identification_1"
     table["kind"] = table["kind"].fillna("")
-    return table.dropna(subset="score")
+    return table.dropna(subset="score").drop_duplicates(["run", *KEYS], keep="last")  # what was asked again counts
 
 
 def paired_differences(predictions: pd.DataFrame, base: str) -> pd.DataFrame:
@@ -56,24 +56,36 @@ def paired_differences(predictions: pd.DataFrame, base: str) -> pd.DataFrame:
         questions the run is `better` and `worse`.
 
     Raises:
-        UserError: there is no such run.
+        UserError: other runs have predictions, and this one has none.
     """
     import pandas as pd
 
     scored = with_scores(predictions)
-    if base not in set(scored["run"]):
+    if len(scored) and base not in set(scored["run"]):
         there = ", ".join(map(str, scored["run"].unique())) or "none"
         raise UserError(f"base: {base!r}; expected one of the runs with predictions: {there}")
     mine = scored.loc[scored["run"] == base, [*KEYS, "picture", "score"]]
     found = []
     for run, theirs in scored[scored["run"] != base].groupby("run", sort=False):
-        pairs = mine.merge(theirs[[*KEYS, "score"]], on=KEYS, suffixes=("_base", "_other"), validate="one_to_one")
+        pairs = mine.merge(theirs[[*KEYS, "score"]], on=KEYS, suffixes=("_base", "_other"))
         for keys, rows in pairs.groupby(["source", "split", "kind"], sort=False, dropna=False):
             change = rows["score_other"] - rows["score_base"]
             low, high = group_interval(list(change), list(rows["picture"].fillna(rows["id"])))
             means = (rows["score_base"].mean(), rows["score_other"].mean(), change.mean(), low, high)
             found.append((run, *keys, len(rows), *means, int((change > 0).sum()), int((change < 0).sum())))
     return pd.DataFrame(found, columns=list(DIFFERENCES))
+
+
+def changed_answers(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The questions that some runs answer rightly and others do not: a row a question, and in a column a run's answer.
+
+    Args:
+        predictions: the table of `results.load_runs`.
+    """
+    scored = with_scores(predictions)
+    asked = scored[scored["source"] == "questions"]
+    changed = asked[asked.groupby(KEYS)["score"].transform("nunique") > 1]
+    return changed.pivot(index=["kind", "split", "id", "prompt", "expected"], columns="run", values="answer")
 
 
 def interval_figure(evaluations: pd.DataFrame, most: int = 24) -> Figure:

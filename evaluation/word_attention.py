@@ -119,6 +119,8 @@ def scale_figure(found: WordAttention, layer: int | None = None) -> Figure:
             colour = "white" if dark else PRINT.ink
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", rotation_mode="anchor")
+    for label in axes.get_xticklabels():
+        label.set_parse_math(False)  # a word may hold dollars
     axes.set_yticks(range(table.shape[0]), table.index)
     axes.tick_params(colors=PRINT.ink)
     which = "mean of all layers" if layer is None else f"layer {layer + 1}"
@@ -151,5 +153,5 @@ def map_figure(found: WordAttention, words: Sequence[int] | None = None, columns
         extent = (0, width, height, 0)
         axes.imshow(heat, cmap="magma", alpha=0.65, extent=extent, interpolation="nearest")
         low, high = 100 * float(heat.min()), 100 * float(heat.max())
-        axes.set_title(f"{found.words[place]}\n{low:.1f}–{high:.1f} %", fontsize=8.5)
+        axes.set_title(f"{found.words[place]}\n{low:.1f}–{high:.1f} %", fontsize=8.5, parse_math=False)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, append_jsonl, load_runs, write_bytes, write_json
+from vargpt_lightning.results import SCHEMA_VERSION, RunFolder, append_jsonl, load_runs, write_bytes, write_json
+from vargpt_lightning.results_tables import TABLES
 
 
 def make_run(path: Path, seed: int = 0, depth: int = 2) -> RunFolder:
@@ -154,3 +156,13 @@ def test_reading_tables_imports_no_torch(tmp_path: Path) -> None:
         "assert [len(table) for table in tables] == [1, 1, 3, 0]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_the_columns_are_those_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "results.md").read_text()
+    loaded = load_runs(tmp_path)
+    for name in TABLES:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` | `run`")]
+        words = re.sub(r"\([^()]*\)", "", line)  # what a column means stands in brackets
+        assert re.findall(r"`(\w+)`", words)[1:] == list(getattr(loaded, name).columns)
+    assert f"## The run folder, version {SCHEMA_VERSION}" in text

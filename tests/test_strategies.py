@@ -18,6 +18,7 @@ from vargpt_lightning.distributed_checkpoint import complete_folders
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.results import RunFolder, read_jsonl
+from vargpt_lightning.strategies import build_strategy
 
 Tree = dict[str, Any]
 
@@ -133,9 +134,9 @@ def test_two_processes_with_whole_weights_train_as_one(folder: Path, data: Tree,
 
 
 def test_two_processes_with_sharded_weights_train_as_one_whatever_ends_them(
-    folder: Path, data: Tree, alone: Path
+    folder: Path, data: Tree, alone: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped by SIGTERM, then one of them killed: the same command goes on, and ends where nothing had happened."""
+    """Stopped by SIGTERM, then one of them killed: the run goes on, and ends where nothing had happened."""
     file = write_experiment(folder / "fsdp2.yaml", tree_for(data, folder / "fsdp2", 2, strategy="fsdp2"))
     run, log = folder / "fsdp2" / "tiny", folder / "fsdp2-log"
     stopped = run_ranks(2, log, fit, file, folder / "two.pt", Place("base", "batch", 2), signal.SIGTERM)
@@ -146,8 +147,14 @@ def test_two_processes_with_sharded_weights_train_as_one_whatever_ends_them(
     assert killed == [2, -signal.SIGKILL], said(log, 2)
     assert "stage base: goes on after step 3 of 6" in said(log, 2)
     assert "vargpt: error: another process of this run has ended" in said(log, 2)
-    assert run_ranks(2, log, fit, file) == [0, 0], said(log, 2)
-    assert "stage draw: goes on after step 2 of 4" in said(log, 2)
+    # one process takes up what two have left, finished stages too, with the same batch of a step
+    write_experiment(file, tree_for(data, folder / "fsdp2", 2, strategy="fsdp2") | {"seed": 1})
+    assert main(["fit", "-c", str(file)]) == 2
+    assert "'base' was finished with other settings: seed was 0, is 1" in capfd.readouterr().err
+    write_experiment(file, tree_for(data, folder / "fsdp2", 4, strategy="fsdp2"))
+    assert run_ranks(1, log, fit, file) == [0], said(log, 1)
+    assert "stage draw: goes on with the same batch of a step, cut in another way" in said(log, 1)
+    assert "stage draw: goes on after step 2 of 4" in said(log, 1)
     assert_same_losses(alone, run)
 
 
@@ -159,6 +166,9 @@ def test_another_number_of_processes_takes_up_exactly_what_was_left(
     count: int, before: str, after: str, data: Tree, tmp_path: Path
 ) -> None:
     tree = tree_for(data, tmp_path, 2)
+    if (before, after) == ("fsdp2", "single"):  # of adapters alone
+        tree["stages"][0]["frozen_bits"] = {"language_model": 4}
+        tree["stages"][0]["lora"] = {"rank": 2, "alpha": 4, "dropout": 0.1, "targets": ["q_proj", "up_proj"]}
     first, second = (
         write_experiment(tmp_path / f"{name}.yaml", {**tree, "trainer": tree["trainer"] | {"strategy": strategy}})
         for name, strategy in (("first", before), ("second", after))
@@ -203,6 +213,12 @@ def test_settings_that_mean_nothing_are_named() -> None:
     for settings in ({"checkpointing": "some"}, {"checkpointing": "every_0"}, {"replicas": 0}, {"replicas": "racks"}):
         with pytest.raises(UserError, match=f"trainer.sharding.{next(iter(settings))}="):
             ShardingConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_the_older_fsdp_is_refused() -> None:
+    for name in ("fsdp", "fsdp_cpu_offload"):
+        with pytest.raises(UserError, match=f"trainer.strategy={name}: .*expected fsdp2"):
+            build_strategy(name, ShardingConfig(), "32-true")
 
 
 def test_every_nth_block_is_computed_again() -> None:

@@ -133,7 +133,7 @@ class Speaker:
             torch.stack([conversation.pictures[part.key] for part in parts]) if parts else None
             for parts in (rendered.seen, rendered.drawn)
         )
-        return Prompt(rendered.ids, pixel_values=seen, drawn_indices=drawn, row=row)
+        return Prompt(rendered.ids.tolist(), pixel_values=seen, drawn_indices=drawn, row=row)
 
     def reply(
         self,

@@ -2,17 +2,20 @@
 
     MALLOC_MMAP_THRESHOLD_=1000000 MALLOC_ARENA_MAX=1 python -m tests.benchmarks.bench_sharding_memory [PROCESSES ...]
 
-For each number of processes (1 and 2 by default; 0 is one process without sharding) a row: the largest resident size of
-a process while the model is built, and afterwards in three steps of AdamW in fp32 on 2 x 64 text tokens a process. From
-both, what the process had before (the imported packages) is taken off. Linux alone; gloo on the CPU. The two variables
-make the C library give freed memory back at once, so that what is measured is what is in use.
+For each number of processes (1 and 2 by default; 0 is one process without sharding) two rows, with fresh weights and
+with those of a file: the largest resident size of a process until the model has its weights, and afterwards in three
+steps of AdamW in fp32 on 2 x 64 text tokens a process. From both, what the process had before (the imported packages)
+is taken off. Linux alone; gloo on the CPU. The two variables make the C library give freed memory back at once, so that
+what is measured is what is in use.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
+from vargpt_lightning.commands.loading import load_weights, stage_weights
 from vargpt_lightning.models.config import (
     DecoderConfig,
     LanguageConfig,
@@ -28,6 +32,7 @@ from vargpt_lightning.models.config import (
     VARGPTConfig,
     VisionConfig,
 )
+from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.sharding import shard
@@ -57,19 +62,34 @@ def reset() -> float:
     return peak()
 
 
-def train(rank: int, world: int, port: int) -> tuple[int, float, float]:
+def build(world: int, file: Path | None) -> VARGPT:
+    """Return the model with its weights, as a stage begins with it."""
+    if not world:
+        torch.manual_seed(0)
+        model = VARGPT(config())
+        if file is not None:
+            load_weights(model, file)
+        return model
+    weights = FirstWeights(config(), 0)
+    if file is not None:
+        weights.take(stage_weights(weights.model, file))
+    weights.fill_parts("vision_tower", "image_tokenizer")
+    weights.model.image_tokenizer.requires_grad_(False)
+    shard(weights.model, init_device_mesh("cpu", (world,)), ShardingConfig())
+    weights.fill(torch.device("cpu"))
+    return weights.model
+
+
+def train(rank: int, world: int, port: int, file: Path | None) -> tuple[int, float, float]:
     """Return parameters, the peak of building and that of training."""
     torch.set_num_threads(1)
     if world:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     before = reset()
-    torch.manual_seed(0)
-    model = VARGPT(config())
+    model = build(world, file)
+    built = peak() - before
     count = sum(parameter.numel() for parameter in model.parameters())
     model.image_tokenizer.requires_grad_(False)
-    if world:
-        shard(model, init_device_mesh("cpu", (world,)), ShardingConfig())
-    built = peak() - before
     reset()
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-4)
     ids = torch.randint(10, 4000, (2, 64), generator=torch.Generator().manual_seed(rank))
@@ -83,24 +103,37 @@ def train(rank: int, world: int, port: int) -> tuple[int, float, float]:
 
 
 def main(worlds: list[int]) -> None:
-    print("processes  parameters  MB while built  MB in training  seconds", flush=True)
-    for world in worlds:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
-        began, children = time.monotonic(), []
-        for rank in range(max(world, 1)):
-            child = os.fork()
-            if child == 0:
-                count, built, trained = train(rank, world, port)
-                if rank == 0:
-                    name = "unsharded" if world == 0 else world
-                    seconds = time.monotonic() - began
-                    print(f"{name:>9}  {count:>10,}  {built:>14.0f}  {trained:>14.0f}  {seconds:>7.0f}", flush=True)
-                os._exit(0)
-            children.append(child)
-        for child in children:
-            os.waitpid(child, 0)
+    print("processes  weights  parameters  MB while built  MB in training  seconds", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder) / "model.safetensors"
+        if os.fork() == 0:
+            VARGPT(config()).save_pretrained(folder)
+            os._exit(0)
+        os.wait()
+        for world, file in itertools.product(worlds, (None, stored)):
+            measure(world, file)
+
+
+def measure(world: int, file: Path | None) -> None:
+    """Print a row."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    began, children = time.monotonic(), []
+    for rank in range(max(world, 1)):
+        child = os.fork()
+        if child == 0:
+            count, built, trained = train(rank, world, port, file)
+            if rank == 0:
+                name = "unsharded" if world == 0 else world
+                seconds = time.monotonic() - began
+                kind = "fresh" if file is None else "a file's"
+                sizes = f"{count:>10,}  {built:>14.0f}  {trained:>14.0f}  {seconds:>7.0f}"
+                print(f"{name:>9}  {kind:>7}  {sizes}", flush=True)
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
 
 
 if __name__ == "__main__":

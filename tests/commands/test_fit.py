@@ -320,10 +320,10 @@ def test_a_full_disk_while_weights_are_written_loses_no_step(
 ) -> None:
     from vargpt_lightning.commands import stage_runner
 
-    def refuse(*args: Any) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stage_runner, "save_file", refuse)
+    monkeypatch.setattr(stage_runner, "write_safetensors", refuse)
     assert main(fit(experiment, tmp_path)) == 2
     monkeypatch.undo()
     assert "01-tokenizer/model.safetensors: cannot be written" in capfd.readouterr().err

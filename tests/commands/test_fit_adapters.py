@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.commands.ends import Place, run
 from tests.tiny import assert_same_weights, tiny_config, tiny_tree, write_experiment
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at
 from vargpt_lightning.cli import main
@@ -21,11 +21,12 @@ Tree = dict[str, Any]
 
 
 def test_a_stage_with_adapters_leaves_plain_weights_and_its_utilisation(
-    tiny_data: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Tree, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Frozen weights are in few bits meanwhile, and written as they were; a stop on the way changes nothing."""
+    """Frozen weights are in few bits meanwhile, and written as they were; a kill on the way changes nothing."""
     tree = tiny_tree(tiny_data, tmp_path / "runs")
-    base = tree["stages"][1] | {"lora": {"rank": 2, "alpha": 4, "targets": ["q_proj", "up_proj"]}, "ema": None}
+    base = tree["stages"][1] | {"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}, "ema": None}
+    base["lora"]["targets"] = ["q_proj", "up_proj"]
     base |= {"train": ["language_model", "vision_projector"], "data": {"questions": 1}, "decoder_alone": False}
     base |= {"frozen_bits": {"language_model": 4, "visual_decoder": 8}}
     tree["stages"] = [base | {"batch_size": 2, "accumulate": 1}]
@@ -47,17 +48,13 @@ def test_a_stage_with_adapters_leaves_plain_weights_and_its_utilisation(
     rates = [row.value for row in stage.metrics() if row.name == "throughput/model_tflops_per_s"]
     assert rates and all(rate > 0 for rate in rates)
 
-    def end(callback: Any, trainer: Any, *rest: Any) -> None:
-        if trainer.global_step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("vargpt_lightning.callbacks.data_counts.DataCounts.on_train_batch_start", end)
-        assert main([*words, "--run.name", "stopped"]) == 143
-    checkpoint = torch.load(tmp_path / "runs/stopped/stages/01-base/last.ckpt", weights_only=True)
+    again = [*words, "--run.name", "killed"]
+    assert run(again, tmp_path / "log", Place("base", "batch", 3), signal.SIGKILL) == -signal.SIGKILL
+    checkpoint = torch.load(tmp_path / "runs/killed/stages/01-base/last.ckpt", weights_only=True)
     assert not [name for name in checkpoint["state_dict"] if "language_model" in name and "k_proj" in name]
-    assert main([*words, "--run.name", "stopped"]) == 0
-    assert_same_weights(tmp_path / "runs" / "tiny", tmp_path / "runs" / "stopped")
+    assert main(again) == 0
+    assert "goes on after step 3 of 6" in capfd.readouterr().out
+    assert_same_weights(tmp_path / "runs" / "tiny", tmp_path / "runs" / "killed")
 
 
 def test_planning_leaves_the_random_numbers_alone() -> None:

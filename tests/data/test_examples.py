@@ -48,8 +48,8 @@ def test_a_batch_of_pixels(maker: ExampleMaker, tokenizer: TextTokenizer) -> Non
     assert batch["attention_mask"].dtype == torch.bool
     for row, example in enumerate(examples):
         length = len(example.ids)
-        assert batch["input_ids"][row].tolist() == example.ids + [tokenizer.pad_id] * (longest - length)
-        assert batch["labels"][row].tolist() == example.labels + [-100] * (longest - length)
+        assert batch["input_ids"][row].tolist() == example.ids.tolist() + [tokenizer.pad_id] * (longest - length)
+        assert batch["labels"][row].tolist() == example.labels.tolist() + [-100] * (longest - length)
         assert batch["attention_mask"][row].tolist() == [True] * length + [False] * (longest - length)
     assert batch["pixel_values"].shape == (2, 3, 8, 8) and batch["drawn_pixels"].shape == (2, 3, 16, 16)
     assert [record.id for record in batch["rows"].records] == ["a", "b", "c"]

@@ -150,3 +150,48 @@ def test_a_plain_loader_knows_nothing_of_it() -> None:
     for batch in DataLoader(examples, 2, collate_fn=collate, num_workers=1):  # type: ignore[arg-type]
         check(batch)
     assert np.all(batch["ids"].numpy() == [2, 3])
+
+
+def test_pictures_made_in_their_place_are_not_copied() -> None:
+    ring = Ring(1, 1)
+    writer = Writer(ring, 0)
+    wide, tall = (SIDE, 2 * SIDE, 3), (2 * SIDE, SIDE, 3)
+    places = [writer.picture(shape) for shape in (wide, tall, wide)]
+    assert writer.picture((SIDE, SIDE, 3)) is None, "there are areas for two shapes"
+    for number, place in enumerate(places):
+        assert place is not None
+        place.fill(number)
+    message, sent = writer.sent({"a": writer.stack(places[::2]), "b": writer.stack(places[1:2])})  # type: ignore[list-item]
+    assert message == {"a": None, "b": None} and sent is not None
+    got = pickle.loads(pickle.dumps(sent)).tensors
+    assert torch.equal(got["a"], torch.stack([torch.full(wide, n, dtype=torch.uint8) for n in (0, 2)]))
+    assert torch.equal(got["b"], torch.full((1, *tall), 1, dtype=torch.uint8))
+    assert got["a"].data_ptr() == places[0].ctypes.data  # type: ignore[union-attr]
+
+
+def test_places_out_of_order_or_of_a_batch_that_was_given_up_are_copied() -> None:
+    writer = Writer(Ring(1, 1), 0)
+    shape = (SIDE, SIDE, 3)
+    one, two, three = (writer.picture(shape) for _ in range(3))
+    for number, place in enumerate((one, two, three)):
+        place.fill(number)  # type: ignore[union-attr]
+    for parts in ([one, three], [two, one, three], [one, two], [one, two, np.full(shape, 2, np.uint8)]):
+        wanted = torch.from_numpy(np.stack(parts))  # type: ignore[arg-type]
+        found = writer.stack(parts)  # type: ignore[arg-type]
+        assert torch.equal(found, wanted) and found.data_ptr() != one.ctypes.data  # type: ignore[union-attr]
+    writer.begin_batch()
+    again = writer.picture(shape)
+    assert again is not None and again.ctypes.data == one.ctypes.data  # type: ignore[union-attr]
+    assert writer.stack([again]).data_ptr() == again.ctypes.data
+
+
+def test_a_small_tensor_goes_with_large_ones() -> None:
+    writer = Writer(Ring(1, 1), 0)
+    few = writer.empty((3, 5), torch.long)
+    picture_of = writer.picture((SIDE, SIDE, 3))
+    many = writer.empty((3, 5), torch.bool)
+    many[:] = True
+    assert picture_of is not None
+    message, sent = writer.sent({"few": few, "many": many, "a": writer.stack([picture_of])})
+    assert message["few"] is few and message["many"] is None and sent is not None
+    assert pickle.loads(pickle.dumps(sent)).tensors["many"].tolist() == [[True] * 5] * 3

@@ -9,6 +9,7 @@ import pytest
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.comparisons import (
+    changed_answers,
     difference_figure,
     interval_figure,
     paired_differences,
@@ -47,6 +48,7 @@ def test_each_kind_of_prediction_has_a_score() -> None:
 def test_differences_are_over_the_questions_that_both_were_asked() -> None:
     said = {"base": ["Red", "Blue", "Blue", "Blue"], "other": ["Red", "Red", "Red", "Blue"]}
     rows = [question(run, number, answer) for run, all_ in said.items() for number, answer in enumerate(all_)]
+    rows.append(question("other", 0, "Red"))  # asked again
     rows += [question("base", 8, "Red"), question("other", 0, "Blue", prompt="Which other?")]
     (found,) = paired_differences(table(*rows), "base").to_dict("records")
     assert (found["run"], found["source"], found["kind"], found["n"]) == ("other", "questions", "colour", 4)
@@ -68,10 +70,20 @@ def test_the_same_answers_differ_by_nothing_and_a_clear_gain_is_seen() -> None:
     assert labels == ["drawings: identification_1 train (n = 60)"]
 
 
+def test_the_answers_that_changed_stand_beside_each_other() -> None:
+    said = {"a": ["Red", "Blue", "Blue"], "b": ["red", "Lime", "Red"]}
+    rows = [question(run, number, answer) for run, all_ in said.items() for number, answer in enumerate(all_)]
+    changed = changed_answers(table(*rows))
+    assert [row["id"] for row in changed.reset_index().to_dict("records")] == ["q2"]
+    assert list(changed.iloc[0]) == ["Blue", "Red"] and list(changed.columns) == ["a", "b"]
+    assert changed_answers(table(drawing("a", 0, 1.0))).empty and changed_answers(table()).empty
+
+
 def test_an_unknown_run_is_named_with_those_there() -> None:
     with pytest.raises(UserError, match="'c'; expected one of the runs with predictions: a, b"):
         paired_differences(table(question("a", 0, "Red"), question("b", 0, "Red")), "c")
     (axes,) = difference_figure(paired_differences(table(question("a", 0, "Red")), "a")).axes
+    assert paired_differences(table(), "a").empty
     assert "nothing to compare" in axes.texts[0].get_text()
 
 

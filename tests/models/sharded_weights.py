@@ -17,10 +17,13 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from tests.models.cases import small_model
+from vargpt_lightning.models.adapters import attach_adapters
+from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.init_from import InitFrom, initialise
 from vargpt_lightning.models.opened import open_checkpoint
 from vargpt_lightning.models.placing import copy_into, place
 from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.modules.shards import whole
 from vargpt_lightning.weights.stored import Held, Stored
 
 
@@ -50,6 +53,36 @@ def empty_model(folder: Path, mesh: Any) -> VARGPT:
     return shard(model, mesh).to_empty(device="cpu")
 
 
+def attach(model: VARGPT) -> None:
+    attach_adapters(model.language_model, 2, 4)
+
+
+def begins_as_one_made_whole(folder: Path, mesh: Any) -> bool:
+    """Hold a model that is made without memory against one process's: stored, drawn and tied weights, and adapters."""
+    config = small_model(5).config
+    config.language.tie_embeddings = True
+    state = open_checkpoint(folder / "ours").state
+    given = {key: stored for key, stored in state.items() if key.startswith(("visual_decoder.", "vision_tower."))}
+    torch.manual_seed(7)
+    expected = VARGPT(config)
+    expected.load_state_dict({key: stored.part() for key, stored in given.items()}, strict=False)
+    torch.manual_seed(8)
+    attach(expected)
+    before = torch.get_rng_state()
+    weights = FirstWeights(config, 7)
+    weights.take(given)
+    weights.fill_parts("vision_tower", "image_tokenizer")
+    weights.change(attach, 8)
+    model = shard(weights.model, mesh)
+    weights.fill(torch.device("cpu"))
+    assert torch.equal(before, torch.get_rng_state())
+    found = {key: whole(value) for key, value in [*model.state_dict().items(), *model.named_buffers()]}
+    wanted = dict([*expected.state_dict().items(), *expected.named_buffers()])
+    assert found.keys() == wanted.keys() and any(".lora_A." in key for key in found)
+    assert model.language_model.lm_head.weight is model.language_model.model.embed_tokens.weight
+    return all(torch.equal(value, wanted[key]) for key, value in found.items())
+
+
 def main(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
@@ -62,10 +95,7 @@ def main(rank: int, folder: Path) -> None:
     )
     found = {"read": Counted.read, "own": own, "all": sum(value.numel() for value in model.state_dict().values())}
     expected = small_model(5).state_dict()
-    whole = {
-        key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in model.state_dict().items()
-    }
-    found["equal"] = all(torch.equal(value, expected[key]) for key, value in whole.items())
+    found["equal"] = all(torch.equal(whole(value), expected[key]) for key, value in model.state_dict().items())
     model.save_pretrained(folder / "saved")
     # by columns, and by an uneven number of rows
     table = torch.arange(15.0).view(5, 3)
@@ -79,6 +109,7 @@ def main(rank: int, folder: Path) -> None:
     initialise(grown, InitFrom(model=str(folder / "ours"), language_model=str(folder / "llava.safetensors")))
     rows = grown.state_dict()["language_model.model.embed_tokens.weight"].full_tensor()
     torch.save(rows, folder / f"rows-{rank}.pt")
+    found["begins"] = begins_as_one_made_whole(folder, mesh)
     (folder / f"found-{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

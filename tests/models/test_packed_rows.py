@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import pytest
@@ -40,7 +41,8 @@ def example(seed: int, *parts: str) -> Example:
         labels += more if answers else [DRAWN[0], *[-100] * 31] if part == "drawn" else [-100] * len(more)
     seen, drawn = parts.count("seen"), parts.count("drawn")
     codes = list(random_codes(drawn, seed)) if drawn else []
-    return Example([*ids, IDS.eos], [*labels, IDS.eos], list(random_features(seen, seed)) if seen else [], codes)
+    features = list(random_features(seen, seed)) if seen else []
+    return Example(array("q", [*ids, IDS.eos]), array("q", [*labels, IDS.eos]), features, codes)
 
 
 UNDERSTANDING = [("seen", "text", "text"), ("text", "text"), ("seen", "text", "seen", "text"), ("seen", "text")]

@@ -44,7 +44,7 @@ def test_a_model_without_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_processes_read_and_hold_their_parts(tmp_path: Path) -> None:
-    """One start of two processes for all that needs them: load, save, columns, uneven rows, new rows."""
+    """One start of two processes for all that needs them: load, save, columns, uneven rows, new rows, first weights."""
     small_model(5).save_pretrained(tmp_path / "ours")
     save_file(llava_state(), tmp_path / "llava.safetensors")
     command = [sys.executable, "-m", "tests.models.sharded_weights"]
@@ -56,7 +56,7 @@ def test_two_processes_read_and_hold_their_parts(tmp_path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0], errors
     found = [json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2)]
     for each in found:
-        assert each["equal"] and each["dim0"] and each["dim1"]
+        assert each["equal"] and each["dim0"] and each["dim1"] and each["begins"]
         assert each["read"] == each["own"]
         assert each["own"] < 0.55 * each["all"]
     for name in ("config.json", "model.safetensors"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -12,6 +14,10 @@ from safetensors.torch import load_file, save_file
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.weights.shards import plan_shards, write_pickle, write_safetensors, write_shards
 from vargpt_lightning.weights.stored import DTYPES, Held, open_weights
+
+
+def into_pickle(folder: Path, state: dict[str, Held]) -> None:
+    write_pickle(folder / "x.pth", state)
 
 
 def of_every_type() -> dict[str, torch.Tensor]:
@@ -46,7 +52,26 @@ def test_shards_keep_the_limit_and_have_an_index(tmp_path: Path) -> None:
     assert found.keys() == tensors.keys()
 
 
-def test_one_tensor_is_held_at_a_time(tmp_path: Path) -> None:
+def test_a_pickle_is_what_torch_writes(tmp_path: Path) -> None:
+    tensors = of_every_type()
+    torch.save(tensors, tmp_path / "theirs.pth")
+    write_pickle(tmp_path / "ours.pth", {key: Held(value) for key, value in tensors.items()})
+    records = [
+        {entry.filename.split("/", 1)[1]: entry.CRC for entry in ZipFile(tmp_path / f"{name}.pth").infolist()}
+        for name in ("ours", "theirs")
+    ]
+    differing = {name for name in records[0].keys() | records[1].keys() if records[0].get(name) != records[1].get(name)}
+    # one string is there several times, where torch points to the first
+    assert differing == {"data.pkl", ".data/serialization_id"}
+    assert ZipFile(tmp_path / "ours.pth").testzip() is None
+    found = torch.load(tmp_path / "ours.pth", weights_only=True)
+    assert list(found) == list(tensors)
+    for key, value in tensors.items():
+        assert found[key].dtype == value.dtype and torch.equal(found[key].float(), value.float())
+
+
+@pytest.mark.parametrize("write", [lambda folder, state: write_shards(folder, state, 40), into_pickle])
+def test_one_tensor_is_held_at_a_time(tmp_path: Path, write: Any) -> None:
     alive: list[int] = []
 
     class Watched(Held):
@@ -59,7 +84,7 @@ def test_one_tensor_is_held_at_a_time(tmp_path: Path) -> None:
             assert len(alive) <= 2  # the one before goes when this one has come
             return made
 
-    write_shards(tmp_path, {f"t{i}": Watched(torch.empty(5)) for i in range(9)}, 40)
+    write(tmp_path, {f"t{i}": Watched(torch.empty(5)) for i in range(9)})
     assert not alive
 
 

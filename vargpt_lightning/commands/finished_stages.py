@@ -30,8 +30,12 @@ def settings_of(experiment: Experiment, stage: Stage) -> dict[str, Any]:
     return plain
 
 
-def check_folder(path: Path, experiment: Experiment) -> None:
+def check_folder(path: Path, experiment: Experiment, processes: int = 1) -> None:
     """Make sure that a run can be taken up as the experiment says; with `--from`, set aside what is trained anew.
+
+    Args:
+        processes: how many will train; where these are others than before, the same batch of a step may be cut over
+            them in another way.
 
     Raises:
         UserError: another process is at work in the folder, or a stage that was begun had other settings.
@@ -46,8 +50,12 @@ def check_folder(path: Path, experiment: Experiment) -> None:
     for folder in run.stages():
         if (keep is None or folder.index <= keep) and folder.record.get("hash"):
             same_name = folder.index <= len(names) and names[folder.index - 1] == folder.name
-            if not same_name or folder.record["hash"] != hashes[folder.index - 1]:
+            if same_name and folder.record["hash"] == hashes[folder.index - 1]:
+                continue
+            if not same_name or not _only_cut_differently(folder, experiment, processes):
                 raise _other_settings(run, folder, experiment)
+            if folder.status != "finished":
+                print(f"stage {folder.name}: goes on with the same batch of a step, cut in another way", flush=True)
     whole = _whole(run, names)
     _set_aside(run, whole if keep is None else min(keep, whole))
 
@@ -59,6 +67,25 @@ def _refuse_company(run: RunFolder) -> None:
             f"{run.path}: process {attempt.get('pid')} is working on this run; wait for it, stop it, or take another "
             "--run.name"
         )
+
+
+def _only_cut_differently(folder: StageFolder, experiment: Experiment, processes: int) -> bool:
+    """Whether a stage differs from its record in nothing but how the batch of a step is cut over processes and time."""
+    record = folder.record
+    before, now = record.get("settings"), settings_of(experiment, experiment.stages[folder.index - 1])
+    if not before or "processes" not in record:
+        return False
+    return _of_all(before, int(record["processes"])) == _of_all(now, processes)
+
+
+def _of_all(settings: dict[str, Any], processes: int) -> dict[str, Any]:
+    """A stage's settings with the batch of a whole step in place of one process's."""
+    stage = settings["stage"]
+    parts = stage["accumulate"] * processes
+    if stage.get("max_tokens"):  # these batches are dealt out whole
+        return {**settings, "stage": {**stage, "accumulate": parts}}
+    sizes = {key: stage[key] * parts for key in ("batch_size", "text_batch_size") if stage.get(key)}
+    return {**settings, "stage": {**stage, **sizes, "accumulate": None}}
 
 
 def _whole(run: RunFolder, names: list[str]) -> int:

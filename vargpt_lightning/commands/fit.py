@@ -74,7 +74,7 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         with quiet_lightning(), ended_by_signals(), others_named():
             processes.wait()  # the first one opens the folder
             return _train(experiment, RunFolder(path), processes)
-    check_folder(path, experiment)
+    check_folder(path, experiment, processes.world)
     run = RunFolder.start(
         path,
         command=command,

@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
@@ -24,11 +22,13 @@ from vargpt_lightning.models import checkpoints
 from vargpt_lightning.models.answers import GenerationSettings
 from vargpt_lightning.models.config import TokenIds, VARGPTConfig
 from vargpt_lightning.models.opened import is_own
+from vargpt_lightning.models.placing import copy_into
 from vargpt_lightning.models.pretrained import CONFIG
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.results import RunFolder, StageFolder, read_json
 from vargpt_lightning.weights.locate import locate
+from vargpt_lightning.weights.stored import Held, Stored, open_weights
 
 __all__ = ["Conversation", "LoadedRun", "Speaker", "load_run", "read_experiment", "seen_reader"]
 
@@ -195,16 +195,20 @@ def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, where: Path) ->
 
 
 def load_weights(model: VARGPT, file: Path) -> None:
-    """Load a stage's weights into a model, all of them.
+    """Load a stage's weights into a model, all of them, one tensor at a time; raises as `stage_weights` does."""
+    targets = model.state_dict()
+    for key, stored in stage_weights(model, file).items():
+        copy_into(targets[key], stored, key)
+
+
+def stage_weights(model: VARGPT, file: Path) -> dict[str, Stored | Held]:
+    """Return a stage's weights by the names of the model, unread; the model may be without memory.
 
     Raises:
         UserError: the file is missing or broken, or is of a model with other parts or sizes.
     """
-    try:
-        state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is not readable as safetensors: {error}") from error
+    state = open_weights(file)
     # The frozen EfficientNet comes with its package and is not stored again.
     own = model.config.vision.kind == "efficientnet_lite0" and not any(key.startswith("vision_tower.") for key in state)
     keep = [key for key in model.state_dict() if own and key.startswith("vision_tower.")]
-    checkpoints.load(model, state, source=str(file), keep=keep)
+    return checkpoints.fitting(model, state, source=str(file), keep=keep)

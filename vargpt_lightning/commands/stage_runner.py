@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,10 +12,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
-from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at
+from vargpt_lightning.callbacks.batch_rng import BatchRng, seed_everything_at, seed_of
 from vargpt_lightning.callbacks.checkpoint_io import (
     AtomicCheckpointIO,
     LastCheckpoint,
@@ -31,11 +29,11 @@ from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
 from vargpt_lightning.callbacks.progress import StageProgress
 from vargpt_lightning.callbacks.run_record import RunRecord
 from vargpt_lightning.callbacks.samples import SampleSheets
-from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, attach_adapters_of, prepare_model
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, attach_adapters_of, freeze_for
 from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
-from vargpt_lightning.commands.loading import check_tokens, load_weights
+from vargpt_lightning.commands.loading import check_tokens, load_weights, stage_weights
 from vargpt_lightning.commands.loggers import build_loggers
 from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
@@ -46,9 +44,11 @@ from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.models.adapters import merge_adapters
-from vargpt_lightning.models.init_from import describe, initialise
+from vargpt_lightning.models.first_weights import FirstWeights
+from vargpt_lightning.models.init_from import choose, describe, initialise
 from vargpt_lightning.models.low_bits import low_bit_layers
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.models.pretrained import Gathered
+from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import FiniteGuard
 from vargpt_lightning.modules.heads import HEADS
@@ -59,6 +59,7 @@ from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.results import RunFolder, StageFolder, write_json
 from vargpt_lightning.sharding import arrange_blocks
 from vargpt_lightning.strategies import SHARDED
+from vargpt_lightning.weights.shards import write_safetensors
 
 
 class StageRunner:
@@ -77,7 +78,9 @@ class StageRunner:
             if self.processes.first:
                 self.reuse.take_first([stage.name for stage in experiment.stages])
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
-        self.model = self._new_model()
+        self.model: VARGPT
+        self._has: Path | None = None  # the file whose weights the model in memory has
+        self._weights: FirstWeights | None = None  # of a model that has no memory yet
         self.benchmarks = StageBenchmarkRuns(experiment)
         cache = run.path / "cache"
         self.data = StageData(experiment.model, experiment.data, self.tokenizer, cache, experiment.seed)
@@ -95,16 +98,14 @@ class StageRunner:
                 if taken:
                     before = folder
                     continue
-                if before is not None:
-                    load_weights(self.model, before.weights)
-                    before = None  # from now on the model in memory has the weights
-                elif index == 0 and self.experiment.init_from:
-                    self._take_first_weights()
+                self._take_up(stage, before)
                 if self.processes.first:
                     settings = settings_of(self.experiment, stage)
-                    folder.update(hash=self.hashes[index], settings=settings, status="running", trained=stage.train)
+                    folder.update(hash=self.hashes[index], settings=settings, processes=self.processes.world)
+                    folder.update(status="running", trained=stage.train)
                 if code := self._one_stage(stage, folder):
                     return code
+                before = folder
         return 0
 
     @contextmanager
@@ -114,9 +115,25 @@ class StageRunner:
         with self.reuse.turn(index) if first else nullcontext():
             yield self.processes.told(first and self.reuse.take(index, folder))
 
-    def _take_first_weights(self) -> None:
-        """Put the weights into the model that the section init_from names; the run keeps the report."""
-        report = initialise(self.model, self.experiment.init_from, self.experiment.seed)
+    def _take_up(self, stage: Stage, before: StageFolder | None) -> None:
+        """Make the model as the stage before has left it, or as the first one begins; without memory where it will be
+        spread over the processes.
+        """
+        experiment = self.experiment
+        if self._sharded(stage):
+            weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
+            self._weights, self.model, self._has = weights, weights.model, None
+            if before is not None:
+                weights.take(stage_weights(self.model, before.weights))
+            elif experiment.init_from:
+                chosen, report = choose(self.model, experiment.init_from, experiment.seed)
+                weights.take(chosen)
+                self._report(report)
+        elif before is None or self._has != before.weights:
+            self.model = self._model_before(stage, tell=True)
+
+    def _report(self, report: dict[str, Any]) -> None:
+        """Tell and keep where the weights come from that the section init_from names."""
         if self.processes.first:
             write_json(self.run.path / "init_from.json", report)
             self._say("\n".join(["first weights:", *(f"  {line}" for line in describe(report))]))
@@ -124,6 +141,8 @@ class StageRunner:
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:
         seed_everything_at(self.experiment.seed, stage.name)
         began = time.monotonic()
+        if self._weights is not None:
+            self._weights.fill_parts("vision_tower", "image_tokenizer")  # what the data are prepared with
         with self._first_goes_first():
             self.data.prepare(self.model, stage)
             total = self.data.total_steps(stage, self.processes.world)
@@ -134,7 +153,8 @@ class StageRunner:
         module.guard = FiniteGuard(self.experiment.trainer.nonfinite, folder.path / "nonfinite.jsonl")
         stop = GracefulStop(folder.checkpoint)
         trainer = self._trainer(stage, folder, total, stop)
-        prepare_model(self.model, stage, trainer.strategy.root_device)
+        self._prepare_model(stage, trainer.strategy.root_device)
+        module.first_weights, self._weights = self._weights, None
         if names := low_bit_layers(module):  # each process has packed its own; ddp would send them every step
             packed = [f"{name}.{key}" for name in names for key in ("packed", "scales")]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, packed)
@@ -160,9 +180,7 @@ class StageRunner:
         self.processes.wait()
         skipped, device = module.guard.skipped, trainer.strategy.root_device
         del trainer, module, train
-        if self._sharded(stage) and not stage.frozen_bits:  # for good: what follows begins with what this stage wrote
-            self.model = self._new_model()
-            load_weights(self.model, folder.weights)
+        self._has = folder.weights if stage.frozen_bits or not self._sharded(stage) else None
         gc.collect()
         if self.processes.first:
             if self._sharded(stage) and settings.samples:
@@ -176,17 +194,31 @@ class StageRunner:
         ended = max(self.processes.gather(int(stop.signal or 0)))
         return 128 + ended if ended else 0
 
+    def _prepare_model(self, stage: Stage, device: torch.device) -> None:
+        """Make of the model what the stage trains; adapters begin alike whatever was drawn before."""
+        if self._weights is not None:
+            seed = seed_of(self.experiment.seed, stage.name)
+            self._weights.change(lambda model: attach_adapters_of(model, stage), seed)
+            # what will be in few bits is packed from whole weights
+            self._weights.fill_parts(*(part for name in stage.frozen_bits for part in SUBMODULES[name]))
+        else:
+            seed_everything_at(self.experiment.seed, stage.name)
+            attach_adapters_of(self.model, stage)
+        freeze_for(self.model, stage, device)
+
     def _new_model(self) -> VARGPT:
         seed_everything_at(self.experiment.seed, "weights")
         return VARGPT(self.experiment.model)
 
-    def _model_before(self, stage: Stage) -> VARGPT:
-        """Return a model with the weights that a stage begins with."""
+    def _model_before(self, stage: Stage, tell: bool = False) -> VARGPT:
+        """Return a whole model with the weights that a stage begins with."""
         model, place = self._new_model(), self.experiment.stages.index(stage)
         if place:
             load_weights(model, self.run.stage(place, self.experiment.stages[place - 1].name).weights)
         elif self.experiment.init_from:
-            initialise(model, self.experiment.init_from, self.experiment.seed)
+            report = initialise(model, self.experiment.init_from, self.experiment.seed)
+            if tell:
+                self._report(report)
         return model
 
     def _whole_again(self, stage: Stage) -> VARGPT:
@@ -254,7 +286,7 @@ class StageRunner:
             limit_val_batches=settings.validation_batches if validate else 0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            plugins=[] if self._sharded(stage) and settings.strategy == "fsdp2" else [AtomicCheckpointIO()],
+            plugins=[] if self._sharded(stage) else [AtomicCheckpointIO()],
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 
@@ -264,6 +296,10 @@ class StageRunner:
 
     def _draw_whole(self, stage: Stage, folder: StageFolder, step: int, device: torch.device) -> None:
         """Draw the sheet at the end of a stage whose weights were sharded, with whole ones."""
+        if self._has is None:
+            del self.model  # the part that this process has kept
+            self.model = self._new_model()
+            load_weights(self.model, folder.weights)
         self.model.eval().to(device)
         self._sheets(stage, folder).write(step)
         self.model.cpu()
@@ -329,7 +365,9 @@ def build_module(model: VARGPT, stage: Stage, total_steps: int, data: StageData)
 
 
 def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True, write: bool = True) -> None:
-    """Write the model's state beside the stage's record, in one step; sharded weights are gathered by all processes.
+    """Write the model's state beside the stage's record, in one step.
+
+    Sharded weights are gathered by all processes, one tensor at a time.
 
     Args:
         write: whether this is the process that writes.
@@ -337,26 +375,12 @@ def save_weights(model: VARGPT, folder: StageFolder, with_tower: bool = True, wr
     Raises:
         UserError: the file cannot be written.
     """
-    state: dict[str, Any] = {}
-    places: set[int] = set()
-    for name, value in model.state_dict().items():
-        if with_tower or not name.startswith("vision_tower."):
-            plain = whole(value.detach())
-            if not write:
-                continue
-            plain = plain.cpu().contiguous()
-            # safetensors refuses tied weights: the second name gets a copy.
-            state[name] = plain.clone() if plain.data_ptr() in places else plain
-            places.add(plain.data_ptr())
-    if not write:
-        return
-    temporary: Path = folder.path / f".model.{os.getpid()}.tmp"
+    state = {
+        name: Gathered(value)
+        for name, value in model.state_dict().items()
+        if with_tower or not name.startswith("vision_tower.")
+    }
     try:
-        save_file(state, temporary)
-        # safetensors keeps its files from other people; who may read the stage's record may read its weights
-        temporary.chmod((folder.path / "stage.json").stat().st_mode & 0o777)
-        os.replace(temporary, folder.weights)
-    except Exception as error:  # safetensors has an error of its own for a full disk
+        write_safetensors(folder.weights, state, rank=0 if write else 1)
+    except (UserError, OSError) as error:
         raise UserError(f"{folder.weights}: cannot be written ({error}); the stage's checkpoint is kept") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
-from vargpt_lightning.data.records import SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
 
 IGNORED = -100
 TrainOn = Literal["answer", "all"]
+_NOT_TRAINED = array("q", [IGNORED])
 _OPENINGS = {"system": "", "user": "USER: ", "assistant": "ASSISTANT:"}
 
 
@@ -19,12 +22,12 @@ _OPENINGS = {"system": "", "user": "USER: ", "assistant": "ASSISTANT:"}
 class Rendered:
     """Token ids with labels (-100: not trained) and the pictures whose places are in them, in order.
 
-    `labels[i]` is `ids[i]` where that token is trained: the shift by one is the model's. `cut` says that the record
-    did not fit and lost its end.
+    Both are arrays of type "q". `labels[i]` is `ids[i]` where that token is trained: the shift by one is the model's.
+    `cut` says that the record did not fit and lost its end.
     """
 
-    ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    ids: array[int] = field(default_factory=lambda: array("q"))
+    labels: array[int] = field(default_factory=lambda: array("q"))
     seen: list[PicturePart] = field(default_factory=list)
     drawn: list[PicturePart] = field(default_factory=list)
     cut: bool = False
@@ -34,13 +37,18 @@ class Rendered:
         """How many tokens are trained."""
         return len(self.labels) - self.labels.count(IGNORED)
 
+    @property
+    def trains(self) -> bool:
+        """Whether any token is trained."""
+        return self.labels != _NOT_TRAINED * len(self.labels)
 
-@dataclass
+
+@dataclass(slots=True)
 class _Piece:
     """A stretch of tokens that belongs together: some text, or one picture."""
 
-    ids: list[int]
-    labels: list[int]
+    ids: array[int]
+    labels: array[int]
     picture: PicturePart | None = None
 
 
@@ -68,7 +76,7 @@ class ChatTemplate:
         A record longer than `context` tokens is cut after the last answer that fits whole; when not even the first
         does, inside a text, never inside a picture.
         """
-        pieces = [[_Piece([self.tokenizer.bos_id], [IGNORED])]]
+        pieces = [[self._opening]]
         for turn in record.turns:
             pieces.append(self._turn(turn))
         length = sum(len(piece.ids) for group in pieces for piece in group)
@@ -84,12 +92,12 @@ class ChatTemplate:
         """
         if not turns or turns[-1].role != "user":
             raise UserError("prompt: the last turn is not the user's; expected a question or a request")
-        pieces = [_Piece([self.tokenizer.bos_id], [IGNORED])]
+        pieces = [self._opening]
         for turn in turns:
             pieces += self._turn(turn)
         pieces.append(self._text([(_OPENINGS["assistant"], False)]))
         rendered = _join(pieces)
-        rendered.labels = [IGNORED] * len(rendered.ids)
+        rendered.labels = _NOT_TRAINED * len(rendered.ids)
         if context is not None and len(rendered.ids) + reserve > context:
             more = f" and {reserve} for the answer" if reserve else ""
             raise UserError(f"prompt: {len(rendered.ids)} tokens{more}; the model's context holds {context}")
@@ -107,7 +115,7 @@ class ChatTemplate:
                 spans.append(part)
         pieces.append(self._text(spans))
         if turn.role == "assistant":
-            pieces.append(_Piece([self.tokenizer.eos_id], [self.tokenizer.eos_id]))
+            pieces.append(self._end)
         return pieces
 
     def _text(self, spans: Sequence[tuple[str, bool]]) -> _Piece:
@@ -121,19 +129,33 @@ class ChatTemplate:
             else:
                 texts.append(text)
                 flags.append(trained)
-        piece = _Piece([], [])
+        piece = _Piece(array("q"), array("q"))
         for trained, ids in zip(flags, self.tokenizer.encode_spans(texts) if texts else (), strict=True):
             piece.ids += ids
-            piece.labels += ids if trained else [IGNORED] * len(ids)
+            piece.labels += ids if trained else _NOT_TRAINED * len(ids)
         return piece
 
     def _picture(self, part: PicturePart) -> _Piece:
-        tokens = self.tokenizer
-        if part.use == SEEN:
-            return _Piece([tokens.image_id] * self.seen_tokens, [IGNORED] * self.seen_tokens, part)
-        places = [tokens.image_gen_id] * self.drawn_tokens
-        ids = [tokens.image_gen_start_id, *places, tokens.image_gen_end_id]
-        return _Piece(ids, [tokens.image_gen_start_id] + [IGNORED] * (self.drawn_tokens + 1), part)
+        return _Piece(*self._places[part.use], part)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[array[int], array[int]]]:
+        """Ids and labels of a picture of each use."""
+        tokens, seen, drawn = self.tokenizer, self.seen_tokens, self.drawn_tokens
+        start = array("q", [tokens.image_gen_start_id])
+        places = start + array("q", [tokens.image_gen_id]) * drawn + array("q", [tokens.image_gen_end_id])
+        return {
+            SEEN: (array("q", [tokens.image_id]) * seen, _NOT_TRAINED * seen),
+            DRAWN: (places, start + _NOT_TRAINED * (drawn + 1)),
+        }
+
+    @cached_property
+    def _opening(self) -> _Piece:
+        return _Piece(array("q", [self.tokenizer.bos_id]), _NOT_TRAINED)
+
+    @cached_property
+    def _end(self) -> _Piece:
+        return _Piece(array("q", [self.tokenizer.eos_id]), array("q", [self.tokenizer.eos_id]))
 
     def _cut(self, record: Record, groups: list[list[_Piece]], context: int) -> Rendered:
         kept: list[_Piece] = []

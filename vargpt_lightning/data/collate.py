@@ -5,7 +5,6 @@ Shape suffixes: B rows, T tokens, P seen pictures and Q drawn pictures of all ro
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,14 +43,14 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     are, and the counts `cut`, `skipped`, `samples` (records), `tokens` and, with padding, `positions`.
     """
     longest = max(len(example.ids) for example in examples)
-    length = -(-longest // multiple_of) * multiple_of
-    ids_BT = torch.full((len(examples), length), pad_id, dtype=torch.long)
-    labels_BT = torch.full((len(examples), length), IGNORED, dtype=torch.long)
-    mask_BT = torch.zeros((len(examples), length), dtype=torch.bool)
-    for row, example in enumerate(examples):
-        ids_BT[row, : len(example.ids)] = _whole(example.ids)
-        labels_BT[row, : len(example.labels)] = _whole(example.labels)
-        mask_BT[row, : len(example.ids)] = True
+    shape = len(examples), -(-longest // multiple_of) * multiple_of
+    ids_BT, labels_BT, mask_BT = (slots.empty(shape, dtype) for dtype in (torch.long, torch.long, torch.bool))
+    # arrays are written row by row in a fraction of the time that tensors take
+    rows = zip(examples, ids_BT.numpy(), labels_BT.numpy(), mask_BT.numpy(), strict=True)
+    for example, ids_T, labels_T, mask_T in rows:
+        length = len(example.ids)
+        ids_T[:length], labels_T[:length], mask_T[:length] = example.ids, example.labels, True
+        ids_T[length:], labels_T[length:], mask_T[length:] = pad_id, IGNORED, False
     batch: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT, "labels": labels_BT}
     seen = [picture for example in examples for picture in example.seen]
     drawn = [picture for example in examples for picture in example.drawn]
@@ -66,11 +65,6 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     batch["tokens"] = sum(len(example.ids) for example in examples)
     batch["positions"] = ids_BT.numel()
     return batch
-
-
-def _whole(numbers: list[int]) -> Tensor:
-    """The numbers as a tensor, several times faster than torch makes one of a list."""
-    return torch.frombuffer(array("q", numbers), dtype=torch.long)
 
 
 class Collator:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,20 +22,22 @@ from vargpt_lightning.data.mixture import Place, SkippedRecord
 from vargpt_lightning.data.pictures import LevelReader, PictureError, PictureReader
 from vargpt_lightning.data.records import PicturePart, Record
 
+Picture = Tensor | np.ndarray
 PictureSource = PictureReader | LevelReader | PictureCache
 
 
 @dataclass
 class Example:
-    """One record, ready to be put into a batch; `seen` and `drawn` hold one tensor a picture.
+    """One record, ready to be put into a batch; `seen` and `drawn` hold one tensor, or array of bytes, a picture.
 
-    `cut` says that it was longer than the context, `skipped` how many bad records it stands in for.
+    `ids` and `labels` are arrays of type "q". `cut` says that it was longer than the context, `skipped` how many bad
+    records it stands in for.
     """
 
-    ids: list[int]
-    labels: list[int]
-    seen: list[Tensor] = field(default_factory=list)
-    drawn: list[Tensor] = field(default_factory=list)
+    ids: array[int]
+    labels: array[int]
+    seen: list[Picture] = field(default_factory=list)
+    drawn: list[Picture] = field(default_factory=list)
     record: Record | None = None
     cut: bool = False
     skipped: int = 0
@@ -59,7 +62,7 @@ class ExampleMaker:
 
     def __call__(self, record: Record, place: Place | None = None) -> Example:
         rendered = self.template.render(record, self.context)
-        if not rendered.trained and not rendered.drawn:
+        if not rendered.drawn and not rendered.trains:
             raise SkippedRecord(f"record {record.id!r}: nothing to train in {self.context} tokens")
         try:
             return self._example(record, rendered, place)
@@ -108,12 +111,12 @@ class _Chooser:
         return self._random.randrange(count)
 
 
-def _read(part: PicturePart, source: Any, choose: Callable[[int], int]) -> Tensor:
+def _read(part: PicturePart, source: Any, choose: Callable[[int], int]) -> Picture:
     if part.codes is not None:
         if not len(part.codes):
             raise PictureError(f"picture {part.key!r}: could not be decoded when its visual tokens were made")
         return torch.from_numpy(part.codes[choose(len(part.codes))].astype(np.int64))
     if source is None:
         raise ValueError(f"{part.use} pictures: no reader and no cache given; expected one for such records")
-    picture: Tensor = source.read(part.data, part.key, choose(source.variants_of(part.key)))
+    picture: Picture = source.read(part.data, part.key, choose(source.variants_of(part.key)))
     return picture

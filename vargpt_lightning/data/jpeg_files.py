@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from vargpt_lightning.data.picture_files import MAX_PIXELS
 
+Place = Callable[[int, int], Any]
 _START, _SCAN, _APP1, _APP2 = b"\xff\xd8\xff", 0xDA, 0xE1, 0xE2
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 _UPRIGHT = (None, 1)
 _ORIENTATION = 0x0112
 
 
-def decode_jpeg(data: bytes | None, max_pixels: int = MAX_PIXELS) -> Any:
+def decode_jpeg(data: bytes | None, max_pixels: int = MAX_PIXELS, place: Place | None = None) -> Any:
     """Return a JPEG file's RGB pixels (H, W, 3), uint8; None for what Pillow must decode, or refuse.
 
     That is all but plain colour and grey pictures of at most `max_pixels` that need not be turned, whole and without
-    anything that libjpeg warns of.
+    anything that libjpeg warns of. `place` says where a picture of a height and a width is to be put; None: anywhere.
     """
     if not data or not data.startswith(_START) or not _decoder_agrees():
         return None
@@ -32,7 +34,9 @@ def decode_jpeg(data: bytes | None, max_pixels: int = MAX_PIXELS) -> Any:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray") or height * width > max_pixels or not _upright(data):
             return None
-        return simplejpeg.decode_jpeg(data, "RGB")
+        there = place(height, width) if place else None
+        found = simplejpeg.decode_jpeg(data, "RGB", buffer=there)
+        return found if there is None else there
     except (ValueError, IndexError):
         return None
 

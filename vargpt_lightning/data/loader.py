@@ -7,6 +7,7 @@ a run goes on with.
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,11 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vargpt_lightning.data import slots
 from vargpt_lightning.data.mixture import Mixture, Place
 from vargpt_lightning.data.pack_pool import end_with_parent
+from vargpt_lightning.data.readers import Readers
 from vargpt_lightning.data.slots import Ring
 from vargpt_lightning.errors import UserError
 
@@ -49,11 +51,34 @@ class StreamLoader(DataLoader[Any]):
             del batch  # or its memory would not be free before the next one is there
 
     def _get_iterator(self) -> Any:
+        if not self.num_workers:
+            return super()._get_iterator()
         # new workers have new slots: nobody gives back what the old ones had sent and nobody took
-        if self.num_workers:
-            self.ring = Ring(self.num_workers, (self.prefetch_factor or 0) + _HELD)
-            self.worker_init_fn = partial(_begin, self.ring)
+        self.ring = Ring(self.num_workers, (self.prefetch_factor or 0) + _HELD)
+        begin = partial(_begin, self.ring)
+        if multiprocessing.get_start_method() == "fork" and not self.pin_memory:
+            return _Ahead(self, begin)
+        self.worker_init_fn = begin
         return super()._get_iterator()
+
+
+class _Ahead(Readers):
+    """What a `StreamLoader` takes from forked workers where no thread is needed to pin memory."""
+
+    def __init__(self, loader: StreamLoader, begin: Callable[[int], None]) -> None:
+        # as torch's iterators do: the numbers that are drawn later stay the same
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+        dataset, collate = loader.dataset, loader.collate_fn
+        super().__init__(
+            lambda places: collate(dataset.__getitems__(places)),  # type: ignore[attr-defined]
+            loader.batch_sampler,  # type: ignore[arg-type]
+            loader.num_workers,
+            loader.prefetch_factor or 1,
+            begin,
+        )
+
+    def _reset(self, loader: StreamLoader) -> None:
+        self.restart(loader.batch_sampler)  # type: ignore[arg-type]
 
 
 def stream_loader(
@@ -91,6 +116,7 @@ class _Told(Dataset[Any]):
         self.mixture = mixture
 
     def __getitems__(self, places: Sequence[Place]) -> list[Any] | _Failure:
+        slots.begin_batch()
         try:
             return self.mixture.__getitems__(places)
         except UserError as error:
@@ -105,7 +131,7 @@ class _Collate:
         if isinstance(examples, _Failure):
             return examples
         batch = self.collate(examples)
-        if get_worker_info() is None or not isinstance(batch, dict):
+        if not slots.in_worker() or not isinstance(batch, dict):
             return batch
         message, lease = slots.sent(batch)
         message = {name: _light(value) for name, value in message.items()}

@@ -5,6 +5,7 @@ Shape suffixes: B rows, T tokens.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,10 +51,11 @@ class PackedCollator:
 
 def _joined(examples: Sequence[Example]) -> Example:
     """A row's examples as one; the first token of each follows another example and is trained by nobody."""
-    result = Example([], [])
+    result = Example(array("q"), array("q"))
     for example in examples:
-        result.ids += example.ids
-        result.labels += [IGNORED, *example.labels[1:]]
+        result.ids.extend(example.ids)
+        result.labels.append(IGNORED)
+        result.labels.extend(example.labels[1:])
         result.seen += example.seen
         result.drawn += example.drawn
     return result

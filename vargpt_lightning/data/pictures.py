@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.data import slots
 from vargpt_lightning.data.jpeg_files import decode_jpeg
 from vargpt_lightning.data.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
 from vargpt_lightning.data.picture_fits import crop_of, fit_clip, fit_llava, fit_var
@@ -103,12 +104,26 @@ class PictureReader:
         """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""
         return self.scale(torch.from_numpy(self.levels(data, key, variant)))
 
-    def levels(self, data: bytes | None, key: str = "picture", variant: int = 0) -> np.ndarray:
-        """Return a picture file as `pixels` does; raises PictureError when it cannot be decoded."""
-        pixels_HWC = decode_jpeg(data, self.max_pixels)
+    def levels(
+        self,
+        data: bytes | None,
+        key: str = "picture",
+        variant: int = 0,
+        place: Callable[[tuple[int, ...]], np.ndarray | None] | None = None,
+    ) -> np.ndarray:
+        """Return a picture file as `pixels` does, where `place` says; raises PictureError when it cannot be decoded."""
+        shape = (self.size, self.size, 3)
+
+        def final(height: int, width: int) -> np.ndarray | None:
+            return place(shape) if place and ready(height, width) else None
+
+        def ready(height: int, width: int) -> bool:
+            return variant == 0 and self.fit != "var" and height == width == self.size
+
+        pixels_HWC = decode_jpeg(data, self.max_pixels, final)
         if pixels_HWC is None:
             return self.pixels(decode_picture(data, key, self.max_pixels), key, variant)
-        if variant == 0 and self.fit != "var" and pixels_HWC.shape[:2] == (self.size, self.size):
+        if ready(*pixels_HWC.shape[:2]):
             return pixels_HWC
         return self.pixels(Image.fromarray(pixels_HWC), key, variant)
 
@@ -153,9 +168,9 @@ class LevelReader:
 
     reader: PictureReader
 
-    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
-        """Return the picture as an (H, W, C) tensor; raises PictureError when it cannot be decoded."""
-        return torch.from_numpy(self.reader.levels(data, key, variant))
+    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> np.ndarray:
+        """Return the picture as an (H, W, C) array; raises PictureError when it cannot be decoded."""
+        return self.reader.levels(data, key, variant, slots.picture)
 
     def variants_of(self, key: str) -> int:
         """How many variants there are of a picture."""

@@ -1,8 +1,12 @@
 """Memory that worker processes and the training process share, used again and again for the pictures of batches.
 
-A worker writes a batch's large tensors into a free slot and sends only where they are. The slot is free again as soon
-as nothing in the training process holds any of these tensors: it is never waited for, nor written while it is read.
-What finds no free slot, or no room, goes torch's way, which makes and unmakes a file in shared memory for each tensor.
+A worker writes a batch's large tensors into a free slot and sends only where they are; pictures are decoded there. The
+slot is free again as soon as nothing in the training process holds any of these tensors: it is never waited for, nor
+written while it is read. What finds no free slot, or no room, goes torch's way, which makes and unmakes a file in
+shared memory for each tensor.
+
+A slot begins with areas for pictures of two shapes, one after the other in each; behind them is what is no picture, or
+was not decoded in its place.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SLOT_BYTES = 2**26  # of address space: memory is taken only where something is written
-SMALL = 2**18  # bytes of a tensor that travels in a message as well
+SLOT_BYTES = 2**27  # of address space: memory is taken only where something is written
+AREAS = 2
+AREA_BYTES = 2**25
+SMALL = 2**18  # bytes of a tensor that travels in a message as well, where no slot is taken
 _FREE, _USED = 0, 1
 _ALIGNED = 64
 
@@ -68,31 +74,71 @@ class Ring:
 
 
 class Writer:
-    """A worker's side: `stack` for the pictures of a batch, then `sent` for what is to be sent in their place."""
+    """A worker's side: places for tensors of a batch, then `sent` for what is to be sent in their place."""
 
     def __init__(self, ring: Ring, worker: int) -> None:
         self._ring, self._worker = ring, worker
-        self._slot: int | None = None
-        self._used = 0
-        self._made: dict[int, tuple[int, tuple[int, ...], torch.dtype]] = {}
         self._bytes: dict[int, Tensor] = {}
+        self._slot: int | None = None
+        self.begin_batch()
 
-    def stack(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the tensors as one, as torch.stack does, in a slot where there is room."""
-        shape, dtype = (len(tensors), *tensors[0].shape), tensors[0].dtype
+    def begin_batch(self) -> None:
+        """Forget what was written of a batch that was not sent."""
+        self._places: dict[tuple[int, ...], list[np.ndarray]] = {}  # given for pictures of each shape, side by side
+        self._used = min(AREAS * AREA_BYTES, SLOT_BYTES)
+        self._made: dict[int, tuple[int, tuple[int, ...], torch.dtype]] = {}
+
+    def picture(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return a place for the batch's next picture of a shape, uint8; None where there is none."""
+        size = math.prod(shape)
+        if shape not in self._places and (size <= SMALL // 4 or len(self._places) == AREAS or not self._has_slot()):
+            return None
+        given = self._places.setdefault(shape, [])
+        if (len(given) + 1) * size > AREA_BYTES:
+            return None
+        first = self._area(shape) + len(given) * size
+        assert self._slot is not None
+        given.append(self._ring.bytes_of(self._slot)[first : first + size].reshape(shape))
+        return given[-1]
+
+    def _area(self, shape: tuple[int, ...]) -> int:
+        """Where the pictures of a shape begin."""
+        return list(self._places).index(shape) * AREA_BYTES
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a tensor of anything, in the batch's slot: a large one in any case, a small one if there is a slot."""
         size = math.prod(shape) * dtype.itemsize
-        if size <= SMALL or self._used + size > SLOT_BYTES:
-            return torch.stack(list(tensors))
+        wanted = size > SMALL or self._slot is not None
+        if not wanted or self._used + size > SLOT_BYTES or not self._has_slot():
+            return torch.empty(shape, dtype=dtype)
+        first, self._used = self._used, self._used + -(-size // _ALIGNED) * _ALIGNED
+        return self._note(first, shape, dtype)
+
+    def stack(self, parts: Sequence[Tensor | np.ndarray]) -> Tensor:
+        """Return tensors or arrays as one, as torch.stack does: without a copy of what lies in the slot in order."""
+        shape = tuple(parts[0].shape)
+        given = self._places.get(shape, ())
+        # not so where pictures of both uses have one shape, or a picture with a place was then passed over
+        if len(given) == len(parts) and all(one is other for one, other in zip(parts, given, strict=True)):
+            return self._note(self._area(shape), (len(parts), *shape), torch.uint8)
+        tensors = _tensors(parts)
+        return torch.stack(tensors, out=self.empty((len(parts), *shape), tensors[0].dtype))
+
+    def _has_slot(self) -> bool:
         if self._slot is None:
             self._slot = self._ring.take(self._worker)
-            if self._slot is None:
-                return torch.stack(list(tensors))
-        if self._slot not in self._bytes:
+        if self._slot is not None and self._slot not in self._bytes:
             self._bytes[self._slot] = torch.from_numpy(self._ring.bytes_of(self._slot))
-        result = self._bytes[self._slot][self._used : self._used + size].view(dtype).view(shape)
-        torch.stack(list(tensors), out=result)
-        self._made[result.data_ptr()] = (self._used, shape, dtype)
-        self._used += -(-size // _ALIGNED) * _ALIGNED
+        return self._slot is not None
+
+    def _view(self, first: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        assert self._slot is not None
+        size = math.prod(shape) * dtype.itemsize
+        return self._bytes[self._slot][first : first + size].view(dtype).view(shape)
+
+    def _note(self, first: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        result = self._view(first, shape, dtype)
+        self._made[result.data_ptr()] = (first, shape, dtype)
         return result
 
     def sent(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Lease | None]:
@@ -105,8 +151,8 @@ class Writer:
         if not made or self._slot is None:
             return dict(batch), None
         lease = Lease(self._ring.number, self._slot, made)
-        self._slot, self._used = None, 0
-        self._made.clear()
+        self._slot = None
+        self.begin_batch()
         return {name: None if name in made else value for name, value in batch.items()}, lease
 
 
@@ -147,9 +193,34 @@ def begin(ring: Ring, worker: int) -> None:
     _writer = Writer(ring, worker)
 
 
-def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the tensors as one: in a worker where it need not be copied to be sent."""
-    return _writer.stack(tensors) if _writer else torch.stack(list(tensors))
+def in_worker() -> bool:
+    """Whether this process sends what it makes."""
+    return _writer is not None
+
+
+def begin_batch() -> None:
+    """Let a worker write its next batch."""
+    if _writer:
+        _writer.begin_batch()
+
+
+def picture(shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return where a picture (H, W, C) of uint8 is best decoded to; None: anywhere."""
+    return _writer.picture(shape) if _writer else None
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor of anything: in a worker where it need not be copied to be sent."""
+    return _writer.empty(shape, dtype) if _writer else torch.empty(shape, dtype=dtype)
+
+
+def stack(parts: Sequence[Tensor | np.ndarray]) -> Tensor:
+    """Return tensors or arrays as one tensor: in a worker where it need not be copied to be sent."""
+    return _writer.stack(parts) if _writer else torch.stack(_tensors(parts))
+
+
+def _tensors(parts: Sequence[Tensor | np.ndarray]) -> list[Tensor]:
+    return [part if isinstance(part, Tensor) else torch.from_numpy(part) for part in parts]
 
 
 def sent(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Lease | None]:

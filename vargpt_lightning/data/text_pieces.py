@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Callable, Collection, Sequence
-from itertools import chain
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
-_MOST = 2**15  # pieces kept, about 10 MB
+_MOST = 2**15  # pieces kept, about 5 MB
 _LONGEST = 32  # characters of a piece that is kept
 _NOT_PLAIN = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
 _SPACE = "▁"
@@ -25,7 +25,7 @@ _CLASSES = {r"\s\p{L}\p{N}": r"\sA-Za-z0-9", r"\p{L}": "[A-Za-z]", r"\p{N}": "[0
 
 
 class Pieces:
-    """A table of pieces of text and their token ids, for one tokenizer; at most so large, then begun anew.
+    """A table of pieces of text and the bytes of their token ids, for one tokenizer; at most so large, then begun anew.
 
     `cut` makes pieces of a text, the first of which may have `before` characters more than the text has.
     """
@@ -34,7 +34,7 @@ class Pieces:
         self, cut: Callable[[str], list[str] | None], encode: Callable[[str], list[int]], before: Callable[[str], int]
     ) -> None:
         self._cut, self._encode, self._before = cut, encode, before
-        self._table: dict[str, list[int]] = {}
+        self._table: dict[str, bytes] = {}
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, special_ids: Collection[int], pattern: str) -> Pieces | None:
@@ -51,33 +51,36 @@ class Pieces:
         if known is None:
             return None
         cut, encode, before = known
+        special = frozenset(special_ids)
 
         def without_special(piece: str) -> list[int]:
             try:
                 ids = encode(piece)
             except UnicodeEncodeError as error:  # half a surrogate pair
                 raise _NotCuttable from error
-            if not set(special_ids).isdisjoint(ids):
+            if not special.isdisjoint(ids):
                 raise _NotCuttable
             return ids
 
         return cls(cut, without_special, before)
 
-    def encode(self, spans: Sequence[str]) -> list[list[int]] | None:
+    def encode(self, spans: Sequence[str]) -> list[array[int]] | None:
         """Return the ids of the joined spans, those of each span by themselves; None when the library must do it.
 
-        It must where a piece lies in two spans, where a
-        text would turn into a special token, and for half a surrogate pair.
+        It must where a piece lies in two spans, where a text would turn into a special token, and for half a surrogate
+        pair.
         """
         text = "".join(spans)
         pieces = self._cut(text)
         if pieces is None:
             return None
         try:
-            lists = self._ids(pieces)
+            found = self._ids(pieces)
         except _NotCuttable:
             return None
-        result: list[list[int]] = []
+        if len(spans) == 1:
+            return [array("q", b"".join(found))]
+        result: list[array[int]] = []
         end, place, number = 0, -self._before(text), 0
         for span in spans[:-1]:
             end, first = end + len(span), number
@@ -86,22 +89,22 @@ class Pieces:
                 number += 1
             if place > end:
                 return None
-            result.append(list(chain.from_iterable(lists[first:number])))
-        return [*result, list(chain.from_iterable(lists[number:]))]
+            result.append(array("q", b"".join(found[first:number])))
+        return [*result, array("q", b"".join(found[number:]))]
 
-    def _ids(self, pieces: list[str]) -> list[list[int]]:
+    def _ids(self, pieces: list[str]) -> list[bytes]:
         table = self._table
         try:
             return [table[piece] for piece in pieces]
         except KeyError:
             return [ids if (ids := table.get(piece)) is not None else self._learn(piece) for piece in pieces]
 
-    def _learn(self, piece: str) -> list[int]:
-        if len(piece) > _LONGEST:
-            return self._encode(piece)
-        if len(self._table) >= _MOST:
-            self._table.clear()
-        ids = self._table[piece] = self._encode(piece)
+    def _learn(self, piece: str) -> bytes:
+        ids = array("q", self._encode(piece)).tobytes()
+        if len(piece) <= _LONGEST:
+            if len(self._table) >= _MOST:
+                self._table.clear()
+            self._table[piece] = ids
         return ids
 
 
@@ -118,18 +121,25 @@ def _own(tokenizer: Tokenizer, settings: dict[str, Any], pattern: str) -> Known 
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     if settings["normalizer"] or settings["pre_tokenizer"] != {"type": "Sequence", "pretokenizers": [split, level]}:
         return None
-    for name, letters in _CLASSES.items():
-        pattern = pattern.replace(name, letters)
+    for name, ascii_letters in _CLASSES.items():
+        pattern = pattern.replace(name, ascii_letters)
     find = re.compile(pattern, re.ASCII).findall
 
     def cut(text: str) -> list[str] | None:
         return find(text) if text.isascii() else None
 
+    tokenize, letters = tokenizer.model.tokenize, _byte_letters()
+
     def encode(piece: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(piece, add_special_tokens=False).ids
-        return ids
+        return [token.id for token in tokenize(piece.translate(letters))]
 
     return cut, encode, lambda text: 0
+
+
+def _byte_letters() -> dict[int, str]:
+    """What a byte-level BPE writes each ASCII character as."""
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return {byte: level.pre_tokenize_str(chr(byte))[0][0] for byte in range(128)}
 
 
 def _llama(tokenizer: Tokenizer, settings: dict[str, Any]) -> Known | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -128,18 +129,21 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the text's token ids; strings like `<image>` in it are ordinary characters."""
-        return self.encode_spans([text])[0]
+        return self.encode_spans([text])[0].tolist()
 
-    def encode_spans(self, spans: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of the joined texts, each with the text that holds the last character it stands for."""
+    def encode_spans(self, spans: Sequence[str]) -> list[array[int]]:
+        """Return the token ids of the joined texts, each with the text that holds the last character it stands for.
+
+        They come as arrays of type "q", which become tensors without a look at each.
+        """
         found = self._pieces.encode(spans) if self._pieces else None
         if found is not None:
             return found
         ids, offsets = self.encode_with_offsets("".join(spans))
         if len(spans) == 1:
-            return [ids]
+            return [array("q", ids)]
         ends = list(accumulate(map(len, spans)))
-        result: list[list[int]] = [[] for _ in spans]
+        result = [array("q") for _ in spans]
         for index, (_, end) in zip(ids, offsets, strict=True):
             result[bisect_right(ends, max(end - 1, 0))].append(index)
         return result

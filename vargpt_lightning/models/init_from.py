@@ -86,7 +86,18 @@ class InitFrom:
 
 
 def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:
-    """Put weights into a model, which may be sharded, and return the report (see `describe`).
+    """Put weights into a model, which may be sharded, and return the report; arguments and errors as `choose`."""
+    from vargpt_lightning.models.placing import copy_into
+
+    chosen, report = choose(model, init, seed)
+    targets = model.state_dict()
+    for key, source in chosen.items():
+        copy_into(targets[key], source, key)
+    return report
+
+
+def choose(model: VARGPT, init: InitFrom, seed: int = 0) -> tuple[dict[str, Source], dict[str, Any]]:
+    """Return a model's first weights by its names, unread, and the report (see `describe`); it may be without memory.
 
     Args:
         seed: of rows that are drawn.
@@ -95,7 +106,6 @@ def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:
         UserError: a checkpoint cannot be opened, does not fit, or lacks or exceeds what the model expects.
     """
     from vargpt_lightning.models.opened import open_checkpoint
-    from vargpt_lightning.models.placing import copy_into
 
     opened: dict[str, Checkpoint] = {}
     chosen: dict[str, Source] = {}
@@ -121,10 +131,8 @@ def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:
         report["parts"][part] = {"from": where, "path": str(opened[where].path), "layout": opened[where].layout}
     if unused_patterns:
         raise UserError(f"init_from.ignore: {sorted(unused_patterns)[0]!r} matches no missing and no unused key")
-    for key, source in chosen.items():
-        copy_into(targets[key], source, key)
     report["parameters"] = {key: _origin(key, chosen.get(key), targets[key]) for key in targets}
-    return report
+    return chosen, report
 
 
 def describe(report: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.row_draws import RowDraws
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.finite import FiniteGuard, as_plain, gradient_norm
@@ -50,12 +51,14 @@ class StageModule(pl.LightningModule):
         self._row_state: Tensor | None = None
         self.step_is_covered = True  # see `Share.covered`
         self.guard = FiniteGuard()
+        self.first_weights: FirstWeights | None = None  # of a model that gets its memory when it is sharded
 
     def configure_model(self) -> None:
         """Spread the model over the processes, where the strategy does."""
         spread = getattr(self.trainer.strategy, "shard", None)
         if spread is not None:
-            spread(self.vargpt)
+            spread(self.vargpt, self.first_weights)
+            self.first_weights = None
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.stage.optimizer)

@@ -9,12 +9,15 @@ import contextlib
 import errno
 import json
 import os
+import pickle
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import write_json
@@ -23,6 +26,7 @@ from vargpt_lightning.weights.stored import DTYPES, INDEXES, SINGLE, Source, nby
 MAX_SHARD = 5 * 1000**3
 """Bytes of a shard by default."""
 
+PICKLE_PROTOCOL = 2  # torch's
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = list(DTYPES.values())
 
@@ -90,14 +94,30 @@ def write_safetensors(path: Path, sources: Mapping[str, Source], rank: int = 0) 
 
 
 def write_pickle(path: Path, sources: Mapping[str, Source]) -> None:
-    """Write a `.pth` as torch does; tensors that lie in files stay there until they are copied.
+    """Write a `.pth` as `torch.save` does, reading one tensor after the other.
 
     Raises:
         UserError: the disk is full.
     """
-    state = {key: _alone(source.part()) for key, source in sources.items()}
-    with _replaced(path) as temporary:
-        torch.save(state, temporary)
+    with FakeTensorMode():
+        described = {key: torch.empty(source.shape, dtype=source.dtype) for key, source in sources.items()}
+    with (
+        _replaced(path) as temporary,
+        torch.serialization._open_zipfile_writer(str(temporary)) as writer,
+        torch.serialization.skip_data(materialize_fake_tensors=True),
+    ):
+        torch.serialization._save(described, _Filling(writer, sources), pickle, PICKLE_PROTOCOL, False)
+
+
+class _Filling:
+    """torch's writer, with the tensors in the places that `skip_data` would leave open."""
+
+    def __init__(self, writer: Any, sources: Mapping[str, Source]) -> None:
+        self.write_record = writer.write_record
+        self._waiting = iter(sources.values())  # numbered as they are described
+
+    def write_record_metadata(self, name: str, size: int) -> None:
+        self.write_record(name, _alone(next(self._waiting).part()).untyped_storage(), size)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -8,7 +8,8 @@ A tower's module has, for the value NAME of `model.vision.kind`:
 - `channels(config)`: channels of a feature token.
 - `build(config)`: the network, of pictures (P, 3, S, S) to features (P, N, C). A `blocks` of it, a ModuleList, is
   sharded, compiled and computed again block by block; a `restore_constants()` is called once weights are in place, for
-  buffers that no checkpoint holds. Names of parameters begin with `model.`, so that checkpoints are recognised.
+  buffers that no checkpoint holds; a `packaged_weights()` returns weights by name that come with a package. Names of
+  parameters begin with `model.`, so that checkpoints are recognised.
 """
 
 from __future__ import annotations

