@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.modules.shards import local
+from vargpt_lightning.modules.shards import local, named_parameters
 
 
 class EMA(pl.Callback):
@@ -70,7 +70,7 @@ class EMA(pl.Callback):
     def follow(self, module: nn.Module) -> None:
         """Bring the set of averages in line with what is trained now (see the class)."""
         trained = _trained(module)
-        for name, parameter in module.named_parameters():
+        for name, parameter in named_parameters(module):
             if name in self.averages and name not in trained:
                 parameter.copy_(self.averages.pop(name))
         for name, parameter in trained.items():
@@ -93,7 +93,7 @@ class EMA(pl.Callback):
         """Put the averages into the module and the raw weights aside; nothing happens when they are there already."""
         if self._raw:
             return
-        for name, parameter in module.named_parameters():
+        for name, parameter in named_parameters(module):
             if name in self.averages:
                 self._raw[name] = parameter.detach().clone()
                 parameter.copy_(self.averages[name])
@@ -101,7 +101,7 @@ class EMA(pl.Callback):
     @torch.no_grad()
     def swap_out(self, module: nn.Module) -> None:
         """Put the raw weights back; nothing happens when they are there already."""
-        for name, parameter in module.named_parameters():
+        for name, parameter in named_parameters(module):
             if name in self._raw:
                 parameter.copy_(self._raw.pop(name))
 
@@ -152,4 +152,4 @@ def averaged_weights(trainer: pl.Trainer, module: nn.Module) -> Iterator[None]:
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {name: parameter for name, parameter in named_parameters(module) if parameter.requires_grad}

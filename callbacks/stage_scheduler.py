@@ -16,6 +16,7 @@ from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.adapters import attach_adapters, freeze_beside_adapters
 from vargpt_lightning.models.low_bits import low_bit_layers, pack_frozen
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
+from vargpt_lightning.modules.shards import whole_shape
 from vargpt_lightning.modules.stage import Stage, check_stages
 
 
@@ -92,7 +93,7 @@ def summary(model: VARGPT) -> list[tuple[str, int, bool]]:
     for name, module in model.named_children():
         parameters = list(module.parameters())
         if parameters:
-            count = sum(parameter.numel() for parameter in parameters)
+            count = sum(whole_shape(parameter).numel() for parameter in parameters)
             count += sum(layer.in_features * layer.out_features for layer in low_bit_layers(module).values())
             rows.append((name, count, any(parameter.requires_grad for parameter in parameters)))
     return rows

@@ -22,7 +22,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -47,13 +47,14 @@ from vargpt_lightning.distributed_checkpoint import (
     without_averages,
 )
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.flat_sharding import FlatSharding
 from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.shards import like, local, spread
 from vargpt_lightning.sharding import shard
 
-SHARDED = ("fsdp2",)
+SHARDED = ("fsdp", "fsdp2")
 TIMEOUT = timedelta(minutes=30)  # of one exchange between processes; the first one prepares data meanwhile
 
 
@@ -67,13 +68,10 @@ def build_strategy(name: str, config: ShardingConfig, precision: str, *, tokeniz
         tokenizer: whether the image tokenizer is trained.
 
     Raises:
-        UserError: for FSDP1.
+        UserError: for settings that a preset does not have.
     """
-    if name.startswith("fsdp") and name != "fsdp2":
-        raise UserError(
-            f"trainer.strategy={name}: Lightning's FSDPStrategy (FSDP1) keeps flattened parts of weights, of which the "
-            "norm of gradients and a stage's weights come out wrong; expected fsdp2"
-        )
+    if name.startswith("fsdp") and name not in SHARDED:
+        raise UserError(f"trainer.strategy={name}; expected fsdp, or fsdp2 with trainer.sharding.offload")
     if name == "single":
         return "auto"
     if name == "ddp" or (name in SHARDED and tokenizer):
@@ -81,12 +79,14 @@ def build_strategy(name: str, config: ShardingConfig, precision: str, *, tokeniz
         return DDPStrategy(find_unused_parameters=True, timeout=TIMEOUT)
     if name == "fsdp2":
         return BlockSharding(config, precision)
+    if name == "fsdp":
+        return FlatSharding(config, precision, timeout=TIMEOUT)
     return name
 
 
 def trainer_precision(name: str, precision: str) -> str:
     """Return the precision that the trainer is told: the sharded blocks of fsdp2 convert by themselves."""
-    return "32-true" if name == "fsdp2" and precision.endswith("-mixed") else precision
+    return "32-true" if name in SHARDED and precision.endswith("-mixed") else precision
 
 
 class BlockSharding(ModelParallelStrategy):
@@ -236,7 +236,7 @@ def join_processes(trainer: pl.Trainer) -> tuple[int, int]:
     if environment is None:
         return 0, 1
     rank, world = (environment.global_rank(), environment.world_size())
-    if not dist.is_initialized() and (world > 1 or isinstance(strategy, ModelParallelStrategy)):
+    if not dist.is_initialized() and (world > 1 or isinstance(strategy, (FSDPStrategy, ModelParallelStrategy))):
         device = strategy.root_device if world > 1 else torch.device("cpu")
         gpu = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"

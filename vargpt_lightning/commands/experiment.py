@@ -68,7 +68,7 @@ class TrainerConfig:
         devices: how many on each machine, their numbers, or auto; on CPUs processes, on GPUs one process each.
         num_nodes: machines.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed or bf16-true.
-        strategy: how training is spread over processes: single, ddp, fsdp2, or a name of Lightning's; "auto" is
+        strategy: how training is spread over processes: single, ddp, fsdp, fsdp2, or a name of Lightning's; "auto" is
             single or ddp.
         sharding: see `ShardingConfig`.
         nonfinite: what happens at a loss or gradient that is no number: "stop", or "skip" the step and count it.
@@ -289,7 +289,7 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
     _check_batches(stages, made.model.language)
-    _check_bits(stages, made.trainer.strategy)
+    _check_strategy(stages, made.trainer.strategy)
     run: RunConfig = made.run
     if run.name is None:
         run.name = Path(files[-1]).stem if files else "run"
@@ -319,9 +319,14 @@ def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
             )
 
 
-def _check_bits(stages: Sequence[Stage], strategy: str) -> None:
-    """Refuse weights in few bits where it is not known what becomes of them."""
+def _check_strategy(stages: Sequence[Stage], strategy: str) -> None:
+    """Refuse weights in few bits where it is not known what becomes of them, and Muon where matrices are flattened."""
     for stage in stages:
+        if strategy == "fsdp" and stage.optimizer.name == "muon" and stage.head != "tokenizer":
+            raise UserError(
+                f"stages.{stage.name}.optimizer.name=muon with trainer.strategy=fsdp, which flattens matrices; expected "
+                "adamw, or trainer.strategy=fsdp2"
+            )
         if stage.frozen_bits and strategy not in LOW_BIT_STRATEGIES:
             raise UserError(
                 f"stages.{stage.name}.frozen_bits with trainer.strategy={strategy!r}; expected one of "

@@ -43,6 +43,7 @@ from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
+from vargpt_lightning.flat_sharding import FlatSharding
 from vargpt_lightning.models.adapters import merge_adapters
 from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.init_from import choose, describe, initialise
@@ -120,7 +121,7 @@ class StageRunner:
         spread over the processes.
         """
         experiment = self.experiment
-        if self._sharded(stage):
+        if self._sharded(stage) and self.experiment.trainer.strategy == "fsdp2":
             weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
             self._weights, self.model, self._has = weights, weights.model, None
             if before is not None:
@@ -172,15 +173,16 @@ class StageRunner:
         trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
-        if stage.frozen_bits:
-            self.model = self._whole_again(stage)
+        again = bool(stage.frozen_bits) or isinstance(trainer.strategy, FlatSharding)
+        if again:
+            self.model = self._whole_again(stage, trainer.strategy)
         if stage.lora:
             merge_adapters(self.model.language_model)
         save_weights(self.model, folder, self._with_tower(stage), self.processes.first)
         self.processes.wait()
         skipped, device = module.guard.skipped, trainer.strategy.root_device
         del trainer, module, train
-        self._has = folder.weights if stage.frozen_bits or not self._sharded(stage) else None
+        self._has = folder.weights if again or not self._sharded(stage) else None
         gc.collect()
         if self.processes.first:
             if self._sharded(stage) and settings.samples:
@@ -221,12 +223,15 @@ class StageRunner:
                 self._report(report)
         return model
 
-    def _whole_again(self, stage: Stage) -> VARGPT:
+    def _whole_again(self, stage: Stage, strategy: Any) -> VARGPT:
         """Return a model with what the stage has trained beside the frozen weights as they were before it."""
-        parameters = self.model.named_parameters(remove_duplicate=False)
-        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
-        state = self.model.state_dict()
-        trained = {name: whole(value.detach()).cpu() for name, value in state.items() if name not in frozen}
+        if isinstance(strategy, FlatSharding):
+            trained = {name: value.cpu() for name, value in strategy.trained_weights()}
+        else:
+            parameters = self.model.named_parameters(remove_duplicate=False)
+            frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+            state = self.model.state_dict()
+            trained = {name: whole(value.detach()).cpu() for name, value in state.items() if name not in frozen}
         model = self._model_before(stage)
         attach_adapters_of(model, stage)
         model.load_state_dict(trained, strict=False)

@@ -108,9 +108,10 @@ class StageModule(pl.LightningModule):
 
         They would be taken for the next pass's, and hide the shards from what looks at the parameters.
         """
-        reshard = getattr(self.vargpt, "reshard", None)
-        if reshard is not None:
-            reshard()
+        for owner, name in ((self.vargpt, "reshard"), (self.trainer.strategy, "free_gathered")):
+            free = getattr(owner, name, None)
+            if free is not None:
+                free()
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.guard.note(loss)
@@ -120,7 +121,13 @@ class StageModule(pl.LightningModule):
     ) -> None:
         """Clip the gradient's norm over all processes' shards; no step is taken with one that is no number."""
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        strategy: Any = self.trainer.strategy
+        flat = hasattr(strategy, "total_norm")
+        if flat:
+            strategy.drop_unused(parameters)
         norm = gradient_norm(parameters)
+        if flat:
+            norm = strategy.total_norm(norm)
         shown = as_plain(norm)
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not self.guard.passes(None if scaled else shown, self.global_step, self.stage.name):

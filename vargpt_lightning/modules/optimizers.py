@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.modules.muon import Muon
+from vargpt_lightning.modules.shards import whole_shape
 from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
 
 HEADS = ("lm_head", "head", "embed_tokens", "class_emb")
@@ -28,7 +29,8 @@ def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[st
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        inner = parameter.dim() > 1 and id(parameter) not in embeddings and min(parameter.shape[:2]) > 1
+        shape = whole_shape(parameter)
+        inner = len(shape) > 1 and id(parameter) not in embeddings and min(shape[:2]) > 1
         if not inner:
             groups["plain"].append(parameter)
         elif config.name == "muon" and name.split(".")[-2] not in HEADS:

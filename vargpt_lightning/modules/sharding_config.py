@@ -22,9 +22,9 @@ class ShardingConfig:
         replicas: copies of the model, each sharded over world / replicas processes: 1 shards over all; "nodes" inside
             each node, so that weights are gathered over its own links alone. With fsdp2.
         reshard: free the gathered weights of a block after its forward pass, and gather them again for the backward.
-            With fsdp2.
+            With fsdp and fsdp2.
         sync_every_batch: reduce gradients after each accumulated batch, not once a step: more traffic, but no process
-            ever holds whole gradients. With fsdp2.
+            ever holds whole gradients. With fsdp2; fsdp always does so.
         asynchronous: write checkpoints while training goes on. With fsdp2.
     """
 

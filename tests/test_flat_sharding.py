@@ -1,0 +1,43 @@
+"""Lightning's FSDP (FSDP1) on two processes trains as one process does, is stopped, killed and goes on."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.ends import Place
+from tests.ranks import run_ranks, said
+from tests.test_strategies import assert_same_losses, fit, tree_for
+from tests.tiny import write_corpora, write_experiment
+from vargpt_lightning.cli import main
+
+
+def flat_tree(data: dict[str, Any], root: Path, batch: int, strategy: str) -> dict[str, Any]:
+    tree = tree_for(data, root, batch, strategy=strategy)
+    del tree["stages"][1]["frozen_bits"]
+    tree["stages"][1]["optimizer"]["name"] = "adamw"
+    tree["stages"][1]["accumulate"] = 2
+    return tree
+
+
+def test_two_processes_with_flat_shards_train_as_one_whatever_ends_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_corpora(tmp_path / "data")
+    alone = write_experiment(tmp_path / "alone.yaml", flat_tree(data, tmp_path / "alone", 4, "single"))
+    assert main(["fit", "-c", str(alone)]) == 0
+    file = write_experiment(tmp_path / "fsdp.yaml", flat_tree(data, tmp_path / "fsdp", 2, "fsdp"))
+    log = tmp_path / "log"
+    stopped = run_ranks(2, log, fit, file, None, Place("base", "batch", 2), signal.SIGTERM)
+    assert stopped == [143, 143], said(log, 2)
+    killed = run_ranks(2, log, fit, file, None, Place("draw", "batch", 2), signal.SIGKILL, seconds=60)
+    assert killed == [2, -signal.SIGKILL], said(log, 2)
+    assert "stage base: goes on after step 3 of 6" in said(log, 2)
+    # a process with whole weights takes up what they have left, with the same batch of a step
+    write_experiment(file, flat_tree(data, tmp_path / "fsdp", 4, "single"))
+    assert main(["fit", "-c", str(file)]) == 0
+    assert "stage draw: goes on after step 2 of 4" in capfd.readouterr().out
+    assert_same_losses(tmp_path / "alone/tiny", tmp_path / "fsdp/tiny")
