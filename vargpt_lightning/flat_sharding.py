@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
-from torch.distributed.fsdp import MixedPrecision
+from torch.distributed.fsdp import MixedPrecision, ShardingStrategy
 from torch.distributed.fsdp.wrap import CustomPolicy
 
 from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
@@ -49,13 +48,14 @@ class FlatSharding(FSDPStrategy):
     def __init__(self, config: ShardingConfig, precision: str = "32-true", **more: Any) -> None:
         for name, value, only in (("offload", config.offload, False), ("replicas", config.replicas, 1)):
             if value != only:
-                raise UserError(f"trainer.sharding.{name}={value} with fsdp; expected {only}, or trainer.strategy=fsdp2")
+                raise UserError(
+                    f"trainer.sharding.{name}={value} with fsdp; expected {only}, or trainer.strategy=fsdp2"
+                )
         if precision not in PRECISIONS:
-            raise UserError(
-                f"trainer.precision={precision} with fsdp; expected {' or '.join(PRECISIONS)}, or trainer.strategy=fsdp2"
-            )
+            expected = f"{' or '.join(PRECISIONS)}, or trainer.strategy=fsdp2"
+            raise UserError(f"trainer.precision={precision} with fsdp; expected {expected}")
         mixed = MixedPrecision(torch.bfloat16, torch.float32) if precision == "bf16-mixed" else None
-        kind = "FULL_SHARD" if config.reshard else "SHARD_GRAD_OP"
+        kind = ShardingStrategy.FULL_SHARD if config.reshard else ShardingStrategy.SHARD_GRAD_OP
         super().__init__(sharding_strategy=kind, mixed_precision=mixed, **more)
         self._used: set[nn.Parameter] = set()
 
@@ -81,8 +81,8 @@ class FlatSharding(FSDPStrategy):
                 continue
             flat: Any = handle.flat_param
             for parameter, shape, info in zip(flat._params, flat._shapes, flat._shard_param_infos, strict=True):
-                place = (info.intra_param_start_idx, info.numel_in_shard) if info.in_shard else (0, 0)
-                set_flat_part(parameter, FlatPart(shape, *place, handle.process_group))
+                start, count = (info.intra_param_start_idx, info.numel_in_shard) if info.in_shard else (0, 0)
+                set_flat_part(parameter, FlatPart(shape, start, count, handle.process_group))
             unit.module.register_forward_pre_hook(self._note_used(flat))
         return wrapped
 
@@ -182,8 +182,8 @@ class FlatSharding(FSDPStrategy):
             }
             optimizer.load_state_dict({**state, "state": parts})
         rest, averages = without_averages(loaded.get("callbacks", {}))
-        parts = {name: spread(average, places[name]).clone() for name, average in averages.items()}
-        loaded["callbacks"] = with_averages(rest, parts)
+        pieces = {name: spread(average, places[name]).clone() for name, average in averages.items()}
+        loaded["callbacks"] = with_averages(rest, pieces)
         return loaded
 
     def _places(self) -> dict[str, nn.Parameter]:
@@ -210,17 +210,15 @@ class FlatSharding(FSDPStrategy):
         every: list[dict[tuple[int, str], Any]] = [{}] * self.world_size
         dist.all_gather_object(every, plain)
         found: dict[int, dict[str, Any]] = {}
-        for (number, kind), value in sorted({key: each for one in every for key, each in one.items()}.items(), key=_key):
+        together = {key: value for each in every for key, value in each.items()}
+        for number, kind in sorted(together):
+            value = together[number, kind]
             if value is None:
                 parameter = parameters[number]
                 part = state["state"].get(number, {}).get(kind, torch.zeros_like(parameter))
                 value = self._kept({kind: part}, {kind: parameter}).get(kind)
             found.setdefault(number, {})[kind] = value
         return {**state, "state": found}
-
-
-def _key(item: tuple[tuple[int, str], Any]) -> tuple[int, str]:
-    return item[0]
 
 
 def _is_spread(value: Any) -> bool:

@@ -4,10 +4,11 @@
 |---|---|---|
 | single | one process | one file |
 | ddp | whole in each process | one file |
+| fsdp | flattened and sharded block by block with FSDP1 | one file, gathered |
 | fsdp2 | sharded block by block with fully_shard | a folder that all processes write |
 
-Other names are Lightning's own, but for its fsdp (FSDP1), which is refused. Stages that train the image tokenizer run
-under ddp where fsdp2 is asked for: it is small, and laying its codebook wants all of it.
+Other names are Lightning's own. Stages that train the image tokenizer run under ddp where fsdp or fsdp2 is asked for:
+it is small, and laying its codebook wants all of it.
 """
 
 from __future__ import annotations

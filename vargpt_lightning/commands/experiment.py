@@ -324,8 +324,8 @@ def _check_strategy(stages: Sequence[Stage], strategy: str) -> None:
     for stage in stages:
         if strategy == "fsdp" and stage.optimizer.name == "muon" and stage.head != "tokenizer":
             raise UserError(
-                f"stages.{stage.name}.optimizer.name=muon with trainer.strategy=fsdp, which flattens matrices; expected "
-                "adamw, or trainer.strategy=fsdp2"
+                f"stages.{stage.name}.optimizer.name=muon with trainer.strategy=fsdp, which flattens matrices; "
+                "expected adamw, or trainer.strategy=fsdp2"
             )
         if stage.frozen_bits and strategy not in LOW_BIT_STRATEGIES:
             raise UserError(

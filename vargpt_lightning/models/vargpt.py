@@ -221,7 +221,8 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         if features_PNC is not None and features_PNC.numel() and projector is not None:
             # a projector that is frozen is in eval mode and gets all of them
             features_PNC = dropout(features_PNC, self.config.vision.dropout, projector.training)
-            features_PNC = projector(features_PNC.to(projector[0].bias.dtype))
+            first: Any = projector[0]  # which has a bias also where its weight is packed
+            features_PNC = projector(features_PNC.to(first.bias.dtype))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
         if drawn is not None:
