@@ -94,7 +94,7 @@ def _selective_contexts() -> Any:
 
 
 def _pass(group: nn.Module, _: Any) -> None:
-    group._passed.fill_(True)  # type: ignore[operator,union-attr]
+    group._passed.fill_(True)  # type: ignore[operator]
 
 
 def passed(model: VARGPT) -> bool:
