@@ -132,11 +132,9 @@ class Throughput(pl.Callback):
 
 
 def gpu_peak(device: torch.device) -> float | None:
-    """Return the dense bf16 FLOP/s of a GPU that the catalogue knows by the first part of its name, else None."""
+    """Return the dense bf16 FLOP/s of a GPU that the catalogue knows, else None."""
     if device.type != "cuda":
         return None
-    from vargpt_lightning.gpus import catalogue
+    from vargpt_lightning.gpus import flops_of
 
-    name = torch.cuda.get_device_name(device).upper().replace(" ", "")
-    peaks = {gpu.name.split("-")[0]: gpu.flops for gpu in catalogue().values()}
-    return next((peak for short, peak in peaks.items() if short in name), None)
+    return flops_of(torch.cuda.get_device_name(device))

@@ -18,6 +18,7 @@ from vargpt_lightning.distributed_checkpoint import complete_folders
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.results import RunFolder, read_jsonl
+from vargpt_lightning.strategies import build_strategy
 
 Tree = dict[str, Any]
 
@@ -212,6 +213,12 @@ def test_settings_that_mean_nothing_are_named() -> None:
     for settings in ({"checkpointing": "some"}, {"checkpointing": "every_0"}, {"replicas": 0}, {"replicas": "racks"}):
         with pytest.raises(UserError, match=f"trainer.sharding.{next(iter(settings))}="):
             ShardingConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_the_older_fsdp_is_refused() -> None:
+    for name in ("fsdp", "fsdp_cpu_offload"):
+        with pytest.raises(UserError, match=f"trainer.strategy={name}: .*expected fsdp2"):
+            build_strategy(name, ShardingConfig(), "32-true")
 
 
 def test_every_nth_block_is_computed_again() -> None:

@@ -57,8 +57,19 @@ def catalogue(file: Path = FILE) -> dict[str, Gpu]:
     return found
 
 
+def flops_of(device: str) -> float | None:
+    """Return the dense bf16 FLOP/s of the GPU that a driver calls so, None for one that is not known.
+
+    All parts of a GPU's name but its memory are in the driver's; the one with the most parts is taken.
+    """
+    called = device.upper().replace(" ", "")
+    parts = {gpu: gpu.name.upper().split("-")[:-1] for gpu in catalogue().values()}
+    fitting = [(len(words), gpu.flops) for gpu, words in parts.items() if all(word in called for word in words)]
+    return max(fitting)[1] if fitting else None
+
+
 def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
-    """Read such as 8xH100-80GB, or H100 where one kind begins so.
+    """Read such as 8xH100-80GB, H100 where one kind is called so, or a part of one kind's name.
 
     Raises:
         UserError: the text is no number and GPU, or names none or several that are known.
@@ -70,6 +81,7 @@ def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
         raise UserError(f"--gpus {text!r}; expected such as 8xH100-80GB; there are {there}")
     name = match[2].strip().lower()
     found = [gpu for key, gpu in known.items() if key.lower() == name]
+    found = found or [gpu for key, gpu in known.items() if key.lower().rpartition("-")[0] == name]
     found = found or [gpu for key, gpu in known.items() if name in key.lower()]
     if len(found) != 1:
         raise UserError(f"--gpus: {match[2]!r} is {'several' if found else 'none'} of the known GPUs: {there}")

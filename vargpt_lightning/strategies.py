@@ -4,11 +4,10 @@
 |---|---|---|
 | single | one process | one file |
 | ddp | whole in each process | one file |
-| fsdp | sharded by Lightning's FSDPStrategy (FSDP1); GPUs alone | one file, gathered |
 | fsdp2 | sharded block by block with fully_shard | a folder that all processes write |
 
-Other names are Lightning's own. Stages that train the image tokenizer run under ddp where fsdp or fsdp2 is asked for:
-it is small, and laying its codebook wants all of it.
+Other names are Lightning's own, but for its fsdp (FSDP1), which is refused. Stages that train the image tokenizer run
+under ddp where fsdp2 is asked for: it is small, and laying its codebook wants all of it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -34,8 +33,6 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO
 from vargpt_lightning.distributed_checkpoint import (
@@ -50,15 +47,13 @@ from vargpt_lightning.distributed_checkpoint import (
     without_averages,
 )
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.decoder_blocks import Block
 from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.shards import like, local, spread
 from vargpt_lightning.sharding import shard
 
-SHARDED = ("fsdp", "fsdp2")
-PRESETS = ("single", "ddp", *SHARDED)
+SHARDED = ("fsdp2",)
 TIMEOUT = timedelta(minutes=30)  # of one exchange between processes; the first one prepares data meanwhile
 
 
@@ -70,7 +65,15 @@ def build_strategy(name: str, config: ShardingConfig, precision: str, *, tokeniz
         config: see `ShardingConfig`.
         precision: the trainer's.
         tokenizer: whether the image tokenizer is trained.
+
+    Raises:
+        UserError: for FSDP1.
     """
+    if name.startswith("fsdp") and name != "fsdp2":
+        raise UserError(
+            f"trainer.strategy={name}: Lightning's FSDPStrategy (FSDP1) keeps flattened parts of weights, of which the "
+            "norm of gradients and a stage's weights come out wrong; expected fsdp2"
+        )
     if name == "single":
         return "auto"
     if name == "ddp" or (name in SHARDED and tokenizer):
@@ -78,24 +81,7 @@ def build_strategy(name: str, config: ShardingConfig, precision: str, *, tokeniz
         return DDPStrategy(find_unused_parameters=True, timeout=TIMEOUT)
     if name == "fsdp2":
         return BlockSharding(config, precision)
-    if name == "fsdp":
-        return _fsdp1(config)
     return name
-
-
-def _fsdp1(config: ShardingConfig) -> FSDPStrategy:
-    kinds = {LlamaDecoderLayer, CLIPEncoderLayer, Block}
-    hybrid = config.replicas != 1
-    if hybrid and config.replicas != "nodes":
-        raise UserError(f"trainer.sharding.replicas={config.replicas!r}; expected 1 or nodes with fsdp; fsdp2 has all")
-    return FSDPStrategy(
-        auto_wrap_policy=kinds,
-        sharding_strategy="HYBRID_SHARD" if hybrid else "FULL_SHARD",
-        cpu_offload=config.offload,
-        state_dict_type="full",
-        use_orig_params=True,
-        timeout=TIMEOUT,
-    )
 
 
 def trainer_precision(name: str, precision: str) -> str:

@@ -13,7 +13,7 @@ import warnings
 from rich.console import Console
 from rich.table import Table
 
-from tests.planning.measuring import ROWS, measure_aside, model_config, stage_of
+from tests.planning.measuring import LOW_BITS, ROWS, measure_aside, model_config, stage_of
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.planning.steps import build_empty, trace_step
 
@@ -22,13 +22,15 @@ SIZES = {
     80: {"width": 512, "layers": 8, "depth": 8, "vocabulary": 8000},
     300: {"width": 1024, "layers": 10, "depth": 8, "vocabulary": 8000},
 }
+IN_FEW_BITS = "-4bit"
+"""Beside the name of the understanding stage: adapters, and frozen weights in 4 and 8 bits."""
 MODES = ("none", "full", "selective", "every_2")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--million", type=int, choices=SIZES, nargs="*", default=list(SIZES))
-    parser.add_argument("--stages", nargs="*", default=list(ROWS))
+    parser.add_argument("--stages", nargs="*", default=[*ROWS, f"understanding{IN_FEW_BITS}"])
     parser.add_argument("--modes", nargs="*", default=list(MODES))
     parser.add_argument("--batch", type=int, default=2)
     options = parser.parse_args()
@@ -48,10 +50,11 @@ def main() -> None:
 def _row(config: object, name: str, mode: str, batch: int) -> list[str]:
     model = build_empty(config)  # type: ignore[arg-type]
     count = sum(each.numel() for each in model.parameters())
+    stage = stage_of(name.removesuffix(IN_FEW_BITS), **(LOW_BITS if name.endswith(IN_FEW_BITS) else {}))
+    sharding, row = ShardingConfig(checkpointing=mode), ROWS[stage.name]
+    measured = measure_aside(config, stage, row, batch, sharding)  # type: ignore[arg-type]
+    trace = trace_step(model, stage, row, batch, sharding, "cpu")
     standing = sum(each.untyped_storage().nbytes() for each in [*model.parameters(), *model.buffers()])
-    sharding, stage = ShardingConfig(checkpointing=mode), stage_of(name)
-    measured = measure_aside(config, stage, ROWS[name], batch, sharding)  # type: ignore[arg-type]
-    trace = trace_step(model, stage, ROWS[name], batch, sharding, "cpu")
     predicted = standing + trace.peak
     return [
         f"{count / 1e6:.0f} M", name, mode, f"{measured.peak / 1e6:.1f}", f"{predicted / 1e6:.1f}",

@@ -231,6 +231,22 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
         packed(rows(tmp_path / "rows"), tmp_path / "out")
 
 
+def test_a_lock_whose_folder_is_just_cleared_away_is_taken_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Path] = []
+
+    def late(path: Path, mode: str) -> Any:
+        tries.append(path)
+        if len(tries) == 1:
+            path.parent.rmdir()
+        return open(path, mode)
+
+    monkeypatch.setattr("vargpt_lightning.data.pack_state.open", late, raising=False)
+    with locked(tmp_path / "work"):
+        assert len(tries) == 2 and tries[1].is_file()
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with locked(tmp_path / "out" / ".packing"), pytest.raises(UserError, match="another process is packing"):
         packed(rows(tmp_path / "rows"), tmp_path / "out")

@@ -12,10 +12,10 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from rich.console import Console
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, prepare_model
 from vargpt_lightning.models.config import (
     DecoderConfig,
     LanguageConfig,
@@ -27,7 +27,7 @@ from vargpt_lightning.models.config import (
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.heads import HEADS
 from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import OptimizerConfig, Stage
+from vargpt_lightning.modules.stage import LoraSettings, OptimizerConfig, Stage
 from vargpt_lightning.planning.steps import RowShape, batch_of
 from vargpt_lightning.sharding import arrange_blocks
 
@@ -45,6 +45,7 @@ CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward,
 }
 """torch's flop counter does not know the CPU's attention, and has formulas for the same on GPUs."""
+TRAINING = "training"
 
 
 @dataclass
@@ -89,8 +90,10 @@ def measure(config: VARGPTConfig, stage: Stage, row: RowShape, count: int, shard
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         # made inside: the profiler knows of no tensor that was there before
         model = VARGPT(config)
+        prepare_model(model, stage)
         batch = batch_of(row, count, config, torch.float32, "cpu")
-        _fit(model, stage, batch, sharding, 3)
+        with record_function(TRAINING):  # before it, weights in few bits were whole
+            _fit(model, stage, batch, sharding, 3)
     counted = _Counted()
     _fit(model, stage, batch, sharding, 1, counted)
     return Measured(_peak(profiler), counted.counter.get_total_flops())
@@ -119,8 +122,10 @@ def _fit(
 def _peak(profiler: Any) -> int:
     """The most bytes at once; steps after the first, with gradients and states, hold more than anything before."""
     events = profiler.profiler.kineto_results.events()
+    begun = min(each.start_ns() for each in events if each.name() == TRAINING)
     found = sorted((each.start_ns(), each.nbytes()) for each in events if each.name() == "[memory]")
-    return int(np.cumsum([size for _, size in found]).max())
+    held = np.cumsum([size for _, size in found])
+    return int(held[[when > begun for when, _ in found]].max())
 
 
 def model_config(width: int = 128, layers: int = 4, depth: int = 4, **more: Any) -> VARGPTConfig:
@@ -152,6 +157,10 @@ TRAINED = {
     "generation": ["visual_decoder", "generation_projectors"],
     "tokenizer": ["image_tokenizer"],
 }
+
+
+LOW_BITS = {"lora": LoraSettings(rank=8, alpha=16), "frozen_bits": {"language_model": 4, "visual_decoder": 8}}
+"""Of the understanding stage: adapters, beside frozen weights in few bits."""
 
 
 def stage_of(name: str, optimizer: str = "adamw", **more: Any) -> Stage:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from tests.planning.measuring import ROWS, measure_aside, model_config, stage_of
+from tests.planning.measuring import LOW_BITS, ROWS, measure_aside, model_config, stage_of
 from vargpt_lightning.models.config import full_size
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.planning.shallow import StageTraces, shallow_depth
@@ -53,15 +55,19 @@ def test_shallow_depths_leave_a_multiple_of_the_period() -> None:
             assert few == depth or (few >= period + 2 and (depth - few) % period == 0)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("generation", "selective"), ("understanding", "none")])
-def test_the_predicted_peak_is_what_torchs_profiler_measures(name: str, mode: str) -> None:
-    config, sharding = model_config(width=128), ShardingConfig(checkpointing=mode)
+@pytest.mark.parametrize(
+    ("name", "mode", "more"),
+    [("generation", "selective", {}), ("understanding", "none", {}), ("understanding", "full", LOW_BITS)],
+)
+def test_the_predicted_peak_is_what_torchs_profiler_measures(name: str, mode: str, more: Any) -> None:
+    config, sharding, stage = model_config(width=128), ShardingConfig(checkpointing=mode), stage_of(name, **more)
     model = build_empty(config)
+    predicted = trace_step(model, stage, ROWS[name], 2, sharding, "cpu")
     standing = sum(each.untyped_storage().nbytes() for each in [*model.parameters(), *model.buffers()])
-    predicted = trace_step(model, stage_of(name), ROWS[name], 2, sharding, "cpu")
-    measured = measure_aside(config, stage_of(name), ROWS[name], 2, sharding)
+    measured = measure_aside(config, stage, ROWS[name], 2, sharding)
     assert standing + predicted.peak == pytest.approx(measured.peak, rel=0.05)
     assert predicted.flops == pytest.approx(measured.flops, rel=0.01)
+    assert (predicted.model_flops < predicted.flops) == (mode != "none"), "what is computed again is told apart"
 
 
 def test_the_full_models_parameters_are_the_known_ones() -> None:

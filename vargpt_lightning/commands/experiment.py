@@ -74,7 +74,7 @@ class TrainerConfig:
         devices: how many on each machine, their numbers, or auto; on CPUs processes, on GPUs one process each.
         num_nodes: machines.
         precision: of Lightning: 32-true, bf16-mixed, 16-mixed or bf16-true.
-        strategy: how training is spread over processes: single, ddp, fsdp, fsdp2, or a name of Lightning's; "auto" is
+        strategy: how training is spread over processes: single, ddp, fsdp2, or a name of Lightning's; "auto" is
             single or ddp.
         sharding: see `ShardingConfig`.
         nonfinite: what happens at a loss or gradient that is no number: "stop", or "skip" the step and count it.

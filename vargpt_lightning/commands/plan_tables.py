@@ -53,6 +53,8 @@ def _rows(plans: Sequence[StagePlan]) -> list[tuple[str, list[str]]]:
     for kind, words in MEMORY.items():
         if any(each[kind] for each in at_peak):
             rows.append((words, [_gb(each[kind]) for each in at_peak]))
+        if kind == "parameters" and any(plan.low_bits for plan in plans):
+            rows.append(("  in few bits", [_gb(plan.low_bits) for plan in plans]))
     rows += [
         ("context, NCCL, cuBLAS", [_gb(_standing(plan)) for plan in plans]),
         ("fragments", [_gb(plan.memory.fragments) for plan in plans]),

@@ -120,7 +120,7 @@ class StageRunner:
         spread over the processes.
         """
         experiment = self.experiment
-        if self._spread(stage):
+        if self._sharded(stage):
             weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
             self._weights, self.model, self._has = weights, weights.model, None
             if before is not None:
@@ -240,10 +240,6 @@ class StageRunner:
     def _sharded(self, stage: Stage) -> bool:
         return self.experiment.trainer.strategy in SHARDED and stage.head != "tokenizer"
 
-    def _spread(self, stage: Stage) -> bool:
-        """Whether the stage's model is sharded with fully_shard."""
-        return self.experiment.trainer.strategy == "fsdp2" and self._sharded(stage)
-
     def _say(self, line: str) -> None:
         if self.processes.first:
             print(line, flush=True)
@@ -290,7 +286,7 @@ class StageRunner:
             limit_val_batches=settings.validation_batches if validate else 0,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            plugins=[] if self._spread(stage) else [AtomicCheckpointIO()],
+            plugins=[] if self._sharded(stage) else [AtomicCheckpointIO()],
             callbacks=[*self._callbacks(stage, folder), stop, checkpoint],
         )
 

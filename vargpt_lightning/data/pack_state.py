@@ -65,13 +65,19 @@ def locked(folder: Path, doing: str = "packing into it", *, wait: bool = False) 
 
     Raises UserError when another process has it, which is said to be `doing` something, unless this one is to `wait`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    with _opened_lock(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{folder.parent}: another process is {doing}; wait for its end") from error
         yield
+
+
+def _opened_lock(folder: Path) -> IO[str]:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the process before has just cleared the folder away
+            return open(folder / "lock", "w")
 
 
 class ShardAssembler:

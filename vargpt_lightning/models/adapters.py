@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.low_bits import quiet_bitsandbytes
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """A LLaMA block's matrices."""
@@ -33,7 +34,8 @@ def attach_adapters(
         raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(LINEAR)}")
     config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]
     empty = next(language_model.parameters()).is_meta
-    inject_adapter_in_model(config, language_model, low_cpu_mem_usage=empty)
+    with quiet_bitsandbytes():  # which peft imports where it is installed
+        inject_adapter_in_model(config, language_model, low_cpu_mem_usage=empty)
 
 
 def merge_adapters(language_model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -80,15 +81,15 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, packed: Tensor, scales: Tensor, bits: int, shape: tuple[int, int]
     ) -> Tensor:
-        ctx.save_for_backward(packed, scales)
-        ctx.bits, ctx.shape = bits, shape
+        # not as saved tensors: a block whose activations are computed again would compute its last product for them
+        ctx.weight = (packed, scales, bits, shape)
         return F.linear(x, _unpack(packed, scales, bits, shape, x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        packed, scales = ctx.saved_tensors
-        weight = _unpack(packed, scales, ctx.bits, ctx.shape, gradient.dtype)
+        packed, scales, bits, shape = ctx.weight
+        weight = _unpack(packed, scales, bits, shape, gradient.dtype)
         return gradient @ weight, None, None, None, None, None
 
 
@@ -165,15 +166,23 @@ def _even_steps(device: torch.device) -> Tensor:
 
 @cache
 def _bitsandbytes() -> Any:
-    log = logging.getLogger("bitsandbytes")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of kernels for the CPU that are not used here
     try:
-        from bitsandbytes import functional
+        with quiet_bitsandbytes():
+            from bitsandbytes import functional
     except ImportError as error:
         raise UserError(
             "frozen_bits: the package bitsandbytes is not installed; pip install 'vargpt-lightning[quant]'"
         ) from error
+    return functional
+
+
+@contextmanager
+def quiet_bitsandbytes() -> Iterator[None]:
+    """Import it inside the block, or what imports it: it warns of kernels for the CPU that are not used here."""
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         log.setLevel(level)
-    return functional

@@ -18,11 +18,11 @@ class ShardingConfig:
             "every_N", of every N-th; "selective", of every block all but attention and every second matrix product.
             With all strategies.
         compile: compile each block by itself (torch.compile). With all strategies.
-        offload: keep parameters, gradients and optimizer states in the CPU's memory. With fsdp and fsdp2.
+        offload: keep parameters, gradients and optimizer states in the CPU's memory. With fsdp2.
         replicas: copies of the model, each sharded over world / replicas processes: 1 shards over all; "nodes" inside
-            each node, so that weights are gathered over its own links alone. With fsdp and fsdp2.
+            each node, so that weights are gathered over its own links alone. With fsdp2.
         reshard: free the gathered weights of a block after its forward pass, and gather them again for the backward.
-            With fsdp and fsdp2.
+            With fsdp2.
         sync_every_batch: reduce gradients after each accumulated batch, not once a step: more traffic, but no process
             ever holds whole gradients. With fsdp2.
         asynchronous: write checkpoints while training goes on. With fsdp2.

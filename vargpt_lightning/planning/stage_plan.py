@@ -74,7 +74,10 @@ class Work:
 
 @dataclass
 class StagePlan:
-    """A stage's plan; bytes are of one rank, work is of all ranks together."""
+    """A stage's plan; bytes are of one rank, work is of all ranks together.
+
+    Of the parameters' bytes, `low_bits` are of frozen weights in few bits, with their scales.
+    """
 
     stage: Stage
     choice: Choice
@@ -85,6 +88,7 @@ class StagePlan:
     cluster: Cluster
     efficiency: float
     trained: int
+    low_bits: int = 0
     assumed: list[str] = field(default_factory=list)
     ways: list[tuple[list[str], Choice, int]] = field(default_factory=list)
 
@@ -147,6 +151,7 @@ class StagePlanner:
             self.cluster,
             self.settings.efficiency,
             self.trained,
+            self.low_bits,
             self.assumed,
         )
 
@@ -323,6 +328,7 @@ def as_json(plan: StagePlan) -> dict[str, Any]:
             "peak": memory.peak,
             "moment": memory.timeline.moment,
             "at_peak": memory.timeline.at_peak(),
+            "low_bits": plan.low_bits,
             "context": memory.context,
             "communication": memory.communication,
             "fragments": memory.fragments,

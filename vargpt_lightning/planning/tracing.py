@@ -106,8 +106,7 @@ class StepTracer(TorchDispatchMode):
         return Trace(changes_RK, flops_R, moved_R, extra_R, recomputed_R, *lists)
 
     def _row(self, name: str, flops: int, moved: int, extra: int) -> None:
-        recomputed = self.phase == "backward" and torch.is_grad_enabled()
-        self._rows.append((tuple(self._alive), flops, moved, extra, recomputed))
+        self._rows.append((tuple(self._alive), flops, moved, extra, self._recomputing()))
         self._operations.append(name)
 
     def _forget(self, key: int) -> None:
@@ -119,8 +118,7 @@ class StepTracer(TorchDispatchMode):
         kwargs = kwargs or {}
         out = _run(func, args, kwargs)
         packet = func._overloadpacket
-        recomputing = self.phase == "backward" and torch.is_grad_enabled()
-        category = "activations" if self.phase == "forward" or recomputing else "temporaries"
+        category = "activations" if self.phase == "forward" or self._recomputing() else "temporaries"
         fresh = False
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor) and not self._is_known(tensor):
@@ -131,6 +129,12 @@ class StepTracer(TorchDispatchMode):
         extra = workspace(packet, args, out) if self.target == "cpu" else 0
         self._row(packet.__name__, flops, moved, extra)
         return out
+
+    def _recomputing(self) -> bool:
+        """Whether activations are being computed again; inside of a function's own forward no gradients are taken."""
+        if self.phase != "backward":
+            return False
+        return torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
     def _is_known(self, tensor: Tensor) -> bool:
         key = tensor.untyped_storage()._cdata
