@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from tests.commands.ends import Place, _prepare
 from tests.ranks import run_ranks, said
 from tests.tiny import stage_weights, tiny_tree, write_corpora, write_experiment
+from tests.training import tiny_model
 from vargpt_lightning.cli import main
 from vargpt_lightning.distributed_checkpoint import complete_folders
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.results import RunFolder, read_jsonl
+from vargpt_lightning.sharding import shard
+from vargpt_lightning.strategies import BlockSharding
 
 Tree = dict[str, Any]
 
@@ -212,6 +219,41 @@ def test_settings_that_mean_nothing_are_named() -> None:
     for settings in ({"checkpointing": "some"}, {"checkpointing": "every_0"}, {"replicas": 0}, {"replicas": "racks"}):
         with pytest.raises(UserError, match=f"trainer.sharding.{next(iter(settings))}="):
             ShardingConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_blocks_that_no_batch_passes_do_not_stop_accumulation_in_mixed_precision(frozen: bool) -> None:
+    model = tiny_model()
+    model.requires_grad_(False)
+    model.language_model.requires_grad_(True)
+    model.visual_decoder.requires_grad_(not frozen)
+    strategy = BlockSharding(ShardingConfig(), "bf16-mixed")
+    ids = torch.arange(7, 27).view(1, 20)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids).bool(), "labels": ids}
+
+    def step(sync: bool) -> None:
+        loss = model(batch).text_loss
+        strategy._lightning_module = SimpleNamespace(vargpt=model, step_is_covered=True)  # type: ignore[assignment]
+        with nullcontext() if sync else strategy.block_backward_sync():
+            loss.backward()
+
+    def gradients() -> list[torch.Tensor]:
+        return [each.grad.to_local().clone() for each in model.language_model.parameters()]  # type: ignore[union-attr]
+
+    if dist.is_initialized():  # a fit of one process leaves its own
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    try:
+        shard(model, init_device_mesh("cpu", (1,), mesh_dim_names=("shard",)), strategy.config, "bf16-mixed")
+        step(sync=False)
+        step(sync=True)
+        twice = gradients()
+        model.zero_grad()
+        step(sync=True)
+        for one, two in zip(gradients(), twice, strict=True):
+            assert torch.allclose(2 * one, two, rtol=1e-3, atol=1e-5)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_every_nth_block_is_computed_again() -> None:

@@ -93,6 +93,18 @@ def _selective_contexts() -> Any:
     return create_selective_checkpoint_contexts(_Selection())
 
 
+def _pass(group: nn.Module, _: Any) -> None:
+    group._passed.fill_(True)  # type: ignore[operator]
+
+
+def passed(model: VARGPT) -> bool:
+    """Whether each sharded group that is trained in mixed precision has been passed by a batch.
+
+    Until then torch cannot keep its gradients whole for the next batch: it converts what it has not gathered yet.
+    """
+    return all(bool(getattr(module, "_passed", True)) for module in model.modules())
+
+
 def shard(model: VARGPT, mesh: DeviceMesh, config: ShardingConfig, precision: str = "32-true") -> None:
     """Shard a model's parameters in place, frozen ones too: each process keeps its part of each.
 
@@ -106,10 +118,15 @@ def shard(model: VARGPT, mesh: DeviceMesh, config: ShardingConfig, precision: st
     policy = MixedPrecisionPolicy(param_dtype=kind if mixed else None, reduce_dtype=torch.float32 if mixed else None)
     offload = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu") if config.offload else OffloadPolicy()
     shared: dict[str, Any] = {"mesh": mesh, "offload_policy": offload}
-    for _, block in blocks(model):
-        fully_shard(block, **shared, mp_policy=policy, reshard_after_forward=config.reshard)
-    if model.vision_tower is not None:
-        fully_shard(model.vision_tower, **shared, mp_policy=policy, reshard_after_forward=config.reshard)
+    # without gradients nothing is reduced; torch would look for what to convert in groups that no batch has passed
+    frozen = MixedPrecisionPolicy(param_dtype=policy.param_dtype)
+    groups = [block for _, block in blocks(model)] + ([] if model.vision_tower is None else [model.vision_tower])
+    for group in groups:
+        trained = any(parameter.requires_grad for parameter in group.parameters())
+        fully_shard(group, **shared, mp_policy=policy if trained else frozen, reshard_after_forward=config.reshard)
+        if trained and mixed:
+            group._passed = torch.tensor(False, device="cpu")  # a tensor: compiled blocks change it in place
+            group.register_forward_pre_hook(_pass)
     fully_shard(model.image_tokenizer, **shared, reshard_after_forward=config.reshard)
     for method in ("encode", "next_scale_inputs"):
         register_fsdp_forward_method(model.image_tokenizer, method)

@@ -53,7 +53,7 @@ from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.shards import like, local, spread
-from vargpt_lightning.sharding import shard
+from vargpt_lightning.sharding import passed, shard
 
 SHARDED = ("fsdp", "fsdp2")
 TIMEOUT = timedelta(minutes=30)  # of one exchange between processes; the first one prepares data meanwhile
@@ -143,7 +143,8 @@ class BlockSharding(ModelParallelStrategy):
     def block_backward_sync(self) -> Generator[None, None, None]:
         """Keep gradients whole and unreduced inside, unless the step's last batch would not reduce all of them."""
         module: Any = self.lightning_module
-        if self.config.sync_every_batch or not getattr(module, "step_is_covered", True):
+        covered = getattr(module, "step_is_covered", True) and passed(module.vargpt)
+        if self.config.sync_every_batch or not covered:
             yield
             return
         module.vargpt.set_requires_gradient_sync(False)

@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--stored", type=int, nargs=2, default=(256, 256), help="width and height in the shards")
     parser.add_argument("--size", type=int, default=256, help="of the model's pictures")
+    parser.add_argument("--resizing", choices=("pillow", "torch"), default="pillow", help="as the setting of this name")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -150,7 +151,7 @@ def plain(folders: dict[str, Path], processes: int, size: int | None = None) -> 
 def loader(folders: dict[str, Path], arguments: argparse.Namespace) -> StreamLoader:
     sources = {name: ShardDataset(folder) for name, folder in folders.items()}
     tokenizer = TextTokenizer.train([" ".join(language()[0]) + " USER: ASSISTANT: Can you draw"] * 2, 4000)
-    reader = LevelReader(PictureReader(arguments.size))
+    reader = LevelReader(PictureReader(arguments.size), arguments.resizing)
     maker = ExampleMaker(ChatTemplate(tokenizer, 576, 680), reader, reader, 4096)
     mixture = Mixture(sources, maker)
     groups = {SEEN: "text", DRAWN: "drawn"}

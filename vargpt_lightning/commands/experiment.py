@@ -38,7 +38,13 @@ examples:
 """
 # Keys that came later, with their defaults: while they stand at these, older runs can be taken up.
 LATER_MODEL_KEYS = {"generation_projectors": "two", "vision.dropout": 0.0, "vision.fit": None}
-LATER_DATA_KEYS = {"shuffle_shards": WINDOW, "drawn_fit": "crop", "drawn_variants": 1, "drawn_flip": False}
+LATER_DATA_KEYS = {
+    "shuffle_shards": WINDOW,
+    "drawn_fit": "crop",
+    "drawn_variants": 1,
+    "drawn_flip": False,
+    "resizing": "pillow",
+}
 LOW_BIT_STRATEGIES = ("auto", "single", "ddp", "fsdp2")
 SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 

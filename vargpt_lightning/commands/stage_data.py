@@ -130,8 +130,9 @@ class StageData:
         )
 
     def _maker(self, vary: bool) -> ExampleMaker:
-        seen: Any = self._features or (None if self.config.vision.kind == "none" else LevelReader(self._seen_reader()))
-        drawn, context = LevelReader(self._tokens.reader), self.config.language.max_positions
+        resizing, sees = self.corpora.resizing, self.config.vision.kind != "none"
+        seen: Any = self._features or (LevelReader(self._seen_reader(), resizing) if sees else None)
+        drawn, context = LevelReader(self._tokens.reader, resizing), self.config.language.max_positions
         return ExampleMaker(self._template(), seen, drawn, context, self.seed, vary)
 
     def scaled(self, batch: Mapping[str, Any]) -> dict[str, Any]:

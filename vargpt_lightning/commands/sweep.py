@@ -206,7 +206,7 @@ def _run_here(folder: SweepFolder, arguments: argparse.Namespace) -> int:
 def _say(rows: Any, sweep: Sweep) -> None:
     for row in rows:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in row.measures.items())
-        print(f"{row.state}: {row.name}  {row.error or figures}".rstrip(), flush=True)
+        print(f"{row.state}: {row.name}  {figures if row.state == 'finished' else row.error}".rstrip(), flush=True)
 
 
 def _worker(argv: list[str]) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 from PIL import Image
 
 from vargpt_lightning.data.picture_files import PictureError, bounded
 
+Resizing = Literal["pillow", "torch"]
 VAR_MARGIN = 1.125  # VAR resizes the short side to this multiple of the size, and crops the rest away
 MOST_PIXELS = 2**27  # a picture one pixel high and very wide would otherwise grow to gigabytes
 

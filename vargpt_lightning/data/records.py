@@ -126,17 +126,21 @@ class Record:
 
 
 def _check_turn(name: str, number: int, turn: Turn) -> None:
-    where = f"record {name!r}, turn {number}"
-    if turn.role not in ROLES:
-        raise UserError(f"{where}: unknown role {turn.role!r}; expected one of {', '.join(ROLES)}")
     pictures = [part for part in turn.parts if isinstance(part, PicturePart)]
-    if not pictures and not turn.text.strip():
-        raise UserError(f"{where}: the {turn.role}'s turn is empty; expected text or a picture")
+    wrong = ""
+    if turn.role not in ROLES:
+        wrong = f"unknown role {turn.role!r}; expected one of {', '.join(ROLES)}"
+    elif not pictures and not turn.text.strip():
+        wrong = f"the {turn.role}'s turn is empty; expected text or a picture"
     for part in pictures:
+        if wrong:
+            break
         if part.use not in (SEEN, DRAWN):
-            raise UserError(f"{where}: picture use {part.use!r}; expected 'seen' or 'drawn'")
-        if turn.role != {SEEN: "user", DRAWN: "assistant"}[part.use]:
-            raise UserError(f"{where}: a {part.use} picture in the {turn.role}'s turn")
+            wrong = f"picture use {part.use!r}; expected 'seen' or 'drawn'"
+        elif turn.role != {SEEN: "user", DRAWN: "assistant"}[part.use]:
+            wrong = f"a {part.use} picture in the {turn.role}'s turn"
+    if wrong:
+        raise UserError(f"record {name!r}, turn {number}: {wrong}")
 
 
 def _part_to_json(part: Part) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vargpt_lightning.claims import PATIENCE, Claim, holder
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import now, read_json, write_json
+from vargpt_lightning.results import RunFolder, now, read_json, write_json
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
+from vargpt_lightning.sweep.measures import read_measures
 from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
 
 if TYPE_CHECKING:  # a third of a second, which the help need not wait for
@@ -83,6 +84,7 @@ class SweepFolder:
         if self.plan.get("version") != PLAN_VERSION:
             raise UserError(f"{file} has version {self.plan.get('version')!r}; this release reads {PLAN_VERSION}")
         self.sweep = _from_plain(self.plan["sweep"])
+        self._late: dict[int, tuple[dict[str, float], str]] = {}
 
     # ------------------------------------------------------------------------------------------------------ planning
 
@@ -270,6 +272,9 @@ class SweepFolder:
             held = holder(self.claims(trial.number), self.patience)
             host = str(held.get("host", "")) if held else ""
             state = "running" if held else {"running": "interrupted"}.get(state, state)
+        measures, error = known.get("measures", {}), known.get("error", "")
+        if state == "finished" and any(measure.name not in measures for measure in self.sweep.measures):
+            measures, error = self._measured_late(trial, measures, error)
         return Row(
             number=trial.number,
             key=known["key"],
@@ -278,11 +283,22 @@ class SweepFolder:
             seed=known.get("seed", self.sweep.seeds[0]),
             changes=known.get("changes", {}),
             state=state,
-            measures=known.get("measures", {}),
-            error=known.get("error", ""),
+            measures=measures,
+            error=error,
             host=host,
             seconds=known.get("seconds", 0.0),
         )
+
+    def _measured_late(self, trial: FrozenTrial, known: dict[str, float], error: str) -> tuple[dict[str, float], str]:
+        """A finished trial's figures with those that the file asked for later, or now by their right names."""
+        if trial.number not in self._late:
+            try:
+                run = RunFolder(self.run(trial.user_attrs.get("name", trial.user_attrs["key"])))
+                found, error = read_measures(run, self.sweep.measures)
+                self._late[trial.number] = ({**known, **found}, error)
+            except UserError:  # the run was removed
+                self._late[trial.number] = (known, error)
+        return self._late[trial.number]
 
     def left_out(self) -> int:
         """How many trials there are of cells that the plan no longer has."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json
+from vargpt_lightning.sweep.spec import Measure
 
 OF_ALL: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max, "mean": fmean}
 
@@ -44,6 +45,18 @@ def read_measure(run: RunFolder, path: str) -> float:
     for name in path.split(".") if path not in run.record else ():
         value = value.get(name) if isinstance(value, dict) else None
     return _number(value, path, [*map(str, headline), *metrics])
+
+
+def read_measures(run: RunFolder, measures: Sequence[Measure]) -> tuple[dict[str, float], str]:
+    """Return the figures that a run has, by their names, and what is said about those that it has not."""
+    found: dict[str, float] = {}
+    missing = []
+    for measure in measures:
+        try:
+            found[measure.name] = read_measure(run, measure.path)
+        except UserError as error:
+            missing.append(str(error))
+    return found, "; ".join(missing)
 
 
 def stage_values(run: Path, stage: str, metric: str) -> list[tuple[int, float]]:

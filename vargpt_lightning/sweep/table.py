@@ -143,16 +143,15 @@ class SweepTable:
     def _figure(self, place: int, measure: Measure) -> str:
         found = self.groups[place].stats.get(measure.name)
         if found is None:
-            return ""
+            return "–  " if self.groups[place].states["finished"] else ""
         text = figure(found)
         return f"[bold]{text} *[/]" if place in self.best[measure.name] else f"{text}  "
 
     def _errors(self) -> list[str]:
-        return [
-            f"[{COLOURS[row.state]}]{row.state}[/] {escape(row.name)}: {escape(row.error)}"
-            for row in self.rows
-            if row.error and row.state == "failed"
-        ]
+        failed = [row for row in self.rows if row.error and row.state == "failed"]
+        incomplete = Counter(row.error for row in self.rows if row.error and row.state == "finished")
+        lines = [f"[{COLOURS[row.state]}]{row.state}[/] {escape(row.name)}: {escape(row.error)}" for row in failed]
+        return lines + [f"– in {count} finished: {escape(error)}" for error, count in incomplete.items()]
 
     def csv(self) -> str:
         """One line for each group: values, changes, and of each measure mean, low, high and seeds."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder
 from vargpt_lightning.sweep.folder import SweepFolder, Taken
-from vargpt_lightning.sweep.measures import read_measure, stage_values
+from vargpt_lightning.sweep.measures import read_measures, stage_values
 from vargpt_lightning.sweep.spec import DEFAULT_PROGRAM
 
 POLL = 0.2
@@ -129,14 +129,10 @@ class TrialProcess:
         return Outcome("failed", {}, _last_words(self.log, start) or f"exit code {code}", seconds)
 
     def _measured(self, seconds: float) -> Outcome:
-        found: dict[str, float] = {}
-        try:
-            run = RunFolder(self.folder.run(self.taken.name))
-            for measure in self.folder.sweep.measures:
-                found[measure.name] = read_measure(run, measure.path)
-        except UserError as error:
-            return Outcome("failed", found, str(error), seconds)
-        return Outcome("finished", found, "", seconds)
+        """Without its aim a trial has failed; another figure may be missing, as the KID of a run that drew nothing."""
+        measures = self.folder.sweep.measures
+        found, missing = read_measures(RunFolder(self.folder.run(self.taken.name)), measures)
+        return Outcome("finished" if measures[0].name in found else "failed", found, missing, seconds)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
