@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import psutil
@@ -190,8 +191,10 @@ def processor_seconds() -> float:
 
 
 def compare(folders: dict[str, Path], arguments: argparse.Namespace) -> None:
+    """Read in turn, so that what else the machine does falls on all; rates and ratios are medians of the rounds."""
     samples = 2 * arguments.records
-    best: dict[str, list[float]] = {}
+    plain(folders, arguments.processes)  # from the disk to memory
+    rates: dict[str, list[list[float]]] = {}
     for _ in range(arguments.repeats):
         count = [0]
         ours = loader(folders, arguments)
@@ -202,13 +205,16 @@ def compare(folders: dict[str, Path], arguments: argparse.Namespace) -> None:
         ):
             seconds = measured(work)
             read = count[0] if name == "stream" else samples
-            rates = [read / value for value in seconds]
-            best[name] = [max(pair) for pair in zip(best.get(name, rates), rates, strict=True)]
-    for name, (by_clock, by_processor) in best.items():
+            rates.setdefault(name, []).append([read / value for value in seconds])
+    for name, rounds in rates.items():
+        by_clock, by_processor = (median(values) for values in zip(*rounds, strict=True))
         print(f"{name:>6}: {by_clock:.0f} samples/s, {by_processor:.0f} a second of processor time")
     for name in ("plain", "fitted"):
-        by_clock, by_processor = (one / two for one, two in zip(best["stream"], best[name], strict=True))
-        print(f"stream to {name}: {by_clock:.2f} by the clock, {by_processor:.2f} by processor time")
+        told = []
+        for kind, place in (("by the clock", 0), ("by processor time", 1)):
+            ratios = [one[place] / two[place] for one, two in zip(rates["stream"], rates[name], strict=True)]
+            told.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) {kind}")
+        print(f"stream to {name}: {', '.join(told)}")
     memory: list[float] = []
     stream(loader(folders, arguments), [0], memory)
     print(f"memory of a worker over a run: {', '.join(f'{value:.0f}' for value in memory)} MB")
