@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from tests.commands.ends import Place, _prepare
 from tests.ranks import run_ranks, said
@@ -21,6 +23,7 @@ from tests.training import tiny_model
 from vargpt_lightning.cli import main
 from vargpt_lightning.distributed_checkpoint import complete_folders
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.results import RunFolder, read_jsonl
 from vargpt_lightning.sharding import shard
@@ -221,6 +224,18 @@ def test_settings_that_mean_nothing_are_named() -> None:
             ShardingConfig(**settings)  # type: ignore[arg-type]
 
 
+@contextmanager
+def mesh_of_one() -> Iterator[DeviceMesh]:
+    """A group of this process alone."""
+    if dist.is_initialized():  # a fit of one process leaves its own
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    try:
+        yield init_device_mesh("cpu", (1,), mesh_dim_names=("shard",))
+    finally:
+        dist.destroy_process_group()
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_blocks_that_no_batch_passes_do_not_stop_accumulation_in_mixed_precision(frozen: bool) -> None:
     model = tiny_model()
@@ -240,11 +255,8 @@ def test_blocks_that_no_batch_passes_do_not_stop_accumulation_in_mixed_precision
     def gradients() -> list[torch.Tensor]:
         return [each.grad.to_local().clone() for each in model.language_model.parameters()]  # type: ignore[union-attr]
 
-    if dist.is_initialized():  # a fit of one process leaves its own
-        dist.destroy_process_group()
-    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
-    try:
-        shard(model, init_device_mesh("cpu", (1,), mesh_dim_names=("shard",)), strategy.config, "bf16-mixed")
+    with mesh_of_one() as mesh:
+        shard(model, mesh, strategy.config, "bf16-mixed")
         step(sync=False)
         step(sync=True)
         twice = gradients()
@@ -252,8 +264,19 @@ def test_blocks_that_no_batch_passes_do_not_stop_accumulation_in_mixed_precision
         step(sync=True)
         for one, two in zip(gradients(), twice, strict=True):
             assert torch.allclose(2 * one, two, rtol=1e-3, atol=1e-5)
-    finally:
-        dist.destroy_process_group()
+
+
+def test_what_a_validation_has_gathered_is_freed() -> None:
+    model = tiny_model().eval()
+    ids = torch.arange(7, 27).view(1, 20)
+    module = SimpleNamespace(vargpt=model, trainer=SimpleNamespace(strategy=None))
+    with mesh_of_one() as mesh:
+        shard(model, mesh, ShardingConfig(reshard=False))
+        with torch.no_grad():
+            model({"input_ids": ids, "attention_mask": torch.ones_like(ids).bool(), "labels": ids})
+        assert not all(isinstance(each, DTensor) for each in model.parameters())
+        StageModule.free_gathered(module)  # type: ignore[arg-type]
+        assert all(isinstance(each, DTensor) for each in model.parameters())
 
 
 def test_every_nth_block_is_computed_again() -> None:

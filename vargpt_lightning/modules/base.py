@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from vargpt_lightning.models.first_weights import FirstWeights
 from vargpt_lightning.models.row_draws import RowDraws
@@ -108,10 +109,12 @@ class StageModule(pl.LightningModule):
 
         They would be taken for the next pass's, and hide the shards from what looks at the parameters.
         """
-        for owner, name in ((self.vargpt, "reshard"), (self.trainer.strategy, "free_gathered")):
-            free = getattr(owner, name, None)
-            if free is not None:
-                free()
+        for module in self.vargpt.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        free = getattr(self.trainer.strategy, "free_gathered", None)
+        if free is not None:
+            free()
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.guard.note(loss)
