@@ -119,3 +119,8 @@ def test_a_missing_picture_is_named(evaluated: Path) -> None:
     (evaluated / "evaluation" / "real" / "red.png").unlink()
     with pytest.raises(UserError, match=r"cannot be read again.*red\.png"):
         main([str(evaluated)])
+
+
+def test_other_settings_do_not_take_the_place_of_a_runs_own_figures(evaluated: Path) -> None:
+    with pytest.raises(UserError, match="--cfg need --out DIR"):
+        main([str(evaluated), "--cfg", "3"])

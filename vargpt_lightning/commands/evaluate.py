@@ -181,6 +181,8 @@ def main(argv: list[str]) -> int:
         _refuse(arguments, _RUN_OPTIONS, "have no meaning with --benchmarks")
         return benchmarks.run(arguments)
     _refuse(arguments, _BENCHMARK_OPTIONS, "need --benchmarks")
+    if arguments.out is None:
+        _refuse(arguments, _SAMPLING_OPTIONS, "need --out DIR: a run's own figures are made with its own settings")
     run = RunFolder(arguments.run)
     metrics = _rescore(run) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
@@ -190,7 +192,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-_RUN_OPTIONS = ("report_only", "top_k", "top_p", "cfg", "temperature", "text_temperature", "seed")
+_SAMPLING_OPTIONS = ("top_k", "top_p", "cfg", "temperature", "text_temperature", "seed")
+_RUN_OPTIONS = ("report_only", *_SAMPLING_OPTIONS)
 _BENCHMARK_OPTIONS = (
     *("data", "hub_owner", "limit", "batch_size", "style", "dtype", "option"),
     *("protocol", "guess", "allow_partial"),
