@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,13 @@ def test_without_its_aim_a_trial_has_failed_and_names_what_there_is(planned: Pla
     (row,) = folder.rows()
     assert row.state == "failed" and "measure nothing: the run has no such number; there are score" in row.error
     assert row.measures == {"score": 10.0}
+
+
+def test_a_program_that_leaves_no_run_has_failed(planned: Planned) -> None:
+    folder = planned(program=[sys.executable, "-c", "pass"])
+    work(folder)
+    (row,) = folder.rows()
+    assert row.state == "failed" and "is not a run folder" in row.error
 
 
 def test_another_figure_may_be_missing_and_can_be_asked_for_later(planned: Planned) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vargpt_lightning.claims import PATIENCE, Claim, holder
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, now, read_json, write_json
+from vargpt_lightning.results import now, read_json, write_json
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
 from vargpt_lightning.sweep.measures import read_measures
 from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
@@ -274,7 +274,7 @@ class SweepFolder:
             state = "running" if held else {"running": "interrupted"}.get(state, state)
         measures, error = known.get("measures", {}), known.get("error", "")
         if state == "finished" and any(measure.name not in measures for measure in self.sweep.measures):
-            measures, error = self._measured_late(trial, measures, error)
+            measures, error = self._measured_late(trial, measures)
         return Row(
             number=trial.number,
             key=known["key"],
@@ -289,15 +289,12 @@ class SweepFolder:
             seconds=known.get("seconds", 0.0),
         )
 
-    def _measured_late(self, trial: FrozenTrial, known: dict[str, float], error: str) -> tuple[dict[str, float], str]:
+    def _measured_late(self, trial: FrozenTrial, known: dict[str, float]) -> tuple[dict[str, float], str]:
         """A finished trial's figures with those that the file asked for later, or now by their right names."""
         if trial.number not in self._late:
-            try:
-                run = RunFolder(self.run(trial.user_attrs.get("name", trial.user_attrs["key"])))
-                found, error = read_measures(run, self.sweep.measures)
-                self._late[trial.number] = ({**known, **found}, error)
-            except UserError:  # the run was removed
-                self._late[trial.number] = (known, error)
+            name = trial.user_attrs.get("name", trial.user_attrs["key"])
+            found, missing = read_measures(self.run(name), self.sweep.measures)
+            self._late[trial.number] = ({**known, **found}, missing)
         return self._late[trial.number]
 
     def left_out(self) -> int:

@@ -47,10 +47,14 @@ def read_measure(run: RunFolder, path: str) -> float:
     return _number(value, path, [*map(str, headline), *metrics])
 
 
-def read_measures(run: RunFolder, measures: Sequence[Measure]) -> tuple[dict[str, float], str]:
-    """Return the figures that a run has, by their names, and what is said about those that it has not."""
+def read_measures(path: Path, measures: Sequence[Measure]) -> tuple[dict[str, float], str]:
+    """Return the figures that a run has, by their names, and what is said about those, or the run, that are not there."""
     found: dict[str, float] = {}
     missing = []
+    try:
+        run = RunFolder(path)
+    except UserError as error:
+        return found, str(error)
     for measure in measures:
         try:
             found[measure.name] = read_measure(run, measure.path)

@@ -131,7 +131,7 @@ class TrialProcess:
     def _measured(self, seconds: float) -> Outcome:
         """Without its aim a trial has failed; another figure may be missing, as the KID of a run that drew nothing."""
         measures = self.folder.sweep.measures
-        found, missing = read_measures(RunFolder(self.folder.run(self.taken.name)), measures)
+        found, missing = read_measures(self.folder.run(self.taken.name), measures)
         return Outcome("finished" if measures[0].name in found else "failed", found, missing, seconds)
 
 
