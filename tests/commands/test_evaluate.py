@@ -121,6 +121,7 @@ def test_a_missing_picture_is_named(evaluated: Path) -> None:
         main([str(evaluated)])
 
 
-def test_other_settings_do_not_take_the_place_of_a_runs_own_figures(evaluated: Path) -> None:
+@pytest.mark.parametrize("cfg", ["3", "0"])
+def test_other_settings_do_not_take_the_place_of_a_runs_own_figures(evaluated: Path, cfg: str) -> None:
     with pytest.raises(UserError, match="--cfg need --out DIR"):
-        main([str(evaluated), "--cfg", "3"])
+        main([str(evaluated), "--cfg", cfg])

@@ -202,7 +202,12 @@ _BENCHMARK_OPTIONS = (
 
 def _refuse(arguments: Any, names: Sequence[str], why: str) -> None:
     """Refuse options of the command's other use: they would have no effect."""
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, False, [])]
+    values = {name: getattr(arguments, name) for name in names}
+    given = [  # 0 is a value like others
+        f"--{name.replace('_', '-')}"
+        for name, value in values.items()
+        if not (value is None or value is False or value == [])
+    ]
     if given:
         raise UserError(f"{', '.join(given)} {why}")
 
