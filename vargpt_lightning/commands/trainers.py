@@ -35,11 +35,12 @@ def make_trainer(settings: TrainerConfig, tokenizer: bool = False, **more: Any) 
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # requeueing is the job script's: Lightning's own would save a checkpoint of another kind
         more["plugins"] = [*more.get("plugins", []), SLURMEnvironment(auto_requeue=False)]
+    arguments = {**shared, **changed, "enable_model_summary": False, "logger": False, **more}
     try:
-        trainer = pl.Trainer(**shared | changed, enable_model_summary=False, **{"logger": False, **more})
+        trainer = pl.Trainer(**arguments)
         if settings.strategy == "auto" and isinstance(trainer.strategy, DDPStrategy):
-            changed["strategy"] = build_strategy("ddp", settings.sharding, settings.precision)
-            trainer = pl.Trainer(**shared | changed, enable_model_summary=False, **{"logger": False, **more})
+            arguments["strategy"] = build_strategy("ddp", settings.sharding, settings.precision)
+            trainer = pl.Trainer(**arguments)
         return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
