@@ -17,7 +17,7 @@ import time
 import torch
 from torch import nn
 
-from tests.benchmarks.bench_sharding_memory import STEPS, config, peak, reset
+from tests.benchmarks.bench_sharding_memory import config, peak, reset, take_steps
 from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.models.adapters import attach_adapters
 from vargpt_lightning.models.low_bits import LowBitLinear
@@ -40,14 +40,7 @@ def train(bits: int) -> tuple[int, float, float, float]:
     gc.collect()
     ready = reset() - before
     trained = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    ids = torch.randint(10, 4000, (2, 64), generator=torch.Generator().manual_seed(0))
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids).bool(), "labels": ids}
-    for _ in range(STEPS):
-        loss = model(batch).text_loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    take_steps(model, 0)
     return sum(each.numel() for each in trained), ready, peak() - before, seconds
 
 

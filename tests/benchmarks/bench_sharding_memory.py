@@ -80,6 +80,18 @@ def build(world: int, file: Path | None) -> VARGPT:
     return weights.model
 
 
+def take_steps(model: VARGPT, seed: int) -> None:
+    """Train what is not frozen for some steps of AdamW on text alone."""
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-4)
+    ids = torch.randint(10, 4000, (2, 64), generator=torch.Generator().manual_seed(seed))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids).bool(), "labels": ids}
+    for _ in range(STEPS):
+        loss = model(batch).text_loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def train(rank: int, world: int, port: int, file: Path | None) -> tuple[int, float, float]:
     """Return parameters, the peak of building and that of training."""
     torch.set_num_threads(1)
@@ -91,14 +103,7 @@ def train(rank: int, world: int, port: int, file: Path | None) -> tuple[int, flo
     count = sum(parameter.numel() for parameter in model.parameters())
     model.image_tokenizer.requires_grad_(False)
     reset()
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-4)
-    ids = torch.randint(10, 4000, (2, 64), generator=torch.Generator().manual_seed(rank))
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids).bool(), "labels": ids}
-    for _ in range(STEPS):
-        loss = model(batch).text_loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    take_steps(model, rank)
     return count, built, peak() - before
 
 
