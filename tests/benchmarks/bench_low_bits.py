@@ -17,7 +17,7 @@ import time
 import torch
 from torch import nn
 
-from tests.benchmarks.bench_sharding_memory import config, peak, reset, take_steps
+from tests.benchmarks.bench_sharding_memory import STEPS, config, peak, reset, take_steps
 from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.models.adapters import attach_adapters
 from vargpt_lightning.models.low_bits import LowBitLinear

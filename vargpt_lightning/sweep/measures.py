@@ -48,7 +48,7 @@ def read_measure(run: RunFolder, path: str) -> float:
 
 
 def read_measures(path: Path, measures: Sequence[Measure]) -> tuple[dict[str, float], str]:
-    """Return the figures that a run has, by their names, and what is said about those, or the run, that are not there."""
+    """Return the figures that a run has, by their names, and what is said about those, or the run, that are missing."""
     found: dict[str, float] = {}
     missing = []
     try:
