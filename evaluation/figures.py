@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vargpt_lightning.evaluation.protocols import TRAIN
+from vargpt_lightning.heldout import HELDOUT, beaten, heldout_scores, wilson
 
-ENOUGH_MARGIN = 2.0  # standard errors
 LESS_IS_BETTER = ("kid", "switch_questions")
 Metrics = Mapping[str, Any]
 
@@ -26,16 +26,6 @@ def percent(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 1) -> str:
     """A number as text, a dash for none, a true minus sign."""
     return "–" if value is None or value != value else f"{value:.{digits}f}".replace("-", "−")
-
-
-def heldout_scores(metrics: Metrics) -> dict[str, Mapping[str, Any]]:
-    """The score of each closed kind of question on held-out pictures; kind -> fields of Score."""
-    found = {}
-    for kind, by_split in metrics.get("questions", {}).items():
-        split = next((split for split in by_split if split != TRAIN), None)
-        if split is not None and kind not in metrics.get("open_kinds", ()):
-            found[kind] = by_split[split]
-    return found
 
 
 @dataclass
@@ -80,6 +70,8 @@ def _drawing_figures(metrics: Metrics) -> Iterator[Figure]:
     if kid is not None and limit is not None:
         good = kid < limit
         verdict = "nearer than blurred" if good else "no nearer than blurred"
+        if limit <= 0:  # an estimate below zero bounds nothing
+            good, verdict = False, "too few pictures to tell"
         fine = baselines.get("blur_fine", {}).get("kid_x1000")
         slightly = "" if fine is None else f", slightly blurred {number(fine)}"
         baseline = f"blurred real pictures {number(limit)}{slightly}"
@@ -89,11 +81,7 @@ def _drawing_figures(metrics: Metrics) -> Iterator[Figure]:
 def _question_figures(metrics: Metrics) -> Iterator[Figure]:
     scores = heldout_scores(metrics)
     if scores:
-        beaten = sum(score["margin"] >= ENOUGH_MARGIN for score in scores.values())
-        good, text = beaten == len(scores), f"{beaten} of {len(scores)}"
-        baseline = "above the majority answer by two standard errors, on held-out pictures"
-        verdict = "all of them" if good else "not all of them"
-        yield Figure("questions", "kinds of questions answered", beaten / len(scores), text, baseline, good, verdict)
+        yield Figure("questions", "kinds of questions answered", **beaten(scores))
 
 
 def _switch_figures(metrics: Metrics) -> Iterator[Figure]:
@@ -110,12 +98,29 @@ def _switch_figures(metrics: Metrics) -> Iterator[Figure]:
         yield Figure("switch_questions", name, questions, text, wanted, questions <= 0.01, verdict)
 
 
+def heldout_drawings(metrics: Metrics) -> dict[str, Any]:
+    """The figures of the drawings for all held-out prompts; of older evaluations, which have the splits alone, the
+    counts added up. Empty where none was asked for."""
+    by_split = metrics.get("drawings", {})
+    if HELDOUT in by_split:
+        return dict(by_split[HELDOUT])
+    parts = [figures for split, figures in by_split.items() if split != TRAIN]
+    found: dict[str, Any] = {"pictures": sum(part.get("pictures", 0) for part in parts)} if parts else {}
+    for key in ("same_category", "same_subcategory"):
+        if parts and all(key in part for part in parts):
+            n, count = (sum(part[key][name] for part in parts) for name in ("n", "count"))
+            low, high = wilson(count, n)
+            counted = {"n": n, "count": count, "rate": count / n if n else None, "low": low, "high": high}
+            found[key] = counted | {"baseline": parts[0][key]["baseline"]}
+    return found
+
+
 def table(metrics: Metrics) -> list[dict[str, Any]]:
     """All image figures as rows of texts: label, kind ("model" or "baseline"), pictures, kid, fd, id_1, id_5, ..."""
     rows = []
-    names = {TRAIN: "drawings for training prompts"}
-    for split, figures in metrics.get("drawings", {}).items():
-        rows.append(_row(names.get(split, "drawings for held-out prompts"), "model", figures))
+    names = {TRAIN: "drawings for training prompts", HELDOUT: "drawings for held-out prompts"}
+    for split, figures in by_kind_of_split(metrics.get("drawings", {})).items():
+        rows.append(_row(names.get(split, f"drawings for held-out prompts ({split})"), "model", figures))
     for figures in metrics.get("baselines", {}).values():
         rows.append(_row(figures["label"], "baseline", figures))
     first = next((row for row in metrics.get("drawings", {}).values() if row.get("identification")), None)
@@ -124,6 +129,12 @@ def table(metrics: Metrics) -> list[dict[str, Any]]:
         chance = {"rate_1": found["chance_1"], "rate_5": found["chance_5"]}
         rows.append(_row("a picture picked at random", "baseline", {"identification": chance}))
     return rows
+
+
+def by_kind_of_split(by_split: Mapping[str, Any]) -> dict[str, Any]:
+    """Training pictures and all held-out ones; of older evaluations, which never put these together, every split."""
+    shown = (TRAIN, HELDOUT) if HELDOUT in by_split else tuple(by_split)
+    return {split: by_split[split] for split in shown if split in by_split}
 
 
 def _row(label: str, kind: str, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections import Counter
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vargpt_lightning.evaluation.protocols import TRAIN
+from vargpt_lightning.heldout import HELDOUT, binomial_error, margin, wilson
 
 OPEN_KINDS = ("name",)
 """Kinds without a list of possible answers; they are shown apart."""
@@ -73,23 +73,8 @@ def score(rows: Rows, training_answers: Mapping[str, int] | None = None) -> Scor
     accuracy = right / n
     baseline, answer = _majority(rows, training_answers or {})
     low, high = wilson(right, n)
-    error = _binomial_error(accuracy, n)
-    scale = max(error, _binomial_error(baseline, n))
-    margin = (accuracy - baseline) / scale if scale else 0.0
-    return Score(n, right, accuracy, error, low, high, baseline, answer, margin)
-
-
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson score interval of a share; it stays inside [0, 1] and has a width at 0 and 1 too."""
-    if n == 0:
-        return 0.0, 1.0
-    p, z2 = right / n, z * z / n
-    centre, half = p + z2 / 2, z * math.sqrt(p * (1 - p) / n + z2 / (4 * n))
-    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))
-
-
-def _binomial_error(p: float, n: int) -> float:
-    return math.sqrt(p * (1 - p) / n)
+    error = binomial_error(accuracy, n)
+    return Score(n, right, accuracy, error, low, high, baseline, answer, margin(accuracy, baseline, n))
 
 
 def _majority(rows: Rows, training_answers: Mapping[str, int]) -> tuple[float, str]:
@@ -108,7 +93,7 @@ def _majority(rows: Rows, training_answers: Mapping[str, int]) -> tuple[float, s
 def score_kinds(
     rows: Rows, training_answers: Mapping[str, Mapping[str, int]] | None = None
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores of every kind on every split: kind -> split -> the fields of Score."""
+    """Scores of every kind on every split, and on all held-out splits together: kind -> split -> fields of Score."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of_kind = [row for row in rows if row["kind"] == kind]
@@ -116,6 +101,9 @@ def score_kinds(
             known = (training_answers or {}).get(kind)
             of_split = [row for row in of_kind if row["split"] == split]
             found.setdefault(kind, {})[split] = asdict(score(of_split, known))
+        heldout = [row for row in of_kind if row["split"] != TRAIN]
+        if heldout:
+            found[kind][HELDOUT] = asdict(score(heldout, (training_answers or {}).get(kind)))
     return found
 
 

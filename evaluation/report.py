@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.evaluation.figures import ENOUGH_MARGIN, heldout_scores, number, percent, table
+from vargpt_lightning.evaluation.figures import by_kind_of_split, heldout_drawings, number, percent, table
 from vargpt_lightning.evaluation.protocols import TRAIN
 from vargpt_lightning.evaluation.report_pictures import Pictures, by_hash
+from vargpt_lightning.heldout import ENOUGH_MARGIN, HELDOUT, heldout_scores
 from vargpt_lightning.results import RunFolder, StageFolder, write_bytes
 
 ATTRIBUTION = "OpenMoji - the open-source emoji and icon project. License: CC BY-SA 4.0"
@@ -58,7 +59,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "notes": metrics.get("notes", []),
         "same_kind": _same_kind(metrics),
         "switch": metrics.get("mode_switch", {}),
-        "psnr": {split: number(value) for split, value in metrics.get("reconstruction_psnr", {}).items()},
+        "psnr": _psnr(metrics),
         "config": run.config_text,
         "command": " ".join(record.get("command") or []),
         "benchmarks": run.benchmark_report.relative_to(run.path).as_posix() if run.benchmark_report.is_file() else "",
@@ -189,12 +190,16 @@ def _ladder(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _same_kind(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """For prompts never trained on: how often the nearest real picture is of the right category."""
-    found = []
-    for split, figures in metrics.get("drawings", {}).items():
-        for key in ("category", "subcategory"):
-            if split != TRAIN and f"same_{key}" in figures:
-                found.append({"name": KIND_NAMES[key], **figures[f"same_{key}"]})
-    return found
+    figures = heldout_drawings(metrics)
+    keys = [key for key in ("category", "subcategory") if f"same_{key}" in figures]
+    return [{"name": KIND_NAMES[key], **figures[f"same_{key}"]} for key in keys]
+
+
+def _psnr(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What the tokenizer keeps of training and of held-out pictures, in dB."""
+    names = {TRAIN: "training pictures", HELDOUT: "held-out pictures"}
+    found = by_kind_of_split(metrics.get("reconstruction_psnr", {}))
+    return {names.get(split, split): number(value) for split, value in found.items()}
 
 
 def _kinds(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -36,11 +36,16 @@ from vargpt_lightning.evaluation.questions import (
     mode_switch,
     score_kinds,
     share,
-    wilson,
 )
+from vargpt_lightning.heldout import HELDOUT, wilson
 from vargpt_lightning.results import plain, read_json, read_jsonl, write_json, write_jsonl
 
 FEW_SAMPLES = "fewer pictures than feature channels: this FD is dominated by the sample's size, read KID instead"
+BELOW_ZERO = (
+    "KID is an unbiased estimate: where the true distance is near zero, and on few pictures, it comes out below zero, "
+    "which says no more than that no distance was found"
+)
+MEASURING = "picture features"
 Row = Mapping[str, Any]
 
 
@@ -92,16 +97,16 @@ class _Gallery:
 
     def figures(self, drawings: Sequence[Row], reconstructions: Sequence[Row]) -> dict[str, Any]:
         """The figures of the drawings by split, the baselines, and the words that must stand beside them."""
-        by_split = {
-            split: self._drawings([row for row in drawings if row["split"] == split])
-            for split in dict.fromkeys(row["split"] for row in drawings)
-        }
+        by_split = self._by_split(drawings)
         baselines = self._baselines(reconstructions)
         name = getattr(self.features, "name", type(self.features).__name__)
         sets = [*by_split.values(), *baselines.values()]
         notes = [NOT_COMPARABLE]
         if any(figures.get("fd_few_samples") for figures in sets):
             notes.append(f"FD: {FEW_SAMPLES}.")
+        if any(figures["kid_x1000"] < 0 for figures in sets):
+            notes.append(f"{BELOW_ZERO}.")
+        self.say(MEASURING, self.steps, self.steps)
         return {
             "features": {"name": name, "size": self.settings["feature_size"], "channels": self.real_NC.shape[1]},
             "pictures": {"gallery": len(self.rows), "reference": len(self.reference), "size": self.images[0].size},
@@ -111,9 +116,25 @@ class _Gallery:
             "notes": notes,
         }
 
-    def _drawings(self, rows: Sequence[Row]) -> dict[str, Any]:
-        drawn = [row for row in rows if row.get("files")]
+    def _by_split(self, drawings: Sequence[Row]) -> dict[str, dict[str, Any]]:
+        """The figures of the drawings of each split, and of those of all held-out splits together."""
+        drawn = [row for row in drawings if row.get("files")]
+        place = {row["id"]: number for number, row in enumerate(drawn)}
         drawn_MC = self._measure([open_picture(self.out, row) for row in drawn])
+        groups: dict[str, list[Row]] = {}
+        for row in drawings:
+            groups.setdefault(row["split"], []).append(row)
+        heldout = [row for row in drawings if row["split"] != TRAIN]
+        if heldout:
+            groups[HELDOUT] = heldout
+        features = {
+            split: drawn_MC[[place[row["id"]] for row in rows if row["id"] in place]] for split, rows in groups.items()
+        }
+        return {split: self._drawings(rows, features[split], split != HELDOUT) for split, rows in groups.items()}
+
+    def _drawings(self, rows: Sequence[Row], drawn_MC: Tensor, keep: bool) -> dict[str, Any]:
+        """The figures of some drawings; `keep` notes each drawing's rank."""
+        drawn = [row for row in rows if row.get("files")]
         figures = self._distances(drawn_MC) | {"prompts": len(rows), "pictures": len(drawn)}
         known = [number for number, row in enumerate(drawn) if row["picture"] in self.place]
         places = [self.place[drawn[number]["picture"]] for number in known]
@@ -123,7 +144,7 @@ class _Gallery:
             figures["identification"] = _rates(identification(ranks, missing), len(self.rows))
             nearest = cosine(drawn_MC[known], self.real_NC).argmax(dim=1).tolist() if known else []
             figures |= self._same_kind(nearest, places, missing)
-            for number, rank, near in zip(known, ranks, nearest, strict=True):
+            for number, rank, near in zip(known, ranks, nearest, strict=True) if keep else ():
                 self.drawing_scores.append({"id": drawn[number]["id"], "rank": rank, "nearest": self.rows[near]["id"]})
         return figures
 
@@ -184,19 +205,21 @@ class _Gallery:
         return found
 
     def _psnr(self, reconstructions: Sequence[Row]) -> dict[str, float]:
-        """Peak signal-to-noise ratio of the reconstructions in dB, by split, from the sum of squared errors."""
+        """Peak signal-to-noise ratio of the reconstructions in dB, by split and of all held-out ones, from the sum of
+        squared errors."""
         sums: dict[str, list[float]] = {}
         for row in reconstructions:
             if row["id"] in self.place:
                 copy, real = open_picture(self.out, row), self.images[self.place[row["id"]]]
                 total, count = squared_error([real], [copy.resize(real.size) if copy.size != real.size else copy])
-                entry = sums.setdefault(row["split"], [0.0, 0.0])
-                entry[0], entry[1] = entry[0] + total, entry[1] + count
+                for split in (row["split"], *([HELDOUT] if row["split"] != TRAIN else [])):
+                    entry = sums.setdefault(split, [0.0, 0.0])
+                    entry[0], entry[1] = entry[0] + total, entry[1] + count
         return {split: -10 * math.log10(max(total / count, 1e-10)) for split, (total, count) in sums.items()}
 
     def _measure(self, pictures: Sequence[Image.Image]) -> Tensor:
         self.steps += 1
-        self.say("picture features", self.steps, max(8, self.steps))
+        self.say(MEASURING, self.steps, max(8, self.steps))
         return self.features(pictures)
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.heldout import with_heldout
 from vargpt_lightning.provenance import is_alive, machine, package_versions, source_commit
 
 if TYPE_CHECKING:
@@ -355,9 +356,9 @@ class RunFolder:
         return sorted((StageFolder(folder) for folder in folders if folder.is_dir()), key=lambda stage: stage.index)
 
     def metrics(self) -> dict[str, Any]:
-        """The evaluation's figures (empty before there are any)."""
+        """The evaluation's figures (empty before there are any), those of all held-out pictures among them."""
         file = self.evaluation / "metrics.json"
-        return dict(read_json(file)) if file.is_file() else {}
+        return with_heldout(dict(read_json(file))) if file.is_file() else {}
 
     def answers(self) -> list[dict[str, Any]]:
         """The answers that the evaluation has so far."""

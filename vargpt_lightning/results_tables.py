@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.heldout import with_heldout
 from vargpt_lightning.provenance import is_alive
 from vargpt_lightning.results import SCHEMA_VERSION, StageFolder, find_run_folders, read_json, read_jsonl
 
@@ -226,7 +227,7 @@ def _whole_lines(file: Path) -> bytes:
 
 
 def _evaluation_rows(run: str, path: Path) -> Iterator[dict[str, Any]]:
-    metrics = _json(path / "evaluation" / "metrics.json")
+    metrics = with_heldout(_json(path / "evaluation" / "metrics.json"))
     for item in metrics.get("headline", []):
         yield {"run": run, "source": "headline", "name": item.get("key"), "value": item.get("value")}
     for kind, splits in metrics.get("questions", {}).items():
