@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,3 +49,12 @@ def test_no_top_level_entry_is_unexpected() -> None:
     files |= {"CONTRIBUTING.md", "CITATION.cff", "SECURITY.md", "mkdocs.yml", "constraints.txt", ".gitattributes"}
     found = {name.split("/")[0] for name in tracked.stdout.splitlines()}
     assert found <= folders | files
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert citation["cff-version"] == "1.2.0" and citation["authors"] and citation["message"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    cited = {each["url"] for each in citation["references"]}
+    assert {f"https://arxiv.org/abs/{number}" for number in ("2501.12327", "2404.02905")} <= cited
