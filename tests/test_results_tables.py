@@ -68,7 +68,9 @@ def test_evaluations_and_predictions_come_back_tidy(tmp_path: Path) -> None:
     loaded = load_runs(tmp_path)
     table = loaded.evaluations.set_index(["source", "name"])
     assert table.loc[("headline", "kid"), "value"] == 2.5
-    assert [table.loc[("questions", "colour"), key] for key in ("value", "low", "high", "n")] == [0.5, 0.3, 0.7, 9]
+    asked = loaded.evaluations.query("source == 'questions'").set_index("split")
+    for split in ("test", "heldout"):  # all held-out pictures are those of the one split here
+        assert list(asked.loc[split, ["name", "value", "low", "high", "n"]]) == ["colour", 0.5, 0.3, 0.7, 9]
     assert table.loc[("drawings", "same_category"), "split"] == "train"
     rate = table.loc[("drawings", "identification_1")]
     assert [rate[key] for key in ("split", "value", "low", "high", "n")] == ["train", 0.5, 0.2, 0.8, 8]
