@@ -79,9 +79,9 @@ def fit_stage(
     module = build_module(model, stage, total, data)
     logger = Rows()
     defaults: dict[str, Any] = {"log_every_n_steps": 1, "limit_val_batches": 0, "num_sanity_val_steps": 0}
+    defaults |= {"max_steps": total, "max_epochs": -1, "accumulate_grad_batches": stage.accumulate}
     trainer = pl.Trainer(
         accelerator="cpu",
-        **{"max_steps": total, "max_epochs": -1, "accumulate_grad_batches": stage.accumulate},
         logger=logger,
         enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         enable_progress_bar=False,

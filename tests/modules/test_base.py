@@ -75,7 +75,25 @@ def test_the_learning_rate_of_a_step_is_logged_with_it(stage_data: StageData) ->
     schedule = ScheduleConfig("linear", warmup=0, final=0.0)
     stage = tiny_stage("draw", optimizer=OptimizerConfig(lr=0.01), schedule=schedule)
     rates = fit_stage(stage_data, tiny_model(), stage, 4).values("train/lr")
-    assert rates == pytest.approx({1: 0.01, 2: 0.0075, 3: 0.005, 4: 0.0025})
+    assert rates == pytest.approx({1: 0.01, 2: 0.02 / 3, 3: 0.01 / 3, 4: 0.0})
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_last_rate_is_the_final_one_also_when_training_is_taken_up(
+    stage_data: StageData, tmp_path: Path, accumulate: int
+) -> None:
+    schedule = ScheduleConfig("cosine", warmup=1, final=0.5)
+    optimizer = OptimizerConfig(lr=0.01)
+    stage = tiny_stage(
+        "draw", optimizer=optimizer, schedule=schedule, accumulate=accumulate, steps=None, epochs=4, batch_size=6
+    )
+    total = stage_data.total_steps(stage, 1)
+    checkpoint = LastCheckpoint(tmp_path / "last.ckpt", seconds=0)
+    whole = fit_stage(stage_data, tiny_model(), stage, total).values("train/lr")
+    assert list(whole)[-1] == total and whole[total] == 0.01 * 0.5 < whole[total - 1]
+    fit_stage(stage_data, tiny_model(), stage, total, [checkpoint], max_steps=3)
+    rest = fit_stage(stage_data, tiny_model(), stage, total, checkpoint=checkpoint.path, start=2).values("train/lr")
+    assert rest == {step: rate for step, rate in whole.items() if step > 2}
 
 
 def test_validation_is_logged_apart(stage_data: StageData) -> None:

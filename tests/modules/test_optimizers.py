@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -73,24 +75,45 @@ def test_settings_reach_the_optimizers() -> None:
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0.2, 20), (20, 20), (0, 0)])
 def test_warm_up_is_linear_and_a_share_or_a_number_of_steps(warmup: float, steps: int) -> None:
-    config = ScheduleConfig("constant", warmup=warmup)
-    rates = [learning_rate_factor(step, 100, config) for step in range(100)]
-    assert rates[:steps] == pytest.approx([(step + 1) / (steps + 1) for step in range(steps)])
-    assert rates[steps:] == [1.0] * (100 - steps)
+    found = rates(100, ScheduleConfig("constant", warmup=warmup))
+    assert found[:steps] == pytest.approx([(step + 1) / (steps + 1) for step in range(steps)])
+    assert found[steps:] == [1.0] * (100 - steps)
+
+
+def rates(total: int, config: ScheduleConfig, more: int = 0) -> list[float]:
+    return [learning_rate_factor(step, total, config) for step in range(total + more)]
 
 
 def test_shapes_fall_to_the_final_factor() -> None:
-    cosine = [learning_rate_factor(step, 100, ScheduleConfig("cosine", warmup=0, final=0.2)) for step in range(101)]
-    assert cosine[0] == 1.0 and cosine[100] == pytest.approx(0.2)
+    cosine = rates(101, ScheduleConfig("cosine", warmup=0, final=0.2), more=400)
+    assert cosine[0] == 1.0 and cosine[100:] == [0.2] * 401, "not up again"
     assert cosine[25] == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))
-    linear = [learning_rate_factor(step, 100, ScheduleConfig("linear", warmup=0)) for step in range(101)]
+    linear = rates(101, ScheduleConfig("linear", warmup=0))
     assert linear[25] == pytest.approx(0.75) and linear[100] == 0.0
-    assert learning_rate_factor(500, 100, ScheduleConfig("cosine")) == pytest.approx(0.0), "not up again"
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 100])
+@pytest.mark.parametrize(("name", "decay"), [("cosine", 0), ("linear", 0), ("constant", 0.2), ("constant", 40)])
+def test_the_last_step_has_the_final_factor(name: Any, decay: float, total: int) -> None:
+    for final, warmup in itertools.product((0.1, 0.0, 1.5), (0, 0.1, 2, 200)):
+        found = rates(total, ScheduleConfig(name, warmup=warmup, final=final, decay=decay))
+        assert found[-1] == final
+        assert all(0 < rate <= max(1.0, final) for rate in found[:-1]), "and none before it is there already"
+
+
+def test_a_constant_rate_without_a_decay_does_not_fall() -> None:
+    assert rates(5, ScheduleConfig("constant", warmup=2, final=0.1)) == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+
+
+def test_a_stage_whose_only_step_has_no_rate_says_so() -> None:
+    optimizer = build_optimizer(nn.Linear(2, 2), OptimizerConfig())
+    with pytest.warns(UserWarning, match=r"schedule.final=0.0.*1 step"):
+        build_schedule(optimizer, 1, ScheduleConfig())
 
 
 def test_the_schedule_scales_every_groups_own_rate() -> None:
     optimizer = build_optimizer(nn.Sequential(nn.Linear(3, 2)), OptimizerConfig("muon", lr=0.1, muon_lr=0.4))
-    schedule = build_schedule(optimizer, 10, ScheduleConfig("linear", warmup=0))
+    schedule = build_schedule(optimizer, 11, ScheduleConfig("linear", warmup=0))
     for _ in range(5):
         optimizer.step()
         schedule.step()
@@ -100,10 +123,10 @@ def test_the_schedule_scales_every_groups_own_rate() -> None:
 @pytest.mark.parametrize("decay", [0.2, 20])
 def test_a_constant_rate_may_fall_at_the_end(decay: float) -> None:
     config = ScheduleConfig("constant", warmup=10, decay=decay, final=0.1)
-    rates = [learning_rate_factor(step, 100, config) for step in range(101)]
-    assert rates[10:81] == [1.0] * 71
-    assert rates[81:] == pytest.approx([1 - 0.9 * (step - 80) / 20 for step in range(81, 101)])
-    assert rates[-1] == pytest.approx(0.1)
+    found = rates(100, config)
+    assert found[10:80] == [1.0] * 70
+    assert found[80:] == pytest.approx([1 - 0.9 * (step - 79) / 20 for step in range(80, 100)])
+    assert found[-1] == 0.1
 
 
 def test_a_decay_that_has_no_effect_is_refused() -> None:

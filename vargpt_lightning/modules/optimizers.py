@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,6 +18,12 @@ from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
 
 HEADS = ("lm_head", "head", "embed_tokens", "class_emb")
 """Modules whose rows are a vocabulary's: their updates are not those of an inner matrix."""
+SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+    "linear": lambda share: 1 - share,
+    "constant": lambda share: 1 - share,
+}
+"""What is left of the fall from the peak to `final` after a share (0 to 1) of it; a constant rate falls at its end."""
 
 
 def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -64,22 +72,26 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
 def learning_rate_factor(step: int, total: int, config: ScheduleConfig) -> float:
     """Return the factor on the peak learning rate at a step: linear warm-up, then cosine, linear or constant.
 
-    A constant rate may fall linearly at the end.
+    A constant rate may fall linearly at the end. What falls has reached `final` at the last step, `total` - 1, however
+    few steps there are; what comes after it stays there.
     """
+    if config.name not in SHAPES:
+        raise UserError(f"schedule.name: got {config.name!r}, expected one of {', '.join(SHAPES)}")
     warmup = config.warmup * total if config.warmup < 1 else config.warmup
+    decay = config.decay * total if config.decay < 1 else config.decay
+    last, falls = total - 1, config.name != "constant" or decay > 0
+    if falls and step >= last:
+        return config.final
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    share = min(1.0, (step - warmup) / max(1.0, total - warmup))
-    shape = {"cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share, "constant": 1.0}
-    if config.name not in shape:
-        raise UserError(f"schedule.name: got {config.name!r}, expected one of {', '.join(shape)}")
-    if config.name == "constant":
-        decay = config.decay * total if config.decay < 1 else config.decay
-        begun = (step - (total - decay)) / decay if decay else 0.0
-        return 1.0 - (1 - config.final) * min(1.0, max(0.0, begun))
-    return config.final + (1 - config.final) * shape[config.name]
+    # before the last step, so that neither length is 0
+    begin = last - decay if config.name == "constant" else warmup
+    share = (step - begin) / (last - begin) if falls else 0.0
+    return config.final + (1 - config.final) * SHAPES[config.name](max(0.0, share))
 
 
 def build_schedule(optimizer: Optimizer, total: int, config: ScheduleConfig) -> LambdaLR:
     """Return the schedule over `total` optimizer steps."""
+    if total == 1 and learning_rate_factor(0, total, config) == 0:
+        rank_zero_warn(f"schedule.final={config.final}: the stage's 1 step is its last and changes nothing")
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total, config))
