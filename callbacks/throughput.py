@@ -62,6 +62,7 @@ class Throughput(pl.Callback):
         self.last: dict[str, float] = {}
         self._timer: FetchTimer | None = None
         self._skip = warmup
+        self._last_step = 0
         self._reset()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -75,6 +76,7 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._skip = self.warmup
+        self._last_step = trainer.global_step
         self._reset()
 
     def on_train_batch_start(
@@ -85,6 +87,8 @@ class Throughput(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        # with accumulation most batches end without a step, and Lightning would log after each of them
+        stepped, self._last_step = trainer.global_step > self._last_step, trainer.global_step
         if self._skip > 0:
             self._skip -= 1
             self._reset()
@@ -93,9 +97,8 @@ class Throughput(pl.Callback):
         counts: dict[str, int] = pl_module.last_counts  # type: ignore[assignment]
         for name in (*COUNTS, *ROWS):
             self._counts[name] += counts.get(name, 0)
-        if (
-            trainer._logger_connector.should_update_logs
-        ):  # the steps at which Lightning logs, as in its LearningRateMonitor
+        # the steps at which Lightning logs, as in its LearningRateMonitor
+        if stepped and trainer._logger_connector.should_update_logs:
             self._log(trainer)
 
     def _reset(self) -> None:

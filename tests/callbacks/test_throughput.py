@@ -63,7 +63,8 @@ def fit(clock: Clock, tiny: Any, make_trainer: Any, watch: Throughput | None = N
 
     watch = watch or Throughput(warmup=2)
     data = DataLoader(Slow(clock), batch_size=2)
-    make_trainer([watch, Sheets()], val_check_interval=2, log_every_n_steps=2, **settings).fit(Timed(), data, data)
+    settings = {"val_check_interval": 2, "log_every_n_steps": 2} | settings
+    make_trainer([watch, Sheets()], **settings).fit(Timed(), data, data)
     return watch
 
 
@@ -95,6 +96,26 @@ def test_values_go_to_the_loggers_after_the_warm_up(clock: Clock, tiny: Any, mak
     stage = StageFolder(tmp_path / "01-a")
     fit(clock, tiny, make_trainer, logger=MetricsLog(stage))
     assert [row.step for row in stage.metrics() if row.name == "throughput/data_wait"] == [4, 6]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_step_of_several_batches_is_logged_once(
+    clock: Clock, tiny: Any, make_trainer: Any, tmp_path: Any, every: int
+) -> None:
+    """The second batch ends the step; the row covers both, and the last one of the step before is not in it."""
+
+    class Grows(tiny):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            self.last_counts |= {"tokens": batch_idx, "positions": 20}
+            return loss
+
+    stage = StageFolder(tmp_path / "01-a")
+    fit(clock, Grows, make_trainer, logger=MetricsLog(stage), accumulate_grad_batches=2, log_every_n_steps=every)
+    rows = {row.step: row.value for row in stage.metrics() if row.name == "throughput/padding"}
+    assert len(rows) == len([row for row in stage.metrics() if row.name == "throughput/padding"])
+    # of six batches in three steps the first two are the warm-up
+    assert rows == pytest.approx({2: 1 - (2 + 3) / 40, 3: 1 - (4 + 5) / 40} if every == 1 else {2: 1 - (2 + 3) / 40})
 
 
 def test_another_profiler_stays_and_waiting_is_left_out(clock: Clock, tiny: Any, make_trainer: Any) -> None:
