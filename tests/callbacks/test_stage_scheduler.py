@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from tests.training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, freeze_all_but, set_modes, summary
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.config import VisionConfig
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
 from vargpt_lightning.modules.stage import Stage
 
@@ -73,6 +75,20 @@ def test_dropout_of_frozen_parts_is_off() -> None:
     dropouts = {name: part.training for name, part in model.named_modules() if isinstance(part, nn.Dropout) and part.p}
     assert {name.split(".")[0] for name, on in dropouts.items() if on} == {"visual_decoder"}
     assert {name.split(".")[0] for name, on in dropouts.items() if not on} == {"image_tokenizer"}
+
+
+def test_a_trained_efficientnet_keeps_the_statistics_that_all_processes_have() -> None:
+    """Each process sees other pictures: statistics of its own batches would be its own weights."""
+    vision = VisionConfig(kind="efficientnet_lite0", picture_size=64)
+    model = VARGPT(replace(tiny_config(), vision=vision))
+    freeze_all_but(model, tiny_stage("base", train=["vision_tower"]))
+    tower: Any = model.vision_tower
+    before = {name: value.clone() for name, value in tower.named_buffers()}
+    model.see(torch.randn(3, 3, 64, 64)).sum().backward()
+    assert any("running_mean" in name for name in before)
+    assert all(parameter.grad is not None for parameter in tower.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in tower.named_buffers())
+    assert not any(part.training for part in tower.modules())
 
 
 def test_a_stage_after_another_frees_what_that_froze() -> None:

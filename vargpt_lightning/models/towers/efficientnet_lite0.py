@@ -34,9 +34,10 @@ def build(config: VisionConfig) -> EfficientNetTower:
 
 
 class EfficientNetTower(nn.Module):
-    """EfficientNet-Lite0 as a frozen tower: its last feature map, one token a cell.
+    """EfficientNet-Lite0: its last feature map, one token a cell.
 
-    It stays in evaluation mode whatever `train` is told, so that its batch statistics never move.
+    It stays in evaluation mode whatever `train` is told, also where a stage trains its weights: its batch statistics
+    never move, and are the same in all processes.
     """
 
     def __init__(self, config: VisionConfig) -> None:
