@@ -9,10 +9,34 @@ from typing import Any
 
 import pytest
 
+from tests import skips
+
 # Tests run beside each other's subprocesses; threads that wait for one another are slower than one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skipped test whose reason is not in `skips.EXPLAINED` fails the run."""
+    if skips.unexplained(skipped_reasons(session.config)) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    reasons = skipped_reasons(config)
+    terminalreporter.write_line(skips.summary(reasons))
+    for reason, count in skips.unexplained(reasons).items():
+        terminalreporter.write_line(
+            f"ERROR: {count} skipped without an explanation in tests/skips.py: {reason}", red=True
+        )
+
+
+def skipped_reasons(config: pytest.Config) -> list[str]:
+    """The reasons of all tests skipped so far; none in a worker of pytest-xdist, whose starter has them."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    return [skips.reason_of(report.longrepr) for report in reports]
 
 
 @pytest.fixture(scope="session", autouse=True)
