@@ -12,12 +12,11 @@ from typing import Any
 from vargpt_lightning.evaluation.figures import by_kind_of_split, heldout_drawings, number, percent, table
 from vargpt_lightning.evaluation.protocols import TRAIN
 from vargpt_lightning.evaluation.report_pictures import Pictures, by_hash
+from vargpt_lightning.evaluation.summary import KIND_NAMES, sentence
 from vargpt_lightning.heldout import ENOUGH_MARGIN, HELDOUT, heldout_scores
 from vargpt_lightning.results import RunFolder, StageFolder, write_bytes
 
 ATTRIBUTION = "OpenMoji - the open-source emoji and icon project. License: CC BY-SA 4.0"
-KIND_NAMES = {"category": "category", "subcategory": "kind of thing", "colour": "main colour", "yesno": "yes or no",
-              "choice": "name, out of four", "name": "name, open"}  # fmt: skip
 
 
 def build_report(run: RunFolder | Path | str) -> Path:
@@ -116,7 +115,7 @@ def _lede(record: Mapping[str, Any], metrics: Mapping[str, Any], stages: Sequenc
     seen = metrics.get("pictures", {}).get("reference")
     if seen:
         words += f". It learned from {seen} pictures. This is what it draws when asked, and what it says when shown one"
-    return f"{words}."
+    return " ".join(filter(None, [f"{words}.", sentence(metrics)]))
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
