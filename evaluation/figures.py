@@ -10,6 +10,10 @@ from vargpt_lightning.evaluation.protocols import TRAIN
 from vargpt_lightning.heldout import HELDOUT, beaten, heldout_scores, wilson
 
 LESS_IS_BETTER = ("kid", "switch_questions")
+HEADLINE_KEYS = (
+    *("identification_1", "identification_5", "kid", "questions", "switch_drawing_prompts", "switch_questions"),
+)
+"""The keys of all headline figures that there can be."""
 Metrics = Mapping[str, Any]
 
 

@@ -82,7 +82,7 @@ def test_how_often_records_come_is_told(stage_data: StageData) -> None:
 
 @pytest.mark.parametrize("key", ["workers", "prefetch", "shuffle_shards"])
 def test_settings_of_reading_are_checked(key: str, tiny_data: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"data.{key}=-1; expected [01] or more"):
+    with pytest.raises(UserError, match=rf"data.{key}=-1; expected a whole number from [01] "):
         tiny_stage_data(tiny_data, tmp_path, **{key: -1})
 
 

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -28,7 +28,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration: every key of an experiment
 
 An experiment is one YAML file; the constructors are its schema. Every key is an option of `vargpt fit` too:
-`--model.decoder.depth 6`. A key that there is not, or a value of another type, is refused, and the nearest key named.
+`--model.decoder.depth 6`. A key that there is not, or a value of another type or
+outside of its range, is refused before anything is written, and the nearest key named.
 
 - `base: FILE` names another experiment file, beside this one, to start from; values of this one win. A list takes the
   place of the base's list; with a plus, `stages+:`, it is put behind it.
@@ -102,7 +103,7 @@ def table(kind: type, known: dict[str, str], where: str, only: Any = None) -> st
     Raises:
         KeyError: a key that no docstring explains; names it.
     """
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     rows: dict[tuple[str, str, str], list[str]] = {}
     for entry in (each for each in fields(kind) if each.init and (only is None or each.name in only)):
         below = dataclass_in(hints[entry.name])
@@ -157,6 +158,8 @@ def preset_values(key: str) -> str:
 def words(kind: Any) -> str:
     """Return what values a type takes."""
     origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{words(inside[0])} {inside[1]!r}"
     if origin in (Union, types.UnionType):
         return " or ".join(words(each) for each in inside)
     if origin is Literal:

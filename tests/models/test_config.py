@@ -72,7 +72,7 @@ def test_unknown_keys_are_named(values: dict[str, Any], match: str) -> None:
         (lambda: VisionConfig(picture_size=100), r"vision\.picture_size: got 100, expected a positive multiple of 32"),
         (lambda: VARGPTConfig(language=LanguageConfig(vocabulary=100)), r"tokens\.pad: got 32001"),
         (lambda: VARGPTConfig(tokens=TokenIds(image=7, image_gen=7)), "four different ids"),
-        (lambda: VARGPTConfig(prompt_dropout=1.5), "prompt_dropout: got 1.5"),
+        (lambda: VARGPTConfig(prompt_dropout=1.5), "prompt_dropout=1.5; expected a number from 0 to 1"),
         (lambda: VARGPTConfig(visual_attention="full"), "visual_attention"),  # type: ignore[arg-type]
         (lambda: VARGPTConfig(class_row="start_token"), r"decoder\.classes: got 1000, expected more classes"),
     ],

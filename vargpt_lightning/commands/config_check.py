@@ -11,15 +11,15 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import yaml
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.ranges import check, fits, hints, words
 
 Schema = Mapping[str, Any]
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
 OTHER_OPTIONS = ("config", "from", "help", "print_config")
 
 
@@ -80,7 +80,7 @@ class ConfigCheck:
         kind: Any = self._known(key, {**self.schema, **dict.fromkeys(OTHER_OPTIONS)}, "--")
         kind = self._at(below.split(".") if below else [], kind, f"--{key}")
         if not (is_dataclass(kind) and isinstance(value, str)):  # a section may be given as a file
-            self._value(text if _fits(text, kind) else value, kind, f"--{path}")
+            self._value(text if fits(text, kind) else value, kind, f"--{path}")
 
     def _plugin_option(self, key: str, names: list[str], text: str, value: Any) -> None:
         if not names and isinstance(value, dict):
@@ -90,7 +90,7 @@ class ConfigCheck:
         elif key in self.classes:
             names = names[1:] if names[0] == "init_args" else names
             kind = self._at(names, self.classes[key], f"--{key}")
-            self._value(text if _fits(text, kind) else value, kind, f"--{key}.{'.'.join(names)}")
+            self._value(text if fits(text, kind) else value, kind, f"--{key}.{'.'.join(names)}")
 
     def references(self, trees: Iterable[Any]) -> None:
         """Check that every `${key}` in the trees names a key."""
@@ -125,7 +125,7 @@ class ConfigCheck:
         for name in names:
             if not is_dataclass(kind):
                 raise UserError(f"{where} has no keys below it; got {name!r}")
-            kind = self._known(name, _hints(kind), f"{where}.")
+            kind = self._known(name, hints(kind), f"{where}.")
             where = f"{where}.{name}"
         return kind
 
@@ -142,28 +142,22 @@ class ConfigCheck:
             for place, item in enumerate(value):
                 name = item.get("name") if isinstance(item, Mapping) else None
                 self._value(item, get_args(kind)[0], f"{where}.{name or place}")
-        elif get_origin(kind) is dict and isinstance(value, Mapping) and is_dataclass(get_args(kind)[1]):
+        elif get_origin(kind) is dict and isinstance(value, Mapping):
             for name, item in value.items():
                 self._value(item, get_args(kind)[1], f"{where}.{name}")
-        elif not _fits(value, kind):
-            raise UserError(f"{where}={value!r}; expected {_words(kind)}")
+        else:
+            check(value, kind, where)
 
     def _section(self, value: Any, kind: Any, where: str, complete: bool) -> None:
-        hints = _hints(kind)
+        known = hints(kind)
         if not isinstance(value, Mapping):
-            raise UserError(f"{where}={value!r}; expected the keys {', '.join(hints)}, or some of them")
+            raise UserError(f"{where}={value!r}; expected the keys {', '.join(known)}, or some of them")
         for key, item in value.items():
-            self._value(item, self._known(key, hints, f"{where}."), f"{where}.{key}")
+            self._value(item, self._known(key, known, f"{where}."), f"{where}.{key}")
         for entry in fields(kind) if complete else ():
             needed = entry.default is MISSING and entry.default_factory is MISSING
             if needed and entry.name not in value:
-                raise UserError(f"{where}.{entry.name} is missing; expected {_words(hints[entry.name])}")
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    """The constructor's keys with their types."""
-    hints = get_type_hints(kind)
-    return {entry.name: hints[entry.name] for entry in fields(kind) if entry.init}
+                raise UserError(f"{where}.{entry.name} is missing; expected {words(known[entry.name])}")
 
 
 def _class(path: Any, base: type, where: str, there: Sequence[str]) -> type:
@@ -182,57 +176,7 @@ def _unknown(key: str, where: str, keys: Iterable[Any]) -> UserError:
     """The error for a key that there is not: the nearest one, the section that has it, or all there are."""
     names = [str(name) for name in keys]
     sections = [str(name) for name, kind in keys.items() if is_dataclass(kind)] if isinstance(keys, Mapping) else []
-    inside = [f"{name}.{key}" for name in sections if key in _hints(keys[name])]  # type: ignore[index]
+    inside = [f"{name}.{key}" for name in sections if key in hints(keys[name])]  # type: ignore[index]
     near = inside or difflib.get_close_matches(key, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
     return UserError(f"{where}{key} is no key; {hint}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin, inside = get_origin(kind), get_args(kind)
-    if kind is Any or kind is None:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in inside)
-    if origin is Literal:
-        return value in inside
-    if origin in (list, tuple):
-        if not isinstance(value, (list, tuple)):
-            return False
-        kinds = inside[:1] * len(value) if origin is list or inside[-1] is ... else inside
-        return len(kinds) == len(value) and all(map(_fits, value, kinds))
-    if origin is dict:
-        return isinstance(value, Mapping) and all(_fits(item, inside[1]) for item in value.values())
-    if kind is float:
-        return _is_number(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind) if isinstance(kind, type) else True
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, str):  # YAML takes 1e-3 for a text
-        try:
-            float(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _words(kind: Any) -> str:
-    """What a type asks for, in words."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_words(each) for each in inside)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, inside))
-    if origin is tuple and inside[-1] is not ...:
-        return f"a list of {len(inside)}, each {_words(inside[0])}"
-    if origin in (list, tuple):
-        return f"a list, each {_words(inside[0])}"
-    if origin is dict:
-        return f"names, each with {_words(inside[1])}"
-    if is_dataclass(kind):
-        return f"a section with the keys {', '.join(_hints(kind))}"
-    return WORDS.get(kind, getattr(kind, "__name__", str(kind)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
@@ -15,6 +16,7 @@ from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.figures import HEADLINE_KEYS
 from vargpt_lightning.experiment_files import chain
 from vargpt_lightning.models.attention_masks import MASKED_KERNELS
 from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
@@ -23,6 +25,7 @@ from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages, without_later_keys
 from vargpt_lightning.planning.settings import PlanConfig
+from vargpt_lightning.ranges import Amount, Count, Few, Range, Ranged, Seconds, Seed, Share, Size
 
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
@@ -45,6 +48,9 @@ LATER_DATA_KEYS = {
     "drawn_flip": False,
     "resizing": "pillow",
 }
+Devices = Annotated[int, Range(-1, 65_536)]
+"""How many; -1, Lightning's, for all there are."""
+DeviceNumber = Annotated[int, Range(0, 65_535)]
 LOW_BIT_STRATEGIES = ("auto", "single", "ddp", "fsdp2")
 SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  # what of the data no result depends on
 
@@ -66,7 +72,7 @@ class RunConfig:
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(Ranged):
     """What all stages' trainers share.
 
     Args:
@@ -88,28 +94,26 @@ class TrainerConfig:
             init_args; sample sheets go to those that take pictures.
     """
 
+    place: ClassVar[str] = "trainer"
+
     accelerator: str = "auto"
-    devices: int | list[int] | str = "auto"
-    num_nodes: int = 1
+    devices: Devices | list[DeviceNumber] | str = "auto"
+    num_nodes: Annotated[int, Range(1, 100_000)] = 1
     strategy: str = "auto"
     precision: str = "32-true"
-    log_every: int = 10
-    validate: int = 5
-    validation_batches: int = 8
-    checkpoint_seconds: float = 60.0
-    sample_every: int = 0
-    samples: int = 16
+    log_every: Count = 10
+    validate: Few = 5
+    validation_batches: Amount = 8
+    checkpoint_seconds: Seconds = 60.0
+    sample_every: Amount = 0
+    samples: Few = 16
     loggers: list[dict[str, Any]] = field(default_factory=list)
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
     nonfinite: Literal["stop", "skip"] = "stop"
 
-    def __post_init__(self) -> None:
-        _at_least(self, "trainer", num_nodes=1, log_every=1, validate=0, validation_batches=0)
-        _at_least(self, "trainer", checkpoint_seconds=0, sample_every=0, samples=0)
-
 
 @dataclass
-class BenchmarksConfig:
+class BenchmarksConfig(Ranged):
     """Benchmarks that are asked at the ends of stages.
 
     Args:
@@ -122,19 +126,22 @@ class BenchmarksConfig:
         batch_size: questions asked together.
     """
 
+    place: ClassVar[str] = "evaluation.benchmarks"
+
     names: list[str] = field(default_factory=list)
     data: str | None = None
     stages: list[str] | None = None
-    limit: int | None = 200
+    limit: Count | None = 200
     protocol: str = "lmms_eval"
     style: str = "llava"
-    batch_size: int = 16
+    batch_size: Size = 16
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from vargpt_lightning.evaluation.benchmarks import names
         from vargpt_lightning.evaluation.benchmarks.base import check_protocol
 
-        where = "evaluation.benchmarks"
+        where = self.place
         if unknown := [name for name in self.names if name not in names()]:
             raise UserError(f"{where}.names: {unknown[0]!r}; expected some of {', '.join(names())}")
         if self.names and self.data is None:
@@ -142,11 +149,10 @@ class BenchmarksConfig:
                 f"{where}.data: nothing given; expected the folder with the data of {', '.join(self.names)}"
             )
         check_protocol(self.protocol)
-        _at_least(self, where, limit=1, batch_size=1)
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(Ranged):
     """What is measured after the last stage.
 
     Args:
@@ -164,33 +170,32 @@ class EvaluationConfig:
         benchmarks: those that are asked at the ends of stages.
     """
 
+    place: ClassVar[str] = "evaluation"
+
     enabled: bool = True
-    drawings: int = 1
-    drawings_limit: int | None = None
+    drawings: Few = 1
+    drawings_limit: Amount | None = None
     heldout_drawings: bool = True
-    questions: int | None = None
-    names: int = 120
-    seed: int | None = None
-    feature_size: int = 128
-    answer_batch: int = 64
-    draw_batch: int = 48
-    aims: dict[str, float] = field(default_factory=dict)
+    questions: Amount | None = None
+    names: Amount = 120
+    seed: Seed | None = None
+    feature_size: Annotated[int, Range(32, 4096)] = 128
+    answer_batch: Size = 64
+    draw_batch: Size = 48
+    aims: dict[str, Annotated[float, Range(-(10**9), 10**9)]] = field(default_factory=dict)
     benchmarks: BenchmarksConfig = field(default_factory=BenchmarksConfig)
 
     def __post_init__(self) -> None:
-        _at_least(self, "evaluation", drawings=0, drawings_limit=0, questions=0, names=0)
-        _at_least(self, "evaluation", feature_size=32, answer_batch=1, draw_batch=1)
-
-
-def _at_least(section: Any, name: str, **bounds: int) -> None:
-    for key, bound in bounds.items():
-        value = getattr(section, key)
-        if value is not None and value < bound:
-            raise UserError(f"{name}.{key}={value}; expected {bound} or more")
+        super().__post_init__()
+        for key in self.aims:
+            if key not in HEADLINE_KEYS:
+                near = difflib.get_close_matches(key, HEADLINE_KEYS, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(HEADLINE_KEYS)}"
+                raise UserError(f"evaluation.aims.{key} is no headline figure; {hint}")
 
 
 @dataclass
-class Sampling:
+class Sampling(Ranged):
     """How drawings are sampled in sample sheets and in the evaluation; None takes the model's own.
 
     Args:
@@ -201,10 +206,12 @@ class Sampling:
         temperature: what guided logits are divided by; a fresh model's own is 1.
     """
 
-    top_k: int | None = None
-    top_p: float | None = None
-    cfg: float | None = None
-    temperature: float | None = None
+    place: ClassVar[str] = "sampling"
+
+    top_k: Amount | None = None
+    top_p: Share | None = None
+    cfg: Annotated[float, Range(0, 1000)] | None = None
+    temperature: Annotated[float, Range(0.001, 1000)] | None = None
 
 
 @dataclass
@@ -244,7 +251,7 @@ SECTIONS = {
     "model": VARGPTConfig,
     "init_from": InitFrom,
 }
-SCHEMA = {"base": str | None, "seed": int, **SECTIONS, "stages": list[Stage], "data": Corpora}
+SCHEMA = {"base": str | None, "seed": Seed, **SECTIONS, "stages": list[Stage], "data": Corpora}
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -266,7 +273,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("-c", "--config", action="config", help="experiment file; several are merged in their order")
     parser.add_argument("--base", type=str | None, default=None, help="of a file: another, beside it, to start from")
     parser.add_argument("--from", dest="start", type=str | None, default=None, help="train this stage and later anew")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--seed", type=Seed, default=0, help="of all that is random")
     parser.add_argument("--data", type=Corpora, help="where the data come from: class_path and init_args")
     parser.add_argument("--stages", type=list[Stage], help="the recipe: a list of stages")
     for name, kind in SECTIONS.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from vargpt_lightning.data.chat import spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
@@ -17,7 +17,9 @@ from vargpt_lightning.data.records import Record
 from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.ranges import Few, Range, Rows, Seed, check_numbers
 
+Several = Annotated[int, Range(1, 100_000)]
 TEXTS = 100_000  # records that a text tokenizer is trained on
 DrawnFit = Literal["crop", "pad", "var"]
 VisualTokensUse = Literal["auto", "require", "off"]
@@ -47,28 +49,20 @@ class Corpora:
             where it does not, "off" encodes in training.
     """
 
-    seen_variants: int
+    seen_variants: Several
     cache_features: bool
-    workers: int
-    prefetch: int
+    workers: Few
+    prefetch: Several
     pin_memory: bool | None
-    shuffle_shards: int
+    shuffle_shards: Several
     drawn_fit: DrawnFit
-    drawn_variants: int
+    drawn_variants: Few
     drawn_flip: bool
     resizing: Resizing
     visual_tokens: VisualTokensUse
 
     def __post_init__(self) -> None:
-        for key, least in {
-            "workers": 0,
-            "prefetch": 1,
-            "shuffle_shards": 1,
-            "seen_variants": 1,
-            "drawn_variants": 0,
-        }.items():
-            if (value := getattr(self, key)) < least:
-                raise UserError(f"data.{key}={value}; expected {least} or more")
+        check_numbers(self, "data")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,19 +94,19 @@ class OpenMoji(Corpora):
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
-    picture_size: int = 128
-    seed: int = 0
-    vocabulary: int = 1500
-    drawings: int = 8
+    picture_size: Annotated[int, Range(16, 4096)] = 128
+    seed: Seed = 0
+    vocabulary: Rows = 1500
+    drawings: Annotated[int, Range(1, 10_000)] = 8
     cache: str | None = None
-    seen_variants: int = 1
+    seen_variants: Several = 1
     cache_features: bool = False
-    workers: int = 0
-    prefetch: int = 2
+    workers: Few = 0
+    prefetch: Several = 2
     pin_memory: bool | None = None
-    shuffle_shards: int = WINDOW
+    shuffle_shards: Several = WINDOW
     drawn_fit: DrawnFit = "crop"
-    drawn_variants: int = 1
+    drawn_variants: Few = 1
     drawn_flip: bool = False
     resizing: Resizing = "pillow"
     visual_tokens: VisualTokensUse = "auto"
@@ -155,15 +149,15 @@ class Packed(Corpora):
     train: dict[str, str] = field(default_factory=dict)
     val: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
-    vocabulary: int | None = None
-    seen_variants: int = 1
+    vocabulary: Rows | None = None
+    seen_variants: Several = 1
     cache_features: bool = False
-    workers: int = 0
-    prefetch: int = 2
+    workers: Few = 0
+    prefetch: Several = 2
     pin_memory: bool | None = None
-    shuffle_shards: int = WINDOW
+    shuffle_shards: Several = WINDOW
     drawn_fit: DrawnFit = "crop"
-    drawn_variants: int = 1
+    drawn_variants: Few = 1
     drawn_flip: bool = False
     resizing: Resizing = "pillow"
     visual_tokens: VisualTokensUse = "auto"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.models import towers
 from vargpt_lightning.models.scales import ScaleSchedule
@@ -25,6 +25,7 @@ from vargpt_lightning.models.settings import (
     require,
     require_choice,
 )
+from vargpt_lightning.ranges import Depth, Epsilon, Factor, Range, Ranged, Rate, Rows, Share, Size
 
 __all__ = [
     "PRESETS",
@@ -40,8 +41,13 @@ __all__ = [
 ]
 
 
+Side = Annotated[int, Range(1, 2**16)]
+"""Pixels."""
+RowId = Annotated[int, Range(0, 2**24)]
+
+
 @dataclass
-class LanguageConfig:
+class LanguageConfig(Ranged):
     """Sizes of the LLaMA language model.
 
     Args:
@@ -61,32 +67,28 @@ class LanguageConfig:
         checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
     """
 
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int | None = None
-    mlp: int | None = None
-    vocabulary: int = 32064
-    max_positions: int = 2048
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-5
-    attention_dropout: float = 0.0
-    initializer_range: float = 0.02
+    place: ClassVar[str] = "language"
+
+    width: Size = 256
+    layers: Depth = 4
+    heads: Size = 4
+    kv_heads: Size | None = None
+    mlp: Size | None = None
+    vocabulary: Rows = 32064
+    max_positions: Rows = 2048
+    rope_theta: Annotated[float, Range(0, 10**15, above=True)] = 10000.0
+    norm_eps: Epsilon = 1e-5
+    attention_dropout: Rate = 0.0
+    initializer_range: Annotated[float, Range(0, 100)] = 0.02
     tie_embeddings: bool = False
     attention: str = "sdpa"
     checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("width", "layers", "heads", "vocabulary", "max_positions"):
-            require(getattr(self, key) > 0, f"language.{key}", getattr(self, key), "a positive integer")
+        super().__post_init__()
         require(self.width % self.heads == 0, "language.heads", self.heads, f"a divisor of the width {self.width}")
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
-        require(
-            kv_heads > 0 and self.heads % kv_heads == 0,
-            "language.kv_heads",
-            self.kv_heads,
-            f"a divisor of the {self.heads} heads",
-        )
+        require(self.heads % kv_heads == 0, "language.kv_heads", kv_heads, f"a divisor of the {self.heads} heads")
 
     @property
     def mlp_width(self) -> int:
@@ -95,7 +97,7 @@ class LanguageConfig:
 
 
 @dataclass
-class VisionConfig:
+class VisionConfig(Ranged):
     """The tower that sees pictures.
 
     Args:
@@ -114,29 +116,34 @@ class VisionConfig:
         dropout: the share of the features' values that are dropped before the projector while it is trained.
     """
 
+    place: ClassVar[str] = "vision"
+
     kind: str = "efficientnet_lite0"
-    picture_size: int = 128
-    patch_size: int = 14
-    width: int = 1024
-    layers: int = 24
-    heads: int = 16
-    mlp: int = 4096
-    feature_layer: int = -2
+    picture_size: Side = 128
+    patch_size: Side = 14
+    width: Size = 1024
+    layers: Depth = 24
+    heads: Size = 16
+    mlp: Size = 4096
+    feature_layer: Annotated[int, Range(-10_001, 10_000)] = -2
     feature: Literal["head", "blocks"] = "head"
     pretrained: bool = True
     fit: Literal["clip", "llava", "pad", "crop"] | None = None
-    dropout: float = 0.0
+    dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.dropout < 1.0, "vision.dropout", self.dropout, "at least 0 and below 1")
+        super().__post_init__()
         if self.fit is not None:
             require_choice("vision.fit", self.fit, ("clip", "llava", "pad", "crop"))
         require_choice("vision.kind", self.kind, (*towers.names(), towers.NONE))
         require_choice("vision.feature", self.feature, ("head", "blocks"))
         if self.kind != towers.NONE:
             stride = self._tower.stride(self)
-            fits = self.picture_size > 0 and self.picture_size % stride == 0
+            fits = self.picture_size % stride == 0
             require(fits, "vision.picture_size", self.picture_size, f"a positive multiple of {stride}")
+            check = getattr(self._tower, "check", None)
+            if check is not None:
+                check(self)
 
     @property
     def _tower(self) -> ModuleType:
@@ -165,23 +172,33 @@ class VisionConfig:
 
 
 @dataclass
-class TokenizerConfig:
+class TokenizerConfig(Ranged):
     """The arguments of `ImageTokenizer`."""
 
-    scales: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
-    channels: int = 160
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    residual_blocks: int = 2
-    code_size: int = 32
-    vocabulary: int = 4096
-    beta: float = 0.25
-    residual_ratio: float = 0.5
+    place: ClassVar[str] = "tokenizer"
+
+    scales: tuple[Annotated[int, Range(1, 4096)], ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    channels: Size = 160
+    channel_multipliers: tuple[Annotated[int, Range(1, 1024)], ...] = (1, 1, 2, 2, 4)
+    residual_blocks: Depth = 2
+    code_size: Size = 32
+    vocabulary: Rows = 4096
+    beta: Factor = 0.25
+    residual_ratio: Share = 0.5
     phi: Literal["partial", "shared", "separate"] = "partial"
-    phi_count: int = 4
+    phi_count: Annotated[int, Range(1, 1024)] = 4
     normalize_codes: bool = False
     attention: bool = True
-    quant_kernel: int = 3
-    dropout: float = 0.0
+    quant_kernel: Annotated[int, Range(1, 99)] = 3
+    dropout: Rate = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes, steps = list(self.scales), len(self.channel_multipliers)
+        rising = bool(sizes) and sizes == sorted(set(sizes))
+        require(rising, "tokenizer.scales", self.scales, "strictly increasing positive integers")
+        require(1 <= steps <= 12, "tokenizer.channel_multipliers", self.channel_multipliers, "1 to 12 of them")
+        require(self.quant_kernel % 2 == 1, "tokenizer.quant_kernel", self.quant_kernel, "an odd number")
 
     @property
     def schedule(self) -> ScaleSchedule:
@@ -190,25 +207,33 @@ class TokenizerConfig:
 
 
 @dataclass
-class DecoderConfig:
+class DecoderConfig(Ranged):
     """The arguments of `VisualDecoder` that the image tokenizer does not settle."""
 
-    depth: int = 16
-    width: int | None = None
-    heads: int | None = None
-    classes: int = 1000
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    drop_path: float | None = None
-    norm_eps: float = 1e-6
+    place: ClassVar[str] = "decoder"
+
+    depth: Depth = 16
+    width: Size | None = None
+    heads: Size | None = None
+    classes: Rows = 1000
+    mlp_ratio: Annotated[float, Range(0, 1024, above=True)] = 4.0
+    dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    drop_path: Rate | None = None
+    norm_eps: Epsilon = 1e-6
     shared_adaln: bool = False
-    class_dropout: float = 0.1
+    class_dropout: Share = 0.1
     qk_norm: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width, heads = self.width or 64 * self.depth, self.heads or self.depth
+        require(width % heads == 0, "decoder.width", width, f"a multiple of the {heads} heads")
+        require(int(width * self.mlp_ratio) > 0, "decoder.mlp_ratio", self.mlp_ratio, "a hidden width of 1 or more")
 
 
 @dataclass
-class TokenIds:
+class TokenIds(Ranged):
     """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1.
 
     Args:
@@ -220,17 +245,19 @@ class TokenIds:
         image_gen: stands for each of its visual tokens.
     """
 
-    bos: int = 1
-    eos: int = 2
-    pad: int = 32001
-    image: int = 32000
-    image_gen_start: int = 32002
-    image_gen_end: int = 32003
-    image_gen: int = 32004
+    place: ClassVar[str] = "tokens"
+
+    bos: RowId = 1
+    eos: RowId = 2
+    pad: RowId = 32001
+    image: RowId = 32000
+    image_gen_start: RowId = 32002
+    image_gen_end: RowId = 32003
+    image_gen: RowId = 32004
 
 
 @dataclass
-class VARGPTConfig:
+class VARGPTConfig(Ranged):
     """All sizes and settings of a VARGPT.
 
     Args:
@@ -254,15 +281,16 @@ class VARGPTConfig:
     preset: Preset = "paper"
     visual_attention: VisualAttention | None = None
     unconditional: Unconditional | None = None
-    prompt_dropout: float | None = None
+    prompt_dropout: Share | None = None
     text_loss: TextLoss | None = None
-    top_p: float | None = None
+    top_p: Share | None = None
     after_image: AfterImage | None = None
     class_row: ClassRow | None = None
     unused_layer_norm: bool = False
     generation_projectors: Literal["two", "shared", "none"] = "two"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice("preset", self.preset, tuple(PRESETS))
         require_choice("generation_projectors", self.generation_projectors, ("two", "shared", "none"))
         self._check_widths()

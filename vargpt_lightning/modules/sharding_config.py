@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.ranges import Range, Ranged
 
 CHECKPOINTING = "none, full, selective, or every_N such as every_2"
 
 
 @dataclass
-class ShardingConfig:
+class ShardingConfig(Ranged):
     """Memory against time and traffic; a block is a layer of the language model, vision tower or visual decoder.
 
     Args:
@@ -28,20 +30,23 @@ class ShardingConfig:
         asynchronous: write checkpoints while training goes on. With fsdp2.
     """
 
+    place: ClassVar[str] = "trainer.sharding"
+
     checkpointing: str = "none"
     compile: bool = False
     offload: bool = False
-    replicas: int | str = 1
+    replicas: Annotated[int, Range(1, 1_000_000)] | str = 1
     reshard: bool = True
     sync_every_batch: bool = False
     asynchronous: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         every = self.checkpointing.removeprefix("every_")
-        number = every.isdigit() and int(every) > 0 and every != self.checkpointing
+        number = every.isdecimal() and len(every) < 10 and int(every) > 0 and every != self.checkpointing
         if not number and self.checkpointing not in ("none", "full", "selective"):
             raise UserError(f"trainer.sharding.checkpointing={self.checkpointing!r}; expected {CHECKPOINTING}")
-        if self.replicas != "nodes" and not (isinstance(self.replicas, int) and self.replicas > 0):
+        if self.replicas != "nodes" and isinstance(self.replicas, str):
             raise UserError(f"trainer.sharding.replicas={self.replicas!r}; expected a number from 1 on, or nodes")
 
     def checkpoints(self, index: int) -> bool:

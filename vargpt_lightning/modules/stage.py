@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.submodules import SUBMODULES
+from vargpt_lightning.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
 LATER_KEYS: dict[str, Any] = {
@@ -19,11 +20,13 @@ LATER_KEYS: dict[str, Any] = {
     "schedule.decay": 0.0,
 }
 """Keys of a stage that came later, with their defaults: see `without_later_keys`."""
-SHARES = ("label_smoothing", "ema", "warmup_autoencoder")
+LearningRate = Annotated[float, Range(0, 100)]
+Steps = Annotated[float, Range(0, 10**12)]
+"""Steps of a stage: below 1 a share of them."""
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Ranged):
     """The optimizer of a stage.
 
     Args:
@@ -35,16 +38,18 @@ class OptimizerConfig:
         clip: largest gradient norm; 0 does not clip.
     """
 
+    place: ClassVar[str] = "optimizer"
+
     name: Literal["adamw", "muon"] = "adamw"
-    lr: float = 1e-4
-    muon_lr: float | None = None
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip: float = 1.0
+    lr: LearningRate = 1e-4
+    muon_lr: LearningRate | None = None
+    weight_decay: Annotated[float, Range(0, 1000)] = 0.0
+    betas: tuple[Rate, Rate] = (0.9, 0.95)
+    clip: Annotated[float, Range(0, 10**12)] = 1.0
 
 
 @dataclass
-class ScheduleConfig:
+class ScheduleConfig(Ranged):
     """The learning rate over a stage's steps, as a factor on its peak.
 
     Args:
@@ -55,21 +60,21 @@ class ScheduleConfig:
             else a number of steps; 0 for none.
     """
 
+    place: ClassVar[str] = "schedule"
+
     name: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.1
-    final: float = 0.0
-    decay: float = 0.0
+    warmup: Steps = 0.1
+    final: Share = 0.0
+    decay: Steps = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("warmup", "decay"):
-            if getattr(self, key) < 0:
-                raise UserError(f"schedule.{key}={getattr(self, key)}; expected 0 or more")
+        super().__post_init__()
         if self.decay and self.name != "constant":
             raise UserError(f"schedule.decay={self.decay}; expected 0 with {self.name}, which falls by itself")
 
 
 @dataclass
-class LoraSettings:
+class LoraSettings(Ranged):
     """Low-rank adapters in place of the language model's own weights (LoRA), merged into them at the stage's end.
 
     Args:
@@ -80,24 +85,24 @@ class LoraSettings:
         also: modules trained whole beside them, such as lm_head and embed_tokens, whose rows of new tokens are fresh.
     """
 
-    rank: int = 64
-    alpha: float = 128.0
-    dropout: float = 0.0
+    place: ClassVar[str] = "lora"
+
+    rank: Size = 64
+    alpha: Annotated[float, Range(0, 1_000_000, above=True)] = 128.0
+    dropout: Rate = 0.0
     targets: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
     also: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not self.targets or not 0 <= self.dropout < 1:
-            raise UserError(
-                f"lora: rank={self.rank}, targets={self.targets}, dropout={self.dropout}; expected a rank of 1 or "
-                "more, some targets, and a dropout from 0 to below 1"
-            )
+        super().__post_init__()
+        if not self.targets:
+            raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
 
 
 @dataclass
-class Stage:
+class Stage(Ranged):
     """One stage of a recipe.
 
     Args:
@@ -145,30 +150,30 @@ class Stage:
 
     name: str
     train: list[str]
-    data: dict[str, float]
+    data: dict[str, Annotated[float, Range(0, 10**12)]]
     mixture: MixBy = "weights"
-    epochs: float | None = None
-    steps: int | None = None
-    batch_size: int = 8
-    records: int | None = None
-    text_batch_size: int | None = None
-    max_tokens: int | None = None
+    epochs: Annotated[float, Range(0, 1_000_000, above=True)] | None = None
+    steps: Count | None = None
+    batch_size: Size = 8
+    records: Count | None = None
+    text_batch_size: Size | None = None
+    max_tokens: Count | None = None
     packing: bool = False
-    accumulate: int = 1
+    accumulate: Size = 1
     head: Head = "unified"
     decoder_alone: bool = False
-    text_weight: float = 1.0
-    image_weight: float = 1.0
-    label_smoothing: float = 0.0
+    text_weight: Factor = 1.0
+    image_weight: Factor = 1.0
+    label_smoothing: Rate = 0.0
     average: Literal["tokens", "scales"] = "tokens"
-    ema: float | None = None
-    warmup_autoencoder: float = 0.0
-    feature_weight: float = 0.0
-    flip: float = 0.0
-    squared_weight: float = 1.0
-    chroma_weight: float = 0.0
+    ema: Rate | None = None
+    warmup_autoencoder: Rate = 0.0
+    feature_weight: Factor = 0.0
+    flip: Share = 0.0
+    squared_weight: Factor = 1.0
+    chroma_weight: Factor = 0.0
     lora: LoraSettings | None = None
-    frozen_bits: dict[str, int] = field(default_factory=dict)
+    frozen_bits: dict[str, Annotated[int, Range(4, 8)]] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
@@ -176,6 +181,7 @@ class Stage:
         where = f"stages.{self.name}"
         if not self.name or not all(letter.isalnum() or letter in "_-" for letter in self.name):
             raise UserError(f"stages: name {self.name!r}; expected letters, digits, - and _")
+        check_numbers(self, where)
         if not self.train:
             raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
         if (self.epochs is None) == (self.steps is None):
@@ -184,22 +190,12 @@ class Stage:
             raise UserError(
                 f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
             )
-        for key in ("epochs", "steps", "batch_size", "records", "text_batch_size", "max_tokens", "accumulate"):
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise UserError(f"{where}.{key}={value}; expected a positive number")
         self._check_tokens(where)
-        if not self.data or any(weight < 0 for weight in self.data.values()) or not any(self.data.values()):
+        if not self.data or not any(self.data.values()):
             raise UserError(f"{where}.data={self.data}; expected corpora with weights, one of them above 0")
-        for key in SHARES:
-            value = getattr(self, key)
-            if value is not None and not 0 <= value < 1:
-                raise UserError(f"{where}.{key}={value}; expected 0 or more, and less than 1")
         if self.lora and "language_model" not in self.train:
             raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
         self._check_bits(where)
-        if not 0 <= self.flip <= 1:
-            raise UserError(f"{where}.flip={self.flip}; expected a share from 0 to 1")
         if "image_tokenizer" in self.train or self.head == "tokenizer":
             alone = set(self.train) == {"image_tokenizer"}
             if self.head != "tokenizer" or not alone:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.ranges import Amount, Count, Few, Range, Ranged
 
 
 @dataclass
-class CorpusShape:
+class CorpusShape(Ranged):
     """A corpus whose data need not be there yet.
 
     Args:
@@ -19,22 +20,18 @@ class CorpusShape:
         seen, drawn: pictures of a record.
     """
 
-    samples: int
-    text: int
-    longest: int | None = None
-    trained: int | None = None
-    seen: int = 0
-    drawn: int = 0
+    place: ClassVar[str] = "plan.corpora"
 
-    def __post_init__(self) -> None:
-        for key, least in (("samples", 1), ("text", 1), ("longest", 1), ("trained", 0), ("seen", 0), ("drawn", 0)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise UserError(f"plan.corpora: {key}={value}; expected {least} or more")
+    samples: Count
+    text: Count
+    longest: Count | None = None
+    trained: Amount | None = None
+    seen: Few = 0
+    drawn: Few = 0
 
 
 @dataclass
-class PlanConfig:
+class PlanConfig(Ranged):
     """How an experiment is planned.
 
     Args:
@@ -43,13 +40,14 @@ class PlanConfig:
         corpora: what the stages' data are like, where they are not there to be counted.
     """
 
+    place: ClassVar[str] = "plan"
+
     gpus: str | None = None
-    efficiency: float = 0.4
+    efficiency: Annotated[float, Range(0, 1, above=True)] = 0.4
     corpora: dict[str, CorpusShape] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 < self.efficiency <= 1:
-            raise UserError(f"plan.efficiency={self.efficiency}; expected a share above 0, at most 1")
+        super().__post_init__()
         # a mapping's values are not parsed as classes by every reader of an experiment
         self.corpora = {
             name: shape if isinstance(shape, CorpusShape) else CorpusShape(**shape)

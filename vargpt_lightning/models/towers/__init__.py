@@ -6,6 +6,7 @@ A tower's module has, for the value NAME of `model.vision.kind`:
 - `FIT`: how pictures are made square unless `model.vision.fit` says so: "clip", "llava", "pad" or "crop".
 - `stride(config)`: pixels of a picture's side that one feature token stands for.
 - `channels(config)`: channels of a feature token.
+- `check(config)`, if need be: raises UserError for sizes that do not fit each other.
 - `build(config)`: the network, of pictures (P, 3, S, S) to features (P, N, C). A `blocks` of it, a ModuleList, is
   sharded, compiled and computed again block by block; a `restore_constants()` is called once weights are in place, for
   buffers that no checkpoint holds; a `packaged_weights()` returns weights by name that come with a package. Names of

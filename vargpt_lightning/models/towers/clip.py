@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from vargpt_lightning.models.settings import require
+
 if TYPE_CHECKING:
     from vargpt_lightning.models.config import VisionConfig
 
@@ -22,6 +24,14 @@ FIT = "clip"
 def stride(config: VisionConfig) -> int:
     """Return the side of a patch."""
     return config.patch_size
+
+
+def check(config: VisionConfig) -> None:
+    """Raise UserError for sizes that do not fit each other."""
+    require(config.width % config.heads == 0, "vision.heads", config.heads, f"a divisor of the width {config.width}")
+    states = config.layers + 1  # the embeddings' is the first
+    expected = f"a hidden state of {config.layers} layers: {-states} to {config.layers}"
+    require(-states <= config.feature_layer < states, "vision.feature_layer", config.feature_layer, expected)
 
 
 def channels(config: VisionConfig) -> int:
