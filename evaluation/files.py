@@ -61,7 +61,10 @@ def is_whole(folder: Path, row: Mapping[str, Any]) -> bool:
 
 
 def keep_pictures(folder: Path, pictures: Sequence[RealPicture], digests: Mapping[str, str]) -> None:
-    """Writes the real pictures and their table; pictures that are there already are not written again."""
+    """Writes the real pictures and their table; pictures that are there already are not written again.
+
+    Files beside them that the table does not name, of pictures that are not asked about any more, are removed.
+    """
     table = folder / "pictures.jsonl"
     known = {row.get("id"): row for row in read_jsonl(table)}
     rows = []
@@ -72,6 +75,10 @@ def keep_pictures(folder: Path, pictures: Sequence[RealPicture], digests: Mappin
             save_picture(folder / row["files"][0], picture.image)
         rows.append(row)
     write_jsonl(table, rows)
+    named = {row["files"][0] for row in rows}
+    for file in (folder / "real").glob("*.png"):
+        if f"real/{file.name}" not in named:
+            file.unlink()
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -173,9 +173,11 @@ def packed_prompts(
             if not drawn or not asked:
                 continue
             # two sources may count their records alike
-            id_ = record.id if record.id not in seen else f"{record.source}/{record.id}"
+            id_ = record.id
+            while id_ in seen:
+                id_ = f"{record.source}/{id_}"
             seen.add(id_)
-            picture = keep_reference(references, drawn[0].key, drawn[0].data or b"", size)
+            picture = keep_reference(references, drawn[0].name, drawn[0].data or b"", size)
             yield Prompt(id_, asked, _meta(record.meta, _CAPTION_KEYS), _meta(record.meta, _CLASS_KEYS), picture)
             count += 1
             if limit is not None and count >= limit:

@@ -130,7 +130,7 @@ class Speaker:
         context = self.model.config.language.max_positions
         rendered = self.template.prompt(conversation.turns, context, reserve)
         seen, drawn = (
-            torch.stack([conversation.pictures[part.key] for part in parts]) if parts else None
+            torch.stack([conversation.pictures[part.name] for part in parts]) if parts else None
             for parts in (rendered.seen, rendered.drawn)
         )
         return Prompt(rendered.ids.tolist(), pixel_values=seen, drawn_indices=drawn, row=row)

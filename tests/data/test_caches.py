@@ -60,6 +60,17 @@ def test_pictures_that_came_later_are_computed(tmp_path: Path) -> None:
     assert len(cache) == 3 and len(FeatureCache.load(path)) == 3
 
 
+def test_other_pictures_of_the_same_keys_are_computed_again(tmp_path: Path) -> None:
+    path, tower = tmp_path / "f.safetensors", Tower()
+    FeatureCache.build(PICTURES, READER, tower, network="n", path=path)
+    others = dict(zip(PICTURES, reversed(PICTURES.values()), strict=True))
+    cache = FeatureCache.build(others, READER, tower, network="n", path=path)
+    assert torch.equal(cache.read(None, "red"), Tower()(READER.read(PICTURES["blue"])[None])[0])
+    FeatureCache.build(others, READER, tower, network="n", path=path, plain=["red"])
+    FeatureCache.build(others, READER, tower, network="n", path=path, names={"blue": "b"})
+    assert len(tower.batches) == 4, "fewer variants, and those of another name, are others too"
+
+
 def test_a_stale_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     FeatureCache.build(PICTURES, READER, Tower(), network="old", path=path)

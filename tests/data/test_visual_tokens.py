@@ -98,12 +98,12 @@ def test_codes_are_what_encoding_on_the_fly_gives(folder: Path) -> None:
         for one, two in zip(with_file.pictures(), with_codes.pictures(), strict=True):
             if one.use == "seen":
                 assert two.data == one.data and two.codes is None
-            elif one.key == "bad":
+            elif one.name == "bad":
                 bad += 1
                 assert two.codes.shape == (0, L)
             else:
                 assert two.data is None and two.codes.shape == (3, L) and two.codes.dtype == np.uint16
-                pixels = torch.stack([READER.read(one.data, one.key, variant) for variant in range(3)])
+                pixels = torch.stack([READER.read(one.data, one.name, variant) for variant in range(3)])
                 assert torch.equal(torch.from_numpy(two.codes.astype(np.int64)), Encoder()(pixels))
     assert bad == 1 and [part.data is None for part in plain[0].pictures()] == [False], "the plain one reads on"
 

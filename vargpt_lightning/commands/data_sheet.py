@@ -97,7 +97,7 @@ class SheetMaker:
     def _picture(self, part: PicturePart) -> dict[str, Any]:
         """The picture as the reader gives it to the model, back from the tensor; or why it cannot be had."""
         reader = self.seen if part.use == SEEN else self.drawn
-        found: dict[str, Any] = {"use": part.use, "key": part.key, "size": 0, "uri": "", "error": ""}
+        found: dict[str, Any] = {"use": part.use, "key": part.name, "size": 0, "uri": "", "error": ""}
         if reader is None:
             return found | {"error": "this model sees no pictures"}
         try:
@@ -112,7 +112,7 @@ def picture_uri(reader: PictureReader, part: PicturePart) -> str:
     import torch
     from PIL import Image
 
-    pixels_CHW = reader.read(part.data, part.key)
+    pixels_CHW = reader.read(part.data, part.name)
     mean_C, std_C = torch.tensor(reader.mean), torch.tensor(reader.std)
     pixels_HWC = (pixels_CHW.permute(1, 2, 0) * std_C + mean_C).clamp(0, 1).mul(255).round().to(torch.uint8)
     buffer = io.BytesIO()

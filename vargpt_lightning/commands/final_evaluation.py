@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 from vargpt_lightning.callbacks.stage_scheduler import summary
@@ -64,10 +65,11 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     questions: list[Question] = []
     drawings: list[Drawing] = []
     answers: dict[str, Counter[str]] = defaultdict(Counter)
+    ids = _Ids()
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
-        requests = [record for record in _records(sources, DRAWN) if gallery.add(record, split)]
-        asking = [record for record in _records(sources, SEEN) if {"kind", "answer"} <= record.meta.keys()]
+        requests = [record for record in _records(sources, DRAWN, ids, split) if gallery.add(record, split)]
+        asking = [record for record in _records(sources, SEEN, ids, split) if {"kind", "answer"} <= record.meta.keys()]
         if split == "train":
             for record in asking:
                 answers[record.meta["kind"]][str(record.meta["answer"])] += 1
@@ -82,14 +84,29 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     return Asked(questions, drawings, list(gallery.pictures.values()), answers)
 
 
-def _records(sources: dict[str, ShardDataset], use: str) -> list[Record]:
-    """The records that show one picture and ask about it, or that ask for one drawing."""
+def _records(sources: dict[str, ShardDataset], use: str, ids: _Ids, split: str) -> list[Record]:
+    """The records that show one picture and ask about it, or that ask for one drawing, under ids that differ."""
     return [
-        record
-        for source in sources.values()
+        ids.alone(record, use, f"{split}/{name}")
+        for name, source in sources.items()
         for record in source
         if record.turns[0].role == "user" and len(record.pictures()) == len(record.pictures(use)) == 1
     ]
+
+
+class _Ids:
+    """The ids of records by use: those of two corpora, or of two splits of one, may be the same."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, set[str]] = defaultdict(set)
+
+    def alone(self, record: Record, use: str, corpus: str) -> Record:
+        """Return the record, under an id with its corpus where another one has its own."""
+        taken, id_ = self._taken[use], record.id
+        while id_ in taken:
+            id_ = f"{corpus}/{id_}"
+        taken.add(id_)
+        return record if id_ == record.id else replace(record, id=id_)
 
 
 def _limit(records: list[Record], config: EvaluationConfig, seed: int) -> list[Record]:

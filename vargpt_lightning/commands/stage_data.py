@@ -6,19 +6,27 @@ Legend: B pictures, H and W height and width, L visual tokens, N feature tokens.
 from __future__ import annotations
 
 import contextlib
-import zlib
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.commands.loading import seen_reader
 from vargpt_lightning.commands.stage_tokens import StageTokens
-from vargpt_lightning.data.caches import FeatureCache, PictureCache, fingerprint_of, pictures_of, weights_hash
+from vargpt_lightning.data.caches import (
+    FeatureCache,
+    PictureCache,
+    fingerprint_of,
+    hash_of_pictures,
+    pictures_of,
+    weights_hash,
+)
 from vargpt_lightning.data.chat import ChatTemplate
 from vargpt_lightning.data.collate import Collator
 from vargpt_lightning.data.corpora import Corpora
@@ -31,15 +39,16 @@ from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.packed import PackedCollator
 from vargpt_lightning.data.packing import cache_root
 from vargpt_lightning.data.pictures import LevelReader, PictureError, PictureReader, scale_pictures
-from vargpt_lightning.data.records import DRAWN, SEEN
+from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.data.token_sampler import TokenBatchSampler, TokenPlan, window_records
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.config import VARGPTConfig
+from vargpt_lightning.models.config import VARGPTConfig, VisionConfig
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.stage import Stage
 
 CALIBRATION_PICTURES = 256
+IDLE_VISION_SETTINGS = ("pretrained", "dropout", "fit")  # the reader, or nothing, depends on these
 VALIDATION_SEED = 7
 
 
@@ -61,7 +70,7 @@ class StageData:
     cache: Path
     seed: int = 0
     _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
-    _found: dict[str, tuple[dict[str, bytes], set[str]]] = field(default_factory=dict)
+    _found: dict[str, tuple[dict[str, PicturePart], set[str]]] = field(default_factory=dict)
     _features: PictureCache | None = None
 
     def __post_init__(self) -> None:
@@ -97,24 +106,27 @@ class StageData:
         if not pictures:
             return None
         assert model.vision_tower is not None
-        network = weights_hash(model.vision_tower.state_dict())
+        network = _network(model.vision_tower, self.config.vision)
         path = cache_root(getattr(self.corpora, "cache", None)) / "features"
         reader = self._seen_reader()
-        key = weights_hash({"keys": torch.tensor([hash_of(name) for name in sorted(pictures)])})
-        file = path / f"{fingerprint_of(network, reader)}-{key}.safetensors"
-        return FeatureCache.build(pictures, reader, model.see, network=network, path=file, plain=plain)
+        files = {key: part.data or b"" for key, part in pictures.items()}
+        names = {key: part.name for key, part in pictures.items()}
+        made_of = hash_of_pictures(files, {key: 1 if key in plain else reader.variants for key in files}, names)
+        file = path / f"{fingerprint_of(network, reader)}-{made_of[:16]}.safetensors"
+        return FeatureCache.build(files, reader, model.see, network=network, path=file, plain=plain, names=names)
 
-    def _pictures(self, use: str) -> tuple[dict[str, bytes], set[str]]:
-        """All pictures of a use, and the keys of those outside of training, which are never varied; read once."""
+    def _pictures(self, use: str) -> tuple[dict[str, PicturePart], set[str]]:
+        """All pictures of a use by key, and the keys of those that are not trained on, never varied; read once."""
         if use not in self._found:
-            found: dict[str, bytes] = {}
-            held_out: set[str] = set()
+            found: dict[str, PicturePart] = {}
+            trained: set[str] = set()
             for split in ("train", "val", "test"):
                 for source in self.sources(split).values():
                     pictures = pictures_of(source, use) if source.index["pictures"][use] else {}
-                    found |= pictures
-                    held_out |= set(pictures) if split != "train" else set()
-            self._found[use] = found, held_out
+                    same = {key: min((found.get(key, part), part), key=_name) for key, part in pictures.items()}
+                    found |= same
+                    trained |= set(pictures) if split == "train" else set()
+            self._found[use] = found, set(found) - trained
         return self._found[use]
 
     def _seen_reader(self) -> PictureReader:
@@ -265,7 +277,7 @@ class StageData:
                 for part in record.pictures(DRAWN):
                     if part.key not in found and len(found) < count:
                         with contextlib.suppress(PictureError):
-                            found[part.key] = reader.read(part.data, part.key)
+                            found[part.key] = reader.read(part.data, part.name)
                 if len(found) == count:
                     return torch.stack(list(found.values()))
         if not found:
@@ -281,6 +293,12 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def hash_of(name: str) -> int:
-    """Return a number for a picture's key that is the same in every process."""
-    return zlib.crc32(name.encode())
+def _network(tower: nn.Module, settings: VisionConfig) -> str:
+    """A hash of all that a tower's features depend on: which layer they are of is not in its weights."""
+    values = {key: value for key, value in asdict(settings).items() if key not in IDLE_VISION_SETTINGS}
+    text = json.dumps([weights_hash(tower.state_dict()), values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _name(part: PicturePart) -> str:
+    return part.name

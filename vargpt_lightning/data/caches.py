@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vargpt_lightning.data.pictures import PictureError, PictureReader
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.records import PicturePart, Record, content_key
 from vargpt_lightning.errors import UserError
 
 Compute = Callable[[Tensor], Tensor]
@@ -30,11 +30,12 @@ _TENSOR = "values"
 class PictureCache:
     """Per picture key and variant one tensor: held in memory, kept in a safetensors file.
 
-    `fingerprint` names the network and the way pictures were read; a file with another one is refused.
+    `fingerprint` names the network and the way pictures were read; a file with another one is refused. `pictures` is
+    the hash of what it was made of (see `hash_of_pictures`).
     """
 
-    def __init__(self, values: Tensor, rows: Mapping[str, list[int]], fingerprint: str) -> None:
-        self.values, self.rows, self.fingerprint = values, dict(rows), fingerprint
+    def __init__(self, values: Tensor, rows: Mapping[str, list[int]], fingerprint: str, pictures: str = "") -> None:
+        self.values, self.rows, self.fingerprint, self.pictures = values, dict(rows), fingerprint, pictures
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows
@@ -68,29 +69,32 @@ class PictureCache:
         network: str,
         path: str | Path | None = None,
         plain: Iterable[str] = (),
+        names: Mapping[str, str] | None = None,
         batch_size: int = 64,
     ) -> PictureCache:
-        """Return the cache of these pictures: read from `path` when it is there and holds them all, else computed.
+        """Return the cache of these pictures: read from `path` when it was made of the very same ones, else computed.
 
         `compute` takes (B, C, H, W) as `reader` gives it and returns one row a picture; `network` is the hash of its
-        weights (see `weights_hash`). Pictures named in `plain` get no variants but themselves. Pictures that cannot be
-        decoded are remembered as such. Raises UserError when the file at `path` is
-        of another network or another reader.
+        weights (see `weights_hash`). Pictures named in `plain` get no variants but themselves; those of the others go
+        by `names`, which leads from a key to what the reader is to call the picture: itself by default. Pictures that
+        cannot be decoded are remembered as such. Raises UserError when the file at `path` is of another network or
+        another reader.
         """
-        fingerprint = fingerprint_of(network, reader)
-        if path is not None and Path(path).exists():
-            cache = cls.load(path, fingerprint)
-            if all(key in cache for key in pictures):
-                return cache
+        fingerprint, names = fingerprint_of(network, reader), names or {}
         unvaried = frozenset(plain)
         wanted = {key: 1 if key in unvaried else reader.variants for key in pictures}
+        made_of = hash_of_pictures(pictures, wanted, names)
+        if path is not None and Path(path).exists():
+            cache = cls.load(path, fingerprint)
+            if cache.pictures == made_of:
+                return cache
         rows: dict[str, list[int]] = {}
         values: list[Tensor] = []
         pending: list[Tensor] = []
         total = 0
         for key, data in pictures.items():
             try:
-                read = [reader.read(data, key, variant) for variant in range(wanted[key])]
+                read = [reader.read(data, names.get(key, key), variant) for variant in range(wanted[key])]
             except PictureError:
                 read = []
             rows[key] = list(range(total, total + len(read)))
@@ -103,7 +107,7 @@ class PictureCache:
             values.append(_run(compute, pending))
         if not values:
             raise UserError(f"picture cache: none of {len(pictures)} pictures could be read")
-        cache = cls(torch.cat(values), rows, fingerprint)
+        cache = cls(torch.cat(values), rows, fingerprint, made_of)
         if path is not None:
             cache.save(path)
         return cache
@@ -112,7 +116,7 @@ class PictureCache:
         """Write the cache to a file, whole or not at all; raises UserError when there is no space or permission."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        about = {"fingerprint": self.fingerprint, "rows": json.dumps(self.rows)}
+        about = {"fingerprint": self.fingerprint, "pictures": self.pictures, "rows": json.dumps(self.rows)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file({_TENSOR: self.values.contiguous()}, str(temporary), metadata=about)
@@ -128,7 +132,7 @@ class PictureCache:
         try:
             with safe_open(str(path), framework="pt") as file:
                 about, values = file.metadata(), file.get_tensor(_TENSOR)
-            found, rows = about["fingerprint"], json.loads(about["rows"])
+            found, rows, pictures = about["fingerprint"], json.loads(about["rows"]), about.get("pictures", "")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"picture cache {path}: cannot be read ({error}); delete it and run again") from error
         if fingerprint is not None and found != fingerprint:
@@ -136,7 +140,7 @@ class PictureCache:
                 f"picture cache {path}: made with {found}, now it is {fingerprint}: another network or other picture "
                 "settings; delete it to have it made again"
             )
-        return cls(values, rows, found)
+        return cls(values, rows, found, pictures)
 
 
 class FeatureCache(PictureCache):
@@ -153,9 +157,22 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def pictures_of(records: Iterable[Record], use: str) -> dict[str, bytes]:
-    """Return the encoded files of all pictures of one use ("seen" or "drawn"), by key."""
-    return {part.key: part.data for record in records for part in record.pictures(use) if part.data is not None}
+def pictures_of(records: Iterable[Record], use: str) -> dict[str, PicturePart]:
+    """Return all pictures of one use ("seen" or "drawn"), by key; of one with several names the first in order."""
+    found: dict[str, PicturePart] = {}
+    for part in (part for record in records for part in record.pictures(use) if part.data is not None):
+        if part.key not in found or part.name < found[part.key].name:
+            found[part.key] = part
+    return found
+
+
+def hash_of_pictures(pictures: Mapping[str, bytes], variants: Mapping[str, int], names: Mapping[str, str]) -> str:
+    """Return a hash of pictures, their keys and how many variants there are of each; varied ones go by their names."""
+    digest = hashlib.sha256()
+    for key in sorted(pictures):
+        name = names.get(key, key) if variants[key] > 1 else ""
+        digest.update(json.dumps([key, content_key(pictures[key]), variants[key], name]).encode())
+    return digest.hexdigest()[:32]
 
 
 def fingerprint_of(network: str, reader: PictureReader) -> str:

@@ -26,8 +26,8 @@ _GAP = 4096  # bytes between a record's members that are rather read than skippe
 class DrawnCodes(Protocol):
     """What knows the visual tokens of a folder's drawn pictures."""
 
-    def of_record(self, index: int, keys: Sequence[str]) -> Sequence[Any]:
-        """Return the codes (variants, L) of the drawn pictures of a record, which have these keys."""
+    def of_record(self, index: int, names: Sequence[str]) -> Sequence[Any]:
+        """Return the codes (variants, L) of the drawn pictures of a record, which have these names."""
 
 
 class ShardDataset(Dataset[Record]):
@@ -71,7 +71,7 @@ class ShardDataset(Dataset[Record]):
             value = json.loads(data.decode("utf-8"))
         except ValueError as error:
             raise self._disagrees(shard, places[0][0], error) from error
-        return Record.from_json(value, pictures)
+        return Record.from_json(value, pictures, packed=True)
 
     def will_need(self, indices: Iterable[int]) -> None:
         """Have the system read these records ahead, all at once: a network's storage is slow to answer, not to send."""
@@ -84,7 +84,7 @@ class ShardDataset(Dataset[Record]):
         """Return record i without its pictures' files, which are not read."""
         shard, places = self._offsets.at(range(len(self))[index])
         (data,) = self._read(shard, places[:1])
-        return Record.from_json(json.loads(data))
+        return Record.from_json(json.loads(data), packed=True)
 
     def with_codes(self, codes: DrawnCodes) -> ShardDataset:
         """Return the same records with their drawn pictures as codes; the files of these are not read."""
@@ -98,7 +98,7 @@ class ShardDataset(Dataset[Record]):
         drawn = [part.use == DRAWN for part in record.pictures()]
         if len(drawn) != len(places) - 1:
             return record.with_pictures([None] * (len(places) - 1))  # which says what is wrong
-        made = iter(codes.of_record(index, [part.key for part in record.pictures(DRAWN)]))
+        made = iter(codes.of_record(index, [part.name for part in record.pictures(DRAWN)]))
         seen = [place for place, of_drawn in zip(places[1:], drawn, strict=True) if not of_drawn]
         files = iter(self._read(shard, seen) if seen else [])
         return record.with_pictures(

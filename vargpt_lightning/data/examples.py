@@ -114,9 +114,11 @@ class _Chooser:
 def _read(part: PicturePart, source: Any, choose: Callable[[int], int]) -> Picture:
     if part.codes is not None:
         if not len(part.codes):
-            raise PictureError(f"picture {part.key!r}: could not be decoded when its visual tokens were made")
+            raise PictureError(f"picture {part.name!r}: could not be decoded when its visual tokens were made")
         return torch.from_numpy(part.codes[choose(len(part.codes))].astype(np.int64))
     if source is None:
         raise ValueError(f"{part.use} pictures: no reader and no cache given; expected one for such records")
-    picture: Picture = source.read(part.data, part.key, choose(source.variants_of(part.key)))
+    # a cache knows pictures by their content; a reader varies them by what their corpus calls them
+    key = part.key if isinstance(source, PictureCache) else part.name
+    picture: Picture = source.read(part.data, key, choose(source.variants_of(key)))
     return picture

@@ -172,7 +172,7 @@ def _check_sample(
         found.pictures[part.use] += 1
     if limit is not None:
         for part in record.pictures():
-            _decode(part.data, f"{where}: picture {part.key!r}", found, limit)
+            _decode(part.data, f"{where}: picture {part.name!r}", found, limit)
 
 
 def _decode(data: bytes | None, where: str, found: Found, max_pixels: int) -> None:

@@ -37,7 +37,7 @@ class PictureFiles:
         pictures = record.pictures()
         if any(id(part.data) not in self._done for part in pictures if part.data is not None):
             files = [
-                part.data if part.data is None or id(part.data) in self._done else self(part.data, part.key)
+                part.data if part.data is None or id(part.data) in self._done else self(part.data, part.name)
                 for part in pictures
             ]
             record = record.with_pictures(files)

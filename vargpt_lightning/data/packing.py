@@ -86,7 +86,7 @@ def sample_members(record: Record) -> dict[str, bytes]:
     members = {"json": json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":")).encode()}
     for number, part in enumerate(record.pictures()):
         if part.data is None:
-            raise UserError(f"record {record.id!r}: picture {part.key!r} has no bytes to pack")
+            raise UserError(f"record {record.id!r}: picture {part.name!r} has no bytes to pack")
         members[f"{number}.{_extension(part.data)}"] = part.data
     return members
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from vargpt_lightning.errors import UserError
@@ -28,18 +30,33 @@ class TextPart:
 class PicturePart:
     """A picture inside a turn: `use` is "seen" (given to the model) or "drawn" (the model's own).
 
-    `key` names the picture for good (a hash of its pixels, a path in its corpus): caches of features and tokens
-    are looked up by it. `data` holds the encoded file (PNG, JPEG, WebP), or None when it is loaded elsewhere.
-    `codes` holds a drawn picture's visual tokens, (variants, L), where these were computed before.
+    `name` is what its corpus calls it (a path, a hash of its pixels); other corpora, and the same one packed anew, may
+    have another picture of that name. `data` holds the encoded file (PNG, JPEG, WebP), or None when it is loaded
+    elsewhere. `codes` holds a drawn picture's visual tokens, (variants, L), where these were computed before. `packed`
+    says that it was read from shards.
     """
 
     use: str
-    key: str
+    name: str
     data: bytes | None = field(default=None, repr=False, compare=False)
     codes: Any = field(default=None, repr=False, compare=False)
+    packed: bool = field(default=False, repr=False, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """What a packed picture is known by wherever it is kept, counted or shown: the hash of its file.
+
+        It is the name where the picture is not packed yet, or its file was not read.
+        """
+        return content_key(self.data) if self.packed and self.data is not None else self.name
 
 
 Part = TextPart | PicturePart
+
+
+def content_key(data: bytes) -> str:
+    """Return a picture file's key: 128 bits of its SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -89,9 +106,12 @@ class Record:
         return {"id": self.id, "source": self.source, "turns": turns, "meta": self.meta}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], pictures: Sequence[bytes | None] | None = None) -> Record:
+    def from_json(
+        cls, value: Mapping[str, Any], pictures: Sequence[bytes | None] | None = None, packed: bool = False
+    ) -> Record:
         """Build a record from `to_json`'s value; `pictures` are the encoded files in order of appearance.
 
+        `packed` says that it comes from shards, whose pictures are known by their content.
         Raises UserError when a key is missing or the number of pictures differs from the parts that ask for one.
         """
         name = value.get("id", "?")
@@ -100,7 +120,7 @@ class Record:
         files = iter(pictures if fits and pictures is not None else ())
         try:
             turns = tuple(
-                Turn(turn["role"], tuple([_part_from_json(part, files) for part in turn["parts"]]))
+                Turn(turn["role"], tuple([_part_from_json(part, files, packed) for part in turn["parts"]]))
                 for turn in value["turns"]
             )
             record = cls(str(value["id"]), str(value["source"]), turns, dict(value.get("meta", {})))
@@ -119,7 +139,7 @@ class Record:
         left = zip(pictures, codes or [None] * wanted, strict=True)
 
         def fill(part: Part) -> Part:
-            return PicturePart(part.use, part.key, *next(left)) if isinstance(part, PicturePart) else part
+            return PicturePart(part.use, part.name, *next(left), part.packed) if isinstance(part, PicturePart) else part
 
         turns = tuple(Turn(turn.role, tuple(fill(part) for part in turn.parts)) for turn in self.turns)
         return Record(self.id, self.source, turns, self.meta)
@@ -146,13 +166,13 @@ def _check_turn(name: str, number: int, turn: Turn) -> None:
 def _part_to_json(part: Part) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"text": part.text}
-    return {"picture": part.key, "use": part.use}
+    return {"picture": part.name, "use": part.use}
 
 
-def _part_from_json(value: Mapping[str, Any], files: Iterator[bytes | None]) -> Part:
-    return (
-        TextPart(value["text"]) if "text" in value else PicturePart(value["use"], value["picture"], next(files, None))
-    )
+def _part_from_json(value: Mapping[str, Any], files: Iterator[bytes | None], packed: bool) -> Part:
+    if "text" in value:
+        return TextPart(value["text"])
+    return PicturePart(value["use"], value["picture"], next(files, None), packed=packed)
 
 
 def _pictures_in(value: Mapping[str, Any]) -> int:

@@ -84,7 +84,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Pictures that a process decodes: (key, file) each, in all their variants."""
+    """Pictures that a process decodes: (name, file) each, in all their variants."""
 
     reader: PictureReader
     pictures: tuple[tuple[str, bytes | None], ...]
@@ -188,20 +188,20 @@ class _Job:
                 yield from self._batches_of(shard, records)
 
     def _batches_of(self, shard: dict[str, Any], records: range) -> Iterator[Batch]:
-        """A shard's distinct pictures in batches; the same picture under the same key is encoded once."""
+        """A shard's distinct pictures in batches; the same picture under the same name is encoded once."""
         part, known = Part(shard), dict[tuple[str, bytes], int]()
         waiting: list[tuple[str, bytes | None]] = []
         owners: list[str] = []
         for index in records:
             record = self.dataset[index]
             for picture in record.pictures(DRAWN):
-                which = (picture.key, hashlib.blake2b(picture.data or b"", digest_size=16).digest())
+                which = (picture.name, hashlib.blake2b(picture.data or b"", digest_size=16).digest())
                 if which not in known:
                     known[which] = len(known)
-                    waiting.append((picture.key, picture.data))
+                    waiting.append((picture.name, picture.data))
                     owners.append(record.id)
                 part.slots.append(known[which])
-                part.names.append(name_of(picture.key))
+                part.names.append(name_of(picture.name))
             part.begins.append(len(part.slots))
             if (len(waiting) + 1) * self.reader.variants > self.batch_size and waiting:
                 yield Batch(Decoding(self.reader, tuple(waiting)), part, owners, False, index + 1)
@@ -212,9 +212,9 @@ class _Job:
         """Encode what was decoded; write the part when it was the shard's last."""
         part, fine = batch.part, [pixels for pixels in decoded if not isinstance(pixels, str)]
         codes = iter(self._encode(fine))
-        for (key, _), record, pixels in zip(batch.decoding.pictures, batch.records, decoded, strict=True):
+        for (name, _), record, pixels in zip(batch.decoding.pictures, batch.records, decoded, strict=True):
             if isinstance(pixels, str):
-                part.bad.append({"picture": key, "record": record, "reason": pixels})
+                part.bad.append({"picture": name, "record": record, "reason": pixels})
                 self.bad += 1
             part.add(None if isinstance(pixels, str) else next(codes))
         self.pictures += len(fine)
@@ -245,13 +245,13 @@ class _Job:
 
 def decode(task: Decoding) -> list[np.ndarray | str]:
     """Return each picture's variants (V, H, W, C), uint8, or why it could not be decoded."""
-    return [_decode(task.reader, key, data) for key, data in task.pictures]
+    return [_decode(task.reader, name, data) for name, data in task.pictures]
 
 
-def _decode(reader: PictureReader, key: str, data: bytes | None) -> np.ndarray | str:
+def _decode(reader: PictureReader, name: str, data: bytes | None) -> np.ndarray | str:
     try:
-        image = decode_picture(data, key)
-        return np.stack([reader.pixels(image, key, variant) for variant in range(reader.variants)])
+        image = decode_picture(data, name)
+        return np.stack([reader.pixels(image, name, variant) for variant in range(reader.variants)])
     except PictureError as error:
         return str(error)
 

@@ -139,16 +139,16 @@ class VisualTokens:
         """Return the same, giving the first so many variants of each picture."""
         return VisualTokens(self.folder, variants)
 
-    def of_record(self, index: int, keys: Sequence[str]) -> list[np.ndarray]:
+    def of_record(self, index: int, names: Sequence[str]) -> list[np.ndarray]:
         """Return the codes (V, L) of a record's drawn pictures; (0, L) for one that could not be decoded.
 
         Raises UserError when the record's pictures are not those that the codes were made of.
         """
         first, last = (int(value) for value in self.records[index : index + 2])
         pictures_P2 = self.pictures[first:last]
-        if [name_of(key) for key in keys] != pictures_P2[:, 0].tolist():
+        if [name_of(name) for name in names] != pictures_P2[:, 0].tolist():
             raise UserError(
-                f"{self.folder}: record {index} draws {', '.join(keys) or 'nothing'}, other pictures than the visual "
+                f"{self.folder}: record {index} draws {', '.join(names) or 'nothing'}, other pictures than the visual "
                 f"tokens were made of; delete {self.folder} and make them again"
             )
         rows = pictures_P2[:, 1].tolist()
@@ -168,9 +168,9 @@ class VisualTokens:
             ) from error
 
 
-def name_of(key: str) -> int:
-    """Return 64 bits that stand for a picture's key."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def name_of(name: str) -> int:
+    """Return 64 bits that stand for a picture's name."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 

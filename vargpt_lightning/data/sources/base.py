@@ -107,7 +107,7 @@ def conversation(
 def with_pictures(record: Record, load: Loader) -> Row:
     """Return the record with its pictures' files loaded and tried, or as refused."""
     try:
-        files = [try_picture(load(part.key), part.key) for part in record.pictures()]
+        files = [try_picture(load(part.name), part.name) for part in record.pictures()]
         if not any(turn.role == "assistant" for turn in record.turns):
             raise RowError("no turn of the assistant; expected an answer to train on")
         return record.with_pictures(files)
