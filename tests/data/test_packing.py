@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
 import pytest
 import webdataset
+from PIL import Image
 
 from tests.data.conftest import asked, drawn
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
-from vargpt_lightning.data.packing import build_folder, cache_root, write_source
+from vargpt_lightning.data.packing import build_folder, cache_root, sample_members, write_source
 from vargpt_lightning.data.questions import QuestionCounts
 from vargpt_lightning.data.records import PicturePart, Record, Turn
 from vargpt_lightning.errors import UserError
@@ -163,3 +165,14 @@ def test_other_settings_are_another_folder() -> None:
 def test_bad_settings(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         OpenMojiSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tif"), ("PPM", "ppm")],
+)
+def test_pictures_are_stored_under_the_ending_of_their_content(kind: str, ending: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(buffer, kind)
+    record = asked("a", data=buffer.getvalue())
+    assert list(sample_members(record)) == ["json", f"0.{ending}"]

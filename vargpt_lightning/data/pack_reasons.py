@@ -9,6 +9,8 @@ from collections.abc import Iterable
 OTHER = "something else"
 _KINDS = {
     r"pixels in \d+ bytes; expected at most": "a picture of too many pixels",
+    r"a (\.\w+) picture, which is not read": r"a picture of a kind that is not read (\1)",
+    r"have different pictures": "a name that several archives or folders have",
     r"leads? out of": "a name that leads out of its folder",
     r"no turns?\b|no turn of the assistant": "no turns, or none of the assistant",
     r"turn is empty": "an empty turn",
@@ -27,7 +29,10 @@ _KINDS = {
 
 def reason_kind(reason: str) -> str:
     """Return the kind of a reason; the names and numbers in it do not count."""
-    return next((kind for pattern, kind in _KINDS.items() if re.search(pattern, reason)), OTHER)
+    for pattern, kind in _KINDS.items():
+        if found := re.search(pattern, reason):
+            return found.expand(kind)
+    return OTHER
 
 
 def count_reasons(reasons: Iterable[str]) -> dict[str, int]:

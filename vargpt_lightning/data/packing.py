@@ -27,12 +27,24 @@ FORMAT_VERSION = 1
 SHARD_BYTES = 32 * 2**20
 _LEFT_OVER_SECONDS = 3600
 _BLOCK = 512  # bytes of a tar header, and what contents are padded to
-_SIGNATURES = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"))
+_SIGNATURES = (
+    (rb"\x89PNG", "png"),
+    (rb"\xff\xd8\xff", "jpg"),
+    (rb"RIFF....WEBP", "webp"),
+    (rb"GIF8", "gif"),
+    (rb"BM", "bmp"),
+    (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "tif"),
+    (rb"....ftypavi[fs]", "avif"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "jp2"),
+    (rb"P[1-7Ff][\s#]", "ppm"),
+)
 
 
 def cache_root(root: str | Path | None = None) -> Path:
     """Return where prepared data are kept: the argument, else $VARGPT_CACHE, else ~/.cache/vargpt-lightning."""
-    return Path(root or os.environ.get("VARGPT_CACHE") or Path.home() / ".cache" / "vargpt-lightning").expanduser()
+    named = root or os.environ.get("VARGPT_CACHE") or Path.home() / ".cache" / "vargpt-lightning"
+    # whole, so that it stays the same folder wherever the process or its children go
+    return Path(named).expanduser().absolute()
 
 
 def write_source(
@@ -97,7 +109,9 @@ def member_key(name: str) -> str:
 
 
 def _extension(data: bytes) -> str:
-    return next((ending for start, ending in _SIGNATURES if data.startswith(start)), "bin")
+    """The ending that a picture's content asks for, whatever the file was called."""
+    found = (ending for start, ending in _SIGNATURES if re.match(start, data[:16], re.DOTALL))
+    return next(found, "bin")
 
 
 def _close(writer: Any, path: Path, count: int, shards: list[dict[str, Any]], members: list[list[Any]]) -> None:

@@ -18,7 +18,7 @@ from vargpt_lightning.errors import UserError
 
 MAX_PIXELS = 100_000_000  # 300 MB as RGB
 # Pillow knows more, and runs programs for some of them (EPS)
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "JPEG2000", "AVIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO", "PPM")
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations with width and height exchanged
 _LONGEST, _SHORTER = 8192, 2048  # a side of a square that is not yet a burden, and what longer ones are made
 
@@ -57,7 +57,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=_formats())
+            image = Image.open(io.BytesIO(data), formats=readable_formats())
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return (height, width) if turned else (width, height)
@@ -79,8 +79,8 @@ def bounded(image: Image.Image, size: int) -> Image.Image:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Those of the formats that this Pillow can read."""
+def readable_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, those that this Pillow can."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -90,7 +90,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         # ours is the limit that counts: Pillow's own would refuse later, or warn
         Image.MAX_IMAGE_PIXELS = None
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+        image: Image.Image = Image.open(io.BytesIO(data), formats=readable_formats())
     finally:
         Image.MAX_IMAGE_PIXELS = before
     if image.width * image.height > max_pixels:

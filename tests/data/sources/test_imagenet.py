@@ -89,3 +89,20 @@ def test_wrong_input_is_refused(tmp_path: Path) -> None:
         list(imagenet.read(tmp_path / "v"))
     with pytest.raises(UserError, match="line 1: 'tench'; expected such as"):
         list(imagenet.read(tmp_path, classes=write_file(tmp_path / "c.txt", b"tench\n")))
+
+
+@pytest.mark.parametrize("ending", ["Jpg", "JPEG", "jpeg", "Png", "tiff", "AVIF", "jfif", "bmp"])
+def test_endings_count_in_any_case_and_kind(tmp_path: Path, ending: str) -> None:
+    write_file(tmp_path / f"folders/train/n01440764/n01440764_1.{ending}", jpeg())
+    write_tar(tmp_path / "tar/train-0.tar", [(f"n01440764_1.{ending}", jpeg())])
+    for kind in ("folders", "tar"):
+        good, bad = split(imagenet.read(tmp_path / kind))
+        assert [record.id for record in good] == ["n01440764_1"] and not bad
+
+
+@pytest.mark.parametrize("kind", ["folders", "tar"])
+def test_pictures_of_kinds_that_are_not_read_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    write_file(tmp_path / "folders/train/n01440764/n01440764_1.HEIC", jpeg())
+    write_tar(tmp_path / "tar/train-0.tar", [("n01440764_1.HEIC", jpeg())])
+    good, (bad,) = split(imagenet.read(tmp_path / kind))
+    assert not good and ".heic" in bad.reason and ".jpg" in bad.reason

@@ -151,3 +151,110 @@ def test_a_store_is_opened_once_in_a_process_and_anew_after_a_fork(
     assert open_pictures(tmp_path) is store
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert open_pictures(tmp_path) is not store
+
+
+def two_archives(root: Path) -> Path:
+    write_tar(root / "gqa.tar", [("images/1.jpg", b"gqa 1"), ("images/2.jpg", b"gqa 2"), ("images/3.jpg", b"three")])
+    write_tar(root / "ocr_vqa.tar", [("images/1.jpg", b"ocr 1"), ("images/3.jpg", b"three")])
+    return root
+
+
+def test_each_archive_keeps_its_own_picture_of_a_name(tmp_path: Path) -> None:
+    store = PictureStore(two_archives(tmp_path))
+    assert store.read("gqa/images/1.jpg") == b"gqa 1" and store.read("ocr_vqa/images/1.jpg") == b"ocr 1"
+    with pytest.raises(RowError, match=r"'ocr_vqa/images/2.jpg': not found"):
+        store.read("ocr_vqa/images/2.jpg")
+
+
+def test_a_name_that_archives_disagree_about_is_refused(tmp_path: Path) -> None:
+    store = PictureStore(two_archives(tmp_path))
+    with pytest.raises(RowError, match=r"'images/1.jpg'.*gqa\.tar and .*ocr_vqa\.tar have different"):
+        store.read("images/1.jpg")
+    assert store.read("images/2.jpg") == b"gqa 2"
+    assert store.read("images/3.jpg") == b"three"  # the same picture in both
+
+
+def test_archives_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_tar(tmp_path / f"part{number}/gqa.tar", [("1.jpg", bytes([number]))])
+    store = PictureStore(tmp_path)
+    assert [store.read(f"part{number}/gqa/1.jpg") for number in (1, 2)] == [b"\1", b"\2"]
+    with pytest.raises(RowError, match="different pictures"):
+        store.read("gqa/1.jpg")
+
+
+@pytest.mark.parametrize("name", ["gqa/00000.tar", "gqa-00000.tar", "data/gqa-00000-of-00002.tar"])
+def test_shards_stand_for_their_folder(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / name, [("images/1.jpg", b"gqa")])
+    write_tar(tmp_path / "ocr_vqa-00000.tar", [("images/1.jpg", b"ocr")])
+    assert PictureStore(tmp_path).read("gqa/images/1.jpg") == b"gqa"
+
+
+def test_archives_inside_an_archive_keep_their_own_pictures(tmp_path: Path) -> None:
+    inner = two_archives(tmp_path / "inner")
+    files = [(f"{name}.tar", (inner / f"{name}.tar").read_bytes()) for name in ("gqa", "ocr_vqa")]
+    store = PictureStore(write_tar(tmp_path / "all.tar", files))
+    assert store.read("gqa/images/1.jpg") == b"gqa 1" and store.read("all/ocr_vqa/images/1.jpg") == b"ocr 1"
+    with pytest.raises(RowError, match="different pictures"):
+        store.read("images/1.jpg")
+
+
+def test_rows_of_a_table_that_share_a_name_are_refused_and_a_tars_last_member_counts(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": data, "path": "image.jpg"}} for data in (b"1", b"2")]
+    write_parquet(tmp_path / "p/a.parquet", rows)
+    with pytest.raises(RowError, match="different pictures"):
+        PictureStore(tmp_path / "p").read("image.jpg")
+    write_tar(tmp_path / "t/a.tar", [("1.jpg", b"old"), ("1.jpg", b"new")])
+    assert PictureStore(tmp_path / "t").read("1.jpg") == b"new"
+
+
+@pytest.mark.parametrize("had", ["1.gif", "1.PNG", "1.Jpg", "1.JPEG", "1.Webp", "1.tiff", "1.jfif", "1.avif", "1.bmp"])
+def test_another_ending_is_found_in_folders_and_archives(tmp_path: Path, had: str) -> None:
+    write_file(tmp_path / "folder/a" / had, b"picture")
+    write_tar(tmp_path / "tar/a.tar", [(had, b"picture")])
+    write_parquet(tmp_path / "table/a.parquet", [{"image": {"bytes": b"picture", "path": had}}])
+    for kind in ("folder", "tar", "table"):
+        store = PictureStore(tmp_path / kind)
+        assert all(store.read(asked) == b"picture" for asked in ("a/1.jpg", "a/1.png", "a/1.heic"))
+
+
+def test_the_exact_name_counts_before_another_ending(tmp_path: Path) -> None:
+    write_file(tmp_path / "a/1.png", b"png")
+    write_tar(tmp_path / "a.tar", [("1.jpg", b"jpg"), ("2.JPG", b"large"), ("2.png", b"png")])
+    store = PictureStore(tmp_path)
+    assert store.read("a/1.jpg") == b"jpg" and store.read("a/1.png") == b"png" and store.read("a/2.jpg") == b"large"
+    write_tar(tmp_path / "b/b.tar", [("1.gif", b"gif"), ("1.png", b"png")])
+    with pytest.raises(RowError, match="different pictures"):
+        PictureStore(tmp_path / "b").read("1.jpg")
+
+
+def test_links_out_of_the_folder_are_followed_only_where_that_is_allowed(tmp_path: Path) -> None:
+    write_file(tmp_path / "secret.jpg", b"secret")
+    write_file(tmp_path / "in/own.jpg", b"own")
+    (tmp_path / "in/1.jpg").symlink_to(tmp_path / "secret.jpg")
+    (tmp_path / "in/2.jpg").symlink_to("own.jpg")
+    store = PictureStore(tmp_path / "in", links=False)
+    assert store.read("2.jpg") == b"own" and PictureStore(tmp_path / "in").read("1.jpg") == b"secret"
+    for name in ("1.jpg", "1.png"):
+        with pytest.raises(RowError, match="link that leads out"):
+            store.read(name)
+
+
+def test_a_snapshot_of_the_hubs_cache_links_to_its_blobs(tmp_path: Path) -> None:
+    write_file(tmp_path / "blobs/0123", b"picture")
+    (tmp_path / "snapshots/main").mkdir(parents=True)
+    (tmp_path / "snapshots/main/1.jpg").symlink_to("../../blobs/0123")
+    assert PictureStore(tmp_path / "snapshots/main", links=False).read("1.jpg") == b"picture"
+
+
+@pytest.mark.parametrize("cache", ["cache", "./a/../cache", "~/cache"])
+def test_the_cache_may_be_named_relative_to_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VARGPT_CACHE", cache)
+    store = PictureStore(two_archives(tmp_path / "p"))
+    monkeypatch.chdir("/")
+    assert store.read("gqa/images/1.jpg") == b"gqa 1" and list((tmp_path / "cache/pictures").iterdir())

@@ -20,10 +20,11 @@ from vargpt_lightning.data.sources.base import (
     row_id,
     with_pictures,
 )
+from vargpt_lightning.data.sources.endings import is_picture, unread_reason
 from vargpt_lightning.data.sources.parquet_rows import parquet_parts, parquet_rows, picture_bytes
 from vargpt_lightning.data.sources.phrases import drawn_thing
 from vargpt_lightning.data.sources.picture_index import imagenet_id
-from vargpt_lightning.data.sources.picture_store import ENDINGS, find_archives
+from vargpt_lightning.data.sources.picture_store import find_archives
 from vargpt_lightning.data.sources.tars import members, read_member, tar_parts
 from vargpt_lightning.errors import UserError
 
@@ -66,7 +67,7 @@ def parts(
         if file.suffix == ".parquet":
             found += parquet_parts(NAME, file, options, ["image"])
         else:
-            found += tar_parts(NAME, file, options, lambda name: name if name.endswith(ENDINGS) else None)
+            found += tar_parts(NAME, file, options, lambda name: name if _counts(name) else None)
     if not archives:
         found = _folder_parts(path, split, options)
     if not found:
@@ -139,7 +140,12 @@ def _folder_parts(path: Path, split: str, options: dict[str, Any]) -> list[Part]
 
 @lru_cache(maxsize=2)
 def _pictures(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in {end.lower() for end in ENDINGS})
+    return sorted(file.name for file in folder.iterdir() if _counts(file.name))
+
+
+def _counts(name: str) -> bool:
+    """Whether a file makes a row: pictures of kinds that are not read do too, and are refused."""
+    return is_picture(name) or unread_reason(name) is not None
 
 
 def _from_folder(part: Part) -> Iterator[_Found]:
@@ -153,7 +159,7 @@ def _from_folder(part: Part) -> Iterator[_Found]:
 
 def _from_tar(part: Part) -> Iterator[_Found]:
     for member in members(part.path, part.start, part.stop):
-        if member.name.endswith(ENDINGS):
+        if _counts(member.name):
             data = read_member(part.path, member.offset, member.size)
             yield f"{part.path.stem}-{member.offset}", member.name, None, data
 
@@ -169,6 +175,8 @@ def _row(part: Part, place: str, path: str, label: int | None, data: bytes | Non
     found = imagenet_id(path)
     name = found or row_id(Path(path).parent.name, place)
     try:
+        if data is not None and (reason := unread_reason(path)):
+            raise RowError(f"picture {path!r}: {reason}")
         wnid, thing = _class(path, label, names)
         key = f"imagenet/{found}" if found else f"imagenet/{thing}/{name}"
         turns = drawn_thing(thing, key, data, part.options["seed"], name)

@@ -9,7 +9,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vargpt_lightning.data.packing import cache_root
@@ -17,8 +17,15 @@ from vargpt_lightning.data.sources.parquet_rows import open_parquet
 from vargpt_lightning.data.sources.tars import members, plain_name, safe_name
 from vargpt_lightning.errors import UserError
 
-_VERSION = 1
+_VERSION = 2
 _IMAGENET = re.compile(r"ILSVRC2012_(?:val|test)_\d{8}|n\d{8}_\d+")
+_SHARD = re.compile(r"[-_.]\d+(?:-of-\d+)?$")
+_TABLES = """
+CREATE TABLE archives (number INTEGER PRIMARY KEY, file INTEGER, inside TEXT);
+CREATE TABLE pictures (
+    stem TEXT, ending TEXT, archive INTEGER, at INTEGER, size INTEGER, PRIMARY KEY (stem, ending, archive, at, size)
+) WITHOUT ROWID;
+"""
 
 KeyOf = Callable[[str], str]
 
@@ -29,6 +36,14 @@ class Place(NamedTuple):
     file: Path
     at: int
     size: int
+
+
+class Found(NamedTuple):
+    """A picture of a stem: its ending as it is written (with its dot), and the archive, named as a folder would be."""
+
+    ending: str
+    archive: str
+    place: Place
 
 
 def imagenet_id(name: str) -> str | None:
@@ -47,25 +62,51 @@ def by_imagenet_id(name: str) -> str:
     return imagenet_id(name) or plain_name(name)
 
 
-class PictureIndex:
-    """The places of all pictures of some archives, by key; the first of equal keys counts.
+def split_key(key: str) -> tuple[str, str]:
+    """Return a key's path without the ending of its file, and that ending with its dot; ImageNet's ids have none."""
+    path = PurePosixPath(key)
+    return (key, "") if _IMAGENET.fullmatch(key) else (key.removesuffix(path.suffix), path.suffix)
 
-    It is kept below the folder of prepared data under a name that tells the archives, their sizes and times.
+
+def names_folder(archive: str, folder: str) -> bool:
+    """Whether an archive stands for a folder: `gqa.tar`, `gqa-00001.tar`, `gqa/00001.tar` or `all.tar` with gqa.tar."""
+    wanted, parts = folder.split("/"), archive.split("/")
+    starts = range(len(parts) - len(wanted) + 1)
+    runs = (parts[start : start + len(wanted)] for start in starts)
+    return any(run[:-1] == wanted[:-1] and wanted[-1] in (run[-1], _SHARD.sub("", run[-1])) for run in runs)
+
+
+class PictureIndex:
+    """The places of all pictures of some archives, by key: each archive's own, whatever others hold.
+
+    `names` are the archives' paths as a list of pictures may write them, without their endings. The index is kept below
+    the folder of prepared data under a name that tells the archives, their sizes and times.
     """
 
-    def __init__(self, files: Sequence[Path], key_of: KeyOf, root: Path | None = None) -> None:
+    def __init__(
+        self, files: Sequence[Path], key_of: KeyOf, root: Path | None = None, names: Sequence[str] = ()
+    ) -> None:
         self.files = [file.resolve() for file in files]
-        self.path = (root or cache_root()) / "pictures" / f"{self._digest(key_of)}.sqlite"
+        self.names = list(names) or [file.stem for file in files]
+        self.path = (root or cache_root()).absolute() / "pictures" / f"{self._digest(key_of)}.sqlite"
         if not self.path.is_file():
             self._build(key_of)
         self.database = sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)
 
-    def find(self, key: str, stem: str | None = None) -> Place | None:
-        """Return where the picture of a key lies, within the archive of that stem if one is named."""
-        row = self.database.execute("SELECT file, at, size FROM pictures WHERE key = ?", (key,)).fetchone()
-        if row is None or (stem is not None and self.files[row[0]].stem != stem):
-            return None
-        return Place(self.files[row[0]], row[1], row[2])
+    def find(self, stem: str) -> list[Found]:
+        """Return where the pictures of a stem lie, in the archives' order; a tar's later member replaces earlier ones."""
+        query = """
+            SELECT ending, file, inside, at, size FROM pictures JOIN archives ON archive = number
+            WHERE stem = ? ORDER BY number, at, size
+        """
+        found: dict[tuple[object, ...], Found] = {}
+        for ending, file, inside, at, size in self.database.execute(query, (stem,)):
+            path = self.files[file]
+            name = f"{self.names[file]}/{inside}" if inside else self.names[file]
+            # a table's rows replace nothing
+            same = (ending, file, inside, *((at, size) if path.suffix == ".parquet" else ()))
+            found[same] = Found(ending, name, Place(path, at, size))
+        return list(found.values())
 
     def _digest(self, key_of: KeyOf) -> str:
         try:
@@ -82,15 +123,17 @@ class PictureIndex:
             with closing(sqlite3.connect(temporary)) as database, database:
                 # a half-written index is thrown away, so nothing need be safe on its way
                 database.execute("PRAGMA journal_mode = OFF")
-                database.execute(
-                    "CREATE TABLE pictures (key TEXT PRIMARY KEY, file INTEGER, at INTEGER, size INTEGER) WITHOUT ROWID"
-                )
+                for statement in _TABLES.split(";"):
+                    database.execute(statement)
+                archives: dict[tuple[int, str], int] = {}
                 rows = (
-                    (key_of(name), number, at, size)
+                    (*split_key(key_of(name)), archives.setdefault((number, inside), len(archives)), at, size)
                     for number, file in enumerate(self.files)
-                    for name, at, size in entries(file)
+                    for name, at, size, inside in entries(file)
                 )
-                database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?)", rows)
+                database.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
+                told = ((number, *archive) for archive, number in archives.items())
+                database.executemany("INSERT INTO archives VALUES (?, ?, ?)", told)
             os.replace(temporary, self.path)
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"{self.path}: {error}; expected a folder to write in ($VARGPT_CACHE names it)") from error
@@ -98,17 +141,17 @@ class PictureIndex:
             temporary.unlink(missing_ok=True)
 
 
-def entries(file: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield the name and place of each picture of a tar archive or a parquet file; unsafe names are left out."""
+def entries(file: Path) -> Iterator[tuple[str, int, int, str]]:
+    """Yield name, place and inner archive of each picture of a tar or a parquet file; unsafe names are left out."""
     found = _parquet_entries(file) if file.suffix == ".parquet" else _tar_entries(file)
     return (entry for entry in found if safe_name(entry[0]))
 
 
-def _tar_entries(file: Path) -> Iterator[tuple[str, int, int]]:
-    return ((member.name, member.offset, member.size) for member in members(file))
+def _tar_entries(file: Path) -> Iterator[tuple[str, int, int, str]]:
+    return ((member.name, member.offset, member.size, member.inside) for member in members(file))
 
 
-def _parquet_entries(file: Path) -> Iterator[tuple[str, int, int]]:
+def _parquet_entries(file: Path) -> Iterator[tuple[str, int, int, str]]:
     with open_parquet(file) as table:
         column, path = picture_columns(file, table)
         if path is None:
@@ -116,7 +159,7 @@ def _parquet_entries(file: Path) -> Iterator[tuple[str, int, int]]:
         for group in range(table.num_row_groups):
             cells = table.read_row_group(group, columns=[path]).column(0).to_pylist()
             names = (cell.get("path") if isinstance(cell, dict) else cell for cell in cells)
-            yield from ((name, group, row) for row, name in enumerate(names) if isinstance(name, str))
+            yield from ((name, group, row, "") for row, name in enumerate(names) if isinstance(name, str))
 
 
 def picture_columns(file: Path, table: object) -> tuple[str, str | None]:

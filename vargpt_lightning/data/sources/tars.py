@@ -21,7 +21,8 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/
 class Member(NamedTuple):
     """A file in an archive: its name, where its header begins, where its content begins and how long that is.
 
-    `end` is where the archive that it lies in ends, if that is itself a member of another; None otherwise.
+    `end` is where the archive that it lies in ends, if that is itself a member of another; None otherwise. `inside` is
+    that member's path without its ending.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Member(NamedTuple):
     offset: int
     size: int
     end: int | None = None
+    inside: str = ""
 
     @property
     def safe(self) -> bool:
@@ -48,7 +50,9 @@ def plain_name(name: str) -> str:
     return PurePosixPath(name).as_posix()
 
 
-def members(path: Path, start: int = 0, stop: int | None = None, end: int | None = None) -> Iterator[Member]:
+def members(
+    path: Path, start: int = 0, stop: int | None = None, end: int | None = None, inside: str = ""
+) -> Iterator[Member]:
     """Yield the files of an archive whose headers lie from byte `start` to before `stop`, in order.
 
     Members that end in .tar are walked in their place. Raises UserError when the archive is none or is cut off.
@@ -65,9 +69,9 @@ def members(path: Path, start: int = 0, stop: int | None = None, end: int | None
                     return
                 if info.isreg() and info.name.endswith(".tar"):
                     inner = info.offset_data + info.size
-                    yield from members(path, info.offset_data, inner, inner)
+                    yield from members(path, info.offset_data, inner, inner, _below(inside, info.name))
                 elif info.isreg():
-                    yield Member(info.name, info.offset, info.offset_data, info.size, end)
+                    yield Member(info.name, info.offset, info.offset_data, info.size, end, inside)
             file.seek(archive.offset)
             if file.read(_BLOCK) != bytes(_BLOCK):
                 raise UserError(
@@ -124,6 +128,11 @@ def tar_parts(
     if start is not None:
         close(end)
     return found
+
+
+def _below(inside: str, name: str) -> str:
+    own = PurePosixPath(plain_name(name)).with_suffix("").as_posix()
+    return f"{inside}/{own}" if inside else own
 
 
 def _refuse_compressed(path: Path, opening: bytes) -> None:
