@@ -169,7 +169,7 @@ def test_bad_settings(settings: dict, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "ending"),
-    [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tif"), ("PPM", "ppm")],
+    [("PNG", "png"), ("JPEG", "jpg"), ("GIF", "gif"), ("WEBP", "webp"), ("BMP", "bmp"), ("TIFF", "tif")],
 )
 def test_pictures_are_stored_under_the_ending_of_their_content(kind: str, ending: str) -> None:
     buffer = io.BytesIO()

@@ -94,7 +94,7 @@ class PictureIndex:
         self.database = sqlite3.connect(f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True)
 
     def find(self, stem: str) -> list[Found]:
-        """Return where the pictures of a stem lie, in the archives' order; a tar's later member replaces earlier ones."""
+        """Return where the pictures of a stem lie, archive by archive; a tar's later member replaces an earlier one."""
         query = """
             SELECT ending, file, inside, at, size FROM pictures JOIN archives ON archive = number
             WHERE stem = ? ORDER BY number, at, size
