@@ -55,7 +55,7 @@ def test_llava_and_captions_are_packed(tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "out"
     assert main(["data", "pack", spec, f"captions:{captions}", "--out", str(out), "--max-rejected", "0.1"]) == 0
     said = capsys.readouterr().out
-    assert "14 records" in said and "1 rows rejected" in said and "rejected.jsonl" in said
+    assert "14 records" in said and "1 row rejected" in said and "1 shard\n" in said and "rejected.jsonl" in said
     records = list(ShardDataset(out))
     assert len(records) == 14 and sum(len(record.pictures("drawn")) for record in records) == 5
     assert records[0].pictures("seen")[0].data == png("red", 16)
@@ -121,3 +121,31 @@ def test_a_verbs_help_has_an_example_and_no_torch(verb: str, capsys: pytest.Capt
     code = f"import sys; from vargpt_lightning.cli import main; main(['data', {verb!r}, '--help'])\n"
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60).returncode == 0
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = write_captions(tmp_path / "photos")
+    (photos / "0.png").rename(photos / "0.HEIC")
+    (photos / "1.png").rename(photos / "1.Png")
+    for name in ("notes.md", "alone.txt", "1.gif"):
+        (photos / name).write_bytes(b"x")
+    assert main(["data", "pack", f"captions:{photos}", "--out", str(tmp_path / "out"), "--max-rejected", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert "4 records" in said and "1 rejected for a picture of a kind that is not read (.heic)" in said
+    assert "3 files not used" in said and all(f".{ending} 1" in said for ending in ("gif", "md", "txt"))
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    assert index["left_out"] == {"captions": {".gif": 1, ".md": 1, ".txt": 1}}
+
+
+def test_the_first_error_names_the_option_that_allows_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = write_captions(tmp_path / "photos")
+    (photos / "0.txt").unlink()
+    assert main(["data", "pack", f"captions:{photos}", "--out", str(tmp_path / "out")]) == 2
+    assert "--max-rejected" in capsys.readouterr().err
+
+
+def test_paths_begin_at_home_where_the_shell_leaves_them_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = read_spec("imagenet:~/a,pictures=~/b,classes=~/c.txt,split=train")
+    assert (spec.path, spec.pictures) == (tmp_path / "a", tmp_path / "b")
+    assert spec.options == {"classes": str(tmp_path / "c.txt"), "split": "train"}

@@ -288,7 +288,9 @@ def test_bad_rows_are_listed_in_order(tmp_path: Path) -> None:
 
 def test_too_many_bad_rows_stop_the_run_and_a_larger_share_goes_on(tmp_path: Path) -> None:
     path, out = rows(tmp_path / "rows", **{f"_{i}": f"b{i} bad" for i in range(6)}), tmp_path / "out"
-    with pytest.raises(UserError, match=r"6 of 60 rows rejected \(10\.0%\), more than 5\.0%; .*b0\.jpg: no bytes"):
+    with pytest.raises(
+        UserError, match=r"6 of 60 rows rejected \(10\.0%\), more than 5\.0%; .*b0\.jpg: no bytes.*max-rejected"
+    ):
         packed(path, out)
     assert len((out / "rejected.jsonl").read_text().splitlines()) == 6 and not (out / "index.json").exists()
     assert packed(path, out, max_rejected_share=0.1)["count"] == 54

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_job import SHARD_BYTES, SourceSpec, Watcher, pack
 from vargpt_lightning.data.packing import REJECTED_NAME
 from vargpt_lightning.data.picture_files import MAX_PIXELS
@@ -112,8 +113,14 @@ def read_spec(text: str) -> SourceSpec:
             values[key] = json.loads(value)
         except ValueError:
             values[key] = value
+    values = {key: str(Path(value).expanduser()) if _from_home(value) else value for key, value in values.items()}
     pictures = values.pop("pictures", None)
     return SourceSpec(name, Path(path).expanduser(), None if pictures is None else Path(str(pictures)), values)
+
+
+def _from_home(value: Any) -> bool:
+    # behind a comma the shell leaves it as it is
+    return isinstance(value, str) and value.startswith("~")
 
 
 @contextmanager
@@ -131,21 +138,26 @@ def _progress() -> Iterator[Watcher | None]:
         task = bar.add_task("parts", total=None, rows="")
 
         def watch(done: int, total: int, kept: int, rejected: int) -> None:
-            bar.update(task, completed=done, total=total, rows=f"{kept:,} records, {rejected:,} rejected")
+            bar.update(task, completed=done, total=total, rows=f"{counted(kept, 'record')}, {rejected:,} rejected")
 
         yield watch
 
 
 def summary(index: dict[str, Any], out: Path) -> str:
     """Return what was packed in a few lines."""
-    size = f"{index['bytes'] / MEGABYTE:,.1f} MB in {len(index['shards'])} shards"
-    lines = [f"{out}: {index['count']:,} records, {size}"]
+    size = f"{index['bytes'] / MEGABYTE:,.1f} MB in {counted(len(index['shards']), 'shard')}"
+    lines = [f"{out}: {counted(index['count'], 'record')}, {size}"]
     for name, counts in index["sources"].items():
-        pictures = f"{counts['seen']:,} seen and {counts['drawn']:,} drawn pictures"
-        lines.append(f"  {name}: {counts['count']:,} records, {pictures}, {counts['rejected']:,} rows rejected")
+        pictures = f"{counts['seen']:,} seen and {counted(counts['drawn'], 'drawn picture')}"
+        rejected = counted(counts["rejected"], "row")
+        lines.append(f"  {name}: {counted(counts['count'], 'record')}, {pictures}, {rejected} rejected")
     if index["renamed"]:
-        lines.append(f"  {index['renamed']:,} ids were there before, and have a number now")
+        lines.append(f"  {counted(index['renamed'], 'id')} came before; a number was put behind each")
     lines += [f"  {count:,} rejected for {reason}" for reason, count in index.get("reasons", {}).items()]
     if index["rejected"]:
         lines.append(f"  why each row was rejected: {out / REJECTED_NAME}")
+    for name, counts in index.get("left_out", {}).items():
+        if counts:
+            told = ", ".join(f"{what} {count:,}" for what, count in sorted(counts.items()))
+            lines.append(f"  {name}: {counted(sum(counts.values()), 'file')} not used: {told}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.data.file_hashes import file_hashes, listing_hash
 from vargpt_lightning.data.pack_parts import COUNTED, PartTask, pack_part
 from vargpt_lightning.data.pack_pool import in_order
@@ -102,7 +103,7 @@ def pack(
     if not 0 <= max_rejected_share <= 1:
         raise UserError(f"max rejected share: {max_rejected_share}; expected a number from 0 to 1")
     out = Path(out)
-    tasks, inputs = _plan(sources, settings, out / WORK_NAME, hashes)
+    tasks, inputs, left_out = _plan(sources, settings, out / WORK_NAME, hashes)
     manifest = {"inputs": inputs, "settings": asdict(settings)}
     if (done := _finished(out, manifest)) is not None:
         return done
@@ -113,25 +114,28 @@ def pack(
             _assemble(assembler, tasks, processes, max_rejected_share, watch)
         finally:
             assembler.abandon()
-        index = _write_index(out, assembler, manifest)
+        index = _write_index(out, assembler, manifest, left_out)
         shutil.rmtree(out / WORK_NAME, ignore_errors=True)
     return index
 
 
 def _plan(
     sources: Sequence[SourceSpec], settings: PackSettings, work: Path, hashes: bool
-) -> tuple[list[PartTask], list[Any]]:
-    """The parts of all sources in order, and what the manifest says of each source."""
+) -> tuple[list[PartTask], list[Any], dict[str, dict[str, int]]]:
+    """The parts of all sources in order, what the manifest says of each source, and files that none of them uses."""
     from vargpt_lightning.data.sources import get
 
     if not sources:
         raise UserError("nothing to pack; expected at least one source")
     tasks: list[PartTask] = []
     inputs = []
+    left_out: dict[str, dict[str, int]] = {}
     for spec in sources:
         module = get(spec.name)
         options = _options(module, spec, settings.seed)
         parts = list(module.parts(spec.path, **options))
+        if hasattr(module, "left_out"):
+            add_counts(left_out, {spec.name: module.left_out(spec.path, parts, **options)})
         for part in parts:
             task = PartTask(len(tasks), module.__name__, part, work, settings.resize, settings.max_pixels)
             tasks.append(task)
@@ -141,7 +145,7 @@ def _plan(
         inputs.append(
             plain({"source": spec.name, "path": spec.path, "pictures": pictures, "options": stated, "files": files})
         )
-    return tasks, inputs
+    return tasks, inputs, left_out
 
 
 def _options(module: ModuleType, spec: SourceSpec, seed: int) -> dict[str, Any]:
@@ -164,6 +168,8 @@ def _files(path: Path, pictures: Path | None, parts: Sequence[Any], hashes: bool
     from vargpt_lightning.data.sources.picture_store import find_archives
 
     found = list(dict.fromkeys(Path(part.path) for part in parts)) or [path]
+    listed = (Path(part.options["pictures"]) for part in parts if getattr(part, "options", {}).get("listed"))
+    found += [folder for folder in dict.fromkeys(listed) if folder not in found]
     if pictures is not None and pictures.exists():
         found += [file for file in find_archives(pictures) if file not in found]
     files = [file for file in found if file.is_file()]
@@ -232,8 +238,9 @@ def _check_share(assembler: ShardAssembler, most: float) -> None:
         file = assembler.out / REJECTED_NAME
         write_jsonl(file, (row._asdict() for row in assembler.rejected))
         raise UserError(
-            f"{rejected} of {rows} rows rejected ({rejected / rows:.1%}), more than {most:.1%}"
-            f"{_commonest(assembler)}; all are in {file}; a larger share allowed goes on from here"
+            f"{rejected} of {counted(rows, 'row')} rejected ({rejected / rows:.1%}), more than {most:.1%}"
+            f"{_commonest(assembler)}; all are in {file}; the same command with a larger --max-rejected (now {most:g}) "
+            "goes on from here"
         )
 
 
@@ -246,7 +253,9 @@ def _commonest(assembler: ShardAssembler) -> str:
     return f"; the first of {source}: {next(row.reason for row in rows if row.source == source)}"
 
 
-def _write_index(out: Path, assembler: ShardAssembler, manifest: dict[str, Any]) -> dict[str, Any]:
+def _write_index(
+    out: Path, assembler: ShardAssembler, manifest: dict[str, Any], left_out: dict[str, dict[str, int]]
+) -> dict[str, Any]:
     """Write the three files beside the shards; the index, which says that all is there, last."""
     shards, rejected = assembler.shards, assembler.rejected
     by_source: dict[str, dict[str, int]] = {}
@@ -267,6 +276,7 @@ def _write_index(out: Path, assembler: ShardAssembler, manifest: dict[str, Any])
         "sources": {name: {**counts, "rejected": counts.get("rejected", 0)} for name, counts in by_source.items()},
         "rejected": len(rejected),
         "reasons": count_reasons(row.reason for row in rejected),
+        "left_out": left_out,
         "renamed": sum(shard.renamed for shard in shards),
         "shards": [shard.entry for shard in shards],
         "manifest": manifest,

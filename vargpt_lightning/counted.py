@@ -1,0 +1,15 @@
+"""Numbers of things as they are said: "1 shard", "2 shards". Imports nothing."""
+
+from __future__ import annotations
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return a number with its noun, in the singular for one; `things` is the plural where it does not end in s."""
+    return f"{number:,} {thing if number == 1 else things or plural(thing)}"
+
+
+def plural(thing: str) -> str:
+    """Return the regular plural of a noun."""
+    if thing.endswith("y") and thing[-2:-1] not in "aeiou":
+        return f"{thing[:-1]}ies"
+    return f"{thing}es" if thing.endswith(("s", "x", "ch", "sh")) else f"{thing}s"
