@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.sources.conftest import jpeg, split, write_file, write_tar
-from vargpt_lightning.data.sources import captions
+from vargpt_lightning.data.pack_reasons import reason_kind
+from vargpt_lightning.data.sources import captions, endings
+from vargpt_lightning.data.sources.caption_files import folder_captions, tar_key
 from vargpt_lightning.data.sources.tars import tar_parts
 from vargpt_lightning.errors import UserError
 
@@ -52,7 +54,7 @@ def test_pictures_may_be_seen_instead_or_either(tmp_path: Path) -> None:
 def test_pieces_never_cut_a_sample(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", files(7))
     options = {"use": "drawn", "seed": 0, "name": "a"}
-    parts = tar_parts("captions", path, options, captions._key, rows=2)
+    parts = tar_parts("captions", path, options, tar_key, rows=2)
     assert len(parts) == 4
     assert [row for part in parts for row in captions.read_part(part)] == list(captions.read(path))
 
@@ -92,3 +94,41 @@ def test_broken_and_missing_files_are_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", files(2), end=False)
     with pytest.raises(UserError, match=r"a\.tar: cut off"):
         list(captions.read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "picture", ["a.Jpg", "a.JPEG", "a.Png", "a.tiff", "a.TIF", "a.avif", "a.jfif", "a.jpe", "a.bmp"]
+)
+@pytest.mark.parametrize("text", ["a.Txt", "a.CAPTION"])
+def test_endings_count_in_any_case_and_kind(tmp_path: Path, picture: str, text: str) -> None:
+    write_file(tmp_path / "folder" / picture, jpeg())
+    write_file(tmp_path / "folder" / text, b"a thing")
+    write_tar(tmp_path / "a.tar", [(picture, jpeg()), (text, b"a thing")])
+    for path in (tmp_path / "folder", tmp_path / "a.tar"):
+        good, bad = split(captions.read(path))
+        assert [record.meta["caption"] for record in good] == ["a thing"] and not bad
+    assert list(folder_captions(tmp_path / "folder")) == [("a", picture, "a thing")]
+
+
+@pytest.mark.parametrize("ending", ["heic", "HEIF", "psd", "svg", "cr2"])
+def test_pictures_of_kinds_that_are_not_read_are_refused_by_name(tmp_path: Path, ending: str) -> None:
+    write_file(tmp_path / f"folder/a.{ending}", jpeg())
+    write_file(tmp_path / "folder/a.txt", b"a thing")
+    write_tar(tmp_path / "a.tar", [(f"a.{ending}", jpeg()), ("a.txt", b"a thing")])
+    for path in (tmp_path / "folder", tmp_path / "a.tar"):
+        good, (bad,) = split(captions.read(path))
+        assert not good and reason_kind(bad.reason) == f"a picture of a kind that is not read (.{ending.lower()})"
+
+
+def test_what_pillow_cannot_read_here_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "readable_formats", lambda: ("JPEG", "PNG"))
+    for cached in (endings.picture_endings, endings.unread_endings):
+        cached.cache_clear()
+    try:
+        for name in ("a.avif", "a.txt", "b.jpg", "b.txt"):
+            write_file(tmp_path / name, jpeg())
+        _, bad = split(captions.read(tmp_path))
+        assert any(".avif" in row.reason for row in bad)
+    finally:
+        for cached in (endings.picture_endings, endings.unread_endings):
+            cached.cache_clear()

@@ -71,5 +71,5 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no parquet file"):
         list(onevision.read(tmp_path))
     write_parquet(tmp_path / "c/train.parquet", [{"text": "a"}])
-    with pytest.raises(UserError, match="no column conversations; expected it beside text"):
+    with pytest.raises(UserError, match="no column conversations or messages; expected it beside text"):
         list(onevision.read(tmp_path))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.data.sources.conftest import jpeg, said, split, write_file, write_json
 from vargpt_lightning.data.sources import sharegpt
 
@@ -39,3 +41,17 @@ def test_files_of_a_folder_are_read_in_order_with_ids_that_differ(tmp_path: Path
     assert not bad
     assert [record.turns[0].text for record in good] == ["from a", "from b"]
     assert [record.id for record in good] == ["1-a-0", "1-b-0"]
+
+
+@pytest.mark.parametrize("nothing", [[], None, "", [None], [""], {"path": None}, [{"path": None}]])
+def test_an_empty_list_of_pictures_does_not_hide_the_other_key(tmp_path: Path, nothing: object) -> None:
+    write_file(tmp_path / "p.jpg", jpeg())
+    turns = [{"role": "user", "content": "<image>\nWhich?"}, {"role": "assistant", "content": "Red"}]
+    text = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = [
+        {"image": "p.jpg", "images": nothing, "messages": turns},
+        {"image": nothing, "images": ["p.jpg"], "messages": turns},
+    ]
+    path = write_json(tmp_path / "a.json", [*rows, {"images": nothing, "image": nothing, "messages": text}])
+    good, bad = split(sharegpt.read(path))
+    assert not bad and [len(record.pictures()) for record in good] == [1, 1, 0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,7 @@ def chat_rows(part: Part, key_of: KeyOf, by: By = "path") -> Iterator[Row]:
 
 def chat_row(part: Part, row: Mapping[str, Any], name: str, store: PictureStore, key_of: KeyOf) -> Row:
     """Make one row a record, whichever of the two ways its turns are written in."""
-    turns = row.get("conversations") if row.get("conversations") is not None else row.get("messages")
-    first = turns[0] if isinstance(turns, list) and turns else None
-    keys = ROLE_CONTENT if isinstance(first, Mapping) and "role" in first else FROM_VALUE
-    system = row.get("system")
-    if isinstance(turns, list) and isinstance(system, str) and system.strip():
-        turns = [{keys[0]: "system", keys[1]: system}, *turns]
+    turns, keys = turns_of(row)
     try:
         paths = picture_paths(row)
     except RowError as error:
@@ -68,11 +65,45 @@ def chat_row(part: Part, row: Mapping[str, Any], name: str, store: PictureStore,
     )
 
 
+def turns_of(row: Mapping[str, Any]) -> tuple[Any, tuple[str, str]]:
+    """Return a row's turns, its system text before them, and what their speakers and texts are called.
+
+    They are a list under `conversations` or `messages`, the same as JSON text, or one list for each key, as `datasets`
+    keeps them; anything else is returned as it is.
+    """
+    turns = row.get("conversations") if row.get("conversations") is not None else row.get("messages")
+    if isinstance(turns, str) and turns.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            turns = json.loads(turns, strict=False)
+    if isinstance(turns, Mapping) and turns and all(isinstance(value, list) for value in turns.values()):
+        count = max(map(len, turns.values()))
+        turns = [{key: value[n] for key, value in turns.items() if n < len(value)} for n in range(count)]
+    first = turns[0] if isinstance(turns, list) and turns else None
+    keys = ROLE_CONTENT if isinstance(first, Mapping) and first.get("role") is not None else FROM_VALUE
+    system = row.get("system")
+    if isinstance(turns, list) and isinstance(system, str) and system.strip():
+        turns = [{keys[0]: "system", keys[1]: system}, *turns]
+    return turns, keys
+
+
+def picture_cells(row: Mapping[str, Any]) -> list[Any]:
+    """Return what a row has under `images`, else under `image`; cells that hold nothing are no pictures."""
+    for name in ("images", "image"):
+        value = row.get(name)
+        cells = value if isinstance(value, list) else [value]
+        if filled := [cell for cell in cells if not _is_empty(cell)]:
+            return filled
+    return []
+
+
+def _is_empty(cell: Any) -> bool:
+    return cell is None or cell in ("", b"") or (isinstance(cell, Mapping) and all(map(_is_empty, cell.values())))
+
+
 def picture_paths(row: Mapping[str, Any]) -> list[str]:
-    """Return the paths in a row's `image` or `images`; raises RowError when they are no texts."""
-    value = row.get("images") if row.get("images") is not None else row.get("image")
-    cells = value if isinstance(value, list) else [] if value is None or value == "" else [value]
+    """Return the paths in a row's `images` or `image`; raises RowError when they are no texts."""
+    cells = picture_cells(row)
     paths = [cell.get("path") if isinstance(cell, Mapping) else cell for cell in cells]
     if any(not isinstance(path, str) or not path for path in paths):
-        raise RowError(f"pictures are {str(value)[:80]!r}; expected a path or a list of paths")
+        raise RowError(f"pictures are {str(cells)[:80]!r}; expected a path or a list of paths")
     return [str(path) for path in paths]

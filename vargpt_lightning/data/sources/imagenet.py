@@ -166,6 +166,9 @@ def _from_tar(part: Part) -> Iterator[_Found]:
 
 def _from_parquet(part: Part) -> Iterator[_Found]:
     for number, row in parquet_rows(part, ["image", "label"]):
+        if isinstance(row, RowError):  # its path is no text: there is nothing to know it by
+            yield f"{part.path.stem}-{number}", "", None, None
+            continue
         data, path = picture_bytes(row["image"])
         label = row.get("label")
         yield f"{part.path.stem}-{number}", path, label if isinstance(label, int) else None, data

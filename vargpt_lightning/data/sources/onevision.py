@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from vargpt_lightning.data.sources.base import (
     read_all,
     row_id,
 )
-from vargpt_lightning.data.sources.parquet_rows import find_parquet, parquet_parts, parquet_rows, picture_bytes
+from vargpt_lightning.data.sources.chats import picture_cells, turns_of
+from vargpt_lightning.data.sources.corpus_folders import saved_files
+from vargpt_lightning.data.sources.parquet_rows import find_parquet, picture_bytes
+from vargpt_lightning.data.sources.tables import Columns, table_parts, table_rows
 from vargpt_lightning.errors import UserError
 
 NAME = "onevision"
-_COLUMNS = ("id", "image", "images", "conversations", "data_source")
+_TURNS = ("conversations", "messages")
+_COLUMNS = ("id", "image", "images", *_TURNS, "system", "data_source")
 
 
 def parts(
@@ -42,7 +46,7 @@ def parts(
         UserError: no file, a configuration that is not there, a file that is broken or lacks `conversations`.
     """
     path = Path(path)
-    files = find_parquet(path) if path.exists() else []
+    files = (saved_files(path) or find_parquet(path)) if path.exists() else []
     if not files:
         raise UserError(f"{path}: no parquet file there; expected LLaVA-OneVision's, <configuration>/train-*.parquet")
     there = sorted({_config(file) for file in files})
@@ -53,15 +57,22 @@ def parts(
     for file in files:
         options = {"config": _config(file), "add_placeholder": add_placeholder}
         if configs is None or options["config"] in configs:
-            found += parquet_parts(NAME, file, options, ["conversations"])
+            pieces = table_parts(NAME, file, options)
+            names = Columns(file, pieces).names
+            if not set(_TURNS) & set(names):
+                raise UserError(f"{file}: no column conversations or messages; expected it beside {', '.join(names)}")
+            found += pieces
     return found
 
 
 def read_part(part: Part) -> Iterator[Row]:
     """Read one piece."""
     config = part.options["config"]
-    for number, row in parquet_rows(part, _COLUMNS):
+    for number, row in table_rows(part, _COLUMNS):
         place = f"{config}-{part.path.stem}-{number}"
+        if isinstance(row, RowError):
+            yield Rejected(place, NAME, str(row))
+            continue
         yield _row(row, row_id(row.get("id"), place), f"{NAME}/{place}", part)
 
 
@@ -81,15 +92,13 @@ def _config(file: Path) -> str:
     return file.parent.parent.name if file.parent.name in ("train", "data") else file.parent.name
 
 
-def _row(row: dict[str, Any], name: str, key: str, part: Part) -> Row:
-    cells = row.get("images") if row.get("images") is not None else row.get("image")
-    cells = cells if isinstance(cells, list) else [] if cells is None else [cells]
-    files = {f"{key}-{number}": picture_bytes(cell)[0] for number, cell in enumerate(cells)}
-    turns = row.get("conversations")
+def _row(row: Mapping[str, Any], name: str, key: str, part: Part) -> Row:
+    files = {f"{key}-{number}": picture_bytes(cell)[0] for number, cell in enumerate(picture_cells(row))}
+    turns, keys = turns_of(row)
     if not isinstance(turns, list):
         return Rejected(name, NAME, f"conversations are {type(turns).__name__}; expected a list")
     if part.options["add_placeholder"] and files:
-        turns = put_placeholder(turns, len(files))
+        turns = put_placeholder(turns, len(files), keys)
 
     def load(wanted: str) -> bytes:
         if not (data := files[wanted]):
@@ -99,4 +108,4 @@ def _row(row: dict[str, Any], name: str, key: str, part: Part) -> Row:
     meta = {"config": part.options["config"], "row_id": str(row.get("id"))}
     if isinstance(row.get("data_source"), str):
         meta["data_source"] = row["data_source"]
-    return conversation(name, NAME, turns, list(files), load, meta=meta)
+    return conversation(name, NAME, turns, list(files), load, keys=keys, meta=meta)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part
+from vargpt_lightning.data.sources.arrow_rows import batch_rows
+from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part, RowError
 from vargpt_lightning.errors import UserError
 
 _BATCH = 32
@@ -49,15 +50,18 @@ def parquet_parts(
     return found
 
 
-def parquet_rows(part: Part, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield a piece's rows as mappings of those of the columns that are there, with their numbers in the file."""
+def parquet_rows(part: Part, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    """Yield a piece's rows as mappings of those of the columns that are there, with their numbers in the file.
+
+    A row whose text is no UTF-8 is a RowError.
+    """
     with open_parquet(part.path) as file:
         stop = file.num_row_groups if part.stop is None else part.stop
         names = [name for name in columns if name in file.schema_arrow.names]
         groups = list(range(part.start, stop))
         number = part.first
         for batch in file.iter_batches(batch_size=_BATCH, row_groups=groups, columns=names):
-            for row in batch.to_pylist():
+            for row in batch_rows(batch):
                 yield number, row
                 number += 1
 

@@ -96,7 +96,9 @@ class PictureStore:
         if name.startswith("/") and self.root.is_dir() and Path(name).is_relative_to(self.root.absolute()):
             name = Path(name).relative_to(self.root.absolute()).as_posix()
         if not safe_name(name):
-            raise RowError(f"picture {name!r}: refused: leads out of {self.root}; expected a path inside it")
+            raise RowError(
+                f"picture {name!r}: refused: leads out of {self.root}; expected a path inside it, or pictures=FOLDER"
+            )
         return plain_name(name)
 
     def _by_id(self, name: str) -> list[_Candidate]:

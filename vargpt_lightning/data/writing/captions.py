@@ -79,7 +79,7 @@ def _rows(path: Path, columns: CaptionColumns) -> Iterator[tuple[str, Mapping[st
 
 
 def _folder_rows(path: Path, columns: CaptionColumns) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    from vargpt_lightning.data.sources.captions import folder_captions
+    from vargpt_lightning.data.sources.caption_files import folder_captions
 
     some = False
     for key, picture, text in folder_captions(path):
