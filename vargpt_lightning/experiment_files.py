@@ -10,6 +10,8 @@ import yaml
 from vargpt_lightning.errors import UserError
 
 Tree = dict[str, Any]
+SHIPPED = Path(__file__).resolve().parents[1] / "experiments"
+SOURCE = "https://github.com/vargpt-lightning/vargpt-lightning"
 
 
 def chain(path: Path, after: tuple[Path, ...] = ()) -> list[tuple[Path, Tree]]:
@@ -34,7 +36,7 @@ def read_tree(path: Path, asked_by: str = "") -> Tree:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"config {path}{asked_by} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"config {path}{asked_by} cannot be read: {error.strerror or error}{_shipped(path)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"config {path}{asked_by} is no text file") from error
     except yaml.YAMLError as error:
@@ -44,3 +46,12 @@ def read_tree(path: Path, asked_by: str = "") -> Tree:
     if not isinstance(tree, dict):
         raise UserError(f"config {path}{asked_by} holds no keys; expected those of an experiment")
     return tree
+
+
+def _shipped(path: Path, folder: Path = SHIPPED) -> str:
+    """Where the experiments that a missing file may be one of are: beside the package's source."""
+    if path.exists() or (folder.is_dir() and not (folder / path.name).is_file()):
+        return ""
+    if not folder.is_dir():
+        return f"; experiments come with the source code, in its folder `experiments`: git clone {SOURCE}"
+    return f"; `cp -r {folder} .` puts the experiments that come with the package here"
