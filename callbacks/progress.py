@@ -77,7 +77,9 @@ class StageProgress(ProgressBar):
         if not self._enabled:
             return
         pause = self.every if self._live is None else LIVE_PAUSE
-        if time.monotonic() - self._printed >= pause:
+        # the last step is shown once, at the end, with the time that all took
+        last = self._live is None and self._total is not None and trainer.global_step >= self._total
+        if not last and time.monotonic() - self._printed >= pause:
             self._show(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

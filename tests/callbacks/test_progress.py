@@ -52,6 +52,13 @@ def test_without_a_terminal_a_line_comes_every_few_seconds(monkeypatch, tiny, ma
     assert "loss " in lines[0] and lines[0].endswith("0:14 left") and lines[2].endswith("took 0:24")
 
 
+@pytest.mark.parametrize("every", [0.001, 2.0, 24.0])
+def test_the_last_step_is_told_once(monkeypatch, tiny, make_trainer, make_loader, every) -> None:
+    lines = fit(monkeypatch, tiny, make_trainer, make_loader, every=every).splitlines()
+    steps = [line.split("  ")[0] for line in lines]
+    assert len(set(steps)) == len(steps) and steps[-1] == "[pretrain] step 12/12" and "took 0:24" in lines[-1]
+
+
 def test_in_a_terminal_the_line_is_redrawn(monkeypatch, tiny, make_trainer, make_loader) -> None:
     text = fit(monkeypatch, tiny, make_trainer, make_loader, every=10.0, terminal=True)
     assert "pretrain" in text and "12/12" in text and "\x1b[" in text

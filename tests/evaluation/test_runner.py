@@ -196,6 +196,8 @@ def test_progress_tells_how_many_are_done(world, tmp_path):
     seen = []
     run(Fake(), world, tmp_path, progress=lambda title, done, total: seen.append((title, done, total)))
     assert ("answers", 0, 16) in seen and ("answers", 16, 16) in seen and ("drawings", 8, 8) in seen
+    last = {title: (done, total) for title, done, total in seen}
+    assert "picture features" in last and all(done == total for done, total in last.values())
     with rich_progress() as progress:
         progress("answers", 1, 2)
 

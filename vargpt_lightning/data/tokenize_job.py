@@ -173,6 +173,8 @@ class _Job:
 
         for decoded in in_order(decode, decodings(), processes, "decoding pictures"):
             self._take(asked.popleft(), decoded)
+        if self.watch is not None:  # the last shards may have been there before
+            self.watch(len(self.dataset), len(self.dataset), self.pictures, self.bad)
 
     def file(self, shard: dict[str, Any]) -> Path:
         """The part of a shard; one of the same name with other bytes has another."""
