@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.commands.paths import output_folder, user_path
 from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_job import SHARD_BYTES, SourceSpec, Watcher, pack
 from vargpt_lightning.data.packing import REJECTED_NAME
@@ -41,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help=f"NAME:PATH[,OPTION=VALUE ...]; names: {', '.join(names())}; the option `pictures` says where these are",
     )
-    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    result.add_argument("--out", type=user_path, required=True, metavar="DIR", help="the folder to write")
     result.add_argument("--processes", type=int, default=1, metavar="N", help="processes that read and encode (1)")
     result.add_argument(
         "--shard-mb", type=float, default=SHARD_BYTES / MEGABYTE, metavar="MB", help="size of a shard (%(default)g)"
@@ -77,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Pack, and say what came of it."""
     arguments = parser().parse_args(argv)
+    output_folder(arguments.out)
+    if not math.isfinite(arguments.shard_mb):
+        raise UserError(f"--shard-mb {arguments.shard_mb}: expected a number of megabytes")
     with _progress() as watch:
         index = pack(
             [read_spec(text) for text in arguments.sources],

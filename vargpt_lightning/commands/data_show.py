@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vargpt_lightning.commands.paths import output_file, user_path
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import write_bytes
 
@@ -30,14 +31,19 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("folder", type=Path, metavar="DIR", help="a packed folder")
+    result.add_argument("folder", type=user_path, metavar="DIR", help="a packed folder")
     result.add_argument(
-        "--for", dest="model", type=Path, required=True, metavar="MODEL", help="an experiment file, or a run's folder"
+        "--for",
+        dest="model",
+        type=user_path,
+        required=True,
+        metavar="MODEL",
+        help="an experiment file, or a run's folder",
     )
-    result.add_argument("--tokenizer", type=Path, metavar="PATH", help="a text tokenizer (that of the model)")
+    result.add_argument("--tokenizer", type=user_path, metavar="PATH", help="a text tokenizer (that of the model)")
     result.add_argument("--count", type=int, default=24, metavar="N", help="records (24)")
     result.add_argument("--seed", type=int, default=0, help="of the choice (0)")
-    result.add_argument("--out", type=Path, default=Path("show.html"), metavar="FILE", help="the page (show.html)")
+    result.add_argument("--out", type=user_path, default=Path("show.html"), metavar="FILE", help="the page (show.html)")
     return result
 
 
@@ -50,6 +56,7 @@ def main(argv: list[str]) -> int:
 
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: expected at least 1")
+    output_file(arguments.out)
     records = ShardDataset(arguments.folder)
     config, tokenizer = open_model(arguments.model, arguments.tokenizer)
     maker = sheet_maker(config, tokenizer)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.paths import output_file, output_folder, user_path
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import write_bytes
 
@@ -34,10 +35,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a packed folder")
-    result.add_argument("--out", type=Path, default=Path("stats.html"), metavar="FILE", help="the page (stats.html)")
-    result.add_argument("--plots", type=Path, metavar="DIR", help="write the figures there as PNG files, too")
-    result.add_argument("--tokenizer", type=Path, metavar="PATH", help="count lengths in its tokens (in words)")
+    result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
+    result.add_argument(
+        "--out", type=user_path, default=Path("stats.html"), metavar="FILE", help="the page (stats.html)"
+    )
+    result.add_argument("--plots", type=user_path, metavar="DIR", help="write the figures there as PNG files, too")
+    result.add_argument("--tokenizer", type=user_path, metavar="PATH", help="count lengths in its tokens (in words)")
     result.add_argument(
         "--limit",
         type=int,
@@ -56,6 +59,9 @@ def main(argv: list[str]) -> int:
 
     if arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: expected at least 1")
+    output_file(arguments.out)
+    if arguments.plots is not None:
+        output_folder(arguments.plots)
     unit, measure = _measure(arguments.tokenizer)
     folders = [describe_folder(folder, limit=arguments.limit, measure=measure) for folder in arguments.folders]
     _print(folders, unit)

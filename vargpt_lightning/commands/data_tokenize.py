@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.paths import user_path
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,13 +34,21 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a packed folder")
+    result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
     result.add_argument(
-        "--tokenizer", type=Path, required=True, metavar="RUN|FILE", help="a run, or a file of a tokenizer's weights"
+        "--tokenizer",
+        type=user_path,
+        required=True,
+        metavar="RUN|FILE",
+        help="a run, or a file of a tokenizer's weights",
     )
     result.add_argument("--stage", metavar="NAME", help="of a run: the tokenizer after this stage (the last finished)")
     result.add_argument(
-        "-c", "--config", type=Path, metavar="EXPERIMENT", help="its sizes and settings of data instead of the run's"
+        "-c",
+        "--config",
+        type=user_path,
+        metavar="EXPERIMENT",
+        help="its sizes and settings of data instead of the run's",
     )
     result.add_argument("--fit", choices=("crop", "pad", "var"), help="how pictures are made square")
     result.add_argument("--variants", type=int, metavar="N", help="crops, or mild changes, kept of each picture")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.paths import user_path
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add(
-        "captions", type=Path, metavar="CAPTIONS", help="a .jsonl or .parquet file, or a folder of .parquet or pictures"
+        "captions",
+        type=user_path,
+        metavar="CAPTIONS",
+        help="a .jsonl or .parquet file, or a folder of .parquet or pictures",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help="where everything goes; a run there goes on")
-    add("--seeds", type=Path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")
+    add("--out", type=user_path, required=True, metavar="DIR", help="where everything goes; a run there goes on")
+    add("--seeds", type=user_path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")
     add("--seed", type=int, default=0, metavar="S", help="of the choice of words (0)")
     add("--per-caption", type=int, default=1, metavar="N", help="texts for each caption (1)")
     add("--limit", type=int, metavar="N", help="the first N captions")
@@ -96,7 +100,7 @@ def _add_filters(group: Any) -> None:
     group.add_argument("--min-clip", type=float, metavar="SCORE", help="100 x cosine of picture and caption, by CLIP")
     group.add_argument("--clip-weights", metavar="FILE", help="open_clip weights, for --min-clip")
     group.add_argument("--clip-model", default="ViT-L-14-quickgelu", metavar="NAME", help="(ViT-L-14-quickgelu)")
-    group.add_argument("--pictures", type=Path, metavar="DIR", help="where the pictures are, for --min-clip")
+    group.add_argument("--pictures", type=user_path, metavar="DIR", help="where the pictures are, for --min-clip")
 
 
 def main(argv: list[str]) -> int:

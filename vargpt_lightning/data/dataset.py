@@ -38,7 +38,7 @@ class ShardDataset(Dataset[Record]):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.index = self._read_json(INDEX_NAME)
         self._offsets = Offsets.read(self.folder)
         self._handles: OrderedDict[int, IO[bytes]] = OrderedDict()
@@ -181,6 +181,10 @@ class ShardDataset(Dataset[Record]):
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(f"{path}: not found; expected a folder of packed records") from error
+        except NotADirectoryError as error:
+            raise UserError(f"{self.folder}: is a file; expected a folder of packed records") from error
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}; expected a folder of packed records") from error
         except ValueError as error:
             raise UserError(f"{path}: {path.stat().st_size} bytes that are no JSON ({error})") from error
 

@@ -72,6 +72,8 @@ def check_folder(folder: Path, *, decode: bool = True, processes: int = 1) -> It
 
 
 def _index(folder: Path) -> dict[str, Any]:
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; expected a folder of packed records")
     if not (folder / INDEX_NAME).is_file():
         raise UserError(f"{folder / INDEX_NAME}: not found; expected a folder of packed records")
     index = read_json(folder / INDEX_NAME)

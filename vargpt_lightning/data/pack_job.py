@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from vargpt_lightning.counted import counted
 from vargpt_lightning.data.file_hashes import file_hashes, listing_hash
@@ -155,12 +155,26 @@ def _options(module: ModuleType, spec: SourceSpec, seed: int) -> dict[str, Any]:
     for name in spec.options:
         if name not in names and not any(kind.kind is kind.VAR_KEYWORD for kind in taken.values()):
             raise UserError(f"{spec.name}: {name!r} is no option; there are {', '.join(names) or 'none'}")
-    options = dict(spec.options)
+    kinds = get_type_hints(module.parts)
+    options = {name: _fitting(value, kinds.get(name), f"{spec.name} {name}") for name, value in spec.options.items()}
     if "seed" in names:
         options.setdefault("seed", seed)
     if spec.pictures is not None:
         options["pictures"] = spec.pictures
     return options
+
+
+def _fitting(value: Any, kind: Any, where: str) -> Any:
+    """An option's value as its source takes it: names may look like numbers; raises UserError for another type."""
+    kinds = get_args(kind) or (kind,)
+    if str in kinds or Path in kinds:
+        return value if isinstance(value, str) or value is None else json.dumps(value)
+    if any(get_origin(each) is Sequence for each in kinds) and not isinstance(value, list):
+        return [value if isinstance(value, str) else json.dumps(value)]
+    wanted = next((each for each in (bool, int) if each in kinds), None)
+    if wanted is not None and type(value) is not wanted:
+        raise UserError(f"{where}: {value!r}; expected {'true or false' if wanted is bool else 'a whole number'}")
+    return value
 
 
 def _files(path: Path, pictures: Path | None, parts: Sequence[Any], hashes: bool) -> Iterator[dict[str, Any]]:

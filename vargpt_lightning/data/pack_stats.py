@@ -126,6 +126,8 @@ def evenly(count: int, limit: int) -> list[int]:
 
 
 def _read(folder: Path, name: str) -> Any:
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; expected a folder of packed records")
     if not (folder / name).is_file():
         raise UserError(f"{folder / name}: not found; expected a folder of packed records")
     return read_json(folder / name)

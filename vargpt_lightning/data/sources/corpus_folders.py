@@ -31,6 +31,7 @@ EXPECTED = (
 TEXTS = ("txt", "caption", "text", "json")  # the first that is there counts
 _TABLE_NAMES = ("metadata", "captions")
 _TABLE_ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")  # told to be uncompressed first
 OF_DATASETS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 SPLITS = {
     "train": ("train", "training"),
@@ -60,6 +61,8 @@ def find_layout(path: Path, split: str | None = None) -> Layout:
     """
     need(path, EXPECTED)
     if path.is_file():
+        if path.suffix.lower() not in (".tar", *_PACKED) and not is_table(path):
+            raise UserError(f"{path}: is a file of another kind; expected {EXPECTED}")
         return Layout("table" if is_table(path) else "tar", (path,))
     names = list(walk(path))
     if saved := _saved(path, names):

@@ -61,6 +61,8 @@ def parts(
     options = {"classes": str(classes or CLASSES), "seed": seed}
     class_names(options["classes"])
     archives = find_archives(path)
+    if path.is_file() and not archives:
+        raise UserError(f"{path}: is a file of another kind; expected {EXPECTED}")
     files = _of_split(archives, split)
     found: list[Part] = []
     for file in files:

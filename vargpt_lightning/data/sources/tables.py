@@ -12,6 +12,7 @@ from vargpt_lightning.data.sources.base import Part, RowError
 from vargpt_lightning.data.sources.csv_rows import csv_columns, csv_parts, csv_rows
 from vargpt_lightning.data.sources.json_rows import json_parts, json_rows
 from vargpt_lightning.data.sources.parquet_rows import open_parquet, parquet_parts, parquet_rows
+from vargpt_lightning.errors import UserError
 
 JSON, CSV, PARQUET, ARROW = (".json", ".jsonl", ".ndjson"), (".csv", ".tsv"), (".parquet",), (".arrow",)
 ENDINGS = (*JSON, *CSV, *PARQUET, *ARROW)
@@ -30,7 +31,11 @@ def table_parts(source: str, path: Path, options: Mapping[str, Any]) -> list[Par
         return json_parts(source, path, options)
     if ending in CSV:
         return csv_parts(source, path, options)
-    return parquet_parts(source, path, options, ()) if ending in PARQUET else arrow_parts(source, path, options)
+    if ending in PARQUET:
+        return parquet_parts(source, path, options, ())
+    if ending in ARROW:
+        return arrow_parts(source, path, options)
+    raise UserError(f"{path}: ends in {ending or 'nothing'!r}; expected {', '.join(ENDINGS)}")
 
 
 def table_rows(part: Part, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any] | RowError]]:
