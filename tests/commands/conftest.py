@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def text_tokenizer() -> TextTokenizer:
 
 
 def tiny_config(tokens: TextTokenizer) -> VARGPTConfig:
-    ids = {name: getattr(tokens, f"{name}_id") for name in TokenIds.__dataclass_fields__}
+    ids = {name: getattr(tokens, f"{name}_id") for name in (each.name for each in fields(TokenIds))}
     return VARGPTConfig(
         language=LanguageConfig(width=32, layers=1, heads=2, vocabulary=tokens.vocabulary, max_positions=192),
         vision=VisionConfig(picture_size=64),

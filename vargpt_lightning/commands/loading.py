@@ -8,7 +8,7 @@ RUN/stages/NN-name/model.safetensors         the model's state; that of the last
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ def _sampling(model: VARGPT, experiment: Mapping[str, Any], file: Path) -> Sampl
 
 def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, where: Path) -> None:
     """Refuse a tokenizer whose special tokens are not those that the model was trained with."""
-    for key in TokenIds.__dataclass_fields__:
+    for key in (each.name for each in fields(TokenIds)):
         expected, found = getattr(config.tokens, key), getattr(tokenizer, f"{key}_id")
         if expected != found:
             raise UserError(f"{where}: token {key} has id {found}, the model expects {expected}")

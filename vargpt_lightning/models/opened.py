@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ def _open_published(
 
 def _filled_up(sections: Mapping[str, Any]) -> VARGPTConfig:
     """A model around some submodules, to hold their weights against; what is not known of it does not matter."""
-    ids = dict(zip(TokenIds.__dataclass_fields__, range(7), strict=True))
+    ids = dict(zip((each.name for each in fields(TokenIds)), range(7), strict=True))
     known = {key: value for key, value in sections.items() if key != "tokens"}
     if "vision" not in known:
         known["vision"] = {"kind": "none"}
