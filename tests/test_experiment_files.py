@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.experiment_files import SOURCE, _shipped, chain
+from vargpt_lightning.experiment_files import SOURCE, chain, shipped_hint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +24,6 @@ def test_a_missing_experiment_that_comes_along_is_pointed_to(tmp_path: Path, mon
 
 
 def test_an_installed_package_says_where_the_experiments_are(tmp_path: Path) -> None:
-    assert SOURCE in _shipped(tmp_path / "own_data.yaml", tmp_path / "experiments")
+    assert SOURCE in shipped_hint(tmp_path / "own_data.yaml", tmp_path / "experiments")
     (tmp_path / "own_data.yaml").write_text("")
-    assert _shipped(tmp_path / "own_data.yaml", tmp_path / "experiments") == ""
+    assert shipped_hint(tmp_path / "own_data.yaml", tmp_path / "experiments") == ""

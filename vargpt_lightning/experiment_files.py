@@ -36,7 +36,9 @@ def read_tree(path: Path, asked_by: str = "") -> Tree:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"config {path}{asked_by} cannot be read: {error.strerror or error}{_shipped(path)}") from error
+        raise UserError(
+            f"config {path}{asked_by} cannot be read: {error.strerror or error}{shipped_hint(path)}"
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"config {path}{asked_by} is no text file") from error
     except yaml.YAMLError as error:
@@ -48,8 +50,8 @@ def read_tree(path: Path, asked_by: str = "") -> Tree:
     return tree
 
 
-def _shipped(path: Path, folder: Path = SHIPPED) -> str:
-    """Where the experiments that a missing file may be one of are: beside the package's source."""
+def shipped_hint(path: Path, folder: Path = SHIPPED) -> str:
+    """Return where the experiments that a missing file may be one of are, for messages; "" where it is another."""
     if path.exists() or (folder.is_dir() and not (folder / path.name).is_file()):
         return ""
     if not folder.is_dir():

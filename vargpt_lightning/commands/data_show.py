@@ -86,11 +86,12 @@ def open_model(path: Path, tokenizer: Path | None = None) -> tuple[VARGPTConfig,
     from vargpt_lightning.commands.experiment import load_experiment
     from vargpt_lightning.commands.loading import check_tokens, read_experiment
     from vargpt_lightning.data.text_tokenizer import TextTokenizer
+    from vargpt_lightning.experiment_files import shipped_hint
     from vargpt_lightning.models.config import VARGPTConfig
     from vargpt_lightning.results import RunFolder
 
     if not path.exists():
-        raise UserError(f"--for {path}: not found; expected an experiment file or a run's folder")
+        raise UserError(f"--for {path}: not found; expected an experiment file or a run's folder{shipped_hint(path)}")
     if path.is_dir():
         run = RunFolder(path)
         config = VARGPTConfig.from_dict(read_experiment(run)["model"])
