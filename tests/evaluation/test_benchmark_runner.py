@@ -435,7 +435,7 @@ def test_scoring_where_nothing_was_asked_is_refused(data: Path, tmp_path: Path) 
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
-    """Seven times the pictures (56 MB more in the file) take no more memory."""
+    """Seven times the pictures (227 MB more, each in two rows) take no more memory."""
     code = (
         "import resource, sys; from pathlib import Path; from tests.evaluation import squares\n"
         "from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings, run_benchmark\n"
@@ -451,11 +451,11 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         )  # fmt: skip
         assert re.fullmatch(r"\d+\n", done.stdout), done.stderr
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 25, peaks
+    assert peaks[1] - peaks[0] < 75, peaks
 
 
 def write_noise(folder: Path, squares_count: int) -> Path:
-    """Pictures of 220 KB each, two rows a picture."""
+    """Pictures of 875 KB each, two rows a picture."""
     import io
 
     import pyarrow as pa
@@ -467,7 +467,7 @@ def write_noise(folder: Path, squares_count: int) -> Path:
     with pq.ParquetWriter(folder / "squares.parquet", schema) as writer:
         for number in range(squares_count):
             buffer = io.BytesIO()
-            Image.frombytes("RGB", (270, 270), os.urandom(3 * 270 * 270)).save(buffer, "PNG", compress_level=0)
+            Image.frombytes("RGB", (540, 540), os.urandom(3 * 540 * 540)).save(buffer, "PNG", compress_level=0)
             image = {"bytes": buffer.getvalue(), "path": None}
             rows = [
                 {"number": number, "question": question, "colour": "red", "image": image}

@@ -145,6 +145,12 @@ def test_cache_steps_equal_one_pass_for_rows_of_different_lengths() -> None:
     assert stores == (cache.keys_LBHSD.data_ptr(), cache.values_LBHSD.data_ptr())
 
 
+def test_a_step_says_nothing(recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture) -> None:
+    """Transformers warns where its arguments go by old names."""
+    read(small_model(), torch.tensor([[1, 5, 6]]))
+    assert [str(warning.message) for warning in recwarn] == [] and caplog.messages == []
+
+
 # Batches
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from tests.golden import FOLDER, Golden, fill_tokenizer, load_golden
+from tests.rounding import assert_same_but_rounding, slack
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention import block_causal_attention
 from vargpt_lightning.models.decoder_blocks import Block, DropPath
@@ -235,14 +236,24 @@ def test_attention_with_the_last_scale_apart_equals_the_mask(sizes: tuple[int, .
     mask_LL = schedule.block_causal_mask()
     weight_BHLD = torch.randn(qkv[0].shape, generator=seeded(9))
     last = schedule.slices[-1].start
-    results = []
+
+    def by_hand(allowed_LL: Tensor) -> Tensor:
+        scores_BHLL = (0.7 * qkv[0] @ qkv[1].transpose(-2, -1)).masked_fill(~allowed_LL, -torch.inf)
+        return scores_BHLL.softmax(dim=-1) @ qkv[2]
+
+    def with_gradients(y_BHLD: Tensor) -> list[Tensor]:
+        return [y_BHLD, *torch.autograd.grad((y_BHLD * weight_BHLD).sum(), qkv)]
+
+    expected = with_gradients(by_hand(mask_LL))
     for split in (True, False):
-        y_BHLD = block_causal_attention(*qkv, mask_LL, last, scale=0.7, split=split)
-        results.append((y_BHLD, *torch.autograd.grad((y_BHLD * weight_BHLD).sum(), qkv)))
-    scores_BHLL = (0.7 * qkv[0] @ qkv[1].transpose(-2, -1)).masked_fill(~mask_LL, -torch.inf)
-    torch.testing.assert_close(results[0][0], scores_BHLL.softmax(dim=-1) @ qkv[2], rtol=1e-6, atol=1e-6)
-    for apart, masked in zip(*results, strict=True):
-        torch.testing.assert_close(apart, masked, rtol=1e-6, atol=1e-6)
+        found = with_gradients(block_causal_attention(*qkv, mask_LL, last, scale=0.7, split=split))
+        for ours, right in zip(found, expected, strict=True):
+            assert_same_but_rounding(ours, right)
+    for query, key in ((0, -1), (-1, 0)) if len(sizes) > 1 else ((-1, 0),):
+        other_LL = mask_LL.clone()
+        other_LL[query, key] ^= True
+        wrong = with_gradients(by_hand(other_LL))
+        assert all((a - b).abs().max() > 4 * slack(b) for a, b in zip(wrong, expected, strict=True)), "one pair is seen"
 
 
 def test_a_token_moves_its_own_scale_and_later_ones_only() -> None:
