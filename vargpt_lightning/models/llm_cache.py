@@ -5,14 +5,18 @@ Legend: R rows of a step, B rows of the cache, n new tokens of a row, S slots, H
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, LlamaModel
 
 from vargpt_lightning.models.attention_masks import kernel_mask
+
+# transformers 5.24 renamed the argument; the old name warns at every call and goes in 5.40.
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class LanguageCache:
@@ -58,8 +62,8 @@ class LanguageCache:
             inputs_embeds=embeds_RnC,
             attention_mask=kernel_mask(mask_R1nS, self.model.config._attn_implementation, embeds_RnC.dtype),
             position_ids=slots_Rn if positions_Rn is None else positions_Rn,
-            past_key_values=step,
             use_cache=True,
+            **{CACHE_ARGUMENT: step},
         )
         return output.last_hidden_state
 
