@@ -1,17 +1,21 @@
 # make demo    set up, train the default experiment, say where its report is (about twenty minutes on two cores)
-# make test    set up with the test extras, then run the tests
+# make test    set up with the test extras, then run the tests (NEWEST=1: with the newest packages, in .venv-newest)
 # make lint    style, types and the import contract
+# make lock    write the newest versions that pyproject.toml allows to constraints.txt, which demo and test install
 # make clean   remove what builds and checks leave behind; the virtual environment and the runs stay
 
 PYTHON ?= python3
-VENV ?= .venv
+NEWEST ?=
+VENV ?= $(if $(NEWEST),.venv-newest,.venv)
 EXPERIMENT ?= experiments/openmoji.yaml
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The versions that were tested, or what the ranges of pyproject.toml allow today.
+INSTALL := $(PIP) install $(if $(NEWEST),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/vargpt fit -c $(EXPERIMENT)
@@ -27,19 +31,22 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+lock:
+	@$(PYTHON) .ci/lock.py
+
 clean:
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+	@find . -path './.venv*' -prune -o -name __pycache__ -type d -print | xargs rm -rf
 
-# Packages are installed again only when pyproject.toml has changed.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# Packages are installed again only when pyproject.toml or the lock has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the package and what it needs into $(VENV) (some minutes the first time) ..."
-	@$(PIP) install -e .
+	@$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the package and what its tests need into $(VENV) (some minutes the first time) ..."
-	@$(PIP) install -e ".[dev]"
+	@$(INSTALL) -e ".[dev]"
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:
