@@ -1,6 +1,7 @@
 # make demo    set up, train the default experiment, say where its report is (about twenty minutes on two cores)
 # make test    set up with the test extras, then run the tests (NEWEST=1: with the newest packages, in .venv-newest)
 # make lint    style, types and the import contract
+# make docs    build the pages as a site in site/; a broken link stops it
 # make lock    write the newest versions that pyproject.toml allows to constraints.txt, which demo and test install
 # make clean   remove what builds and checks leave behind; the virtual environment and the runs stay
 
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The versions that were tested, or what the ranges of pyproject.toml allow today.
 INSTALL := $(PIP) install $(if $(NEWEST),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint docs lock clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/vargpt fit -c $(EXPERIMENT)
@@ -30,6 +31,9 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/.installed-dev
+	@$(BIN)/python -m mkdocs build --strict
 
 lock:
 	@$(PYTHON) .ci/lock.py

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("python3.11", "python3.12", "python3.13")
 OWN = {"vargpt-lightning", "pip"}
 HEADER = """\
-# Every version that the tests were last run with; `make demo` and `make test` install these.
-# Written by `make lock`; `make test NEWEST=1` tries what pyproject.toml's ranges allow today.
+# What `make demo` and `make test` install: the newest versions that pyproject.toml's ranges allowed when `make lock`
+# wrote this file. `make test NEWEST=1` tries those of today.
 """
 
 

@@ -7,11 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.docs.markdown import ROOT
-
-pytest.importorskip("mkdocs")
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
