@@ -67,8 +67,8 @@ class Conversation:
                 key = f"drawn-{len(self.pictures)}"
                 self.pictures[key] = part.indices
                 parts.append(PicturePart(DRAWN, key))
-            elif part.text.strip():
-                parts.append(TextPart(part.text.strip()))
+            else:
+                parts.append(TextPart(part.text))
         self.turns.append(Turn("assistant", tuple(parts)))
 
 
@@ -88,7 +88,7 @@ class Said:
     finish: str = ""
 
 
-_FINISH = {"end": "stop", "picture": "stop", "length": "length", "stopped": "stop"}
+_FINISH = {"end": "stop", "picture": "stop", "length": "length", "stop": "stop", "stopped": "stop"}
 
 
 @dataclass(kw_only=True)
@@ -288,6 +288,8 @@ class OwnSystem:
         generation = self.speaker.settings
         visual = generation.visual or self.speaker.model.sampling_settings()
         words = asdict(replace(generation, visual=None))
+        if not generation.stop:
+            del words["stop"]  # so that outputs made before there was this setting are known again
         versions = package_versions()
         return {
             "adapter": "ours",

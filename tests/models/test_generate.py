@@ -272,6 +272,26 @@ def test_text_ends_at_the_end_token_and_at_the_limit(chatty: VARGPT) -> None:
     assert ended.finished == "end" and ended.token_ids == [first] and ended.parts == []
 
 
+def test_text_has_no_white_space_around_it(chatty: VARGPT) -> None:
+    def spaced(ids: list[int]) -> str:
+        return f" \n{words(ids)}  " if ids else ""
+
+    settings = GenerationSettings(max_new_tokens=12)
+    plain = generate(chatty, PROMPTS, words, settings)
+    assert [one.text for one in generate(chatty, PROMPTS, spaced, settings)] == [one.text for one in plain]
+    blank = generate(chatty, PROMPTS, lambda ids: " " * len(ids), settings)
+    assert [one.parts for one in blank] and all(len(one.parts) == len(one.pictures) for one in blank)
+    assert all(one.text == "" for one in blank)
+
+
+def test_an_answer_ends_before_a_stop(chatty: VARGPT) -> None:
+    whole = answers(chatty, max_images=0, max_new_tokens=12)[0]
+    fifth = words(whole.token_ids).split(" ")[4]
+    cut = answers(chatty, max_images=0, max_new_tokens=12, stop=("none of it", f" {fifth}"))[0]
+    assert cut.finished == "stop" and whole.text.partition(f" {fifth}")[0] == cut.text
+    assert cut.token_ids == whole.token_ids[: len(cut.token_ids)] and len(cut.token_ids) <= 5
+
+
 def test_placeholders_are_never_written() -> None:
     model = small_model()
     with torch.no_grad():

@@ -230,3 +230,34 @@ def test_guidance_wants_logits_without_the_condition(tokenizer: ImageTokenizer) 
     step = fixed_step(tokenizer, 1)
     with pytest.raises(ValueError, match=r"cfg: got 1\.5, expected 0 where scale 0"):
         next_scale_loop(lambda k, given: (step(k, given)[0], None), tokenizer, SamplingSettings(cfg=1.5))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": 1e-300},
+        {"temperature": 1e-40},
+        {"temperature": 1e308},
+        {"temperature": float("nan")},
+        {"cfg": 1e308},
+        {"cfg": 101.0},
+        {"cfg": float("nan")},
+        {"cfg": float("inf")},
+        {"top_p": float("nan")},
+        {"top_k": -1},
+        {"top_k": float("nan")},
+    ],
+)
+def test_values_that_leave_no_numbers_are_refused_with_their_range(wrong: Any) -> None:
+    ((key, value),) = wrong.items()
+    with pytest.raises(UserError, match=f"{key}: got {value!r}, expected .*[0-9]".replace("+", ".")):
+        SamplingSettings(**wrong)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e3])
+@pytest.mark.parametrize("cfg", [0.0, 100.0])
+def test_values_at_the_end_of_their_range_leave_numbers(temperature: float, cfg: float) -> None:
+    SamplingSettings(temperature=temperature, cfg=cfg)
+    logits_BlV = guided_logits(torch.randn(1, 1, 9) * 100, torch.randn(1, 1, 9) * 100, cfg) / temperature
+    chances_BlV = filter_logits(logits_BlV, 10**30, 0.9).softmax(dim=-1)
+    assert torch.isfinite(chances_BlV).all()

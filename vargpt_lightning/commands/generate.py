@@ -83,8 +83,14 @@ def generation_settings(speaker: Speaker, arguments: Any) -> GenerationSettings:
         changes |= {"temperature": 1.0, "greedy": True}
     visual = speaker.settings.visual or speaker.model.sampling_settings()
     words = {"temperature": "text_temperature", "max_new_tokens": "max_tokens", "seed": "seed"}
-    own = {key: getattr(arguments, name) for key, name in words.items() if getattr(arguments, name) is not None}
-    return replace(speaker.settings, visual=replace(visual, **changes), **own)
+    settings = replace(speaker.settings, visual=replace(visual, **changes))
+    for key, name in words.items():
+        if (value := getattr(arguments, name)) is not None:
+            try:
+                settings = replace(settings, **{key: value})
+            except UserError as error:  # the setting may have another name than the option
+                raise UserError(f"--{name.replace('_', '-')}: {str(error).partition(': ')[2]}") from error
+    return settings
 
 
 def picture_file(path: Path) -> Any:
@@ -114,8 +120,8 @@ def print_answer(answer: Answer, out: Path, stem: str) -> None:
             save_png(path, part.image)
             print(path)
             drawn += 1
-        elif part.text.strip():
-            print(part.text.strip())
+        else:
+            print(part.text)
     if not answer.parts:
         print("(an empty answer)")
 

@@ -15,7 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.sampling import SamplingSettings
+from vargpt_lightning.models.sampling import COLDEST, HOTTEST, SamplingSettings
+
+Finish = Literal["end", "length", "picture", "stop", "stopped"]
+MOST_SEED = 2**63 - 1
+MOST_STOPS = 4
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class TextPart:
-    """Text between two pictures, with its token ids."""
+    """Text between two pictures, without white space around it, and the token ids that it was made of."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -68,18 +72,18 @@ class Answer:
         parts: text and pictures.
         token_ids: everything the sequence has after the prompt, visual placeholders and special tokens too: prompt
             ids, these, and `drawn_indices` are the context of the next turn.
-        finished: why it ended: the end token, the length, after its picture (setting `after_image`), or because who
-            watched it had enough.
+        finished: why it ended: the end token, the length, after its picture (setting `after_image`), a text of the
+            setting `stop`, or ("stopped") because who watched it had enough.
     """
 
     parts: list[TextPart | PicturePart] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    finished: Literal["end", "length", "picture", "stopped"] = "length"
+    finished: Finish = "length"
 
     @property
     def text(self) -> str:
-        """The text of all parts, pictures left out."""
-        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+        """The texts of all parts, a line each; pictures are left out."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
     def pictures(self) -> list[PicturePart]:
@@ -130,6 +134,7 @@ class GenerationSettings:
         seed: with a prompt's row it seeds the stream of that prompt, so that neighbours change nothing.
         batch_size: prompts answered together.
         keep_scales: also decode the picture after each scale.
+        stop: texts before which an answer ends, four at most; the answer holds none of them.
 
     Raises:
         UserError: a value is out of its range.
@@ -144,15 +149,18 @@ class GenerationSettings:
     seed: int = 0
     batch_size: int = 16
     keep_scales: bool = False
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
             "max_new_tokens": self.max_new_tokens >= 1,
             "max_images": self.max_images >= 0,
-            "temperature": self.temperature >= 0,
+            "temperature": self.temperature == 0 or COLDEST <= self.temperature <= HOTTEST,
             "text_top_k": self.text_top_k >= 0,
             "text_top_p": 0 <= self.text_top_p <= 1,
+            "seed": -MOST_SEED - 1 <= self.seed <= MOST_SEED,
             "batch_size": self.batch_size >= 1,
+            "stop": len(self.stop) <= MOST_STOPS and all(self.stop),
         }
         for key, fine in checks.items():
             if not fine:
@@ -162,10 +170,12 @@ class GenerationSettings:
 _EXPECTED = {
     "max_new_tokens": "1 or more",
     "max_images": "0 or more",
-    "temperature": "0 (the likeliest token) or more",
+    "temperature": f"0 (the likeliest token) or a number from {COLDEST:g} to {HOTTEST:g}",
     "text_top_k": "0 (keep all) or more",
     "text_top_p": "a number from 0 to 1",
+    "seed": "a whole number from -2**63 to 2**63 - 1",
     "batch_size": "1 or more",
+    "stop": f"{MOST_STOPS} texts at most, none of them empty",
 }
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.answers import (
     Answer,
+    Finish,
     GenerationSettings,
     PicturePart,
     Prompt,
@@ -231,9 +232,18 @@ class _Batch:
             self._finish(row, "end")
             return
         row.text.append(token)
-        if self.watcher is not None:
-            self.watcher.text(self._place(row), self.decode_text(list(row.text)))
+        if self.watcher is not None or self.settings.stop:
+            text = self._decode(row)
+            if stop_place(text, self.settings.stop) is not None:
+                self._finish(row, "stop")
+                return
+            if self.watcher is not None:
+                self.watcher.text(self._place(row), text)
         self._check_length(row)
+
+    def _decode(self, row: _Row) -> str:
+        """What a row has written since its start or its last picture; the space before it is the template's."""
+        return self.decode_text(list(row.text)).lstrip()
 
     def _begin_given(self, row: _Row) -> None:
         """Let a row whose prompt ends with the start token draw."""
@@ -246,14 +256,15 @@ class _Batch:
         if row.written >= self.settings.max_new_tokens or row.length >= self.capacity:
             self._finish(row, "length")
 
-    def _finish(self, row: _Row, reason: Literal["end", "length", "picture", "stopped"]) -> None:
+    def _finish(self, row: _Row, reason: Finish) -> None:
         self._close_text(row)
         row.state, row.answer.finished = "done", reason
 
     def _close_text(self, row: _Row) -> None:
-        if row.text:
-            self._add(row, TextPart(self.decode_text(list(row.text)), tuple(row.text)))
-            row.text = []
+        text = self._decode(row)
+        if text := text[: stop_place(text, self.settings.stop)].rstrip():
+            self._add(row, TextPart(text, tuple(row.text)))
+        row.text = []
 
     def _add(self, row: _Row, part: TextPart | PicturePart) -> None:
         row.answer.parts.append(part)
@@ -307,6 +318,11 @@ class _Batch:
                     watcher.scale(self.first + rows[r], k, image)
 
         return tell
+
+
+def stop_place(text: str, stops: Sequence[str]) -> int | None:
+    """Return where the first of some texts begins in another, None where none is in it."""
+    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
 
 
 class _NobodyWaitsError(Exception):

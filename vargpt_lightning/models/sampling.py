@@ -16,6 +16,9 @@ from torch import Tensor
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
 
+COLDEST, HOTTEST = 1e-4, 1e3  # temperatures that leave numbers of float32 when logits are divided by them
+MOST_GUIDANCE = 100.0
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """None: torch's own stream. One: shared by the batch. A sequence: one for each row, so that rows are independent."""
 
@@ -49,18 +52,17 @@ class SamplingSettings:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if self.top_k < 0:
-            raise UserError(f"top_k: got {self.top_k!r}, expected 0 (keep all) or more")
+        if not (isinstance(self.top_k, int) and self.top_k >= 0):
+            raise UserError(f"top_k: got {self.top_k!r}, expected 0 (keep all) or a larger whole number")
         if not 0 <= self.top_p <= 1:
             raise UserError(f"top_p: got {self.top_p!r}, expected a number from 0 to 1")
-        if not 0 <= self.cfg < float("inf"):
-            raise UserError(f"cfg: got {self.cfg!r}, expected 0 (no guidance) or more")
+        if not 0 <= self.cfg <= MOST_GUIDANCE:
+            raise UserError(f"cfg: got {self.cfg!r}, expected a number from 0 (no guidance) to {MOST_GUIDANCE:g}")
         if self.cfg_schedule not in ("linear", "constant"):
             raise UserError(f'cfg_schedule: got {self.cfg_schedule!r}, expected "linear" or "constant"')
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(
-                f"temperature: got {self.temperature!r}, expected a number above 0; greedy takes the likeliest code"
-            )
+        if not COLDEST <= self.temperature <= HOTTEST:
+            expected = f"a number from {COLDEST:g} to {HOTTEST:g}; greedy takes the likeliest code"
+            raise UserError(f"temperature: got {self.temperature!r}, expected {expected}")
         if self.greedy and self.smooth:
             raise UserError("greedy, smooth: got both, expected at most one, since smooth mixes codes at random")
 
