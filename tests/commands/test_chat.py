@@ -78,6 +78,26 @@ def test_commands_and_mistakes_do_not_end_the_chat(talk, tmp_path: Path, script)
     assert "no picture" in errors[2] and "/dance is no command" in errors[3]
 
 
+def test_a_drawing_that_is_missed_is_said_and_asked_for_again(talk, tmp_path: Path, script, monkeypatch) -> None:
+    said, turns = script(), iter(["Here:*", "Here", "Here:*"])
+    take = Chat.take
+
+    def turn(self: Chat, line: str) -> bool:
+        said[:] = [next(turns)]
+        return take(self, line)
+
+    monkeypatch.setattr(Chat, "take", turn)
+    lines = talk("Draw a dog.", "Draw a cat.", "/again")
+    assert lines[:2] == ["Here:", str(tmp_path / "chat" / "0001.png")]
+    assert lines[2] == "Here" and "Nothing was drawn" in lines[3] and "/again" in lines[3]
+    assert lines[4:] == ["Here:", str(tmp_path / "chat" / "0002.png")]
+
+
+def test_nothing_is_asked_again_before_anything_was(talk) -> None:
+    (said,) = talk("/again")
+    assert said.startswith("error: /again")
+
+
 def test_quit_ends_it(talk, script) -> None:
     script("Yes")
     assert talk("/quit", "Is it?") == []

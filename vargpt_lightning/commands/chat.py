@@ -27,6 +27,7 @@ In a pipe each line is a turn:
 HELP = """Write a line to ask or to request a picture.
   /image PATH  show a picture with your next line (several are possible)
   /reset       forget the conversation
+  /again       forget the conversation and ask the last line anew
   /help        this text
   /quit        leave; so does the end of the input"""
 
@@ -108,10 +109,12 @@ class Chat:
             elif command == "/reset":
                 self.reset()
                 print("The conversation is forgotten.")
+            elif command == "/again":
+                self._again()
             elif command == "/help":
                 print(HELP)
             elif command.startswith("/"):
-                raise UserError(f"{command} is no command; there are /image PATH, /reset, /help and /quit")
+                raise UserError(f"{command} is no command; there are /image PATH, /reset, /again, /help and /quit")
             elif line:
                 self._ask(line)
         except UserError as error:
@@ -130,6 +133,8 @@ class Chat:
         print(f"{path} is shown with your next line.")
 
     def _ask(self, line: str) -> None:
+        from vargpt_lightning.evaluation.adapters.missed_drawings import MISSED, missed_drawing
+
         asked = self.conversation.copy()
         asked.ask(line, {f"seen-{self.shown + number}": picture for number, picture in enumerate(self.waiting)})
         answer = self._answer(asked)
@@ -138,8 +143,17 @@ class Chat:
         self.shown += len(self.waiting)
         self.waiting = []
         print_answer(answer, self.out, self._stem())
+        if missed_drawing(asked, answer):
+            print(f"({MISSED} /again asks in a new conversation)")
         self.conversation.add(answer)
         self.turn += 1
+
+    def _again(self) -> None:
+        if not self.conversation.turns:
+            raise UserError("/again: nothing was asked yet")
+        line = self.conversation.turns[-2].text
+        self.reset()
+        self._ask(line)
 
     def _answer(self, asked: Conversation) -> Answer:
         """Answer with room for a picture; where the context is full the oldest turns are forgotten."""
