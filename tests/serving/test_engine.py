@@ -68,6 +68,20 @@ def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(speak
         engine.stop()
 
 
+def test_the_beginning_of_a_stop_waits_until_it_is_none(engine: Engine, script) -> None:
+    script("a bc ab abx")
+    ticket = Ticket(asked("Say."), settings(max_new_tokens=40, stop=("ab ", "abc")))
+    engine.submit([ticket])
+    events = finish(ticket)
+    said = [event.text for event in events if isinstance(event, Words)]
+    assert "".join(said) == "a bc" == events[-1].answer.text and events[-1].answer.finished == "stop"
+    script("a bc abx a")
+    again = Ticket(asked("Say."), settings(max_new_tokens=40, stop=("ab ", "abc")))
+    engine.submit([again])
+    pieces = [event.text for event in finish(again) if isinstance(event, Words)]
+    assert "".join(pieces) == "a bc abx a" and not {piece.strip() for piece in pieces} & {"b", "ab"}
+
+
 def test_other_settings_are_another_batch(speaker, script) -> None:
     script("Yes")
     counts = Counts()

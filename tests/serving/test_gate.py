@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -7,9 +10,26 @@ from tests.serving.conftest import Running, serving
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.serving import gate
 from vargpt_lightning.serving.gate import check_address
+from vargpt_lightning.serving.limits import Limits
 
 TOKEN = "a-token-of-24-characters"
 CHAT = {"messages": [{"role": "user", "content": "Is it?"}]}
+FOREIGN: list[dict[str, str]] = [
+    {"Origin": "http://localhost:3000"},
+    {"Origin": "http://127.0.0.1"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site"},
+]
+
+
+@pytest.fixture(scope="module")
+def paged(speaker) -> Iterator[Running]:
+    """A server with the page, whose own applications would answer pages elsewhere."""
+    pytest.importorskip("gradio")
+    with serving(speaker, page=True, limits=Limits(requests_a_minute=10_000)) as found:
+        yield found
 
 
 def test_an_address_for_others_needs_a_token() -> None:
@@ -60,7 +80,51 @@ def test_other_names_of_this_machine_are_refused(running: Running) -> None:
         assert httpx.get(f"{running.url}/v1/models", headers={"Host": host}).status_code == 200
 
 
+def test_two_hosts_and_none_are_refused(running: Running) -> None:
+    port = int(running.url.rpartition(":")[2])
+    for lines in (b"Host: localhost\r\nHost: localhost\r\n", b"Host: localhost\r\nHost: evil.example\r\n", b""):
+        for version in (b"1.0", b"1.1"):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+                made.sendall(b"GET /v1/models HTTP/" + version + b"\r\n" + lines + b"Connection: close\r\n\r\n")
+                assert made.recv(12)[9:12] in (b"400", b"421")
+
+
 def test_what_a_foreign_page_can_post_is_refused(running: Running) -> None:
     headers = {"Content-Type": "text/plain"}
     answer = httpx.post(f"{running.url}/v1/chat/completions", content=b"{}", headers=headers)
     assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "PUT", "DELETE"])
+@pytest.mark.parametrize("said", FOREIGN)
+def test_pages_elsewhere_send_nothing(paged: Running, method: str, said: dict[str, str]) -> None:
+    asked = {**said, "Access-Control-Request-Method": "POST", "Content-Type": "application/json"}
+    for path in ("/v1/chat/completions", "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/cancel", "/"):
+        answer = httpx.request(method, f"{paged.url}{path}", content=b"{}", headers=asked)
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "wrong_origin"
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("said", FOREIGN)
+def test_pages_elsewhere_read_nothing(paged: Running, said: dict[str, str]) -> None:
+    for path in ("/v1/models", "/v1/nothing", "/", "/config", "/health"):
+        for method in ("GET", "HEAD"):
+            answer = httpx.request(method, f"{paged.url}{path}", headers=said)
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_the_own_page_and_programs_send(paged: Running, script) -> None:
+    script("Yes")
+    for said in ({}, {"Origin": paged.url}, {"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"}):
+        answer = httpx.post(f"{paged.url}/v1/chat/completions", json=CHAT, headers=said, timeout=30)
+        assert answer.status_code == 200
+
+
+def test_uploads_count_among_the_requests(speaker, script) -> None:
+    script("Yes")
+    with serving(speaker, page=True, limits=Limits(requests_a_minute=3)) as running:
+        files = {"files": ("a.png", b"a")}
+        codes = [httpx.post(f"{running.url}/gradio_api/upload", files=files).status_code for _ in range(2)]
+        codes.append(httpx.post(f"{running.url}/v1/chat/completions", json=CHAT, timeout=30).status_code)
+        last = httpx.post(f"{running.url}/gradio_api/upload", files=files)
+        assert codes == [200] * 3 and last.status_code == 429 and int(last.headers["Retry-After"]) > 0

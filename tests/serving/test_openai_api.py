@@ -69,7 +69,7 @@ def test_a_streamed_chat(client: openai.OpenAI, script) -> None:
     chunks = list(client.chat.completions.create(model="tiny", messages=shown("Draw."), stream=True, **options))
     deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
     assert deltas[0].role == "assistant"
-    assert "".join(delta.content or "" for delta in deltas) == "one twothree"
+    assert "".join(delta.content or "" for delta in deltas) == "one two\nthree"
     assert sum(bool(delta.content) for delta in deltas) > 2, "piece by piece"
     sketches = [delta.model_extra["sketch"] for delta in deltas if "sketch" in delta.model_extra]
     assert [(sketch["scale"], sketch["scales"]) for sketch in sketches] == [(1, 3), (2, 3), (3, 3)]
@@ -77,6 +77,87 @@ def test_a_streamed_chat(client: openai.OpenAI, script) -> None:
     assert images[0]["image_url"] == sketches[-1]["image_url"]
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage.completion_tokens > 0 and chunks[-1].choices == []
+    assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in chunks[:-1])
+
+
+def streamed(running: Running, **body) -> tuple[str, str, dict]:
+    """The words of a stream, why it ended, and the last event."""
+    text, finish = "", ""
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": True}, timeout=30)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    for event in events:
+        for choice in event["choices"]:
+            text += choice["delta"].get("content") or ""
+            finish = choice["finish_reason"] or finish
+    return text, finish, events[-1]
+
+
+SPOKEN = ["A*B*C", "*After.", "**", "*a*", " a * b ", "one two*three", "naïve café 😀 ok", "  two  spaces \n\nnew "]
+SPOKEN += ["a\n*\nb", "", " \n ", "\ufffd", "a \ufffd b", "e\u0301 \u200d", "日本語*日本", "\t\ta\t"]
+
+
+@pytest.mark.parametrize("said", SPOKEN)
+def test_a_stream_says_what_the_whole_answer_says(running: Running, script, said: str) -> None:
+    script(said)
+    body = {"messages": shown("Draw."), "max_images": 2}
+    whole = httpx.post(f"{running.url}/v1/chat/completions", json=body, timeout=30).json()["choices"][0]
+    text, finish, _ = streamed(running, **body)
+    assert text == whole["message"]["content"] == "\n".join(filter(None, map(str.strip, said.split("*"))))
+    assert finish == whole["finish_reason"]
+
+
+STOPPED = [
+    ("one two three", "two", "one"),
+    ("one two three", ["three", "two"], "one"),
+    ("one two three", ["e t", "x", "y", "z"], "on"),
+    ("one two three", "one", ""),
+    ("one two three", "threes", None),
+    ("one. Two. Three.", ". T", "one"),
+    ("naïve café 😀 ok", "😀", "naïve café"),
+    ("naïve café 😀 ok", "é ", "naïve caf"),
+    ("a b*c d", "c", "a b"),
+    ("a\n\nUSER: b", ["\n\nUSER:"], "a"),
+    ("a", " ", None),
+]
+
+
+@pytest.mark.parametrize(("said", "stop", "left"), STOPPED)
+def test_an_answer_ends_before_a_stop(running: Running, script, said: str, stop, left: str | None) -> None:
+    script(said)
+    body = {"messages": shown("Say."), "stop": stop}
+    whole = httpx.post(f"{running.url}/v1/chat/completions", json=body, timeout=30).json()["choices"][0]
+    expected = said if left is None else left
+    assert (whole["message"]["content"], whole["finish_reason"]) == (expected, "stop")
+    assert streamed(running, **body)[:2] == (expected, "stop"), "nothing of it gets into the stream"
+
+
+def test_a_stop_saves_what_would_have_come_after(running: Running, script) -> None:
+    script("one two three four five")
+    body = {"messages": shown("Say."), "stop": "two"}
+    usage = httpx.post(f"{running.url}/v1/chat/completions", json=body, timeout=30).json()["usage"]
+    assert usage["completion_tokens"] <= len(" one two")
+
+
+def test_an_answer_sent_back_keeps_its_order(running: Running, script, monkeypatch) -> None:
+    prompts = []
+    whole_prompt = running.service.engine.speaker.prompt
+
+    def prompt(*given):
+        prompts.append(whole_prompt(*given))
+        return prompts[-1]
+
+    monkeypatch.setattr(running.service.engine.speaker, "prompt", prompt)
+    tokenizer = running.service.engine.speaker.tokenizer
+    for said, expected in (("*After.", "* After."), ("A*B*C", " A* B* C"), ("Before.*", " Before.*"), ("**", "**")):
+        script(said)
+        url, body = f"{running.url}/v1/chat/completions", {"messages": shown("Draw."), "max_images": 2}
+        answer = httpx.post(url, json=body, timeout=30).json()["choices"][0]["message"]
+        script("Yes")
+        again = [*shown("Draw."), answer, *shown("And?")]
+        assert httpx.post(url, json={"messages": again}, timeout=30).status_code == 200
+        text = tokenizer.decode(prompts[-1].input_ids, skip_special=False)
+        drawn = "<image_gen_start>" + "<image_gen>" * 21 + "<image_gen_end>"
+        assert text == f"<s>USER: Draw. ASSISTANT:{expected.replace('*', drawn)}</s>USER: And? ASSISTANT:"
 
 
 def test_drawings(client: openai.OpenAI) -> None:
@@ -124,7 +205,12 @@ REFUSED = {
     "no user": ({"messages": [{"role": "assistant", "content": "Hi"}]}, 400, None),
     "empty": ({"messages": shown("")}, 400, None),
     "role": ({"messages": [{"role": "tool", "content": "x"}]}, 400, None),
-    "temperature": ({"messages": shown("?"), "temperature": 9}, 400, None),
+    "temperature": ({"messages": shown("?"), "temperature": 9}, 400, "invalid_value"),
+    "cold": ({"messages": shown("?"), "temperature": 1e-300}, 400, "invalid_value"),
+    "cold codes": ({"messages": shown("?"), "image_temperature": 1e-40}, 400, "invalid_value"),
+    "guidance": ({"messages": shown("?"), "cfg": 1e308}, 400, "invalid_value"),
+    "seed": ({"messages": shown("?"), "seed": 2**63}, 400, "invalid_value"),
+    "five stops": ({"messages": shown("?"), "stop": list("abcde")}, 400, "invalid_value"),
     "top_p": ({"messages": shown("?"), "image_top_p": 7}, 400, "invalid_value"),
     "n": ({"messages": shown("?"), "n": 100}, 400, "invalid_value"),
     "tools": ({"messages": shown("?"), "tools": [{"type": "function"}]}, 400, "unsupported_parameter"),
@@ -165,10 +251,29 @@ def test_drawings_that_are_refused(client: openai.OpenAI) -> None:
             client.images.generate(**{"model": "tiny", "prompt": "a dog", **change})
 
 
-def test_unknown_paths_are_refused_in_the_same_form(running: Running) -> None:
-    for path, status in (("/v1/embeddings", 404), ("/v1/chat/completions", 405)):
-        answer = httpx.get(f"{running.url}{path}")
-        assert answer.status_code == status and answer.json()["error"]["type"] == "invalid_request_error"
+@pytest.mark.parametrize("page", [False, True])
+def test_unknown_paths_are_refused_in_the_same_form(speaker, page: bool) -> None:
+    with serving(speaker, page=page) as running, httpx.Client(base_url=running.url) as client:
+
+        def error(method: str, path: str, **given) -> tuple[int, str]:
+            answer = client.request(method, path, **given)
+            said = answer.json()["error"]
+            assert set(said) == {"message", "type", "param", "code"} and said["type"] == "invalid_request_error"
+            assert path.rstrip("/") in said["message"]
+            return answer.status_code, said["code"]
+
+        for path in ("/v1/embeddings", "/v1/responses", "/v1", "/v1/", "/v1/chat"):
+            for method in ("GET", "POST", "DELETE"):
+                assert error(method, path) == (404, "unknown_url")
+        for path in ("/v1/chat/completions", "/v1/images/generations", "/v1/images/edits"):
+            for method in ("GET", "PUT", "DELETE"):
+                assert error(method, path) == (405, "method_not_supported")
+        assert client.get("/v1/chat/completions").headers["allow"] == "POST"
+        assert error("POST", "/v1/models") == error("POST", "/metrics") == (405, "method_not_supported")
+        for path in ("/v1/images/edits", "/v1/images/variations"):
+            assert (
+                error("POST", path, files={"image": b"a"}) == error("POST", path, json={}) == (501, "not_implemented")
+            )
 
 
 def test_fifty_clients_at_once(speaker, script) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 
 @pytest.fixture(scope="module")
 def site(speaker) -> Iterator[Running]:
-    with serving(speaker, page=True) as found:
+    with serving(speaker, page=True, examples=[f"Draw dog {number}." for number in range(7)]) as found:
         yield found
 
 
@@ -64,6 +64,60 @@ def test_a_prompt_becomes_a_picture_and_can_be_downloaded(tab, script, tmp_path:
         tab.locator("#download").click()
     started.value.save_as(tmp_path / "drawing.png")
     assert Image.open(tmp_path / "drawing.png").size == (8, 8)
+
+
+def test_nothing_stands_over_the_pictures(tab, script) -> None:
+    script("Here is:*")
+    ask(tab, "Draw a dog.")
+    tab.locator("#scales img").nth(2).wait_for()
+    bot(tab).locator("img").first.wait_for()
+    over = """image => {
+        const box = image.getBoundingClientRect(), inside = [0.1, 0.5, 0.9]
+        return inside.every(x => inside.every(y => {
+            const top = document.elementFromPoint(box.x + x * box.width, box.y + y * box.height)
+            return image === top || top?.contains(image) || image.closest("button")?.contains(top)
+        }))
+    }"""
+    for place in range(3):
+        picture = tab.locator("#scales img").nth(place)
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate(over) and picture.evaluate("image => image.parentElement.innerText") == ""
+    assert tab.locator("button[aria-label='Share']:visible").count() == 0
+
+
+def test_an_answer_without_a_drawing_says_so_and_can_be_asked_for_again(tab, script) -> None:
+    script("Here is:*")
+    ask(tab, "Draw a dog.")
+    tab.locator("#scales img").nth(2).wait_for()
+    script("Here")
+    ask(tab, "Draw a cat.")
+    tab.locator("#note").get_by_text("Nothing was drawn").wait_for()
+    tab.locator("#scales img").first.wait_for(state="detached")
+    assert tab.locator("#download").is_disabled()
+    script("Here is:*")
+    tab.locator("#again").click()
+    tab.locator("#scales img").nth(2).wait_for()
+    tab.locator("#again").wait_for(state="hidden")
+    assert tab.locator("#chat .user").count() == 1 and "Draw a cat." in tab.locator("#chat .user").inner_text()
+
+
+def test_six_requests_are_offered(tab, script) -> None:
+    script("Here is:*")
+    offered = tab.locator("#examples button")
+    assert [offered.nth(place).inner_text() for place in range(offered.count())] == [f"Draw dog {n}." for n in range(6)]
+    offered.nth(3).click()
+    bot(tab).locator("img").first.wait_for()
+    assert "Draw dog 3." in tab.locator("#chat .user").inner_text()
+
+
+def test_another_browser_does_not_see_a_drawing(tab, browser, site: Running, script) -> None:
+    script("*")
+    ask(tab, "Draw a dog.")
+    url = bot(tab).locator("img").first.get_attribute("src")
+    assert tab.request.get(url).status == 200
+    other = browser.new_context()
+    assert other.request.get(url).status == 404
+    other.close()
 
 
 def test_uploaded_pictures_are_asked_about_in_one_conversation(tab, site: Running, script, tmp_path: Path) -> None:

@@ -287,6 +287,12 @@ def _kind(ticket: Ticket) -> GenerationSettings:
     return replace(ticket.settings, seed=0, batch_size=1)
 
 
+def _begun(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end of a text may be the beginning of a stop."""
+    longest = max(map(len, stops), default=0)
+    return next((n for n in range(min(longest, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in stops)), 0)
+
+
 class _Teller(Watcher):
     """Passes on to each ticket what happens in its row."""
 
@@ -295,8 +301,10 @@ class _Teller(Watcher):
         self.said = [""] * len(tickets)
 
     def text(self, row: int, text: str) -> None:
-        # A character may be made of several tokens; a space may turn out to be the last.
-        self._tell(row, text.strip().rstrip("\N{REPLACEMENT CHARACTER}").rstrip())
+        # A character may be made of several tokens; a space may turn out to be the last, and what stands before it to
+        # be the beginning of a text at which the answer stops.
+        text = text.rstrip().rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
+        self._tell(row, text[: len(text) - _begun(text, self.tickets[row].settings.stop)].rstrip())
 
     def _tell(self, row: int, text: str) -> None:
         said = self.said[row]
@@ -308,7 +316,7 @@ class _Teller(Watcher):
         if isinstance(part, PicturePart):
             self.tickets[row].say(Drawn(part))
         else:
-            self._tell(row, part.text.strip())
+            self._tell(row, part.text)
         self.said[row] = ""
 
     def wants_scales(self, row: int) -> bool:

@@ -1,9 +1,9 @@
-"""Who may come in: the token, the host that was asked for, the size of a body, and the errors of all of these."""
+"""Who may come in: the token, the host that was asked for, the page that asks, the size and the time of a body."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.serving.hosts import is_loopback, is_own_host, same_origin
 from vargpt_lightning.serving.limits import RateLimit, RefusedRequestError
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "vargpt_token"
 SHORTEST_TOKEN = 16
-_PATHS = ("/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/metrics")
+PATHS = ("/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/metrics")
+UPLOAD = "/gradio_api/upload"
+REQUESTS = 256  # at the same time; more are answered with 503
+STREAMS = 256  # of events that open pages listen to, which are counted apart
+BODY_SECONDS = 60.0
+_STREAMS = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")
 
 
 def error_response(error: RefusedRequestError) -> JSONResponse:
@@ -32,22 +38,14 @@ def error_response(error: RefusedRequestError) -> JSONResponse:
     headers = {"Retry-After": str(error.wait)} if error.wait else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.status == 408:
+        headers["Connection"] = "close"
     return JSONResponse({"error": error_body(error)}, error.status, headers)
 
 
 def error_body(error: RefusedRequestError) -> dict[str, Any]:
     """Return what stands under `error`."""
     return {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen at can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_address(host: str, token: str | None) -> None:
@@ -69,37 +67,50 @@ class Gate:
 
     With a token only `/health` is open: programs send `Authorization: Bearer TOKEN`, browsers open `/?token=TOKEN`
     once and have a cookie from then on. Without one the server listens on this machine alone, and answers only to the
-    machine's own names: a page elsewhere whose name is made to point here reads nothing.
+    machine's own names: a page elsewhere whose name is made to point here reads nothing. Pages of other origins change
+    and read nothing either way.
 
     Args:
         app: what is behind it.
         token: None when everyone on this machine may ask.
         body_bytes: the largest body.
-        rate: of the requests to the API.
+        rate: of the requests to the API, and of uploads.
         metrics: counts the requests.
     """
 
     def __init__(self, app: App, token: str | None, body_bytes: int, rate: RateLimit, metrics: ServerMetrics) -> None:
         self.app, self.token, self.body_bytes = app, token, body_bytes
         self.rate, self.metrics = rate, metrics
+        self.active = {"requests": 0, "streams": 0}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return  # there are no websockets here
+        kind = "streams" if scope["path"].startswith(_STREAMS) else "requests"
+        self.active[kind] += 1
+        try:
+            await self._answer(scope, receive, send, kind)
+        finally:
+            self.active[kind] -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, kind: str) -> None:
         started = False
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                path = scope["path"] if scope["path"] in _PATHS else "page"
+                path = scope["path"] if scope["path"] in PATHS else "page"
                 self.metrics.requests.labels(path, str(message["status"])).inc()
+                # Gradio would let pages of other origins on this machine read its answers.
+                headers = [each for each in message["headers"] if not each[0].lower().startswith(b"access-control-")]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
-            response = self._stop(scope)
+            response = self._stop(scope, kind)
             if response is None:
                 await self.app(scope, self._bounded(receive), counted)
                 return
@@ -109,31 +120,33 @@ class Gate:
             response = error_response(error)
         await response(scope, receive, counted)
 
-    def _stop(self, scope: Scope) -> Response | None:
+    def _stop(self, scope: Scope, kind: str) -> Response | None:
         """A response that ends the request here, None where it may go on."""
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        path = scope["path"]
-        if path == "/health" and scope["method"] in ("GET", "HEAD"):
+        path, method = scope["path"], scope["method"]
+        if path == "/health" and method in ("GET", "HEAD"):
             return None
+        if self.active[kind] > (STREAMS if kind == "streams" else REQUESTS):
+            text = f"{self.active[kind] - 1} requests are being answered, as many as may be; try again later"
+            raise RefusedRequestError(text, 503, "server_overloaded", wait=5)
         if self.token is None:
-            self._check_host(headers)
+            self._check_host(scope)
         elif (response := self._check_token(scope, headers)) is not None:
             return response
-        if scope["method"] == "POST" and path.startswith("/v1/"):
-            # A page elsewhere can make a browser post text, but not JSON.
-            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                raise RefusedRequestError("Content-Type is not application/json", 415, "unsupported_media_type")
+        if method not in ("GET", "HEAD"):
+            _check_origin(headers)
+        if method == "POST" and (path.startswith("/v1/") or path == UPLOAD):
             self.rate.admit(client_of(scope))
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > self.body_bytes:
             raise self._too_large()
         return None
 
-    def _check_host(self, headers: dict[str, str]) -> None:
-        host = headers.get("host", "")
-        name = host.rpartition("]")[0].strip("[") if host.startswith("[") else host.partition(":")[0]
-        if not is_loopback(name):
-            raise RefusedRequestError(f"the host {host[:80]!r} is not this machine", 421, "wrong_host")
+    def _check_host(self, scope: Scope) -> None:
+        hosts = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == b"host"]
+        if len(hosts) != 1 or not is_own_host(hosts[0]):
+            named = " and ".join(repr(host[:80]) for host in hosts[:2]) or "(none)"
+            raise RefusedRequestError(f"the host {named} is not this machine", 421, "wrong_host")
 
     def _check_token(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
@@ -160,12 +173,21 @@ class Gate:
         return hmac.compare_digest(given.encode(), (self.token or "").encode()) and bool(self.token)
 
     def _bounded(self, receive: Receive) -> Receive:
-        """Bodies that do not say how long they are end where they become too long."""
-        size = 0
+        """Bodies end where they become too long, also those that do not say how long they are, or take too long."""
+        size, more = 0, True
+        until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def bounded() -> MutableMapping[str, Any]:
-            nonlocal size
-            message = await receive()
+            nonlocal size, more
+            if not more:  # what comes now is that the client leaves, whenever it does
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                text = f"the body took longer than {BODY_SECONDS:g} s"
+                raise RefusedRequestError(text, 408, "timeout") from error
+            more = bool(message.get("more_body", False))
             size += len(message.get("body", b""))
             if size > self.body_bytes:
                 raise self._too_large()
@@ -175,6 +197,20 @@ class Gate:
 
     def _too_large(self) -> RefusedRequestError:
         return RefusedRequestError(f"the body has more than {self.body_bytes} bytes", 413, "too_large")
+
+
+def _check_origin(headers: dict[str, str]) -> None:
+    """Refuse what a page of another origin makes a browser send; programs say nothing of an origin.
+
+    Where the browser says itself how the two are related that counts: a proxy may have changed the host.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is None or same_origin(origin, headers.get("host", ""))
+    if not own:
+        raise RefusedRequestError(f"a request of a page elsewhere ({(origin or site or '')[:80]})", 403, "wrong_origin")
 
 
 def client_of(scope: Scope) -> str:

@@ -45,7 +45,7 @@ class RefusedRequestError(UserError):
             return "authentication_error"
         if self.status == 429:
             return "rate_limit_error"
-        return "server_error" if self.status >= 500 else "invalid_request_error"
+        return "server_error" if self.status >= 500 and self.status != 501 else "invalid_request_error"
 
 
 def refusal(error: Exception) -> RefusedRequestError:

@@ -15,15 +15,16 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from vargpt_lightning.evaluation.adapters.ours import Conversation
 from vargpt_lightning.models.answers import Answer, PicturePart
-from vargpt_lightning.serving import openai_requests
+from vargpt_lightning.serving import openai_messages, openai_requests
 from vargpt_lightning.serving.engine import Drawn, Engine, Failed, Finished, Sketch, Ticket, Words
-from vargpt_lightning.serving.gate import error_body, error_response
+from vargpt_lightning.serving.gate import PATHS, error_body, error_response
 from vargpt_lightning.serving.limits import RefusedRequestError, refusal
 from vargpt_lightning.serving.metrics import ServerMetrics
 from vargpt_lightning.serving.openai_requests import ChatRequest, DrawRequest
@@ -32,8 +33,8 @@ from vargpt_lightning.serving.streams import Stream
 if TYPE_CHECKING:
     from PIL import Image
 
-FINISH = {"end": "stop", "picture": "stop", "length": "length", "stopped": "stop"}
-BODY_SECONDS = 60.0
+FINISH = {"end": "stop", "picture": "stop", "length": "length", "stop": "stop", "stopped": "stop"}
+NOT_BUILT = ("/v1/images/edits", "/v1/images/variations")
 AT_ONCE = 4  # requests whose pictures are decoded at the same time: each may take a hundred megabytes for a moment
 
 
@@ -74,6 +75,7 @@ class OpenAIApi:
             Route("/v1/models/{name:path}", self.model),
             Route("/health", self.health),
             Route("/metrics", self.show_metrics),
+            *(Route(path, not_built, methods=["POST"]) for path in NOT_BUILT),
         ]
 
     async def health(self, request: Request) -> Response:
@@ -124,7 +126,7 @@ class OpenAIApi:
     def _chat_tickets(self, body: bytes) -> tuple[ChatRequest, list[Ticket]]:
         asked: ChatRequest = openai_requests.parse(ChatRequest, body)
         self._check_model(asked.model)
-        conversation = openai_requests.conversation(self.speaker, asked.messages, self.limits, self.remote)
+        conversation = openai_messages.conversation(self.speaker, asked.messages, self.limits, self.remote)
         asked.messages = []  # a picture's base64 need not stay as long as the answer takes
         how = openai_requests.settings(self.speaker, asked, self.limits)
         sketches = bool(asked.stream and asked.sketches)
@@ -132,8 +134,11 @@ class OpenAIApi:
         return asked, [Ticket(conversation, how, row, sketches) for row in rows]
 
     async def _chat_chunks(self, stream: Stream, head: dict[str, Any], usage: bool) -> AsyncIterator[str]:
-        head = {**head, "object": "chat.completion.chunk"}
+        # Where the last piece counts the tokens, the others say that they do not.
+        head = {**head, "object": "chat.completion.chunk", **({"usage": None} if usage else {})}
         ended: list[Answer] = []
+        # The texts of an answer are lines of its content: the next one begins with a line break.
+        written, after_picture = (dict.fromkeys(range(len(stream.tickets)), False) for _ in range(2))
 
         def chunk(number: int, delta: dict[str, Any], finish: str | None = None) -> str:
             choice = {"index": number, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -143,11 +148,14 @@ class OpenAIApi:
             yield chunk(number, {"role": "assistant", "content": ""})
         async for number, event in stream.events():
             if isinstance(event, Words):
-                yield chunk(number, {"content": event.text})
+                begins = written[number] and after_picture[number]
+                written[number], after_picture[number] = True, False
+                yield chunk(number, {"content": f"\n{event.text}" if begins else event.text})
             elif isinstance(event, Sketch):
                 entry = await asyncio.to_thread(picture_entry, event.image)
                 yield chunk(number, {"sketch": {**entry, "scale": event.number, "scales": event.total}})
             elif isinstance(event, Drawn):
+                after_picture[number] = True
                 yield chunk(number, {"images": [await asyncio.to_thread(picture_entry, event.part.image)]})
             elif isinstance(event, Finished):
                 ended.append(event.answer)
@@ -173,7 +181,7 @@ class OpenAIApi:
     def _draw_tickets(self, body: bytes) -> tuple[DrawRequest, list[Ticket]]:
         asked: DrawRequest = openai_requests.parse(DrawRequest, body)
         self._check_model(asked.model)
-        openai_requests.check_letters(len(asked.prompt), self.limits, "prompt")
+        openai_messages.check_letters(len(asked.prompt), self.limits, "prompt")
         if not asked.prompt.strip():
             raise RefusedRequestError("the prompt is empty; expected what to draw", param="prompt")
         if asked.size not in (None, "auto", self._size()):
@@ -214,11 +222,10 @@ class OpenAIApi:
 
 
 async def _body(request: Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.body()
-    except TimeoutError as error:
-        raise RefusedRequestError(f"the body took longer than {BODY_SECONDS:g} s", 408, "timeout") from error
+    # A page elsewhere can make a browser post text, but not JSON.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedRequestError("Content-Type is not application/json", 415, "unsupported_media_type")
+    return await request.body()
 
 
 async def _while_connected(request: Request, stream: Stream) -> list[Answer]:
@@ -242,17 +249,15 @@ async def _left(request: Request) -> None:
 
 
 def _choice(number: int, answer: Answer) -> dict[str, Any]:
-    texts: list[str] = []
     images: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     for part in answer.parts:
         if isinstance(part, PicturePart):
             parts.append({"type": "image", "image": len(images)})
             images.append(picture_entry(part.image))
-        elif text := part.text.strip():
-            parts.append({"type": "text", "text": text})
-            texts.append(text)
-    message: dict[str, Any] = {"role": "assistant", "content": "\n".join(texts), "refusal": None}
+        else:
+            parts.append({"type": "text", "text": part.text})
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
     message |= {"images": images, "parts": parts} if images else {}
     return {"index": number, "message": message, "logprobs": None, "finish_reason": FINISH[answer.finished]}
 
@@ -303,6 +308,29 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self.stream.cancel()
+
+
+async def not_built(request: Request) -> Response:
+    """Name what OpenAI has and this model cannot do."""
+    text = f"{request.url.path} is not built: this model draws new pictures, it does not change any"
+    raise RefusedRequestError(text, 501, "not_implemented")
+
+
+async def refuse_path(request: Request, error: Exception) -> Response:
+    """Turn the router's exceptions into OpenAI's words: a path that there is not, or a method that it has not."""
+    assert isinstance(error, HTTPException)
+    asked = f"{request.method} {request.url.path[:200]}"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        refused = RefusedRequestError(f"there is no {asked}; expected {allowed}", 405, "method_not_supported")
+    elif error.status_code == 404:
+        paths = ", ".join(path for path in PATHS if path.startswith("/v1/"))
+        refused = RefusedRequestError(f"there is no {asked}; expected one of {paths}", 404, "unknown_url")
+    else:
+        refused = RefusedRequestError(str(error.detail), error.status_code)
+    response = error_response(refused)
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def refuse(request: Request, error: Exception) -> Response:

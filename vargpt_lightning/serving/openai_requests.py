@@ -1,53 +1,30 @@
-"""The requests of OpenAI's API, as far as this model can answer them, turned into conversations and settings."""
+"""The requests of OpenAI's API, as far as this model can answer them, and the settings that they ask for."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from vargpt_lightning.data.pictures import PictureReader
-from vargpt_lightning.data.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
-from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
+from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.ours import Speaker
 from vargpt_lightning.models.answers import GenerationSettings
-from vargpt_lightning.serving.incoming_pictures import picture_from_url
+from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-Role = Literal["system", "developer", "user", "assistant"]
+from vargpt_lightning.serving.openai_messages import Message, check_letters
+from vargpt_lightning.serving.openai_parameters import check_extra
 
 
-class ImageUrl(BaseModel):
-    """Where a picture is; `detail` changes nothing here."""
-
-    url: str
-    detail: str | None = None
-
-
-class ContentPart(BaseModel):
-    """A piece of a message."""
-
-    type: Literal["text", "image_url"]
-    text: str | None = None
-    image_url: ImageUrl | str | None = None
-
-    @property
-    def url(self) -> str | None:
-        """The picture's URL."""
-        return self.image_url.url if isinstance(self.image_url, ImageUrl) else self.image_url
+def _texts(value: Any) -> Any:
+    """One text or several as several; empty ones ask for nothing."""
+    several = [value] if isinstance(value, str) else value
+    return [one for one in several if one != ""] if isinstance(several, list) else several or []
 
 
-class Message(BaseModel):
-    """A turn; an answer of this server can be sent back as it came, with its `images`."""
-
-    role: Role
-    content: str | list[ContentPart] | None = None
-    images: list[ContentPart] = Field(default_factory=list)
+Named = BeforeValidator(lambda value: None if value == "" else value)
+Stops = Annotated[list[str], BeforeValidator(_texts)]
 
 
 class Sampling(BaseModel):
@@ -59,8 +36,8 @@ class Sampling(BaseModel):
     image_top_p: float | None = None
     image_temperature: float | None = None
     model: str | None = None
-    n: int | None = Field(default=None, ge=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    n: int | None = None
+    seed: int | None = None
     stream: bool | None = None
     user: str | None = None
 
@@ -75,11 +52,12 @@ class ChatRequest(Sampling):
     """POST /v1/chat/completions; `max_images` and `sketches` (pictures after each scale) are not OpenAI's."""
 
     messages: list[Message] = Field(min_length=1, max_length=1000)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    max_images: int | None = Field(default=None, ge=0)
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_images: int | None = None
+    stop: Stops = Field(default_factory=list)
     sketches: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -88,24 +66,23 @@ class DrawRequest(Sampling):
     """POST /v1/images/generations."""
 
     prompt: str
-    size: str | None = None
-    response_format: Literal["b64_json"] | None = None
-    output_format: Literal["png"] | None = None
-    partial_images: int | None = Field(default=None, ge=0)
+    size: Annotated[str | None, Named] = None
+    response_format: Annotated[Literal["b64_json"] | None, Named] = None
+    output_format: Annotated[Literal["png"] | None, Named] = None
+    partial_images: int | None = None
 
 
-# Sent by clients as a matter of course, without consequence for the answer.
-_IGNORED: tuple[str, ...] = (
-    "user",
-    "metadata",
-    "store",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "background",
-)
-_IGNORED += ("moderation", "quality", "style", "parallel_tool_calls", "verbosity")
-_NEUTRAL: tuple[Any, ...] = (None, False, 0, [], {}, "none", {"type": "text"}, ["text"], ["text", "image"])
+# The settings have ranges of their own; these are OpenAI's, or of what no setting holds.
+_RANGES = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "image_top_p": (0, 1),
+    "n": (1, None),
+    "max_tokens": (1, None),
+    "max_completion_tokens": (1, None),
+    "max_images": (0, None),
+    "partial_images": (0, None),
+}
 
 
 def parse(kind: type[Sampling], body: bytes) -> Any:
@@ -117,80 +94,17 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "Image")))
-        raise RefusedRequestError(f"{where or 'body'}: {first['msg']}", param=where or None) from error
-    for key, value in (request.model_extra or {}).items():
-        if key not in _IGNORED and not any(value == one and type(value) is type(one) for one in _NEUTRAL):
-            text = f"{key[:60]} is not supported by this server; leave it out"
-            raise RefusedRequestError(text, code="unsupported_parameter", param=key[:60])
+        # The deepest one: of a content that is neither a text nor parts, the part that is wrong.
+        worst = max(error.errors(include_url=False, include_input=False), key=lambda one: len(one["loc"]))
+        where = ".".join(str(part) for part in worst["loc"] if not str(part).startswith(("list[", "str", "Image")))
+        raise RefusedRequestError(f"{where or 'body'}: {worst['msg']}", param=where or None) from error
+    for field, (least, most) in _RANGES.items():
+        value = getattr(request, field, None)
+        if value is not None and not (least <= value and (most is None or value <= most)):
+            expected = f"{least} or more" if most is None else f"a number from {least} to {most}"
+            raise _invalid(field, f"got {value!r}, expected {expected}")
+    check_extra(request.model_extra)
     return request
-
-
-def conversation(speaker: Speaker, messages: list[Message], limits: Limits, remote: bool = False) -> Conversation:
-    """Return messages as the model takes them; pictures of the assistant are encoded to codes again.
-
-    Raises:
-        RefusedRequestError: too much text, too many pictures, one that cannot be read, or no last turn of the user's.
-    """
-    _check_size(messages, limits)
-    if messages[-1].role != "user":
-        raise RefusedRequestError(
-            "the last message is not the user's; expected a question or a request", param="messages"
-        )
-    result = Conversation()
-    for number, message in enumerate(messages):
-        parts: list[Part] = []
-        for part in _parts(message):
-            if isinstance(part, str):
-                if part.strip():
-                    parts.append(TextPart(part.strip() if message.role == "assistant" else part))
-                continue
-            image = picture_from_url(part.url or "", limits, remote, f"messages.{number}.content")
-            key = f"picture-{len(result.pictures)}"
-            drawn = message.role == "assistant"
-            result.pictures[key] = _codes(speaker, image) if drawn else speaker.see(image)
-            parts.append(PicturePart(DRAWN if drawn else SEEN, key))
-        if not parts and message.role != "assistant":
-            raise RefusedRequestError(f"message {number + 1} is empty; expected text or a picture", param="messages")
-        role = message.role if message.role in ("user", "assistant") else "system"
-        result.turns.append(Turn(role, tuple(parts)))
-    return result
-
-
-def _parts(message: Message) -> list[str | ContentPart]:
-    if isinstance(message.content, list):
-        found: list[str | ContentPart] = [
-            part if part.type == "image_url" else part.text or "" for part in message.content
-        ]
-    else:
-        found = [message.content] if message.content else []
-    return [*found, *message.images]
-
-
-def _check_size(messages: list[Message], limits: Limits) -> None:
-    """Refuse before anything is decoded."""
-    parts = [part for message in messages for part in _parts(message)]
-    letters = sum(len(part) for part in parts if isinstance(part, str))
-    pictures = sum(not isinstance(part, str) for part in parts)
-    check_letters(letters, limits, "messages")
-    if pictures > limits.pictures:
-        text = f"{pictures} pictures; expected {limits.pictures} in a conversation at most"
-        raise RefusedRequestError(text, code="too_many_images", param="messages")
-
-
-def check_letters(letters: int, limits: Limits, param: str) -> None:
-    """Refuse a prompt that is too long."""
-    if letters > limits.prompt_characters:
-        text = f"{letters} characters of text; expected {limits.prompt_characters} at most"
-        raise RefusedRequestError(text, code="string_above_max_length", param=param)
-
-
-@torch.no_grad()
-def _codes(speaker: Speaker, image: Image.Image) -> torch.Tensor:
-    tokenizer = speaker.model.image_tokenizer
-    x_3HW = PictureReader(tokenizer.picture_size).to_tensor(image)
-    return tokenizer.encode(x_3HW[None].to(next(tokenizer.parameters()).device))[0].cpu()
 
 
 def settings(speaker: Speaker, request: Sampling, limits: Limits) -> GenerationSettings:
@@ -199,34 +113,53 @@ def settings(speaker: Speaker, request: Sampling, limits: Limits) -> GenerationS
     Raises:
         RefusedRequestError: a value is out of its range.
     """
-    visual = speaker.settings.visual or speaker.model.sampling_settings()
-    given = {"cfg": request.cfg, "top_k": request.image_top_k, "top_p": request.image_top_p}
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if request.image_temperature == 0:
-        changes |= {"greedy": True, "smooth": False}
-    elif request.image_temperature is not None:
-        changes["temperature"] = request.image_temperature
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-    own: dict[str, Any] = {"seed": seed, "max_images": 1}
-    if isinstance(request, ChatRequest):
-        asked = request.max_completion_tokens or request.max_tokens or speaker.settings.max_new_tokens
-        images = speaker.settings.max_images if request.max_images is None else request.max_images
-        own |= {"max_new_tokens": min(asked, limits.new_tokens), "max_images": min(images, limits.images)}
-        own |= {} if request.temperature is None else {"temperature": request.temperature}
-        own |= {} if request.top_p is None else {"text_top_p": request.top_p}
-    else:
-        own["max_new_tokens"] = 1
+    own = replace(speaker.settings, visual=_visual(speaker, request), keep_scales=False, max_images=1)
+    own = _changed(own, "seed", "seed", seed)
+    if not isinstance(request, ChatRequest):
+        return replace(own, max_new_tokens=1)
+    asked = request.max_completion_tokens or request.max_tokens or speaker.settings.max_new_tokens
+    images = speaker.settings.max_images if request.max_images is None else request.max_images
+    own = replace(own, max_new_tokens=min(asked, limits.new_tokens), max_images=min(images, limits.images))
+    own = _changed(own, "temperature", "temperature", request.temperature)
+    likeliest = request.top_p == 0  # of the settings 0 keeps all
+    own = replace(own, temperature=0.0) if likeliest else _changed(own, "top_p", "text_top_p", request.top_p)
+    check_letters(sum(map(len, request.stop)), limits, "stop")
+    return _changed(own, "stop", "stop", tuple(request.stop))
+
+
+def _visual(speaker: Speaker, request: Sampling) -> SamplingSettings:
+    visual = speaker.settings.visual or speaker.model.sampling_settings()
+    visual = _changed(visual, "cfg", "cfg", request.cfg)
+    visual = _changed(visual, "image_top_k", "top_k", request.image_top_k)
+    if 0 in (request.image_temperature, request.image_top_p):
+        return replace(visual, greedy=True, smooth=False)
+    visual = _changed(visual, "image_top_p", "top_p", request.image_top_p)
+    if request.image_temperature is not None:
+        visual = replace(visual, greedy=False)
+    return _changed(visual, "image_temperature", "temperature", request.image_temperature)
+
+
+Settings = TypeVar("Settings", GenerationSettings, SamplingSettings)
+
+
+def _changed(settings: Settings, field: str, key: str, value: Any) -> Settings:
+    """The settings with what a field of the request says, if anything."""
+    if value is None:
+        return settings
     try:
-        return replace(speaker.settings, visual=replace(visual, **changes), keep_scales=False, **own)
-    except ValueError as error:
-        raise RefusedRequestError(str(error), code="invalid_value") from error
+        return replace(settings, **{key: value})
+    except UserError as error:  # begins with the setting's name, which may be another than the field's
+        raise _invalid(field, str(error).partition(": ")[2]) from error
 
 
 def answers_wanted(request: Sampling, limits: Limits) -> int:
     """Return `n`."""
     wanted = request.n or 1
     if wanted > limits.answers:
-        raise RefusedRequestError(
-            f"n: got {wanted}, expected {limits.answers} at most", code="invalid_value", param="n"
-        )
+        raise _invalid("n", f"got {wanted}, expected {limits.answers} at most")
     return wanted
+
+
+def _invalid(field: str, text: str) -> RefusedRequestError:
+    return RefusedRequestError(f"{field}: {text}", code="invalid_value", param=field)

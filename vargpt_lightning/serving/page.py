@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is reported to anyone
 
 import gradio as gr
+from fastapi import FastAPI
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.missed_drawings import MISSED, missed_drawing
 from vargpt_lightning.evaluation.adapters.ours import Conversation
-from vargpt_lightning.models.answers import GenerationSettings
+from vargpt_lightning.models.answers import MOST_SEED, GenerationSettings
 from vargpt_lightning.serving.engine import Drawn, Engine, Event, Failed, Finished, Sketch, Ticket, Words
 from vargpt_lightning.serving.incoming_pictures import read_picture
 from vargpt_lightning.serving.limits import RateLimit, RefusedRequestError, refusal
-from vargpt_lightning.serving.openai_requests import check_letters
+from vargpt_lightning.serving.openai_messages import check_letters
+from vargpt_lightning.serving.page_files import HOUR, PageFiles
+from vargpt_lightning.serving.page_guard import COOKIE, PageGuard, owner_of
 from vargpt_lightning.serving.streams import Stream
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from collections.abc import Iterator
+
     from PIL import Image
+
+    from vargpt_lightning.serving.gate import App
 
 CSS = """
 footer { display: none !important }
 #chat img { width: 256px; height: 256px; max-width: 100%; object-fit: contain }
+#chat button[aria-label="Share"] { display: none !important }
+#scales .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; width: 100% }
 #scales img { object-fit: contain }
+#examples { display: flex; flex-flow: row wrap; gap: 6px }
+#examples button { flex: 0 1 auto; min-width: 0; width: auto }
 """
-HOUR = 3600
+EXAMPLES = 6
 
 
 @dataclass
@@ -42,16 +53,18 @@ class Session:
     Attributes:
         conversation: what the model is given next time.
         shown: the messages of the chat, the pictures as paths.
-        scales: the last drawing after each scale, with a caption.
-        drawing: the path of the last finished drawing.
+        scales: the drawing of the last answer after each scale.
+        drawing: the path of that drawing, when it is finished.
         note: a line about the last answer.
+        again: the last request, where it was one to draw and nothing was drawn.
     """
 
     conversation: Conversation = field(default_factory=Conversation)
     shown: list[dict[str, Any]] = field(default_factory=list)
-    scales: list[tuple[str, str]] = field(default_factory=list)
+    scales: list[str] = field(default_factory=list)
     drawing: str | None = None
     note: str = ""
+    again: str = ""
 
 
 class Page:
@@ -61,25 +74,29 @@ class Page:
         engine: answers.
         rate: counts requests, those to the API too.
         name: what the model is called.
+        examples: requests that are offered.
     """
 
-    def __init__(self, engine: Engine, rate: RateLimit, name: str) -> None:
-        self.engine, self.rate, self.name = engine, rate, name
+    def __init__(self, engine: Engine, rate: RateLimit, name: str, examples: Sequence[str] = ()) -> None:
+        self.engine, self.rate, self.name, self.examples = engine, rate, name, list(examples)[:EXAMPLES]
         self.limits, self.speaker = engine.limits, engine.speaker
         self.running: dict[str, Ticket] = {}
-        # Removed with the process; Gradio copies what is shown to a folder of its own and empties that by the hour.
-        self._folder = tempfile.TemporaryDirectory(prefix="vargpt-page-", ignore_cleanup_errors=True)
+        self.files = PageFiles()
 
     def blocks(self) -> gr.Blocks:
         """Return the page."""
         session = gr.State(None, time_to_live=HOUR)
-        with gr.Blocks(title=self.name, fill_height=True, analytics_enabled=False, delete_cache=(600, HOUR)) as page:
+        names = gr.JSON(visible=False, render=False)  # the guard writes the names of the message's pictures here
+        with gr.Blocks(title=self.name, fill_height=True, analytics_enabled=False) as page:
             session.render()
+            names.render()
             with gr.Row():
                 with gr.Column(scale=3):
                     # Without the button "share": it would send the chat to a host elsewhere.
                     look: dict[str, Any] = {"height": "65vh", "render_markdown": False, "buttons": ["copy"]}
                     chat = gr.Chatbot(label=self.name, elem_id="chat", feedback_options=None, **look)
+                    with gr.Row(elem_id="examples", visible=bool(self.examples)):
+                        offered = [gr.Button(text, size="sm", min_width=0) for text in self.examples]
                     box = gr.MultimodalTextbox(
                         placeholder="Ask, ask for a picture, or add pictures to ask about",
                         file_types=["image"],
@@ -93,29 +110,36 @@ class Page:
                         stop = gr.Button("Stop", elem_id="stop")
                         new = gr.Button("New conversation", elem_id="new")
                 with gr.Column(scale=1, min_width=300):
+                    # Gallery's own label and captions would cover the pictures.
+                    gr.Markdown("The drawing, scale by scale")
                     scales = gr.Gallery(
-                        label="The drawing, scale by scale",
+                        show_label=False,
                         elem_id="scales",
-                        columns=3,
-                        height=260,
+                        columns=4,
+                        height=200,
                         interactive=False,
                         buttons=["fullscreen", "download"],
                     )
                     download = gr.DownloadButton("Download the drawing", interactive=False, elem_id="download")
                     note = gr.Markdown(elem_id="note")
+                    again = gr.Button("Ask again in a new conversation", visible=False, elem_id="again")
                     settings = self._settings()
-            shown = [chat, scales, download, note]
-            asked = box.submit(
-                self.answer,
-                [box, session, *settings],
-                [box, session, *shown],
-                concurrency_limit=self.limits.queue,
-                show_progress="hidden",
-                api_visibility="private",
-            )
-            stop.click(self.stop, None, None, queue=False, api_visibility="private")
+            shown = [chat, scales, download, note, again]
+            how: dict[str, Any] = {
+                "outputs": [box, session, *shown],
+                "concurrency_limit": self.limits.queue,
+                "show_progress": "hidden",
+                "api_visibility": "private",
+            }
+            asked: list[Any] = [box.submit(self.answer, [box, names, session, *settings], **how)]
+            asked += [
+                button.click(self._offer(text), [session, *settings], **how)
+                for button, text in zip(offered, self.examples, strict=True)
+            ]
+            asked.append(again.click(self.answer_again, [session, *settings], **how))
+            stop.click(self.stop, None, None, api_visibility="private")
             for forgotten in (new.click, chat.clear):
-                forgotten(self.forget, None, [session, *shown], cancels=[asked], api_visibility="private")
+                forgotten(self.forget, None, [session, *shown], cancels=asked, api_visibility="private")
             page.unload(self.stop)
         return page
 
@@ -129,17 +153,60 @@ class Page:
             return [
                 gr.Slider(0, 10, visual.cfg, step=0.1, label="Guidance", info="0 turns it off", elem_id="cfg"),
                 gr.Slider(0, codes, min(visual.top_k, codes), step=1, label="Top-k", info="codes kept; 0 keeps all"),
-                gr.Slider(0, 1, visual.top_p, step=0.01, label="Top-p", info="probability kept; 0 keeps all"),
-                gr.Number(-1, precision=0, label="Seed", info="-1: another one each time", elem_id="seed"),
-                gr.Slider(
-                    0, 2, words.temperature, step=0.05, label="Temperature of the words", info="0: the likeliest"
+                gr.Slider(0.01, 1, visual.top_p or 1, step=0.01, label="Top-p", info="probability kept; 1 keeps all"),
+                gr.Number(
+                    -1,
+                    precision=0,
+                    minimum=-1,
+                    maximum=MOST_SEED,
+                    label="Seed",
+                    info="-1: another one each time",
+                    elem_id="seed",
                 ),
+                gr.Slider(0, 2, words.temperature, step=0.05, label="Temperature of text", info="0: the likeliest"),
                 gr.Slider(1, most, min(words.max_new_tokens, most), step=1, label="Words at most", info="in tokens"),
             ]
+
+    def _offer(self, text: str) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
+        """What the button of an example does: it asks for it."""
+
+        async def offer(
+            session: Session | None,
+            cfg: float,
+            top_k: float,
+            top_p: float,
+            seed: float,
+            temperature: float,
+            length: float,
+            request: gr.Request,
+        ) -> AsyncIterator[tuple[Any, ...]]:
+            how = (cfg, top_k, top_p, seed, temperature, length)
+            async for shown in self.answer({"text": text}, [], session, *how, request):
+                yield shown
+
+        return offer
+
+    async def answer_again(
+        self,
+        session: Session | None,
+        cfg: float,
+        top_k: float,
+        top_p: float,
+        seed: float,
+        temperature: float,
+        length: float,
+        request: gr.Request,
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Ask the last request anew, in a conversation of its own."""
+        text = session.again if session else ""
+        how = (cfg, top_k, top_p, seed, temperature, length)
+        async for shown in self.answer({"text": text}, [], Session() if text else session, *how, request):
+            yield shown
 
     async def answer(
         self,
         message: dict[str, Any],
+        names: list[str],
         session: Session | None,
         cfg: float,
         top_k: float,
@@ -151,16 +218,18 @@ class Page:
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Answer what stands in the box, and show the answer while it comes."""
         session = session or Session()
-        text, files = message.get("text") or "", message.get("files") or []
-        if not text.strip() and not files:
+        text = message.get("text") or ""
+        if not text.strip() and not names:
             yield gr.skip(), session, *self._show(session)
             return
-        tab = request.session_hash or ""
+        tab, client = request.session_hash or "", request.client.host if request.client else "unknown"
+        owner = owner_of(client, _cookie(request))
         try:
-            self.rate.admit(request.client.host if request.client else "unknown")
+            self.rate.admit(client)
             if tab in self.running:
                 raise RefusedRequestError("the last answer is still being made; stop it first", 409)
-            conversation = self._ask(session, text, files)
+            paths = [str(self.files.path(owner, name)) for name in names]
+            conversation = self._ask(session, text, [self.files.read(owner, name) for name in names])
             chosen = int(seed) if seed is not None and seed >= 0 else secrets.randbelow(2**31)
             how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length))
             forgotten = self.speaker.forget_oldest(conversation)
@@ -171,17 +240,17 @@ class Page:
             session.note = f"**{error}**"
             yield gr.skip(), session, *self._show(session)
             return
-        session.shown.append(
-            {"role": "user", "content": [*({"path": file} for file in files), *([text] if text else [])]}
-        )
+        said = [*({"path": path} for path in paths), *([text] if text else [])]
+        session.shown.append({"role": "user", "content": said})
         session.shown.append({"role": "assistant", "content": ["…"]})
         session.note = f"Seed {chosen}." + (f" The {forgotten} oldest turns are forgotten." if forgotten else "")
+        session.scales, session.drawing, session.again = [], None, ""
         self.running[tab] = ticket
         parts: list[Any] = []
         try:
             yield None, session, *self._show(session)
             async for _, event in stream.events():
-                self._take(session, parts, event, conversation)
+                self._take(session, parts, event, conversation, owner)
                 session.shown[-1] = {"role": "assistant", "content": list(parts) or ["…"]}
                 yield gr.skip(), session, *self._show(session)
         finally:  # also where the browser has left
@@ -202,7 +271,7 @@ class Page:
             max_images=min(words.max_images, self.limits.images),
         )
 
-    def _ask(self, session: Session, text: str, files: list[str]) -> Conversation:
+    def _ask(self, session: Session, text: str, files: Sequence[bytes]) -> Conversation:
         """The conversation with the new turn; the session's own stays as it is until there is an answer."""
         check_letters(len(text), self.limits, "text")
         conversation = session.conversation.copy()
@@ -210,16 +279,11 @@ class Page:
         if before + len(files) > self.limits.pictures:
             most = self.limits.pictures
             raise RefusedRequestError(f"a conversation has {most} pictures at most; begin a new one")
-        seen = {}
-        for number, file in enumerate(files):
-            path = Path(file)
-            if path.stat().st_size > self.limits.picture_bytes:
-                raise RefusedRequestError(f"a picture has {self.limits.picture_bytes} bytes at most")
-            seen[f"seen-{before + number}"] = self.speaker.see(read_picture(path.read_bytes(), self.limits))
-        conversation.ask(text, seen)
+        pictures = [self.speaker.see(read_picture(data, self.limits)) for data in files]
+        conversation.ask(text, {f"seen-{before + number}": picture for number, picture in enumerate(pictures)})
         return conversation
 
-    def _take(self, session: Session, parts: list[Any], event: Event, conversation: Conversation) -> None:
+    def _take(self, session: Session, parts: list[Any], event: Event, asked: Conversation, owner: str) -> None:
         """Show an event: words and the picture in the making stand at the end of `parts`."""
         if isinstance(event, Words):
             if parts and isinstance(parts[-1], str):
@@ -227,35 +291,44 @@ class Page:
             else:
                 parts.append(event.text)
         elif isinstance(event, Sketch):
-            entry = {"path": self._save(event.image), "alt_text": f"scale {event.number} of {event.total}"}
+            entry = {"path": self._save(event.image, owner), "alt_text": f"scale {event.number} of {event.total}"}
             if event.number == 1:
                 session.scales = []
                 parts.append(entry)
             else:
                 parts[-1] = entry
-            session.scales = [*session.scales, (entry["path"], f"{event.number} of {event.total}")]
+            session.scales = [*session.scales, entry["path"]]
         elif isinstance(event, Drawn):
-            session.drawing = self._save(event.part.image)
+            session.drawing = self._save(event.part.image, owner)
             parts[-1] = {"path": session.drawing, "alt_text": "a drawing"}
         elif isinstance(event, Failed):
             parts.append(f"({refusal(event.error)})")
             session.note = "**There is no answer; the question is not kept.**"
         elif isinstance(event, Finished):
-            conversation.add(event.answer)
-            session.conversation = conversation
-            if event.answer.finished == "stopped":
-                session.note += " Stopped."
-            if not parts:
-                parts.append("(stopped)" if event.answer.finished == "stopped" else "(an empty answer)")
+            self._finish(session, parts, event, asked)
 
-    def _save(self, image: Image.Image) -> str:
-        with tempfile.NamedTemporaryFile(dir=self._folder.name, suffix=".png", delete=False) as file:
-            image.save(file, "PNG")
-        return file.name
+    def _finish(self, session: Session, parts: list[Any], event: Finished, asked: Conversation) -> None:
+        """Keep the answer, and say what is odd about it."""
+        if missed_drawing(asked, event.answer):
+            session.again = asked.turns[-1].text
+            session.note += f" **{MISSED}**"
+        asked.add(event.answer)
+        session.conversation = asked
+        stopped = event.answer.finished == "stopped"
+        if stopped:
+            session.note += " Stopped."
+        if not parts:
+            parts.append("(stopped)" if stopped else "(an empty answer)")
+
+    def _save(self, image: Image.Image, owner: str) -> str:
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        return str(self.files.folder / self.files.add(owner, content.getvalue()))
 
     def _show(self, session: Session) -> tuple[Any, ...]:
         button = gr.DownloadButton(value=session.drawing, interactive=session.drawing is not None)
-        return list(session.shown), list(session.scales), button, session.note
+        again = gr.Button(visible=bool(session.again))
+        return list(session.shown), list(session.scales), button, session.note, again
 
     def stop(self, request: gr.Request) -> None:
         """End the answer of this tab; what is there of it stays."""
@@ -269,24 +342,46 @@ class Page:
         return session, *self._show(session)
 
 
-def mount_page(app: FastAPI, engine: Engine, rate: RateLimit, name: str) -> FastAPI:
-    """Put the page at the root of an application."""
-    page = Page(engine, rate, name)
-    blocks = page.blocks()
-    blocks.queue(max_size=engine.limits.queue)
-    return gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        css=CSS,
-        theme=gr.themes.Default(  # fonts of the system, none from elsewhere
-            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-        ),
-        allowed_paths=[page._folder.name],
-        max_file_size=engine.limits.picture_bytes,
-        show_error=False,
-        footer_links=[],
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-    )
+def _cookie(request: gr.Request) -> str | None:
+    return dict(request.cookies).get(COOKIE)
+
+
+@contextmanager
+def _kept_in(folder: str) -> Iterator[None]:
+    """Let Gradio's components take a folder for their own, so that they copy nothing that is in it."""
+    name = "GRADIO_TEMP_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def page_app(engine: Engine, rate: RateLimit, name: str, lifespan: Any = None, examples: Sequence[str] = ()) -> App:
+    """Return the page as an application, behind its guard."""
+    page = Page(engine, rate, name, examples)
+    folder = str(page.files.folder)
+    with _kept_in(folder):
+        blocks = page.blocks()
+        blocks.queue(max_size=engine.limits.queue)
+        app = gr.mount_gradio_app(
+            FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None),
+            blocks,
+            path="/",
+            css=CSS,
+            theme=gr.themes.Default(  # fonts of the system, none from elsewhere
+                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+            ),
+            allowed_paths=[folder],
+            max_file_size=engine.limits.picture_bytes,
+            show_error=False,
+            footer_links=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+        )
+    return PageGuard(app, blocks.fns, page.files, engine.limits)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.serving.engine import Engine
-from vargpt_lightning.serving.gate import App, Gate, check_address, error_response
-from vargpt_lightning.serving.limits import Limits, RateLimit, RefusedRequestError
+from vargpt_lightning.serving.gate import App, Gate, Receive, Scope, Send, check_address
+from vargpt_lightning.serving.limits import Limits, RateLimit
 from vargpt_lightning.serving.metrics import ServerMetrics
-from vargpt_lightning.serving.openai_api import OpenAIApi, refuse
+from vargpt_lightning.serving.openai_api import OpenAIApi, refuse, refuse_path
 
 if TYPE_CHECKING:
     import uvicorn
 
     from vargpt_lightning.evaluation.adapters.ours import Speaker
 
-CLIENTS = 256  # connections at the same time; more are answered with 503
+BACKLOG = 256
 
 
 class Service:
@@ -38,6 +37,7 @@ class Service:
         token: who has it may ask; None for everyone on this machine.
         remote_pictures: whether pictures are fetched from public addresses.
         page: whether there is the web page too.
+        examples: requests that the page offers.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Service:
         token: str | None = None,
         remote_pictures: bool = False,
         page: bool = True,
+        examples: Sequence[str] = (),
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = ServerMetrics()
@@ -55,16 +56,14 @@ class Service:
         self.metrics.watch(self.engine)
         self.rate = RateLimit(self.limits.requests_a_minute)
         api = OpenAIApi(self.engine, self.metrics, name, remote_pictures)
-        inner = FastAPI(title=name, docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
-        inner.router.routes.extend(api.routes())
-        inner.add_exception_handler(UserError, refuse)
-        inner.add_exception_handler(ClientDisconnect, refuse)  # no fault, and nothing for the log
-        inner.add_exception_handler(Exception, refuse)
-        inner.add_exception_handler(HTTPException, _http_error)
+        # That a client leaves is no fault, and nothing for the log.
+        handlers: dict[Any, Any] = dict.fromkeys((UserError, ClientDisconnect, Exception), refuse)
+        handlers[HTTPException] = refuse_path
+        inner: App = Starlette(routes=api.routes(), exception_handlers=handlers, lifespan=self._lifespan)
         if page:
-            from vargpt_lightning.serving.page import mount_page
+            from vargpt_lightning.serving.page import page_app
 
-            inner = mount_page(inner, self.engine, self.rate, name)
+            inner = _Apart(inner, page_app(self.engine, self.rate, name, self._lifespan, examples))
         self.app: App = Gate(inner, token, self.limits.body_bytes, self.rate, self.metrics)
 
     @asynccontextmanager
@@ -73,9 +72,16 @@ class Service:
         await asyncio.to_thread(self.engine.stop)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return error_response(RefusedRequestError(str(error.detail), error.status_code))
+class _Apart:
+    """The API and the page as two applications: nothing of Gradio's, such as its CORS headers, reaches the API."""
+
+    def __init__(self, api: App, page: App) -> None:
+        self.api, self.page = api, page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")  # the page's lifespan is everything's
+        of_api = path in ("/v1", "/health", "/metrics") or path.startswith("/v1/")
+        await (self.api if of_api else self.page)(scope, receive, send)
 
 
 def listen(host: str, port: int, token: str | None) -> socket.socket:
@@ -87,7 +93,7 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
     check_address(host, token)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=CLIENTS)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise UserError(f"{host}:{port} cannot be listened at ({error})") from error
 
@@ -96,10 +102,12 @@ def http_server(service: Service) -> uvicorn.Server:
     """Return what runs the service: `server.run(sockets=[...])`."""
     import uvicorn
 
+    from vargpt_lightning.serving.connections import Connection
+
     config = uvicorn.Config(
         service.app,
+        http=Connection,
         log_level="warning",
-        limit_concurrency=CLIENTS,
         timeout_graceful_shutdown=5,
         ws="none",
         proxy_headers=False,
