@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from PIL import Image
 
@@ -9,6 +11,7 @@ from vargpt_lightning.callbacks.samples import Draw
 from vargpt_lightning.commands.experiment import Experiment
 from vargpt_lightning.commands.loading import Speaker
 from vargpt_lightning.commands.stage_data import StageData
+from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji import ATTRIBUTION
 from vargpt_lightning.data.records import DRAWN, Record
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
@@ -36,8 +39,8 @@ def requests_for(
         return lambda: _reconstructions(model, data, count), note
     if stage.decoder_alone:
         return lambda: _alone(model, count, experiment), note
-    records = _one_for_each_picture(data, count)
-    prompts = [_prompt(record) for record in records]
+    records = one_for_each_picture(data.sources("train").values(), count)
+    prompts = [request_of(record) for record in records]
 
     def draw() -> Shown:
         speaker = Speaker(model=model, tokenizer=tokenizer, settings=generation_settings(experiment, model))
@@ -65,10 +68,10 @@ def _alone(model: VARGPT, count: int, experiment: Experiment) -> Shown:
     return [(image, "") for image in to_images(model.image_tokenizer.decode(drawing.f_hat_BCHW))]
 
 
-def _one_for_each_picture(data: StageData, count: int) -> list[Record]:
-    """Training requests for different pictures, spread over the corpora."""
+def one_for_each_picture(sources: Iterable[ShardDataset], count: int) -> list[Record]:
+    """Return requests for different pictures, spread over the corpora."""
     found: dict[str, Record] = {}
-    for source in data.sources("train").values():
+    for source in sources:
         # a corpus of millions is not read for a sheet
         for place in range(0, len(source) if source.draws else 0, max(1, len(source) // MANY)):
             record = source[place]
@@ -79,5 +82,6 @@ def _one_for_each_picture(data: StageData, count: int) -> list[Record]:
     return [found[key] for key in keys[::step][:count]]
 
 
-def _prompt(record: Record) -> str:
+def request_of(record: Record) -> str:
+    """Return what the user asks for in a record."""
     return next(turn.text for turn in record.turns if turn.role == "user")

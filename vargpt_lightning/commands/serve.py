@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     check_installed(page=not arguments.no_page)
     from vargpt_lightning.commands.loading import load_run
+    from vargpt_lightning.commands.request_examples import example_requests
     from vargpt_lightning.serving.server import Service, http_server, listen
 
     token = read_token(arguments.token_file)
@@ -79,7 +80,8 @@ def main(argv: list[str]) -> int:
         name = arguments.name or run.folder.name
         page = not arguments.no_page
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        service = Service(run, name, limits, token, arguments.allow_remote_pictures, page)
+        examples = example_requests(run.folder) if page else []
+        service = Service(run, name, limits, token, arguments.allow_remote_pictures, page, examples)
         print(_welcome(name, run.stage.name, place, token is not None, page), flush=True)
         try:
             http_server(service).run(sockets=[place])
