@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.rounding import assert_same_but_rounding
-from tests.tiny import tiny_stage
+from tests.tiny import tiny_config, tiny_stage
 from tests.training import tiny_model
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.commands.stage_runner import build_module
@@ -92,6 +93,53 @@ def test_an_idle_row_changes_no_loss(model: VARGPT) -> None:
     plain = model.eval()(text_batch(2, 3))
     (batch,) = beside(model, [drawn_batch(1)], [text_batch(2, 3)])
     assert_same_but_rounding(model(batch).text_loss, plain.text_loss)
+
+
+def packed(batch: dict[str, Any]) -> dict[str, Any]:
+    """The same rows, of two records each, or of one with a picture."""
+    segments = batch["attention_mask"].long()
+    if "drawn_indices" not in batch:
+        segments[:, segments.shape[1] // 2 :] += 1
+    return batch | {"segment_ids": segments, "samples": int(segments.amax(1).sum())}
+
+
+def gradients(model: VARGPT, batch: dict[str, Any], text: float, image: float) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    output = model(batch)
+    terms = [(text, output.text_loss), (image, output.image_loss)]
+    torch.stack([factor * loss for factor, loss in terms if loss is not None]).sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("settings", [{"text_loss": "answer"}, {"text_loss": "all"}, {"preset": "official"}])
+def test_idle_rows_count_nothing_whatever_text_is_trained(settings: dict[str, Any], pack: bool) -> None:
+    """Neither their own ids and padding, nor the padding that they bring to the rows beside them."""
+    torch.manual_seed(0)
+    model = VARGPT(replace(tiny_config(), class_row="null", **settings)).eval()
+    seen = text_batch(1, 2) | {"vision_features": torch.randn(1, PATCHES, 16)}
+    seen["input_ids"][:, 1 : 1 + PATCHES] = IMAGE
+    long = {name: torch.cat([value] * 4, dim=1) for name, value in text_batch(2, 3).items()}
+    cases = [(text_batch(2, 3), drawn_batch(2)), (long, drawn_batch(1)), (drawn_batch(2), seen), (seen, drawn_batch(2))]
+    wide = drawn_batch(1) | {"vision_features": torch.randn(3, PATCHES, 16)}
+    wide["input_ids"] = torch.cat([torch.full((1, 3 * PATCHES), IMAGE), wide["input_ids"]], dim=1)
+    wide["attention_mask"] = torch.ones_like(wide["input_ids"]).bool()
+    wide["labels"] = torch.full_like(wide["input_ids"], -100)
+    cases.append((text_batch(1, 3), wide))
+    for own, other in cases:
+        plain, others = (packed(dict(batch)) if pack else dict(batch) for batch in (own, other))
+        counted = StepBatches([], model).count(plain)
+        (batch,) = beside(model, [others], [dict(plain)])
+        assert len(batch["input_ids"]) == len(plain["input_ids"]) + 1
+        share = batch[SHARE]
+        assert share.own == counted
+        output = model(batch)
+        assert int(output.text_tokens) == (counted.text or bool(share.batch.text))
+        expected = gradients(model, plain, share.text_factor(), share.image_factor())
+        found = gradients(model, batch, share.text_factor(), share.image_factor())
+        norm = torch.stack([value.norm() for value in expected.values()]).norm()
+        for name, value in found.items():
+            assert (value - expected.get(name, torch.zeros_like(value))).norm() <= 1e-5 * norm, name
 
 
 def test_alike_batches_get_none(model: VARGPT) -> None:

@@ -264,10 +264,15 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)
 
     def text_labels(self, batch: Mapping[str, Any], layout: PictureLayout | None = None) -> Tensor | None:
-        """Return the text targets (B, T), -100 where none is trained; None for a batch without labels."""
+        """Return the text targets (B, T), -100 where none is trained; None for a batch without labels.
+
+        A batch may bring them as `text_targets`, where they are not those that its ids and labels would have.
+        """
         labels_BT: Tensor | None = batch.get("labels")
         if labels_BT is None:
             return None
+        if "text_targets" in batch:
+            return batch["text_targets"]
         segments_BT = batch.get("segment_ids")
         if self.settings.text_loss == "all":
             if layout is None:

@@ -163,6 +163,10 @@ class StepBatches:
         ids += [tokens.image_gen_start, *[tokens.image_gen] * length, tokens.image_gen_end] if drawn else []
         ids.append(tokens.eos)
         labels = [IGNORED] * (len(ids) - 1) + [tokens.eos if text else IGNORED]
+        targets_BT = self.model.text_labels(batch)
+        if targets_BT is not None:
+            # what a row with a drawn picture trains beside its labels, an idle one does not, nor new padding of others
+            batch["text_targets"] = _with_row(targets_BT, labels, IGNORED)
         batch["input_ids"] = _with_row(batch["input_ids"], ids, tokens.pad)
         batch["attention_mask"] = _with_row(batch["attention_mask"], [True] * len(ids), False)
         if "segment_ids" in batch:  # of rows that hold several records
