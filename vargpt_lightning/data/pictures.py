@@ -153,8 +153,9 @@ class PictureReader:
 
     def scale(self, pixels_HWC: Tensor) -> Tensor:
         """Return pixels (..., H, W, C) in 0 to 255 as (..., C, H, W), normalised, on the device where they are."""
-        mean_C, std_C = (torch.tensor(values, device=pixels_HWC.device) for values in (self.mean, self.std))
-        return ((pixels_HWC / 255.0 - mean_C) / std_C).movedim(-1, -3).contiguous()
+        device = pixels_HWC.device
+        mean_C, std_C = (torch.tensor(each, dtype=torch.float32, device=device) for each in (self.mean, self.std))
+        return ((pixels_HWC.float() / 255.0 - mean_C) / std_C).movedim(-1, -3).contiguous()
 
     def _square(self, image: Image.Image, side: int) -> Image.Image:
         if self.fit == "clip":

@@ -5,9 +5,12 @@ Legend: B batch, P seen pictures, S picture side, N feature tokens of a picture,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models import towers
@@ -37,6 +40,7 @@ def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCa
     )
     llama._attn_implementation = config.attention
     model = LlamaForCausalLM(llama)
+    model.model.rotary_emb = ExactRotaryEmbedding(llama)
     if config.checkpoint_activations:
         # The newer name; transformers 5.20 has the older one alone, which version 6 is to drop.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -44,10 +48,22 @@ def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCa
     return model
 
 
-def restore_rotary_constants(model: LlamaForCausalLM) -> None:
-    """Compute the rotary frequencies again, which no checkpoint holds, on the device of the weights."""
-    with torch.device(model.lm_head.weight.device):
-        model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
+class ExactRotaryEmbedding(LlamaRotaryEmbedding):
+    """Rotary positions by frequencies in float32, whatever type and device the weights are brought to.
+
+    No checkpoint holds the frequencies. In bfloat16 a phase is off by more than a radian at position 1,000, and a
+    model that was trained with one set of phases would be used with another: they are computed anew, by the CPU, at
+    every change of the module, as when it gets memory.
+    """
+
+    def _apply(self, fn: Any, recurse: bool = True) -> ExactRotaryEmbedding:
+        super()._apply(fn, recurse)
+        device = self.inv_freq.device
+        with torch.device("meta" if device.type == "meta" else "cpu"):
+            exact = LlamaRotaryEmbedding(self.config)
+        for name, buffer in exact.named_buffers():
+            self._buffers[name] = buffer.to(device)
+        return self
 
 
 def build_vision_tower(config: VisionConfig) -> nn.Module | None:

@@ -132,4 +132,5 @@ def draw_pictures(
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, generator=generator, device=generator.device if generator is not None else None)
+    device = generator.device if generator is not None else None
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device=device)

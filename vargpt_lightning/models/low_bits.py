@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.attention import QueryKeyValue
+from vargpt_lightning.models.exact import KeepsFloat32
 from vargpt_lightning.models.submodules import SUBMODULES
 
 BLOCK = {4: 64, 8: 256}
@@ -27,7 +28,7 @@ WHOLE = ("lm_head", "head", "word_embed")
 """Layers that stay as they are: small ones at the ends of the towers, where an error shows most."""
 
 
-class LowBitLinear(nn.Module):
+class LowBitLinear(KeepsFloat32):
     """A frozen linear layer whose weight is kept in few bits.
 
     The weight is in buffers that no checkpoint holds, and that are not spread over processes: each has all of it.
@@ -38,6 +39,7 @@ class LowBitLinear(nn.Module):
         device: where the weight is packed and stays; None leaves it where it is.
     """
 
+    in_float32 = ("scales",)
     packed: Tensor
     scales: Tensor
 
@@ -64,14 +66,6 @@ class LowBitLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}"
-
-    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
-        """Follow a change of device; one of type is not for scales."""
-        before = self.scales
-        super()._apply(fn, recurse)
-        if self.scales.dtype != before.dtype:
-            self.scales = before.to(self.scales.device)
-        return self
 
 
 class _Product(torch.autograd.Function):

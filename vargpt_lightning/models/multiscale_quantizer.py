@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.models.exact import KeepsFloat32
 from vargpt_lightning.models.scales import ScaleSchedule
 
 PhiSharing = Literal["shared", "partial", "separate"]
@@ -86,14 +87,16 @@ def map_to_rows(h_BCHW: Tensor) -> Tensor:
     return h_BCHW.flatten(2).transpose(1, 2)
 
 
-class MultiScaleQuantizer(nn.Module):
+class MultiScaleQuantizer(KeepsFloat32):
     """One codebook for all scales, the phi blends, and a record of how often each scale uses each code.
 
     ``phi`` says how many blends there are: one ("shared"), ``phi_count`` ("partial"), or one a scale ("separate").
     With ``normalize_codes`` the nearest code is the one of the largest cosine, else of the smallest distance.
-    The codebook begins uniform in ±1/V, so that the first vectors spread over many codes.
+    The codebook begins uniform in ±1/V, so that the first vectors spread over many codes. The record stays in float32:
+    in 16 bits a count ends at 256, and a hundredth is lost beside it.
     """
 
+    in_float32 = ("ema_vocab_hit_SV",)
     ema_vocab_hit_SV: Tensor
 
     def __init__(
@@ -122,7 +125,8 @@ class MultiScaleQuantizer(nn.Module):
             self.quant_resi = nn.ModuleDict({"qresi_ls": nn.ModuleList(blends)})
         else:
             self.quant_resi = nn.ModuleList(blends)
-        self.register_buffer("ema_vocab_hit_SV", torch.zeros(schedule.num_scales, vocabulary))
+        hits_SV = torch.zeros(schedule.num_scales, vocabulary, dtype=torch.float32)
+        self.register_buffer("ema_vocab_hit_SV", hits_SV)
         self.embedding = nn.Embedding(vocabulary, code_size)
         nn.init.uniform_(self.embedding.weight, -1 / vocabulary, 1 / vocabulary)
         self.hit_updates = 0
@@ -236,7 +240,7 @@ class MultiScaleQuantizer(nn.Module):
             dist.all_reduce(hits_SV)
             world = dist.get_world_size()
         mix = [0.1 if self.hit_updates + k < FAST_UPDATES else 0.01 for k in range(len(steps))]
-        mix_S1 = torch.tensor(mix, device=hits_SV.device).unsqueeze(1)
+        mix_S1 = torch.tensor(mix, dtype=hits_SV.dtype, device=hits_SV.device).unsqueeze(1)
         # An empty first row, rather than the counter, marks the start: a loaded record is then never thrown away.
         mix_S1[0] = torch.where(self.ema_vocab_hit_SV[0].any(), mix_S1[0], 1.0)
         self.ema_vocab_hit_SV.mul_(1 - mix_S1).add_(hits_SV * mix_S1)
@@ -272,5 +276,5 @@ class MultiScaleQuantizer(nn.Module):
         # Weights trained for another scale schedule load; their hit record means nothing here and is left out.
         key, own = prefix + "ema_vocab_hit_SV", self.ema_vocab_hit_SV
         if key in state_dict and len(state_dict[key]) != len(own):
-            state_dict[key] = torch.zeros(own.shape, device=state_dict[key].device)
+            state_dict[key] = torch.zeros(own.shape, dtype=own.dtype, device=state_dict[key].device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -111,6 +111,7 @@ class Gathered:
 def build(kind: type[M], checkpoint: Checkpoint, device: str | torch.device, dtype: torch.dtype | None) -> M:
     """Return a checkpoint's model in evaluation mode; raises as `from_pretrained` does."""
     from vargpt_lightning.models.checkpoints import fitting
+    from vargpt_lightning.models.exact import exact_buffers
     from vargpt_lightning.models.placing import place
     from vargpt_lightning.models.vargpt import VARGPT
 
@@ -118,7 +119,9 @@ def build(kind: type[M], checkpoint: Checkpoint, device: str | torch.device, dty
     with torch.device("meta"):
         model = kind(config)
     assert isinstance(model, VARGPT)
-    types = {stored.dtype for stored in checkpoint.state.values() if stored.dtype.is_floating_point}
+    exact = exact_buffers(model)
+    stored_types = {stored.dtype for key, stored in checkpoint.state.items() if key not in exact}
+    types = {each for each in stored_types if each.is_floating_point}
     dtype = dtype or (types.pop() if len(types) == 1 else torch.float32)
     # A tower that comes with a package and was never trained is not stored again.
     packaged = config.vision.kind == "efficientnet_lite0" and "vision_tower" not in checkpoint.parts

@@ -124,7 +124,8 @@ def gumbel_softmax(logits_BlV: Tensor, tau: float, generator: Generators = None)
     """Softmax of (logits + Gumbel noise) / tau over the codes (arXiv 1611.01144, equation 2)."""
 
     def soften(logits_blV: Tensor, stream: torch.Generator | None) -> Tensor:
-        noise_blV = torch.empty(logits_blV.shape, device=stream.device if stream else logits_blV.device)
+        device = stream.device if stream else logits_blV.device
+        noise_blV = torch.empty(logits_blV.shape, dtype=torch.float32, device=device)
         noise_blV = -noise_blV.exponential_(generator=stream).log().to(logits_blV)
         return ((logits_blV + noise_blV) / tau).softmax(dim=-1)
 

@@ -33,7 +33,6 @@ from vargpt_lightning.models.backbone import (
     build_vision_projector,
     build_vision_tower,
     check_pictures,
-    restore_rotary_constants,
 )
 from vargpt_lightning.models.config import VARGPTConfig
 from vargpt_lightning.models.image_tokenizer import ImageTokenizer
@@ -178,7 +177,8 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
 
     def restore_constants(self) -> None:
         """Compute what checkpoints do not hold; needed after a model on the meta device got its weights."""
-        restore_rotary_constants(self.language_model)
+        rotary = self.language_model.model.rotary_emb
+        rotary.to_empty(device=self.language_model.lm_head.weight.device)
         if hasattr(self.vision_tower, "restore_constants"):
             self.vision_tower.restore_constants()  # type: ignore[union-attr,operator]
 

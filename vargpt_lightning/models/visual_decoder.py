@@ -161,7 +161,7 @@ class VisualDecoder(nn.Module):
         if isinstance(generator, Sequence):
             return torch.cat([self.random_labels(1, own) for own in generator])
         device = self.class_emb.weight.device if generator is None else generator.device
-        even_N = torch.full((self.classes,), 1.0 / self.classes, device=device)
+        even_N = torch.full((self.classes,), 1.0 / self.classes, dtype=torch.float32, device=device)
         labels_B = torch.multinomial(even_N, batch, replacement=True, generator=generator)
         return labels_B.to(self.class_emb.weight.device)
 

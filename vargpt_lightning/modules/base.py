@@ -192,7 +192,7 @@ class StageModule(pl.LightningModule):
             weight = int((tokens or {}).get(name.split("_")[0], samples))
             if weight < 1:
                 continue
-            detached = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
+            detached = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float32)
             if split != "train":
                 self.log(f"{split}/{name}", detached, on_epoch=True, batch_size=weight, sync_dist=True)
                 continue
@@ -224,4 +224,4 @@ def samples_of(batch: Batch) -> int:
 def share(correct: Tensor | int, total: Tensor | int) -> Tensor | None:
     """Return correct / total, None where there is nothing to count."""
     count = int(total)
-    return torch.as_tensor(correct) / count if count else None
+    return torch.as_tensor(correct).float() / count if count else None

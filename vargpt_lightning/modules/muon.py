@@ -93,7 +93,8 @@ class Muon(Optimizer):
         for parameter in parameters:
             if not self.state[parameter]:
                 zeros = (torch.zeros_like(parameter), torch.zeros_like(parameter))
-                self.state[parameter] = {"step": torch.zeros(()), "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
+                step = torch.zeros((), dtype=torch.float32)
+                self.state[parameter] = {"step": step, "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
         states = [self.state[parameter] for parameter in parameters]
         adamw(
             parameters,
