@@ -27,21 +27,20 @@ from vargpt_lightning.modules.stage import Stage
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration: every key of an experiment
 
-An experiment is one YAML file; the constructors are its schema. Every key is an option of `vargpt fit` too:
-`--model.decoder.depth 6`. A key that there is not, or a value of another type or
-outside of its range, is refused before anything is written, and the nearest key named.
+An experiment is one YAML file. Every key is also an option of `vargpt fit`: `--model.decoder.depth 6`. Unknown keys, and
+values of a wrong type or out of range, are refused before anything is written; the message suggests the most similar key.
 
-- `base: FILE` names another experiment file, beside this one, to start from; values of this one win. A list takes the
-  place of the base's list; with a plus, `stages+:`, it is put behind it.
-- `${model.language.vocabulary}` stands for the value of another key, as it is after all files and options.
-- `seed` (0) is of all that is random.
+- `base: FILE` starts from another experiment file (relative to this one) and overrides its values. A list replaces the
+  base's list; with a plus, `stages+:`, it is appended instead.
+- `${model.language.vocabulary}` stands for the value of another key, after all files and options were read.
+- `seed` (default 0) seeds everything that is random.
 
-`None` in a meaning is `null` in YAML. This page is written from the code's signatures and docstrings by
+`None` in a description is `null` in YAML. This page is generated from the code's signatures and docstrings by
 `python -m tests.docs.configuration`.
 """
 DATA = """## data
 
-`class_path` says where the data come from, `init_args` holds the class's keys:
+`class_path` is the class that provides the data, `init_args` has its keys:
 
 ```yaml
 data:
@@ -65,7 +64,7 @@ NAMES = {
 def page() -> str:
     """Return the whole page."""
     submodules = ", ".join(f"`{name}`" for name in SUBMODULES)
-    note = f"A list, in the order in which the stages are trained. Submodules are {submodules}; the last is both."
+    note = f"A list of stages, trained in this order. Submodules are {submodules}; the last stands for both projectors."
     tables = {name: [*section(name, kind)] for name, kind in SECTIONS.items()}
     tables |= {"stages": [*section("stages", Stage, note)], "data": [DATA, *data_tables()]}
     contents = "Sections: " + ", ".join(f"[{name}](#{name})" for name in ORDER) + ".\n"
@@ -169,7 +168,7 @@ def words(kind: Any) -> str:
     if origin is tuple:
         return f"list of {len(inside)}, each {words(inside[0])}"
     if origin is dict:
-        return f"names with {words(inside[1])}"
+        return f"mapping from names to {words(inside[1])}"
     return NAMES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
@@ -184,7 +183,7 @@ def default(entry: Field[Any]) -> str:
     """Return a key's default as it would be written."""
     made: Any = entry.default_factory() if entry.default_factory is not MISSING else entry.default
     if made is MISSING:
-        return "needed"
+        return "required"
     return "" if is_dataclass(made) else f"`{plain(made)}`"
 
 

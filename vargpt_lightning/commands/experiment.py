@@ -57,13 +57,13 @@ SPEED_ALONE = ("cache", "workers", "prefetch", "pin_memory", "visual_tokens")  #
 
 @dataclass
 class RunConfig:
-    """Where a run is kept: the folder root/name; the name is the experiment file's by default.
+    """Where a run is stored: in the folder root/name.
 
     Args:
-        root: folder of runs.
-        name: of the run's own folder.
-        reuse: runs, or folders of runs, whose finished stages are taken over where all that a stage depends on is the
-            same (its content hash); a stage that a run below `root` is just training is waited for.
+        root: folder that contains the runs.
+        name: name of the run's folder; by default that of the experiment file.
+        reuse: runs, or folders of runs, whose finished stages are reused if everything they depend on is the same (by
+            content hash). If a run in `root` is currently training such a stage, this run waits for it.
     """
 
     root: str = "runs"
@@ -73,25 +73,26 @@ class RunConfig:
 
 @dataclass
 class TrainerConfig(Ranged):
-    """What all stages' trainers share.
+    """Settings of the trainer, for all stages.
 
     Args:
-        accelerator: of Lightning: cpu, gpu or auto.
-        devices: how many on each machine, their numbers, or auto; on CPUs processes, on GPUs one process each.
-        num_nodes: machines.
-        precision: of Lightning: 32-true, bf16-mixed, 16-mixed or bf16-true.
-        strategy: how training is spread over processes: single, ddp, fsdp, fsdp2, or a name of Lightning's; "auto" is
-            single or ddp.
+        accelerator: Lightning's accelerator: cpu, gpu or auto.
+        devices: number of devices per machine, a list of device numbers, or auto. On CPUs this is the number of
+            processes; each GPU gets one process.
+        num_nodes: number of machines.
+        precision: Lightning's precision: 32-true, bf16-mixed, 16-mixed or bf16-true.
+        strategy: how training is distributed over processes: single, ddp, fsdp, fsdp2, or a Lightning strategy; "auto"
+            is single or ddp.
         sharding: see `ShardingConfig`.
-        nonfinite: what happens at a loss or gradient that is no number: "stop", or "skip" the step and count it.
+        nonfinite: what to do if a loss or gradient is NaN or infinite: "stop", or "skip" the step and count it.
         log_every: steps between two rows of the metrics.
-        validate: validations in a stage, evenly spread; 0 for none.
-        validation_batches: batches of one validation.
-        checkpoint_seconds: pause between two checkpoints.
-        sample_every: steps between two sample sheets, besides the one at a stage's end; 0 for none.
-        samples: requests that a sample sheet draws; 0 for no sheets.
-        loggers: loggers of Lightning beside the run's own table, each with class_path, such as TensorBoardLogger, and
-            init_args; sample sheets go to those that take pictures.
+        validate: number of validations in a stage, evenly spaced; 0 for none.
+        validation_batches: batches per validation.
+        checkpoint_seconds: seconds between two checkpoints.
+        sample_every: steps between two sample sheets; 0 for only the one at the end of a stage.
+        samples: drawings in a sample sheet; 0 for no sheets.
+        loggers: Lightning loggers in addition to metrics.csv, each with class_path, such as TensorBoardLogger, and
+            init_args; those that accept pictures also get the sample sheets.
     """
 
     place: ClassVar[str] = "trainer"
@@ -114,16 +115,16 @@ class TrainerConfig(Ranged):
 
 @dataclass
 class BenchmarksConfig(Ranged):
-    """Benchmarks that are asked at the ends of stages.
+    """Benchmarks that run at the ends of stages.
 
     Args:
-        names: which, such as [mme, pope]; none by default.
-        data: folder with one for each of them, or the data of the only one.
-        stages: at the ends of which stages; None takes all but those that train the image tokenizer alone.
-        limit: at most so many questions of each, the same at each stage; None asks all.
-        protocol: of the scoring: lmms_eval, official or lenient.
-        style: of the prompts.
-        batch_size: questions asked together.
+        names: names of benchmarks, such as [mme, pope]; none by default.
+        data: folder that contains a folder for each benchmark, or the data of the only one.
+        stages: stages after which they run; None means all stages except those that train only the image tokenizer.
+        limit: ask at most this many questions of each benchmark, the same ones at each stage; None asks all.
+        protocol: scoring protocol: lmms_eval, official or lenient.
+        style: style of the prompts.
+        batch_size: questions per batch.
     """
 
     place: ClassVar[str] = "evaluation.benchmarks"
@@ -153,21 +154,21 @@ class BenchmarksConfig(Ranged):
 
 @dataclass
 class EvaluationConfig(Ranged):
-    """What is measured after the last stage.
+    """What is evaluated after the last stage.
 
     Args:
-        enabled: False ends the run with its last stage.
-        drawings: requests to draw for each training picture.
-        drawings_limit: at most so many training pictures are asked for, and as many of each held-out split; None asks
-            for all.
-        heldout_drawings: also ask for the held-out pictures, whose names were never drawn.
-        questions: at most so many questions of each kind and split; None asks all.
-        names: training pictures whose name is asked for openly.
-        seed: of the choice of questions and of the drawings; None takes the experiment's.
-        feature_size: pixels at which the image metrics look at pictures.
-        answer_batch, draw_batch: how many are asked at once.
-        aims: what a headline figure should reach, by its key, such as identification_1; the report says whether it did.
-        benchmarks: those that are asked at the ends of stages.
+        enabled: False ends the run after its last stage.
+        drawings: number of requests to draw for each training picture.
+        drawings_limit: ask for at most this many training pictures, and as many of each held-out split; None asks for
+            all.
+        heldout_drawings: also ask for the held-out pictures, which the model was never trained to draw.
+        questions: ask at most this many questions of each kind and split; None asks all.
+        names: number of training pictures whose name is asked for without options.
+        seed: seed for choosing questions and for drawing; None uses the experiment's seed.
+        feature_size: picture size in pixels for the image metrics.
+        answer_batch, draw_batch: batch size for questions and for drawings.
+        aims: goals for headline figures, by key, such as identification_1; the report says whether they were reached.
+        benchmarks: benchmarks that run at the ends of stages.
     """
 
     place: ClassVar[str] = "evaluation"
@@ -196,14 +197,14 @@ class EvaluationConfig(Ranged):
 
 @dataclass
 class Sampling(Ranged):
-    """How drawings are sampled in sample sheets and in the evaluation; None takes the model's own.
+    """How drawings are sampled in sample sheets and in the evaluation; None uses the model's default.
 
     Args:
-        top_k: codes kept per position; 0 keeps all. A fresh model's own is 900.
-        top_p: probability mass kept per position, after top-k; 0 and 1 keep all. The model's own is `model.top_p`.
-        cfg: guidance, growing linearly from 0 at the first scale to this at the last; 0 turns it off. A fresh model's
-            own is 1.5.
-        temperature: what guided logits are divided by; a fresh model's own is 1.
+        top_k: number of codes kept per position; 0 keeps all. The default of a new model is 900.
+        top_p: probability mass kept per position, after top-k; 0 and 1 keep all. The default is `model.top_p`.
+        cfg: strength of guidance, growing linearly from 0 at the first scale to this value at the last; 0 turns it off.
+            The default of a new model is 1.5.
+        temperature: the logits are divided by this after guidance. The default of a new model is 1.
     """
 
     place: ClassVar[str] = "sampling"

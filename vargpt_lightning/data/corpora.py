@@ -29,24 +29,26 @@ class Corpora:
     """Where a run's data come from; subclasses say how the corpora are found or made.
 
     Attributes:
-        seen_variants: mild changes of each seen picture that training takes in turn; 1 takes the picture alone.
-        cache_features: compute the vision tower's features and the codes of drawn pictures once and keep them, where
-            these networks are frozen; all seen pictures must fit into memory.
-        workers: processes that read batches ahead; 0 reads in the training process. Whatever their number, the
-            batches are the same.
-        prefetch: batches that each of them reads ahead.
-        pin_memory: whether batches are put where a GPU fetches them faster; None does so where there is a GPU.
-        shuffle_shards: shards among which records are shuffled at a time. Fewer read storage in longer runs; with no
-            more shards than that all records are shuffled.
+        seen_variants: number of variants of each seen picture (mild augmentations) that training uses in turn; 1 uses
+            only the picture itself.
+        cache_features: compute the vision tower's features and the codes of drawn pictures once and store them, where
+            these networks are frozen; all features must fit into memory.
+        workers: number of processes that read batches ahead; 0 reads in the training process. The batches do not depend
+            on it.
+        prefetch: number of batches that each worker reads ahead.
+        pin_memory: whether batches are placed in pinned memory for faster transfer to a GPU; None does so if there is a
+            GPU.
+        shuffle_shards: records are shuffled among this many shards at a time. A smaller number reads storage more
+            sequentially. A corpus with no more shards than this is shuffled completely.
         drawn_fit: how drawn pictures are made square: "crop" takes the middle, "pad" adds white, "var" resizes and
-            crops as VAR does: at random in training, the centre in validation.
-        drawn_variants: how many of each drawn picture training takes in turn: the picture (the centre) and random crops
-            with "var", mild changes with the others; 0 takes another one each time.
-        drawn_flip: mirror every second of these variants.
-        resizing: by what plain JPEG pictures that are neither varied nor cached are resized: "pillow", as the authors
-            do, or "torch", in a third of the time, where a level in about 300 differs by 1.
-        visual_tokens: "auto" takes what `vargpt data tokenize` left beside the shards where it fits, "require" stops
-            where it does not, "off" encodes in training.
+            crops as VAR does (randomly in training, the centre in validation).
+        drawn_variants: number of variants of each drawn picture that training uses in turn: the picture (its centre)
+            and random crops with "var", mild augmentations with the others; 0 makes a new one each time.
+        drawn_flip: mirror every second variant.
+        resizing: library that resizes plain JPEG pictures that are neither augmented nor cached: "pillow", as the
+            authors do, or "torch", which needs a third of the time and differs by 1 in about one of 300 pixel values.
+        visual_tokens: "auto" uses matching codes from `vargpt data tokenize`, "require" stops if there are none, "off"
+            always encodes during training.
     """
 
     seen_variants: Several
@@ -83,12 +85,12 @@ class OpenMoji(Corpora):
     """Questions about OpenMoji's pictures, requests to draw them, the pictures alone, and facts about their names.
 
     Args:
-        categories: OpenMoji's categories; None takes all nine.
-        picture_size: pixels at which pictures are kept.
-        seed: of the wording of questions and requests.
-        vocabulary: entries of the byte-level BPE that is trained on the texts.
-        drawings: requests to draw for each picture, worded differently.
-        cache: folder of prepared data; $VARGPT_CACHE or ~/.cache/vargpt-lightning by default.
+        categories: OpenMoji's categories; None uses all nine.
+        picture_size: size of the stored pictures in pixels.
+        seed: seed for the wording of questions and requests.
+        vocabulary: size of the byte-level BPE vocabulary that is trained on the texts.
+        drawings: number of differently worded requests to draw for each picture.
+        cache: folder for prepared data; by default $VARGPT_CACHE or ~/.cache/vargpt-lightning.
         seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
         drawn_fit, drawn_variants, drawn_flip, resizing, visual_tokens: see `Corpora`.
     """
@@ -135,13 +137,14 @@ class OpenMoji(Corpora):
 
 @dataclass
 class Packed(Corpora):
-    """Folders of packed records, as `write_source` leaves them.
+    """Folders of packed records, as written by `vargpt data pack`.
 
     Args:
-        train: corpus to folder.
-        val: the same for validation, for the corpora that have one.
-        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer; none trains one on the texts.
-        vocabulary: entries of the byte-level BPE that is trained on the texts when `tokenizer` names none.
+        train: names of corpora with their folders.
+        val: the same for validation, for corpora that have validation data.
+        tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer; if empty, one is trained on the
+            texts.
+        vocabulary: size of the byte-level BPE vocabulary that is trained on the texts if `tokenizer` is empty.
         seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
         drawn_fit, drawn_variants, drawn_flip, resizing, visual_tokens: see `Corpora`.
     """

@@ -53,17 +53,17 @@ class LanguageConfig(Ranged):
     Args:
         width: hidden size.
         layers: number of blocks.
-        heads: attention heads of a block; divides the width.
-        kv_heads: key and value heads; None takes as many as `heads`.
-        mlp: inner width of the feed-forward block; None takes 8/3 of the width, rounded up to a multiple of 32.
+        heads: attention heads of a block; must divide the width.
+        kv_heads: key and value heads; None uses as many as `heads`.
+        mlp: inner width of the feed-forward block; None uses 8/3 of the width, rounded up to a multiple of 32.
         vocabulary: rows of the token embedding, special tokens included.
-        max_positions: the longest sequence, text and visual tokens together.
+        max_positions: longest sequence, counting text and visual tokens.
         rope_theta: base of the rotary frequencies.
         norm_eps: epsilon of the normalisations.
-        attention_dropout: on attention weights.
-        initializer_range: deviation of fresh weights.
-        tie_embeddings: one table for the words that are read and those that are written.
-        attention: attention kernel by transformers' name.
+        attention_dropout: dropout on attention weights.
+        initializer_range: standard deviation of fresh weights.
+        tie_embeddings: use one table for input and output embeddings.
+        attention: attention implementation, by transformers' name.
         checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
     """
 
@@ -98,22 +98,22 @@ class LanguageConfig(Ranged):
 
 @dataclass
 class VisionConfig(Ranged):
-    """The tower that sees pictures.
+    """The vision tower.
 
     Args:
         kind: "clip" (patch features of a CLIP vision transformer), "efficientnet_lite0" (feature map of an
-            EfficientNet-Lite0), "none" (a model that sees no pictures), or another file of `models/towers`.
-        picture_size: side length in pixels of the pictures it takes.
-        patch_size, width, layers, heads, mlp: sizes of a tower that is a vision transformer.
-        feature_layer: which of CLIP's hidden states is the feature, counted as transformers does; the class token
-            is dropped.
-        feature: of EfficientNet, "head" (1280 channels after the last activation) or "blocks" (320 channels of
-            the last block); both at stride 32.
+            EfficientNet-Lite0), "none" (a model that sees no pictures), or the name of another file in `models/towers`.
+        picture_size: side length of input pictures in pixels.
+        patch_size, width, layers, heads, mlp: sizes of a vision transformer.
+        feature_layer: index of CLIP's hidden state that is used as the feature, as in transformers; the class token is
+            dropped.
+        feature: EfficientNet only: "head" (1280 channels after the last activation) or "blocks" (320 channels of the
+            last block); both at stride 32.
         pretrained: load EfficientNet's ImageNet weights from the installed package.
-        fit: how pictures are made square: "clip" resizes the short side and cuts the centre out, as CLIP's processor
-            does; "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with white; "crop" takes
-            the middle. None takes "clip" for CLIP, "pad" else.
-        dropout: the share of the features' values that are dropped before the projector while it is trained.
+        fit: how pictures are made square: "clip" resizes the short side and takes the centre, as CLIP's processor does;
+            "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with white; "crop" takes the
+            middle. None uses "clip" for CLIP and "pad" for other towers.
+        dropout: dropout on the features before the projector, while the projector is trained.
     """
 
     place: ClassVar[str] = "vision"
@@ -234,14 +234,14 @@ class DecoderConfig(Ranged):
 
 @dataclass
 class TokenIds(Ranged):
-    """Rows of the text vocabulary that mean something to the model; the defaults are those of VARGPT-LLaVA-v1.
+    """Token ids with a special meaning; the defaults are those of VARGPT-LLaVA-v1.
 
     Args:
         bos: begins every text.
         eos: ends an answer.
-        pad: fills rows up.
+        pad: fills up rows.
         image: stands for each feature token of a seen picture.
-        image_gen_start, image_gen_end: around a drawn picture.
+        image_gen_start, image_gen_end: before and after a drawn picture.
         image_gen: stands for each of its visual tokens.
     """
 
@@ -261,11 +261,12 @@ class VARGPTConfig(Ranged):
     """All sizes and settings of a VARGPT.
 
     Args:
-        preset: "paper" or "official": where the settings left at None come from.
-        unused_layer_norm: hold the layer norms that the official checkpoints carry in both generation projectors
-            and never use, so that every key of such a checkpoint has a place.
-        generation_projectors: between visual decoder and language model: "two", one each way, as the paper has it;
-            "shared", one and the same both ways; "none". The last two need a decoder as wide as the language model.
+        preset: "paper" or "official": sets all settings that are None.
+        unused_layer_norm: include the unused layer norms that official checkpoints have in both generation projectors,
+            so that every key of such a checkpoint can be loaded.
+        generation_projectors: projectors between visual decoder and language model: "two": one for each direction, as
+            in the paper; "shared": the same one for both; "none". The last two need a decoder as wide as the language
+            model.
 
     Other arguments are those of `Settings`.
 

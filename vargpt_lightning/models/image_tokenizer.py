@@ -37,17 +37,17 @@ class ImageTokenizer(nn.Module):
     """Multi-scale VQ-VAE whose defaults are those of VAR's published tokenizer (256 px, 680 tokens, 4096 codes).
 
     Args:
-        scales: side lengths of the token maps; the last one times the down-sampling is the picture size.
+        scales: side lengths of the token maps; the last one times the down-sampling factor is the picture size.
         channels: width of the convolutions at full resolution.
         channel_multipliers: width of each resolution in units of ``channels``; each step halves the resolution.
         residual_blocks: residual blocks a resolution (the decoder has one more).
         code_size: C, dimensions of a code.
         vocabulary: V, number of codes.
         beta: weight of the commitment term.
-        residual_ratio: share of the convolution in a phi blend; 0 leaves the blends out.
-        phi: one blend for all scales ("shared"), ``phi_count`` ("partial") or one for each ("separate").
-        phi_count: number of blends with "partial".
-        normalize_codes: choose codes by cosine instead of distance.
+        residual_ratio: share of the convolution in a phi blend; 0 turns the blends off.
+        phi: number of blends: one for all scales ("shared"), ``phi_count`` ("partial"), one for each ("separate").
+        phi_count: number of blends if "partial".
+        normalize_codes: choose codes by cosine similarity instead of distance.
         attention: self-attention at the lowest resolution.
         quant_kernel: kernel size of the convolutions before and after the quantizer, odd.
         dropout: dropout in the residual blocks.

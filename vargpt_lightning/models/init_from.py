@@ -36,20 +36,20 @@ _CHUNK = 4096
 
 @dataclass
 class InitFrom:
-    """Where a model's first weights come from; what is not named starts fresh.
+    """Where a model's initial weights come from; submodules that are not named start from random weights.
 
     Each is a file, a folder, a run, or when there is no such path a hub id: OWNER/NAME, or OWNER/NAME/FILE.
 
     Args:
-        model: of all submodules that are not named by themselves.
-        language_model, vision_tower, vision_projector, image_tokenizer, visual_decoder: of these.
-        generation_projectors: of both generation projectors.
-        generation_projector_in, generation_projector_out: of one.
-        new_rows: rows that the checkpoint has none for, those of the tokens around drawn pictures first of all:
-            "mean" of the vocabulary; "normal" with the vocabulary's mean and deviation by column; "keep" what the
-            checkpoint's spare rows hold.
-        ignore: keys that may be missing or unused, as patterns such as visual_decoder.class_emb.*; a missing one
-            starts fresh.
+        model: weights for all submodules that have no line of their own.
+        language_model, vision_tower, vision_projector, image_tokenizer, visual_decoder: weights for this submodule.
+        generation_projectors: weights for both generation projectors.
+        generation_projector_in, generation_projector_out: weights for this generation projector.
+        new_rows: how to initialise vocabulary rows that the checkpoint lacks, such as the tokens around drawn pictures:
+            "mean": the mean of the other rows; "normal": random with the mean and standard deviation of each column;
+            "keep": keep the checkpoint's spare rows.
+        ignore: patterns of keys that may be missing or unused, such as visual_decoder.class_emb.*; missing ones start
+            fresh.
     """
 
     model: str | None = None

@@ -32,16 +32,16 @@ class Settings:
     """The points on which the paper and the released code differ, all of them decided.
 
     Args:
-        visual_attention: who a drawn picture's tokens attend to inside the language model: "block_causal" all of
-            their own and earlier scales, "causal" only what stands before them.
-        unconditional: the other half of classifier-free guidance: "dropped_prompt" hides the context from the
-            picture, "noise" puts Gaussian noise in place of the hidden states.
-        prompt_dropout: how often a drawn picture's context is hidden in training.
-        text_loss: text targets of a row with a drawn picture: "answer" its labels, "all" every id, the user's and
-            the padding's too.
-        top_p: nucleus of the visual tokens' sampling.
-        after_image: whether an answer goes on after its picture.
-        class_row: class condition of the decoder in training; inference always takes the null row.
+        visual_attention: what the tokens of a drawn picture attend to inside the language model: "block_causal": all
+            tokens of their own and earlier scales; "causal": only the tokens before them.
+        unconditional: the unconditional half of classifier-free guidance: "dropped_prompt" hides the context from the
+            picture, "noise" replaces the hidden states by Gaussian noise.
+        prompt_dropout: probability of hiding a drawn picture's context in training.
+        text_loss: text targets in a row with a drawn picture: "answer": the labels only; "all": every token, including
+            the user's text and padding.
+        top_p: nucleus (top-p) for sampling visual tokens.
+        after_image: whether an answer continues after its picture.
+        class_row: class condition of the decoder in training; inference always uses the null row.
     """
 
     visual_attention: VisualAttention = "block_causal"

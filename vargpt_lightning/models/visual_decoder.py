@@ -51,14 +51,14 @@ class VisualDecoder(nn.Module):
         depth: number of blocks.
         width: C; 64 * depth by default.
         heads: attention heads; as many as blocks by default.
-        classes: number of classes; one more row, the last, stands for a dropped condition.
+        classes: number of classes; one additional last row stands for a dropped condition.
         mlp_ratio: hidden width of the feed-forward layers over C.
-        dropout: after attention and feed-forward.
-        attention_dropout: on attention weights.
-        drop_path: rate at the last block, growing linearly from 0 at the first; 0.1 * depth / 24 by default.
+        dropout: dropout after attention and feed-forward.
+        attention_dropout: dropout on attention weights.
+        drop_path: drop-path rate of the last block, growing linearly from 0 at the first; 0.1 * depth / 24 by default.
         norm_eps: epsilon of the normalisations.
-        shared_adaln: one projection of the condition for all blocks, with an offset of each block's own.
-        class_dropout: chance that training drops the condition.
+        shared_adaln: use one projection of the condition for all blocks, with an offset for each block.
+        class_dropout: probability of dropping the condition in training.
         qk_norm: queries and keys of unit length with a learned temperature per head.
 
     Raises:

@@ -13,21 +13,22 @@ CHECKPOINTING = "none, full, selective, or every_N such as every_2"
 
 @dataclass
 class ShardingConfig(Ranged):
-    """Memory against time and traffic; a block is a layer of the language model, vision tower or visual decoder.
+    """Trade-offs between memory, time and traffic; a block is a layer of language model, tower or visual decoder.
 
     Args:
-        checkpointing: activations that are computed again in the backward pass: "none"; "full", of every block;
-            "every_N", of every N-th; "selective", of every block all but attention and every second matrix product.
-            With all strategies.
-        compile: compile each block by itself (torch.compile). With all strategies.
-        offload: keep parameters, gradients and optimizer states in the CPU's memory. With fsdp2.
-        replicas: copies of the model, each sharded over world / replicas processes: 1 shards over all; "nodes" inside
-            each node, so that weights are gathered over its own links alone. With fsdp2.
-        reshard: free the gathered weights of a block after its forward pass, and gather them again for the backward.
-            With fsdp and fsdp2.
-        sync_every_batch: reduce gradients after each accumulated batch, not once a step: more traffic, but no process
-            ever holds whole gradients. With fsdp2; fsdp always does so.
-        asynchronous: write checkpoints while training goes on. With fsdp2.
+        checkpointing: which activations are recomputed in the backward pass: "none"; "full": of every block; "every_N":
+            of every N-th block; "selective": in every block all except attention and every second matrix product. With
+            all strategies.
+        compile: use torch.compile for each block. With all strategies.
+        offload: keep parameters, gradients and optimizer states in CPU memory. With fsdp2.
+        replicas: number of copies of the model, each sharded over (processes / replicas) processes: 1 shards over all
+            processes; "nodes" shards inside each node, so that weights are gathered only over its own links. With
+            fsdp2.
+        reshard: free the gathered weights of a block after its forward pass, and gather them again for the backward
+            pass. With fsdp and fsdp2.
+        sync_every_batch: reduce gradients after each accumulated batch instead of once per step: more traffic, but no
+            process ever holds full gradients. With fsdp2; fsdp always does so.
+        asynchronous: write checkpoints while training continues. With fsdp2.
     """
 
     place: ClassVar[str] = "trainer.sharding"

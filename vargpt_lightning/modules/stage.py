@@ -30,11 +30,11 @@ class OptimizerConfig(Ranged):
     """The optimizer of a stage.
 
     Args:
-        name: "adamw", or "muon": Muon (torch's own) for the matrices of the blocks and AdamW for all else.
+        name: "adamw", or "muon": torch's Muon for the matrices of the blocks, and AdamW for everything else.
         lr: peak learning rate (of AdamW).
-        muon_lr: peak learning rate of Muon; None takes `lr`. Updates are scaled to AdamW's size.
-        weight_decay: decoupled; matrices alone, neither biases and gains nor embeddings.
-        betas: of AdamW.
+        muon_lr: peak learning rate of Muon; None uses `lr`. Updates are scaled to the size of AdamW's.
+        weight_decay: decoupled weight decay, applied only to matrices, not to biases, norm weights or embeddings.
+        betas: AdamW's two betas.
         clip: largest gradient norm; 0 does not clip.
     """
 
@@ -50,14 +50,14 @@ class OptimizerConfig(Ranged):
 
 @dataclass
 class ScheduleConfig(Ranged):
-    """The learning rate over a stage's steps, as a factor on its peak.
+    """The learning rate over a stage's steps, as a factor of its peak.
 
     Args:
-        name: "cosine" or "linear" fall to `final`; "constant" stays at 1 until its `decay` begins.
-        warmup: steps of linear warm-up: below 1 a share of the stage, else a number of steps.
+        name: "cosine" and "linear" fall to `final`; "constant" stays at 1 until `decay` begins.
+        warmup: length of the linear warm-up: a share of the stage if below 1, otherwise a number of steps.
         final: the factor at the last step.
-        decay: of "constant", the steps at the end in which it falls linearly to `final`: below 1 a share of the stage,
-            else a number of steps; 0 for none.
+        decay: "constant" only: length of the linear fall to `final` at the end: a share of the stage if below 1,
+            otherwise a number of steps; 0 for none.
     """
 
     place: ClassVar[str] = "schedule"
@@ -75,14 +75,15 @@ class ScheduleConfig(Ranged):
 
 @dataclass
 class LoraSettings(Ranged):
-    """Low-rank adapters in place of the language model's own weights (LoRA), merged into them at the stage's end.
+    """Low-rank adapters (LoRA) for the language model, merged into its weights at the end of the stage.
 
     Args:
-        rank: of the two matrices beside each adapted one.
-        alpha: scale of what they add, over the rank.
-        dropout: on their input.
-        targets: which matrices of a block are adapted.
-        also: modules trained whole beside them, such as lm_head and embed_tokens, whose rows of new tokens are fresh.
+        rank: rank of the two matrices added to each adapted matrix.
+        alpha: the adapters' output is scaled by alpha / rank.
+        dropout: dropout on the adapters' input.
+        targets: which matrices of a block get adapters.
+        also: modules that are trained completely, besides the adapters, such as lm_head and embed_tokens, whose rows
+            for new tokens start untrained.
     """
 
     place: ClassVar[str] = "lora"
@@ -108,44 +109,45 @@ class Stage(Ranged):
     Args:
         name: unique; names its folder in the run.
         train: submodules to train, by the names of `SUBMODULES`; all others are frozen.
-        data: the mixture: corpus to what it has of it, which `mixture` explains.
-        mixture: "weights": `data` holds relative shares of samples. "counts": numbers of samples an epoch, drawn in
-            turn: a corpus with fewer records is walked again, none of them a third time before all were had twice.
-            "passes": the same counts, in sizes of the corpus; 1 is each record once an epoch.
-        epochs: length in epochs, each of the mixture's counts, or by weights of as many samples as its corpora hold;
-            the last step is filled up from the epoch after. Give this or `steps`.
-        steps: length in optimizer steps.
-        batch_size: samples a step and device; with `max_tokens` of validation alone.
-        records: train on at most so many records of each corpus, chosen by the seed: fewer are a part of more. None
-            takes all.
-        text_batch_size: samples of a batch that draws nothing; None takes `batch_size`. Weights in `data` then are
-            shares of batches between drawings and text. Text is short: larger batches of it cost little. By weights
-            with `steps` alone.
-        max_tokens: batches by token count in place of `batch_size`: at most so many a batch and device, padding
-            included, records of like length together. At least the model's context.
-        packing: with `max_tokens`, several records in a row up to the model's context, none of which sees another:
-            records of all lengths together, nearly without padding.
-        accumulate: batches a step.
-        head: which losses: "unified" text and image, "understanding" text, "generation" image, "tokenizer" the
-            image tokenizer's own.
-        decoder_alone: train the visual decoder on pictures alone, without the language model.
-        text_weight, image_weight: factors of the two losses.
-        label_smoothing: of the image loss.
+        data: the mixture: names of corpora with numbers, whose meaning depends on `mixture`.
+        mixture: what the numbers in `data` mean. "weights": relative shares of samples. "counts": samples per epoch; a
+            corpus with fewer records starts over, and no record is used a third time before all were used twice.
+            "passes": passes over the corpus per epoch; 1 uses each record once.
+        epochs: length in epochs. An epoch has the mixture's counts or, with weights, as many samples as its corpora;
+            its last step is filled up with samples of the next epoch. Give either this or `steps`.
+        steps: length in optimizer steps. Give either this or `epochs`.
+        batch_size: samples per batch and device; with `max_tokens` it applies only to validation.
+        records: use at most this many records of each corpus, chosen by the seed; a smaller number is a subset of a
+            larger one. None uses all.
+        text_batch_size: samples in batches without drawings; None uses `batch_size`. Text is short, so larger batches
+            of it cost little. The weights of drawings and text are then shares of batches, not of samples. Mixtures by
+            weight need `steps` for it.
+        max_tokens: form batches by token count instead of `batch_size`: at most this many tokens per batch and device,
+            including padding, from records of similar length. At least the model's context length.
+        packing: with `max_tokens`, put several records into each row up to the model's context length, with almost no
+            padding; records do not see each other.
+        accumulate: batches per optimizer step.
+        head: which losses are used: "unified" text and image, "understanding" text, "generation" image, "tokenizer"
+            those of the image tokenizer.
+        decoder_alone: train the visual decoder only on pictures, without the language model.
+        text_weight, image_weight: weights of the text loss and of the image loss.
+        label_smoothing: label smoothing of the image loss.
         average: how the image loss is averaged: "tokens" gives each visual token the same weight, as VAR does, so that
-            the finest map has most of it; "scales" gives each scale the same. What a picture shows is settled by its
-            first scales, and with few steps these need more than their few tokens' share.
-        ema: decay of the moving average of the trained weights that the stage ends with; None for none.
-        warmup_autoencoder: of the tokenizer, the share of steps without quantization; the codebook is then set by
-            k-means on the features.
-        feature_weight: of the tokenizer, factor of the loss between features of EfficientNet; 0 for none.
-        flip: of the tokenizer, how often a picture is mirrored.
-        squared_weight: of the tokenizer, factor of the squared error of the reconstruction.
-        lora: train adapters of the language model in place of its weights.
-        frozen_bits: frozen submodules to 4 or 8: their linear weights are kept in so many bits an element while the
-            stage is trained, and written as they were before it. Of a language model that is trained by adapters, it is
-            the weights beside these.
-        chroma_weight: of the tokenizer, factor of the squared error of its colour differences, red - green and
-            green - blue; flat drawings are told by colours that plain errors hardly see.
+            the finest scale has most of the weight; "scales" gives each scale the same weight. The first scales decide
+            what a picture shows, so "scales" helps in short trainings.
+        ema: decay of an exponential moving average of the trained weights, which becomes the result of the stage; None
+            turns it off.
+        warmup_autoencoder: tokenizer only: share of steps without quantization at the start; then the codebook is
+            initialised by k-means on the features.
+        feature_weight: tokenizer only: weight of the loss between EfficientNet features; 0 turns it off.
+        flip: tokenizer only: probability of mirroring a picture.
+        squared_weight: tokenizer only: weight of the squared error of the reconstruction.
+        lora: train adapters (LoRA) of the language model instead of its weights.
+        frozen_bits: names of frozen submodules with 4 or 8: their linear weights are kept in this many bits per element
+            while the stage trains; the stage writes the original weights. In a language model with adapters this
+            applies to the original weights, not to the adapters.
+        chroma_weight: tokenizer only: weight of the squared error of the colour differences red - green and green -
+            blue; helps with flat drawings, where colours matter more than the plain error shows.
     """
 
     name: str

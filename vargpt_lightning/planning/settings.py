@@ -13,11 +13,11 @@ class CorpusShape(Ranged):
     """A corpus whose data need not be there yet.
 
     Args:
-        samples: records.
-        text: text tokens of a record on average, special ones included, pictures' placeholders not.
-        longest: text tokens of the longest records, which the memory is planned for; None takes four times `text`.
-        trained: answer tokens of a record on average; None takes half of `text`.
-        seen, drawn: pictures of a record.
+        samples: number of records.
+        text: average text tokens per record, including special tokens but not pictures' placeholders.
+        longest: text tokens of the longest records, for which memory is planned; None uses four times `text`.
+        trained: average answer tokens per record; None uses half of `text`.
+        seen, drawn: number of seen and of drawn pictures per record.
     """
 
     place: ClassVar[str] = "plan.corpora"
@@ -32,12 +32,12 @@ class CorpusShape(Ranged):
 
 @dataclass
 class PlanConfig(Ranged):
-    """How an experiment is planned.
+    """Settings of `vargpt plan`.
 
     Args:
-        gpus: such as 8xH100-80GB; the command line's wins.
-        efficiency: share of the GPU's dense bf16 peak that the executed operations reach: stated, or measured in a run.
-        corpora: what the stages' data are like, where they are not there to be counted.
+        gpus: GPUs to plan for, such as 8xH100-80GB; the command line overrides it.
+        efficiency: share of the GPUs' dense bf16 peak that training reaches: assumed, or measured in a run.
+        corpora: descriptions of the stages' corpora, for data that do not exist yet.
     """
 
     place: ClassVar[str] = "plan"
