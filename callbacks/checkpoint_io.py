@@ -125,7 +125,7 @@ def steps_taken(path: Path) -> int:
 
 def _unreadable(path: Any, error: Exception) -> UserError:
     why = str(error).split(". ")[0] or type(error).__name__
-    return UserError(f"{path}: is broken, or no checkpoint ({why}); delete it to begin its stage anew")
+    return UserError(f"{path}: is broken, or not a checkpoint ({why}); delete it to start its stage again")
 
 
 def _refused(error: BaseException) -> str:

@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class GracefulStop(pl.Callback):
-    """On SIGTERM or SIGINT finish the batch, save a checkpoint and stop; the same command goes on from there.
+    """On SIGTERM or SIGINT finish the batch, save a checkpoint and stop; the same command resumes.
 
     The signal's handler sets a flag and does nothing else: Lightning's own handler talks to the other ranks from within
     the signal, which hangs with DDP. At the end of each optimizer step the ranks agree on the flag, save together and

@@ -129,7 +129,7 @@ def drawn_sections(drawn: Sequence[Drawn], sources: Sources) -> list[Section]:
         remarks = tuple(f"{each.system}: {text}" if several else text for each in group for text in each.table.remarks)
         tables.append(replace(group[0].table, rows=rows, remarks=remarks))
     words = "± is the standard deviation over subsets or splits (KID, Inception Score) or the standard error (CLIP)."
-    apart = "How these were measured is not known: they are no scale for the numbers above."
+    apart = "It is not known how these were measured, so do not compare them with the numbers above."
     published_tables = apart_tables(sources, (published.DRAWN,))
     return [("Drawings", words, tables), ("Drawings published otherwise", apart, published_tables)]
 

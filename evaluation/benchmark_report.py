@@ -214,7 +214,7 @@ def _fill_in(shown: Sequence[Example], name: str, data: Mapping[str, Path | str]
     from vargpt_lightning.evaluation import benchmarks
 
     if not shown:
-        return "There is no file of scores: this page has the figures alone."
+        return "There is no file of scores, so this page has only the figures."
     if name not in data:
         return "Without pictures: the report was made without this benchmark's data."
     try:

@@ -116,7 +116,7 @@ def _check(
         first = next(id_ for id_ in choice.keys if id_ not in answered and id_ not in skipped)
         raise UserError(
             f"{asked.benchmark}: {missing} of {len(choice.keys)} outputs are missing in {folder}, such as {first!r}; "
-            "the command that asked goes on where it stopped, or --allow-partial scores what there is and marks it"
+            "the command that asked resumes where it stopped, or --allow-partial scores what there is and marks it"
         )
     if not answered:
         reason = f"; the first: {next(iter(skipped.values()))}" if skipped else ""

@@ -124,7 +124,7 @@ def transformers_clip(path: str, device: str = "cpu") -> TransformersClip:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"CLIP {path!r} of transformers: {reason}") from error
     if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features")):
-        raise UserError(f"{path}: {type(network).__name__} embeds no texts beside pictures; expected a CLIP model")
+        raise UserError(f"{path}: {type(network).__name__} does not embed texts and pictures; expected a CLIP model")
     settings = {"library": "transformers", "model": network.config.model_type, "weights": Path(path).name}
     settings |= {"scale": SCALE, "weights_hash": weights_hash(network)}
     settings["preprocessing"] = processor.image_processor.to_dict()

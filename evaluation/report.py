@@ -139,13 +139,13 @@ def _missing(run: RunFolder, metrics: Mapping[str, Any], content: Mapping[str, A
     """What a complete run would have and this one has not, in plain words."""
     found = []
     if run.status != "finished":
-        again = "" if run.status == "running" else " The same command goes on from here."
+        again = "" if run.status == "running" else " The same command resumes."
         found.append(f"The run is {run.status}: this page shows what there is so far.{again}")
     open_stages = [stage.name for stage in run.stages() if stage.status != "finished"]
     if open_stages:
         found.append(f"Not finished: {', '.join(open_stages)}.")
     if not metrics:
-        found.append("There are no figures yet: they are made after the last stage.")
+        found.append("There are no figures yet; they are computed after the last stage.")
     elif not metrics.get("complete"):
         found.append("The evaluation is not complete: its figures are of the answers there are so far.")
     return found

@@ -90,7 +90,7 @@ def test_an_incomplete_folder_is_never_the_last_one(harm: Any, path: Path) -> No
     assert last_checkpoint(path) == newer
     harm(newer)
     assert last_checkpoint(path) == older
-    with pytest.raises(UserError, match="is no whole checkpoint"):
+    with pytest.raises(UserError, match="is not a complete checkpoint"):
         steps_taken(newer)
     half = path.parent / f".{newer.name}.tmp"
     newer.rename(half)

@@ -39,11 +39,11 @@ def test_two_processes_with_flat_shards_train_as_one_whatever_ends_them(
     assert stopped == [143, 143], said(log, 2)
     killed = run_ranks(2, log, fit, file, None, Place("draw", "batch", 2), signal.SIGKILL, seconds=60)
     assert killed == [2, -signal.SIGKILL], said(log, 2)
-    assert "stage base: goes on after step 3 of 6" in said(log, 2)
+    assert "stage base: resumes after step 3 of 6" in said(log, 2)
     # a process with whole weights takes up what they have left, with the same batch of a step
     write_experiment(file, flat_tree(data, tmp_path / "fsdp", 4, "single"))
     assert main(["fit", "-c", str(file)]) == 0
-    assert "stage draw: goes on after step 2 of 4" in capfd.readouterr().out
+    assert "stage draw: resumes after step 2 of 4" in capfd.readouterr().out
     assert_same_losses(tmp_path / "alone/tiny", tmp_path / "fsdp/tiny")
 
 

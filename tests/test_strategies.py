@@ -154,7 +154,7 @@ def test_two_processes_with_sharded_weights_train_as_one_whatever_ends_them(
     assert checkpoint.name == "last-00000003.dcp"
     killed = run_ranks(2, log, fit, file, None, Place("draw", "batch", 2), signal.SIGKILL, seconds=60)
     assert killed == [2, -signal.SIGKILL], said(log, 2)
-    assert "stage base: goes on after step 3 of 6" in said(log, 2)
+    assert "stage base: resumes after step 3 of 6" in said(log, 2)
     assert "vargpt: error: another process of this run has ended" in said(log, 2)
     # one process takes up what two have left, finished stages too, with the same batch of a step
     write_experiment(file, tree_for(data, folder / "fsdp2", 2, strategy="fsdp2") | {"seed": 1})
@@ -162,8 +162,8 @@ def test_two_processes_with_sharded_weights_train_as_one_whatever_ends_them(
     assert "'base' was finished with other settings: seed was 0, is 1" in capfd.readouterr().err
     write_experiment(file, tree_for(data, folder / "fsdp2", 4, strategy="fsdp2"))
     assert run_ranks(1, log, fit, file) == [0], said(log, 1)
-    assert "stage draw: goes on with the same batch of a step, cut in another way" in said(log, 1)
-    assert "stage draw: goes on after step 2 of 4" in said(log, 1)
+    assert "stage draw: resumes with the same global batch, divided in another way" in said(log, 1)
+    assert "stage draw: resumes after step 2 of 4" in said(log, 1)
     assert_same_losses(alone, run)
 
 

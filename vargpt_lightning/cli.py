@@ -12,16 +12,16 @@ import sys
 
 COMMANDS = {
     "fit": "train the stages of an experiment file, evaluate the result, write the report",
-    "sweep": "train an experiment in many variants; show their table",
-    "plan": "say what an experiment takes on GPUs that are not there: memory, hours, whether it fits",
-    "evaluate": "evaluate a run again; or ask any system public benchmarks, or measure the pictures that it draws",
-    "score": "score a benchmark's outputs without the model: a file of predictions, or what evaluate has kept",
-    "generate": "let a trained run answer a prompt, and save what it draws",
+    "sweep": "train many variants of an experiment, and show a table of the results",
+    "plan": "estimate memory and hours of an experiment on given GPUs, and whether it fits",
+    "evaluate": "evaluate a run again; run public benchmarks on any model, or measure the pictures it draws",
+    "score": "score outputs of a benchmark without the model: a file of predictions, or outputs that evaluate saved",
+    "generate": "answer a prompt with a trained run, and save its drawings",
     "chat": "talk with a trained run in the terminal, with pictures in both directions",
     "serve": "try a run in the browser, or from programs that speak OpenAI's API",
-    "convert": "write weights in another layout: ours, VARGPT's, LLaVA's for transformers, VAR's",
+    "convert": "convert weights to another format: ours, VARGPT's, LLaVA's (transformers) or VAR's",
     "runs": "list the runs in a folder",
-    "data": "pack corpora into shards, check and look at them, write instructions",
+    "data": "pack corpora into shards, check and view them, write instructions",
 }
 HELP = ("-h", "--help", "help")
 

@@ -65,7 +65,7 @@ def step_of(folder: Path) -> int:
         UserError: it is not whole.
     """
     if not is_complete(folder):
-        raise UserError(f"{folder}: is no whole checkpoint; delete it to begin its stage anew")
+        raise UserError(f"{folder}: is not a complete checkpoint; delete it to start its stage again")
     return int(read_json(folder / COMPLETE)["global_step"])
 
 

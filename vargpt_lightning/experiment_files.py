@@ -40,11 +40,13 @@ def read_tree(path: Path, asked_by: str = "") -> Tree:
             f"config {path}{asked_by} cannot be read: {error.strerror or error}{shipped_hint(path)}"
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"config {path}{asked_by} is no text file") from error
+        raise UserError(f"config {path}{asked_by} is not a text file") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"config {path}{place}: is no YAML: {getattr(error, 'problem', None) or error}") from error
+        raise UserError(
+            f"config {path}{place}: is not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from error
     if not isinstance(tree, dict):
         raise UserError(f"config {path}{asked_by} holds no keys; expected those of an experiment")
     return tree

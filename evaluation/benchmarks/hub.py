@@ -70,7 +70,7 @@ class HubSource:
         except HFValidationError as error:
             raise UserError(f"{name!r} is not the id of a data set: expected owner/name") from error
         except OSError as error:  # no network, and not in the cache
-            message = f"{name}: neither on this machine nor to be had from the hub; name a local directory"
+            message = f"{name}: neither on this machine nor on the hub; name a local directory"
             raise UserError(f"{message} ({_first_line(error)})") from error
         folder = Path(found)
         if not any(folder.rglob("*.parquet")):

@@ -245,6 +245,6 @@ def _sum(there: dict[str, dict[str, float]], subtasks: Sequence[str]) -> float:
 def _unpaired(odd: dict[tuple[str, str], int], images: int) -> str:
     sizes = ", ".join(f"{times} with {size}" for size, times in sorted(Counter(odd.values()).items()))
     return (
-        f"MME: {len(odd)} of {images} pictures have not two questions ({sizes}), such as {next(iter(odd))[1]}; "
+        f"MME: {len(odd)} of {images} pictures do not have two questions ({sizes}), such as {next(iter(odd))[1]}; "
         f"--allow-partial leaves them out"
     )

@@ -32,7 +32,7 @@ Rule = Callable[[str, list[str], Record], tuple[str, list[str]]]
 
 
 def vqa_accuracy(answer: str, keys: Sequence[str]) -> float:
-    """The accuracy of a normalised answer against normalised keys, from 0 to 1; 0 where there is no key."""
+    """The accuracy of a normalised answer against normalised keys, from 0 to 1; 0 where there is not a key."""
     same = keys.count(answer)
     if same == 0:
         return 0.0

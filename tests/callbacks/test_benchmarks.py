@@ -151,7 +151,10 @@ def test_an_experiment_asks_at_the_end_of_its_stages(experiment: dict[str, Any],
     ("changes", "said"),
     [
         ({"names": ["poppe"]}, "evaluation.benchmarks.names: 'poppe'; expected some of"),
-        ({"stages": ["first"]}, "evaluation.benchmarks.stages: 'first' is no stage; there are tokenizer, base, draw"),
+        (
+            {"stages": ["first"]},
+            "evaluation.benchmarks.stages: 'first' is not a stage; there are tokenizer, base, draw",
+        ),
         ({"data": None}, "evaluation.benchmarks.data: nothing given"),
         ({"limit": 0}, "evaluation.benchmarks.limit=0; expected a whole number from 1"),
         ({"protocol": "strict"}, "protocol: 'strict'"),

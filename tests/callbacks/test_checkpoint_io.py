@@ -39,7 +39,7 @@ def test_what_is_saved_is_loaded(path: Path) -> None:
 
 def test_a_checkpoint_that_runs_code_is_refused(path: Path) -> None:
     torch.save({"global_step": 1, "code": Path}, path)
-    with pytest.raises(UserError, match="is broken, or no checkpoint"):
+    with pytest.raises(UserError, match="is broken, or not a checkpoint"):
         AtomicCheckpointIO().load_checkpoint(path)
 
 
@@ -84,7 +84,9 @@ def test_the_first_checkpoint_of_a_full_disk_says_that_there_is_none(
 def test_a_file_that_is_no_checkpoint_is_named(content: bytes | None, path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     for read in (AtomicCheckpointIO().load_checkpoint, steps_taken):
-        with pytest.raises(UserError, match=r"last.ckpt: is broken, or no checkpoint .*delete it to begin its stage"):
+        with pytest.raises(
+            UserError, match=r"last.ckpt: is broken, or not a checkpoint .*delete it to start its stage"
+        ):
             read(path)
 
 

@@ -137,7 +137,7 @@ def stage(**changes: Any) -> Stage:
 
 
 def test_an_unknown_submodule_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"stages.one.train: 'visual_decodr' is no submodule; there are ") as error:
+    with pytest.raises(UserError, match=r"stages.one.train: 'visual_decodr' is not a submodule; there are ") as error:
         StageScheduler([stage(train=["visual_decodr"])], "one")
     assert all(name in str(error.value) for name in SUBMODULES)
 

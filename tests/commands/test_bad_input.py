@@ -68,11 +68,11 @@ def finished_copy(finished: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda tree: tree.update(modle={}), "tiny.yaml: modle is no key; did you mean 'model'?"),
-        (lambda tree: tree["model"].update(visoin={}), "tiny.yaml: model.visoin is no key; did you mean 'vision'?"),
+        (lambda tree: tree.update(modle={}), "tiny.yaml: modle is not a key; did you mean 'model'?"),
+        (lambda tree: tree["model"].update(visoin={}), "tiny.yaml: model.visoin is not a key; did you mean 'vision'?"),
         (
             lambda tree: tree["stages"][1]["optimizer"].update(lrr=1),
-            "tiny.yaml: stages.base.optimizer.lrr is no key; did you mean 'lr'?",
+            "tiny.yaml: stages.base.optimizer.lrr is not a key; did you mean 'lr'?",
         ),
         (
             lambda tree: tree["model"]["language"].update(width="wide"),
@@ -80,7 +80,7 @@ def finished_copy(finished: Path, tmp_path: Path) -> Path:
         ),
         (
             lambda tree: tree["stages"][1].update(train=["visual_decodr"]),
-            "stages.base.train: 'visual_decodr' is no submodule; there are language_model, vision_tower, ",
+            "stages.base.train: 'visual_decodr' is not a submodule; there are language_model, vision_tower, ",
         ),
         (
             lambda tree: tree["model"]["tokens"].update(pad=9),

@@ -108,7 +108,7 @@ def test_all_takes_what_has_data_and_names_the_others(data: Path, systems: Any, 
     assert result(tmp_path, "mme")["limit"] == 4 and result(tmp_path, "mme")["asked"] == 4
     assert len({id_.rsplit("/", 1)[0] for id_ in systems[0].asked[:4]}) == 2, "whole pairs"
     said = capsys.readouterr().out
-    assert "left out, for there are no data:" in said and "vqav2" in said
+    assert "left out, because there are no data:" in said and "vqav2" in said
     assert "limit 4: 4 of 28" in said and "partial" in said
 
 
@@ -167,7 +167,7 @@ def test_a_benchmark_without_figures_stops_no_other(systems: Any, tmp_path: Path
     words = ["--benchmarks", "mme,pope", "--data", data, "--out", tmp_path / "out"]
     assert evaluate(*words) == 2
     said = capsys.readouterr()
-    assert said.err.splitlines()[-1].startswith("vargpt: error: MME: 1 of 14 pictures have not two questions")
+    assert said.err.splitlines()[-1].startswith("vargpt: error: MME: 1 of 14 pictures do not have two questions")
     assert result(tmp_path / "out", "pope")["figures"]["n"] == 6 and "POPE" in said.out
     assert (tmp_path / "out/pope.html").is_file() and not (tmp_path / "out/mme/result.lmms_eval.json").exists()
     assert evaluate(*words, "--allow-partial") == 0

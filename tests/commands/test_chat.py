@@ -75,7 +75,7 @@ def test_commands_and_mistakes_do_not_end_the_chat(talk, tmp_path: Path, script)
     assert said[0].startswith("Write a line") and said[-1] == "Yes"
     errors = [line for line in said if line.startswith("error: ")]
     assert len(errors) == 4 and "no path" in errors[0] and "nowhere.png: cannot be read" in errors[1]
-    assert "no picture" in errors[2] and "/dance is no command" in errors[3]
+    assert "no picture" in errors[2] and "/dance is not a command" in errors[3]
 
 
 def test_a_drawing_that_is_missed_is_said_and_asked_for_again(talk, tmp_path: Path, script, monkeypatch) -> None:

@@ -329,7 +329,7 @@ def test_a_checkpoint_of_several_processes_becomes_a_directory(tmp_path: Path) -
     for key, value in VARGPT.from_pretrained(tmp_path / "out").state_dict().items():
         assert torch.equal(value, (one if key.startswith("vision_tower.") else two).state_dict()[key]), key
     (folder / "complete.json").unlink()
-    with pytest.raises(UserError, match="is no whole checkpoint"):
+    with pytest.raises(UserError, match="is not a complete checkpoint"):
         convert(folder, tmp_path / "other")
 
 
@@ -339,7 +339,7 @@ def test_a_checkpoint_of_several_processes_becomes_a_directory(tmp_path: Path) -
 def test_what_does_not_fit_is_refused(released: Path, finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    with pytest.raises(UserError, match=r"--out .*full: is there already"):
+    with pytest.raises(UserError, match=r"--out .*full: already exists"):
         convert(released, tmp_path / "full")
     with pytest.raises(UserError, match=r"--to llava: the vision tower is 'efficientnet_lite0'"):
         convert(finished_run, tmp_path / "out", "llava")

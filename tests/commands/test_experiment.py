@@ -108,15 +108,15 @@ def set_at(tree: Tree, path: str, value: Any) -> None:
 
 
 MISTAKES = [
-    ("modle", {}, "modle is no key; did you mean 'model'?"),
-    ("model.langauge", {}, "model.langauge is no key; did you mean 'language'?"),
-    ("model.language.widht", 3, "model.language.widht is no key; did you mean 'width'?"),
-    ("stages.0.tran", [], "stages.tokenizer.tran is no key; did you mean 'train'?"),
-    ("stages.1.optimizer.lrr", 1, "stages.base.optimizer.lrr is no key; did you mean 'lr'?"),
-    ("stages.1.lr", 1, "stages.base.lr is no key; did you mean 'optimizer.lr'?"),
-    ("data.init_args.workrs", 1, "data.init_args.workrs is no key; did you mean 'workers'?"),
-    ("data.init_arg", {}, "data.init_arg is no key; did you mean 'init_args'?"),
-    ("run.qqqqq", 1, "run.qqqqq is no key; there are root, name"),
+    ("modle", {}, "modle is not a key; did you mean 'model'?"),
+    ("model.langauge", {}, "model.langauge is not a key; did you mean 'language'?"),
+    ("model.language.widht", 3, "model.language.widht is not a key; did you mean 'width'?"),
+    ("stages.0.tran", [], "stages.tokenizer.tran is not a key; did you mean 'train'?"),
+    ("stages.1.optimizer.lrr", 1, "stages.base.optimizer.lrr is not a key; did you mean 'lr'?"),
+    ("stages.1.lr", 1, "stages.base.lr is not a key; did you mean 'optimizer.lr'?"),
+    ("data.init_args.workrs", 1, "data.init_args.workrs is not a key; did you mean 'workers'?"),
+    ("data.init_arg", {}, "data.init_arg is not a key; did you mean 'init_args'?"),
+    ("run.qqqqq", 1, "run.qqqqq is not a key; there are root, name"),
     ("model.language.width", "wide", "model.language.width='wide'; expected a whole number"),
     ("model.language.width", 6.5, "model.language.width=6.5; expected a whole number"),
     ("model.language.width", True, "model.language.width=True; expected a whole number"),
@@ -154,12 +154,12 @@ MISTAKES = [
     (
         "stages.1.train",
         ["langauge_model"],
-        "stages.base.train: 'langauge_model' is no submodule; there are language_model, ",
+        "stages.base.train: 'langauge_model' is not a submodule; there are language_model, ",
     ),
     (
         "stages.1.data",
         {"qestions": 1},
-        "stages.base.data: 'qestions' is no corpus; there are drawings, pictures, questions",
+        "stages.base.data: 'qestions' is not a corpus; there are drawings, pictures, questions",
     ),
     ("stages.1.name", "tokenizer", "stages: the name 'tokenizer' occurs twice"),
     ("stages.1.epochs", 2, "stages.base: epochs=2"),
@@ -170,7 +170,7 @@ MISTAKES = [
     (
         "data.init_args.workers",
         "${model.langauge.width}",
-        "${model.langauge.width}: model.langauge is no key; did you mean 'language'?",
+        "${model.langauge.width}: model.langauge is not a key; did you mean 'language'?",
     ),
 ]
 
@@ -186,18 +186,18 @@ def test_a_mistake_in_a_file_is_told_in_one_line(
 
 
 OPTIONS = [
-    (["--model.language.widht", "3"], "--model.language.widht is no key; did you mean 'width'?"),
-    (["--modle.language.width=3"], "--modle is no key; did you mean 'model'?"),
+    (["--model.language.widht", "3"], "--model.language.widht is not a key; did you mean 'width'?"),
+    (["--modle.language.width=3"], "--modle is not a key; did you mean 'model'?"),
     (["--model.language.width", "wide"], "--model.language.width='wide'; expected a whole number"),
     (["--seed.x", "1"], "--seed has no keys below it; got 'x'"),
-    (["--data.init_args.vocab", "3"], "--data.vocab is no key; did you mean 'vocabulary'?"),
+    (["--data.init_args.vocab", "3"], "--data.vocab is not a key; did you mean 'vocabulary'?"),
     (["--data.workers", "x"], "--data.workers='x'; expected a whole number"),
     (["--data.class_path", "Nothing"], "data.class_path='Nothing' cannot be imported"),
-    (["--stages", "[{'name': 'a', 'trian': []}]"], "--stages.a.trian is no key; did you mean 'train'?"),
+    (["--stages", "[{'name': 'a', 'trian': []}]"], "--stages.a.trian is not a key; did you mean 'train'?"),
     (["--evaluation.enabled", "maybe"], "--evaluation.enabled='maybe'; expected true or false"),
     (["tiny.yaml"], "'tiny.yaml' is not an option; an experiment is given as -c FILE"),
     (["--seed"], "--seed: expected a value after it"),
-    (["--from", "basis"], "--from: 'basis' is no stage; there are tokenizer, base, draw"),
+    (["--from", "basis"], "--from: 'basis' is not a stage; there are tokenizer, base, draw"),
 ]
 
 
@@ -241,7 +241,7 @@ def text_file(path: Path, content: str | bytes) -> Path:
         ("a: [1\nb: 2", "line 2, column 2: is no YAML"),
         ("", "holds no keys"),
         ("- 1", "holds no keys"),
-        (b"\xff\xfe\x00", "is no text file"),
+        (b"\xff\xfe\x00", "is not a text file"),
         ("base: missing.yaml", "missing.yaml, the base of"),
         ("base: 3", "base=3; expected the name of a file beside it"),
         ("base: bad.yaml", "its bases lead in a circle"),

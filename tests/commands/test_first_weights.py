@@ -59,7 +59,7 @@ def test_a_wrong_section_is_told_in_one_line(
     assert main(["fit", "-c", str(file)]) == 2
     assert "none.pth: there is no such file or folder" in capsys.readouterr().err
     for section, message in [
-        ({"visual_decode": "x"}, "init_from.visual_decode is no key; did you mean 'visual_decoder'?"),
+        ({"visual_decode": "x"}, "init_from.visual_decode is not a key; did you mean 'visual_decoder'?"),
         ({"new_rows": "zero"}, "init_from.new_rows='zero'; expected one of mean, normal, keep"),
         ({"ignore": "x"}, "init_from.ignore='x'; expected a list"),
     ]:

@@ -113,7 +113,7 @@ def test_a_run_read_by_workers_from_shards_is_the_same_after_a_kill(
     command = fit(file, tmp_path / "killed", "--data.workers", "2", "--data.prefetch", "3")
     assert run(command, tmp_path / "log", Place("base", "batch", 3), signal.SIGKILL) == -signal.SIGKILL
     assert main([*command[:-3], "1", *command[-2:]]) == 0
-    assert "goes on after step 3 of 7" in capfd.readouterr().out
+    assert "resumes after step 3 of 7" in capfd.readouterr().out
     assert_same_weights(tmp_path / "whole/tiny", tmp_path / "killed/tiny")
     (stage,) = RunFolder(tmp_path / "killed/tiny").stages()
     assert stage.record["data"]["questions"] == {"records": 9, "samples": 30, "times": 3.333}
@@ -126,7 +126,7 @@ def test_a_killed_stage_goes_on_from_its_checkpoint(experiment: Path, tmp_path: 
     assert main(command) == 0
     said = capfd.readouterr().out
     assert "stage tokenizer: finished before, skipped" in said
-    assert "stage base: goes on after step 4 of 6" in said
+    assert "stage base: resumes after step 4 of 6" in said
 
 
 def test_accumulated_gradients_are_not_cut_by_a_checkpoint(experiment: Path, unbroken: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_full_disk_while_weights_are_written_loses_no_step(
     monkeypatch.undo()
     assert "01-tokenizer/model.safetensors: cannot be written" in capfd.readouterr().err
     assert main(fit(experiment, tmp_path)) == 0
-    assert "stage tokenizer: goes on after step 5 of 6" in capfd.readouterr().out
+    assert "stage tokenizer: resumes after step 5 of 6" in capfd.readouterr().out
     assert_same_weights(unbroken, tmp_path / "tiny")
 
 
@@ -338,7 +338,7 @@ def test_a_broken_checkpoint_is_named(experiment: Path, tmp_path: Path, capfd: A
     checkpoint = tmp_path / "tiny/stages/01-tokenizer/last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert main(command) == 2
-    assert "01-tokenizer/last.ckpt: is broken, or no checkpoint" in capfd.readouterr().err
+    assert "01-tokenizer/last.ckpt: is broken, or not a checkpoint" in capfd.readouterr().err
     checkpoint.unlink()
     assert main(command) == 0
 

@@ -53,7 +53,7 @@ def test_a_stage_with_adapters_leaves_plain_weights_and_its_utilisation(
     checkpoint = torch.load(tmp_path / "runs/killed/stages/01-base/last.ckpt", weights_only=True)
     assert not [name for name in checkpoint["state_dict"] if "language_model" in name and "k_proj" in name]
     assert main(again) == 0
-    assert "goes on after step 3 of 6" in capfd.readouterr().out
+    assert "resumes after step 3 of 6" in capfd.readouterr().out
     assert_same_weights(tmp_path / "runs" / "tiny", tmp_path / "runs" / "killed")
 
 

@@ -60,7 +60,7 @@ def test_a_killed_process_ends_the_others_with_a_message(
     assert module.launch([*stub, "deaf", "kill"], 2) == 128 + signal.SIGKILL
     assert time.monotonic() - began < 20 and gone(tmp_path)
     said = capfd.readouterr().err
-    assert "process 1 of 2 was killed by SIGKILL" in said and "goes on from the last checkpoint" in said
+    assert "process 1 of 2 was killed by SIGKILL" in said and "resumes from the last checkpoint" in said
 
 
 def test_a_process_that_has_said_what_is_wrong_is_not_talked_over(

@@ -64,7 +64,7 @@ def test_a_stage_taken_up_again_is_the_same_run_of_mlflow(run: RunFolder) -> Non
 
 def test_what_a_logger_says_at_its_start_is_one_message(run: RunFolder) -> None:
     entry = {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "nowhere://x"}}
-    with pytest.raises(UserError, match=r"MLFlowLogger with tracking_uri does not begin: .*nowhere"):
+    with pytest.raises(UserError, match=r"MLFlowLogger with tracking_uri does not start: .*nowhere"):
         build_loggers([entry], run, "base")
 
 

@@ -124,7 +124,7 @@ def test_it_trains_and_a_killed_run_ends_with_the_same_weights(place: Path, tmp_
     assert ends.run([*words, "killed", *more], logs[1], kill, signal.SIGKILL) == -signal.SIGKILL
     assert ends.run([*words, "killed", *alone], logs[2]) == 0, logs[2].read_text()[-3000:]
     said = logs[2].read_text()
-    assert "stage pretrain: finished before, skipped" in said and "stage understanding: goes on after step" in said
+    assert "stage pretrain: finished before, skipped" in said and "stage understanding: resumes after step" in said
     assert_same_weights(place / "whole" / "vargpt_miniature", place / "killed" / "vargpt_miniature")
     records = [json.loads(path.read_text()) for path in sorted((place / "whole").glob("*/stages/*/stage.json"))]
     # 64 in batches of 8 x 4, 66 + 51 + 1 in batches of 4 x 4, three times 13 + 63 in 8 x 2: the last step filled up

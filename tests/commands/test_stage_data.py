@@ -221,7 +221,7 @@ def test_without_a_picture_there_is_nothing_to_calibrate_with(tiny_data: dict[st
     [
         (
             Stage("one", ["language_model"], {"facts": 1.0}, steps=1),
-            "'facts' is no corpus; there are questions, drawings",
+            "'facts' is not a corpus; there are questions, drawings",
         ),
         (
             Stage("one", ["visual_decoder"], {"questions": 1.0, "drawings": 0.0}, steps=1, head="generation"),

@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_not_used_and_said(kind: str, packed: dict[str, Any
         write_source(list(reversed(corpora()["drawings"][:9])), Path(folder), split="train")
     auto = tiny_stage_data(packed, tmp_path / "run" / "cache", **settings)
     with pytest.warns(
-        UserWarning, match=f"(?s)visual tokens of drawings cannot be used: .*{told}.*Pictures are encoded anew"
+        UserWarning, match=f"(?s)visual tokens of drawings cannot be used: .*{told}.*Pictures are encoded again"
     ):
         assert all("drawn_pixels" in batch for batch in batches(auto, model))
     required = tiny_stage_data(packed, tmp_path / "run" / "cache", visual_tokens="require", **settings)

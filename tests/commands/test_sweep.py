@@ -47,7 +47,7 @@ def test_the_command_line_changes_the_plan(sweep_file: MakeFile, tmp_path: Path)
     ("words", "told"),
     [
         (["none.yaml"], "none.yaml cannot be read"),
-        (["show", "nowhere"], "nowhere is no sweep: plan.json is missing"),
+        (["show", "nowhere"], "nowhere is not a sweep: plan.json is missing"),
         (["s.yaml", "--set", "oops"], "'oops'; expected KEY=VALUE"),
     ],
 )
@@ -63,7 +63,7 @@ def test_a_mistake_in_a_cell_is_told_before_anything_runs(sweep_file: MakeFile, 
     file = sweep_file(base=base, program=["vargpt", "fit"], variants={"odd": {"model.decoder.deep": 3}})
     assert main(["sweep", str(file)]) == 2
     said = capfd.readouterr().err
-    assert "odd-seed0: model.decoder.deep is no key; did you mean 'depth'?" in said
+    assert "odd-seed0: model.decoder.deep is not a key; did you mean 'depth'?" in said
     assert not Path("sweeps").exists()
 
 

@@ -23,12 +23,13 @@ from vargpt_lightning.models.settings import PRESETS, Settings
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.models.visual_decoder import VisualDecoder
 from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.ranges import Range
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration: every key of an experiment
 
-An experiment is one YAML file. Every key is also an option of `vargpt fit`: `--model.decoder.depth 6`. Unknown keys, and
-values of a wrong type or out of range, are refused before anything is written; the message suggests the most similar key.
+An experiment is one YAML file. Every key is also an option of `vargpt fit`: `--model.decoder.depth 6`. Unknown keys and
+values of a wrong type or out of range are refused before anything is written, and the most similar key is suggested.
 
 - `base: FILE` starts from another experiment file (relative to this one) and overrides its values. A list replaces the
   base's list; with a plus, `stages+:`, it is appended instead.
@@ -158,7 +159,7 @@ def words(kind: Any) -> str:
     """Return what values a type takes."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return f"{words(inside[0])} {inside[1]!r}"
+        return f"{words(inside[0])} {limits(inside[1])}"
     if origin in (Union, types.UnionType):
         return " or ".join(words(each) for each in inside)
     if origin is Literal:
@@ -170,6 +171,13 @@ def words(kind: Any) -> str:
     if origin is dict:
         return f"mapping from names to {words(inside[1])}"
     return NAMES.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def limits(within: Range) -> str:
+    """Return a range in words, without an upper end that nobody meets."""
+    if within.high < 100_000:
+        return repr(within)
+    return f"above {within.low:,}" if within.above else f"from {within.low:,}"
 
 
 def dataclass_in(kind: Any) -> type | None:

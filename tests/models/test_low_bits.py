@@ -99,7 +99,10 @@ def test_weights_that_are_trained_or_are_not_there_are_not_packed() -> None:
     ("changes", "told"),
     [
         ({"frozen_bits": {"vision_tower": 3}}, r"stages\.base\.frozen_bits\.vision_tower=3; expected 4 or 8"),
-        ({"frozen_bits": {"vision": 4}}, r"frozen_bits: 'vision' is no submodule; there are language_model"),
+        (
+            {"frozen_bits": {"vision": 4}},
+            r"frozen_bits: 'vision' is not a submodule; there are language_model",
+        ),
         ({"frozen_bits": {"image_tokenizer": 8}}, "image_tokenizer computes in 32 bits always"),
         ({"lora": None}, r"frozen_bits\.language_model=4: the stage trains language_model; expected a frozen .*lora"),
         (

@@ -70,11 +70,11 @@ def test_what_cannot_be_is_refused_with_key_and_value(changes: dict[str, Any], t
 def test_a_plan_names_what_there_is() -> None:
     check_stages([stage()], SUBMODULES, ["a", "b"])
     check_stages([stage(data={"unheard": 1})], SUBMODULES)  # corpora are not known yet
-    with pytest.raises(UserError, match=r"stages.one.data: 'c' is no corpus; there are a, b"):
+    with pytest.raises(UserError, match=r"stages.one.data: 'c' is not a corpus; there are a, b"):
         check_stages([stage(data={"c": 1})], SUBMODULES, ["a", "b"])
-    with pytest.raises(UserError, match=r"stages.one.data: 'c' is no corpus"):
+    with pytest.raises(UserError, match=r"stages.one.data: 'c' is not a corpus"):
         check_stages([stage(data={"c": 1})], SUBMODULES, iter([]))
-    with pytest.raises(UserError, match=r"stages.one.train: 'x' is no submodule; there are image_tokenizer, "):
+    with pytest.raises(UserError, match=r"stages.one.train: 'x' is not a submodule; there are image_tokenizer, "):
         check_stages([stage(train=["x"])], SUBMODULES)
 
 

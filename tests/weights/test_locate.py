@@ -56,5 +56,5 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         raise LocalEntryNotFoundError("Cannot find it. Check your connection.")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match=r"owner/name: is no path here, and the hub does not give it"):
+    with pytest.raises(UserError, match=r"owner/name: is not a local path, and the hub does not provide it"):
         locate("owner/name")

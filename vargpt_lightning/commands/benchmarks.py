@@ -27,18 +27,24 @@ OWNER = "lmms-lab"
 
 def add_options(group: Any) -> None:
     """Add the options of `vargpt evaluate MODEL --benchmarks`; all are None where they are not given."""
-    group.add_argument("--benchmarks", metavar="NAMES", help="such as mmbench,pope; all takes those that have data")
+    group.add_argument(
+        "--benchmarks", metavar="NAMES", help="names such as mmbench,pope; all: every benchmark with data"
+    )
     add_data_options(group)
-    group.add_argument("--limit", type=int, metavar="N", help="at most N questions of each, the same every time")
-    group.add_argument("--batch-size", metavar="N", help="questions asked together; auto halves it if memory is short")
-    group.add_argument("--style", metavar="NAME", help="of the prompts: llava (default), plain, or a benchmark's own")
-    group.add_argument("--dtype", metavar="NAME", help="of the weights, such as bfloat16 (the model's own)")
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="ask at most N questions of each benchmark, always the same ones"
+    )
+    group.add_argument("--batch-size", metavar="N", help="questions per batch; auto halves it when memory runs out")
+    group.add_argument("--style", metavar="NAME", help="prompt style: llava (default), plain, or a benchmark's own")
+    group.add_argument(
+        "--dtype", metavar="NAME", help="precision of the weights, such as bfloat16 (default: the model's own)"
+    )
     group.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of the system, such as concurrency=8 (endpoint), template=... (transformers)",
+        help="option of the model, such as concurrency=8 (endpoint), template=... (transformers)",
     )
     add_scoring_options(group)
 
@@ -46,10 +52,10 @@ def add_options(group: Any) -> None:
 def add_data_options(group: Any) -> None:
     """Add where benchmarks' data come from."""
     group.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder with one for each benchmark, or the data of the only one"
+        "--data", type=Path, metavar="DIR", help="folder with a folder for each benchmark, or the data of the only one"
     )
     group.add_argument(
-        "--hub-owner", nargs="?", const=OWNER, metavar="NAME", help=f"take the data from the hub ({OWNER})"
+        "--hub-owner", nargs="?", const=OWNER, metavar="NAME", help=f"download the data from the hub ({OWNER})"
     )
 
 
@@ -58,7 +64,9 @@ def add_scoring_options(group: Any) -> None:
     group.add_argument(
         "--protocol", metavar="NAMES", help="lmms_eval (default), official, lenient; several with commas between"
     )
-    group.add_argument("--guess", choices=["random"], help="draw an answer where a reply has none; counted and marked")
+    group.add_argument(
+        "--guess", choices=["random"], help="choose a random answer if a reply has none; counted and marked"
+    )
     group.add_argument(
         "--allow-partial", action="store_true", default=None, help="score incomplete groups; the result is marked"
     )
@@ -116,7 +124,7 @@ def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> l
     if not there:
         raise UserError(f"--data {data}: expected folders named {', '.join(left)}; there is {_listing(data)}")
     if left:
-        print(f"left out, for there are no data: {', '.join(left)}", flush=True)
+        print(f"left out, because there are no data: {', '.join(left)}", flush=True)
     return there
 
 

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     chat = Chat(run, arguments.out or Path(arguments.run) / "chat")
     if sys.stdin.isatty():
         after = f"{run.folder.name}, after the stage {run.stage.name}" if isinstance(run, LoadedRun) else arguments.run
-        print(f"{after}. /help says what there is, /quit leaves.")
+        print(f"{after}. /help lists the commands, /quit leaves.")
     while (line := read_line()) is not None:
         if not chat.take(line):
             break
@@ -114,7 +114,7 @@ class Chat:
             elif command == "/help":
                 print(HELP)
             elif command.startswith("/"):
-                raise UserError(f"{command} is no command; there are /image PATH, /reset, /again, /help and /quit")
+                raise UserError(f"{command} is not a command; there are /image PATH, /reset, /again, /help and /quit")
             elif line:
                 self._ask(line)
         except UserError as error:

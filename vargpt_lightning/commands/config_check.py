@@ -179,4 +179,4 @@ def _unknown(key: str, where: str, keys: Iterable[Any]) -> UserError:
     inside = [f"{name}.{key}" for name in sections if key in hints(keys[name])]  # type: ignore[index]
     near = inside or difflib.get_close_matches(key, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-    return UserError(f"{where}{key} is no key; {hint}")
+    return UserError(f"{where}{key} is not a key; {hint}")

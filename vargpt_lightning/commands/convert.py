@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # `--help` must not wait for torch
     from vargpt_lightning.models.opened import Checkpoint
 
 TARGETS = ("ours", "vargpt", "llava", "var")
-DESCRIPTION = """Write weights in another layout. What IN is, is recognised by its files and the names of its tensors.
+DESCRIPTION = """Convert weights to another format. That of IN is recognised by its files and names of tensors.
 
-IN is a file or folder, or when there is none of that name, something on the Hugging Face hub (OWNER/NAME or
+IN is a file or folder, or, if there is none, a repository on the Hugging Face hub (OWNER/NAME or
 OWNER/NAME/FILE): LLaVA-1.5, VARGPT-LLaVA-v1, a VAR (var_d30.pth), its image tokenizer (vae_ch160v4096z32.pth), a
 folder that this command wrote, or a run of `vargpt fit`, whose last finished stage is taken.
 
@@ -46,13 +46,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="vargpt convert", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="IN", help="weights: a file, a folder, a run, or a hub id")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to be made; it is new or empty")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output folder; must be new or empty")
     parser.add_argument("--to", choices=TARGETS, default="ours", help="layout of the result (default: ours)")
     parser.add_argument(
-        "--shard", type=_size, default=5 * 1000**3, metavar="SIZE", help="of a file at most, such as 500MB (5GB)"
+        "--shard",
+        type=_size,
+        default=5 * 1000**3,
+        metavar="SIZE",
+        help="largest size of a file, such as 500MB (default 5GB)",
     )
     parser.add_argument(
-        "--scales", type=_scales, metavar="1,2,...", help="token maps' sides, where the weights leave them open"
+        "--scales",
+        type=_scales,
+        metavar="1,2,...",
+        help="side lengths of the token maps, if the weights do not tell them",
     )
     return parser
 
@@ -91,7 +98,7 @@ def convert(
     from vargpt_lightning.models.opened import open_checkpoint
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: is there already; expected a new folder or an empty one")
+        raise UserError(f"--out {out}: already exists; expected a new folder or an empty one")
     checkpoint = open_checkpoint(source, scales)
     checkpoint.check()
     check_constants(checkpoint)

@@ -38,7 +38,7 @@ def write_ours(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
             check_tokens(checkpoint.config, tokenizer, checkpoint.folder or checkpoint.path)
             companions = {**companions, FILE_NAME: _text_of(tokenizer)}
         else:
-            notes = ["  no text tokenizer lies beside the weights: put its tokenizer.json into the folder"]
+            notes = ["  found no text tokenizer beside the weights: put its tokenizer.json into the folder"]
         sections = checkpoint.config.to_dict()
     else:
         sections = checkpoint.sections

@@ -19,12 +19,12 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="vargpt data check",
         description="Compare packed folders with what their indexes say: sizes, hashes, counts, offsets; parse each "
-        "record and decode each picture. All that is wrong is listed; the exit code is 2 then.",
+        "record and decode each picture. All problems are listed, and the exit code is then 2.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
-    result.add_argument("--processes", type=int, default=1, metavar="N", help="shards checked at a time (1)")
+    result.add_argument("--processes", type=int, default=1, metavar="N", help="shards checked in parallel (1)")
     result.add_argument("--no-decode", action="store_true", help="do not decode the pictures, which takes longest")
     return result
 

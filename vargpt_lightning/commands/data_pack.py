@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "--resize",
         type=int,
         metavar="PIXELS",
-        help="make pictures with a longer short side so small (keep their bytes)",
+        help="shrink pictures whose short side is longer than this (default: keep the files)",
     )
     result.add_argument(
         "--max-rejected", type=float, default=0.05, metavar="SHARE", help="stop above this share of bad rows (0.05)"
@@ -60,18 +60,18 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="reject larger pictures undecoded (%(default)s)"
     )
-    result.add_argument("--split", default="train", help="train, val or test, for the record (train)")
+    result.add_argument("--split", default="train", help="train, val or test, stored as information only (train)")
     result.add_argument("--seed", type=int, default=0, help="for sources that choose words (0)")
     result.add_argument(
         "--duplicates",
         choices=("rename", "reject"),
         default="rename",
-        help="what becomes of an id that was there before",
+        help="what to do with an id that occurred before",
     )
     result.add_argument(
         "--no-hashes",
         action="store_true",
-        help="do not hash the input files for the manifest (they are read once more)",
+        help="do not hash the input files for the manifest (hashing reads them once more)",
     )
     return result
 
@@ -157,7 +157,7 @@ def summary(index: dict[str, Any], out: Path) -> str:
         rejected = counted(counts["rejected"], "row")
         lines.append(f"  {name}: {counted(counts['count'], 'record')}, {pictures}, {rejected} rejected")
     if index["renamed"]:
-        lines.append(f"  {counted(index['renamed'], 'id')} came before; a number was put behind each")
+        lines.append(f"  {counted(index['renamed'], 'id')} occurred before, and got a number")
     lines += [f"  {count:,} rejected for {reason}" for reason, count in index.get("reasons", {}).items()]
     if index["rejected"]:
         lines.append(f"  why each row was rejected: {out / REJECTED_NAME}")

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="CAPTIONS",
         help="a .jsonl or .parquet file, or a folder of .parquet or pictures",
     )
-    add("--out", type=user_path, required=True, metavar="DIR", help="where everything goes; a run there goes on")
+    add("--out", type=user_path, required=True, metavar="DIR", help="output folder; an interrupted run resumes")
     add("--seeds", type=user_path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")
     add("--seed", type=int, default=0, metavar="S", help="of the choice of words (0)")
     add("--per-caption", type=int, default=1, metavar="N", help="texts for each caption (1)")
@@ -247,5 +247,5 @@ def _print(counts: Mapping[str, Any], out: Path) -> None:
         if asked["unanswered"]:
             say(f"requests without an answer, perhaps paid for: {asked['unanswered']} (--ask-unanswered asks again)")
         if not asked["within_limits"]:
-            say("the spending limit was reached; a higher one goes on from here")
+            say("the spending limit was reached; run again with a higher one to resume")
     say(f"instructions: {out / 'instructions.json'}")

@@ -272,9 +272,16 @@ def build_parser() -> ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("-c", "--config", action="config", help="experiment file; several are merged in their order")
-    parser.add_argument("--base", type=str | None, default=None, help="of a file: another, beside it, to start from")
-    parser.add_argument("--from", dest="start", type=str | None, default=None, help="train this stage and later anew")
-    parser.add_argument("--seed", type=Seed, default=0, help="of all that is random")
+    parser.add_argument(
+        "--base",
+        type=str | None,
+        default=None,
+        help="only in files: another experiment file, relative to this one, to start from",
+    )
+    parser.add_argument(
+        "--from", dest="start", type=str | None, default=None, help="train this stage and the later ones again"
+    )
+    parser.add_argument("--seed", type=Seed, default=0, help="seed of everything that is random")
     parser.add_argument("--data", type=Corpora, help="where the data come from: class_path and init_args")
     parser.add_argument("--stages", type=list[Stage], help="the recipe: a list of stages")
     for name, kind in SECTIONS.items():
@@ -309,10 +316,10 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         run.name = Path(files[-1]).stem if files else "run"
     names = [stage.name for stage in stages]
     if made.start is not None and made.start not in names:
-        raise UserError(f"--from: {made.start!r} is no stage; there are {', '.join(names)}")
+        raise UserError(f"--from: {made.start!r} is not a stage; there are {', '.join(names)}")
     resolved = _resolved(parser, config, made)
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
-        raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is no stage; there are {', '.join(names)}")
+        raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is not a stage; there are {', '.join(names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
 

@@ -31,7 +31,7 @@ def settings_of(experiment: Experiment, stage: Stage) -> dict[str, Any]:
 
 
 def check_folder(path: Path, experiment: Experiment, processes: int = 1) -> None:
-    """Make sure that a run can be taken up as the experiment says; with `--from`, set aside what is trained anew.
+    """Make sure that a run can be taken up as the experiment says; with `--from`, set aside what is trained again.
 
     Args:
         processes: how many will train; where these are others than before, the same batch of a step may be cut over
@@ -55,7 +55,7 @@ def check_folder(path: Path, experiment: Experiment, processes: int = 1) -> None
             if not same_name or not _only_cut_differently(folder, experiment, processes):
                 raise _other_settings(run, folder, experiment)
             if folder.status != "finished":
-                print(f"stage {folder.name}: goes on with the same batch of a step, cut in another way", flush=True)
+                print(f"stage {folder.name}: resumes with the same global batch, divided in another way", flush=True)
     whole = _whole(run, names)
     _set_aside(run, whole if keep is None else min(keep, whole))
 
@@ -116,7 +116,7 @@ def _set_aside(run: RunFolder, keep: int) -> None:
     kept = {folder.name for folder in run.stages()}
     run.update(durations={part: seconds for part, seconds in run.record.get("durations", {}).items() if part in kept})
     names = ", ".join(path.name for path in reversed(moved))
-    print(f"{names}: moved to {run.path / 'replaced' / stamp}, trained anew", flush=True)
+    print(f"{names}: moved to {run.path / 'replaced' / stamp}, trained again", flush=True)
 
 
 def _other_settings(run: RunFolder, folder: StageFolder, experiment: Experiment) -> UserError:
@@ -132,7 +132,7 @@ def _other_settings(run: RunFolder, folder: StageFolder, experiment: Experiment)
     state = "finished" if folder.status == "finished" else "begun"
     return UserError(
         f"{run.path}: stage {folder.name!r} was {state} {what}. Go back to these, or add --from {names[place]} to "
-        "train from there anew, or --run.name NAME to keep both"
+        "train from there again, or --run.name NAME to keep both"
     )
 
 

@@ -133,7 +133,7 @@ def others_named() -> Iterator[None]:
         if sign is None or isinstance(error, UserError):
             raise
         raise UserError(
-            f"another process of this run has ended ({sign}); the same command goes on from the last checkpoint"
+            f"another process of this run has ended ({sign}); the same command resumes from the last checkpoint"
         ) from error
 
 

@@ -49,10 +49,12 @@ def add_sampling(result: Any) -> None:
     result.add_argument("--top-k", type=int, metavar="K", help="codes kept per position, 0 for all (900)")
     result.add_argument("--top-p", type=float, metavar="P", help="probability mass kept per position (the model's)")
     result.add_argument("--cfg", type=float, metavar="W", help="guidance strength, 0 for none (1.5)")
-    result.add_argument("--temperature", type=float, metavar="T", help="of the codes; 0 takes the likeliest (1)")
+    result.add_argument(
+        "--temperature", type=float, metavar="T", help="temperature of the visual tokens; 0 takes the most likely (1)"
+    )
     result.add_argument("--text-temperature", type=float, metavar="T", help="of the words (0)")
     result.add_argument("--max-tokens", type=int, metavar="N", help="text tokens of an answer (256)")
-    result.add_argument("--seed", type=int, metavar="S", help="of all random choices (0)")
+    result.add_argument("--seed", type=int, metavar="S", help="seed of all random choices (0)")
     result.add_argument("--stage", metavar="NAME", help="the model as it was after this stage (the last finished one)")
     result.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
 
@@ -135,7 +137,7 @@ def save_png(path: Path, image: Any) -> None:
     try:
         write_bytes(path, content.getvalue())
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{path.parent}: is no folder; expected one to save pictures in") from error
+        raise UserError(f"{path.parent}: is not a folder; expected one to save pictures in") from error
 
 
 def slug(text: str) -> str:

@@ -61,7 +61,7 @@ def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
         raise UserError(f"trainer.loggers: {name} needs a package that is not installed: {advice} ({error})") from error
     except Exception as error:  # wrong arguments, a server that is away, a missing key: each package has its classes
         given = ", ".join(entry.get("init_args") or {}) or "no init_args"  # their values may be secrets
-        raise UserError(f"trainer.loggers: {name} with {given} does not begin: {error}") from error
+        raise UserError(f"trainer.loggers: {name} with {given} does not start: {error}") from error
     return made
 
 

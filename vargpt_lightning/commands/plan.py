@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.commands.experiment import Experiment
     from vargpt_lightning.gpus import Cluster
 
-DESCRIPTION = """Say what an experiment takes before any GPU is rented: memory of a rank, time, and whether it fits.
+DESCRIPTION = """Estimate what an experiment needs before you rent GPUs: memory of a rank, time, and whether it fits.
 
 No weights and no GPU are needed. What does not fit comes with the smallest changes that make it fit. Every key of the
 experiment is an option, as in `vargpt fit`.
@@ -33,11 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="vargpt plan", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", help="experiment file")
-    parser.add_argument("--gpus", help="such as 8xH100-80GB, of the catalogue; by default what the experiment says")
+    parser.add_argument("--gpus", help="such as 8xH100-80GB, from the catalogue; default: plan.gpus of the experiment")
     parser.add_argument("--catalogue", type=Path, help="another file of GPUs, like vargpt_lightning/gpus.yaml")
-    parser.add_argument("--stage", action="append", help="plan this stage alone; may be given again")
-    parser.add_argument("--efficiency", type=float, help="share of the peak that is reached; 0.4 unless the file says")
-    parser.add_argument("--generate", action="store_true", help="plan the drawing of pictures instead of training")
+    parser.add_argument("--stage", action="append", help="plan only this stage; can be repeated")
+    parser.add_argument(
+        "--efficiency", type=float, help="share of the GPUs' peak that is reached; default: plan.efficiency, or 0.4"
+    )
+    parser.add_argument("--generate", action="store_true", help="plan drawing instead of training")
     parser.add_argument("--batch", type=int, action="append", help="pictures drawn together, with --generate")
     parser.add_argument("--prompt", type=int, default=64, help="text tokens of a prompt, with --generate")
     parser.add_argument("--no-search", action="store_true", help="do not look for changes that make a stage fit")
@@ -77,7 +79,7 @@ def _plan_training(experiment: Experiment, cluster: Cluster, options: Any, began
 
     names = [stage.name for stage in experiment.stages]
     if unknown := [name for name in options.stage or [] if name not in names]:
-        raise UserError(f"--stage: {unknown[0]!r} is no stage; there are {', '.join(names)}")
+        raise UserError(f"--stage: {unknown[0]!r} is not a stage; there are {', '.join(names)}")
     stages = [stage for stage in experiment.stages if stage.name in (options.stage or names)]
     trainer = experiment.trainer
     plans = list(

@@ -49,7 +49,7 @@ class StageReuse:
         if not (self.run.tokenizer / FILE_NAME).is_file() or index == 0:
             _copy_folder(donor.tokenizer, self.run.tokenizer)
         _take_over(stage, folder)
-        print(f"stage {folder.name}: taken over from {donor.path}", flush=True)
+        print(f"stage {folder.name}: reused from {donor.path}", flush=True)
         return True
 
     @contextlib.contextmanager

@@ -41,14 +41,18 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "predictions", type=Path, metavar="PREDICTIONS", help="a .jsonl, .json or .parquet file, or a folder of outputs"
     )
-    result.add_argument("--benchmark", metavar="NAME", help="which; of a folder several, all that it has by default")
+    result.add_argument(
+        "--benchmark",
+        metavar="NAME",
+        help="name of the benchmark; for a folder of outputs also several, by default all in it",
+    )
     add_data_options(result)
-    result.add_argument("--out", type=Path, metavar="DIR", help="where results go (beside the outputs)")
+    result.add_argument("--out", type=Path, metavar="DIR", help="folder for results (beside the outputs)")
     add_scoring_options(result)
     files = result.add_argument_group("a file of predictions")
-    files.add_argument("--style", metavar="NAME", help="of the prompts that were asked, for the record (llava)")
+    files.add_argument("--style", metavar="NAME", help="prompt style that was used, for the record (llava)")
     files.add_argument("--limit", type=int, metavar="N", help="score the N questions that evaluate --limit asks")
-    files.add_argument("--allow", metavar="NAMES", help="score in spite of ids that are missing, unknown or duplicate")
+    files.add_argument("--allow", metavar="NAMES", help="score even if ids are missing, unknown or duplicate")
     return result
 
 

@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     place = result.add_argument_group("where it listens")
     place.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1); others need a token")
     place.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (8000)")
-    place.add_argument("--token-file", type=Path, metavar="FILE", help=f"what clients must show (or ${TOKEN})")
+    place.add_argument(
+        "--token-file", type=Path, metavar="FILE", help=f"file with the token that clients must send (or ${TOKEN})"
+    )
     place.add_argument("--name", help="what the model is called (the run folder's name)")
     place.add_argument("--no-page", action="store_true", help="the API alone")
     place.add_argument(
@@ -52,14 +54,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 _LIMITS = {
-    "batch": ("batch", "answers made together (8)"),
-    "queue": ("queue", "answers that wait (64)"),
-    "requests": ("requests_a_minute", "requests a minute from one address (120)"),
-    "characters": ("prompt_characters", "of a request's text (8000)"),
-    "pictures": ("pictures", "of a conversation (8)"),
-    "picture-bytes": ("picture_bytes", "of a picture's file (8 MiB)"),
-    "picture-pixels": ("picture_pixels", "of a picture (16000000)"),
-    "body-bytes": ("body_bytes", "of a request (24 MiB)"),
+    "batch": ("batch", "answers per batch (8)"),
+    "queue": ("queue", "waiting answers (64)"),
+    "requests": ("requests_a_minute", "requests per minute from one address (120)"),
+    "characters": ("prompt_characters", "characters of a request's text (8000)"),
+    "pictures": ("pictures", "pictures of a conversation (8)"),
+    "picture-bytes": ("picture_bytes", "bytes of a picture's file (8 MiB)"),
+    "picture-pixels": ("picture_pixels", "pixels of a picture (16000000)"),
+    "body-bytes": ("body_bytes", "bytes of a request (24 MiB)"),
 }
 
 
@@ -133,6 +135,6 @@ def read_token(file: Path | None) -> str | None:
 def _welcome(name: str, stage: str, place: socket.socket, token: bool, page: bool) -> str:
     host, port = place.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    lines = [f"{name}, after the stage {stage}. Ctrl-C ends it."]
+    lines = [f"{name}, after the stage {stage}. Ctrl-C stops it."]
     lines += [f"page:  {url}/{'?token=TOKEN' if token else ''}"] if page else []
     return "\n".join([*lines, f"API:   {url}/v1"])

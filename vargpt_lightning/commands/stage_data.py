@@ -251,7 +251,7 @@ class StageData:
         there = self.sources("train")
         for name in stage.data:
             if name not in there:
-                raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(there)}")
+                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; there are {', '.join(there)}")
         used = {name: there[name].draws for name, weight in stage.data.items() if weight > 0}
         wordy = [name for name, draws in used.items() if not draws]
         if stage.head == "tokenizer" and wordy:

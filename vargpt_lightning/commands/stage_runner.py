@@ -162,7 +162,7 @@ class StageRunner:
         checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else steps_taken(checkpoint)
         if checkpoint is not None:
-            self._say(f"stage {stage.name}: goes on after step {start} of {total}")
+            self._say(f"stage {stage.name}: resumes after step {start} of {total}")
         if self.processes.first:
             prepared = time.monotonic() - began
             folder.update(preparation=folder.record.get("preparation", 0.0) + prepared)
@@ -189,7 +189,7 @@ class StageRunner:
                 self._draw_whole(stage, folder, total, device)
             folder.update(status="finished", steps=total, skipped_steps=skipped)
             if skipped:
-                self._say(f"stage {stage.name}: {skipped} steps passed over; see nonfinite.jsonl")
+                self._say(f"stage {stage.name}: {skipped} steps skipped; see nonfinite.jsonl")
             remove_checkpoints(folder.checkpoint)
         self.processes.wait()
         # a signal after the last step found nothing to interrupt; the run ends with the stage

@@ -130,4 +130,4 @@ class StageTokens:
         message = f"stage {stage.name}: visual tokens of {name} cannot be used: {what}. {anew}"
         if self.corpora.visual_tokens == "require":
             raise UserError(f"{message}; data.visual_tokens: off encodes pictures in training")
-        rank_zero_warn(f"{message}. Pictures are encoded anew")
+        rank_zero_warn(f"{message}. Pictures are encoded again")

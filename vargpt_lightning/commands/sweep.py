@@ -27,7 +27,7 @@ from vargpt_lightning.sweep.tidy import tidy
 from vargpt_lightning.sweep.trial import Outcome
 from vargpt_lightning.sweep.worker import work
 
-DESCRIPTION = """Plan a sweep and run its trials; the same command again goes on, and adds what the file has got new.
+DESCRIPTION = """Plan a sweep and run its trials; the same command again resumes it and adds new trials of the file.
 
   vargpt sweep FILE              plan and run here
   vargpt sweep worker FOLDER     work on a planned sweep, on any machine that sees its folder
@@ -72,15 +72,19 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("sweep", type=Path, metavar="FILE", help="the sweep file, or the folder of a planned sweep")
     result.add_argument("--workers", type=_positive, default=1, metavar="N", help="trials at the same time (default 1)")
-    result.add_argument("--gpus", default="", metavar="0,1", help="devices to share out among the workers")
+    result.add_argument("--gpus", default="", metavar="0,1", help="GPUs to distribute over the workers")
     result.add_argument("--retry", action="store_true", help="try the failed trials again")
     result.add_argument("--plan", action="store_true", help="plan only; run nothing")
-    result.add_argument("--no-check", action="store_true", help="do not read the experiments before the start")
+    result.add_argument("--no-check", action="store_true", help="do not check the experiments before the start")
     result.add_argument("--root", help="where the sweep's folder is made (default: the file's, or sweeps)")
     result.add_argument("--name", help="the folder's name (default: the file's)")
-    result.add_argument("--base", action="append", metavar="FILE", help="another experiment than the file's base")
+    result.add_argument(
+        "--base", action="append", metavar="FILE", help="use this experiment instead of the file's base"
+    )
     result.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change for all trials")
-    result.add_argument("--reuse", action="append", metavar="DIR", help="runs to take over from, instead of the file's")
+    result.add_argument(
+        "--reuse", action="append", metavar="DIR", help="runs whose stages are reused, instead of the file's"
+    )
     result.add_argument("--seeds", type=_positive, metavar="N", help="the seeds 0 to N - 1 instead of the file's")
     result.add_argument("--launcher", choices=("here", "slurm", "local"), default="here", help="slurm, local: submitit")
     result.add_argument("--job", action="append", default=[], metavar="KEY=VALUE", help="a parameter of submitit")
@@ -89,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_patience(arguments: argparse.ArgumentParser) -> None:
-    text = "seconds after which another machine's silent worker is taken for dead (default: %(default)g)"
+    text = "seconds without a heartbeat after which a worker on another machine counts as dead (default: %(default)g)"
     arguments.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=text)
 
 
@@ -213,7 +217,7 @@ def _worker(argv: list[str]) -> int:
     result = argparse.ArgumentParser(
         prog="vargpt sweep worker",
         description="Work on the trials of a planned sweep until none is left; start as many as there are machines. "
-        "A worker that is killed loses nothing: another takes its trial up where it was.",
+        "A worker that is killed loses nothing: another one resumes its trial.",
         epilog="example:\n  srun vargpt sweep worker sweeps/guidance",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -241,7 +245,7 @@ def _show(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folder", type=Path, help="the sweep's folder")
-    result.add_argument("--live", action="store_true", help="go on showing it until it has ended")
+    result.add_argument("--live", action="store_true", help="keep showing it until the sweep has ended")
     result.add_argument("--top", type=_positive, metavar="N", help="the N best by the first measure")
     for kind, text in (("csv", "a table of numbers"), ("latex", "a tabular"), ("markdown", "a table for a page")):
         result.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {text}; - for the terminal")

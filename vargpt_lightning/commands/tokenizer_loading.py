@@ -68,7 +68,7 @@ def _weights_file(path: Path, stage: str | None) -> Path:
         return finished_stage(RunFolder(path), stage).weights
     file = path / "model.safetensors"
     if not file.is_file():
-        raise UserError(f"{path}: is no run and has no {file.name}; expected one of the two, or a file of weights")
+        raise UserError(f"{path}: is not a run and has no {file.name}; expected one of the two, or a file of weights")
     return file
 
 

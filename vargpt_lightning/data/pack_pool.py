@@ -39,7 +39,7 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], processes: int, doi
             yield from _drain(pool, function, iter(tasks), processes * AHEAD)
         except BrokenProcessPool as error:
             raise UserError(
-                f"a process that was {doing} died, perhaps for want of memory; the same command goes on from here"
+                f"a process that was {doing} died, perhaps because memory ran out; the same command resumes"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -301,6 +301,6 @@ def _write_array(path: Path, kind: type[np.generic], shape: tuple[int, ...], pie
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); the same command goes on from here") from error
+        raise UserError(f"{path}: cannot be written ({error}); the same command resumes") from error
     finally:
         temporary.unlink(missing_ok=True)

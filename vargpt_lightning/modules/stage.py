@@ -213,7 +213,7 @@ class Stage(Ranged):
         for name, bits in self.frozen_bits.items():
             key = f"{where}.frozen_bits"
             if name not in SUBMODULES:
-                raise UserError(f"{key}: {name!r} is no submodule; there are {', '.join(SUBMODULES)}")
+                raise UserError(f"{key}: {name!r} is not a submodule; there are {', '.join(SUBMODULES)}")
             if bits not in (4, 8):
                 raise UserError(f"{key}.{name}={bits}; expected 4 or 8")
             if name == "image_tokenizer":
@@ -267,10 +267,10 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
         seen.add(stage.name)
         for name in stage.train:
             if name not in known:
-                raise UserError(f"stages.{stage.name}.train: {name!r} is no submodule; there are {', '.join(known)}")
+                raise UserError(f"stages.{stage.name}.train: {name!r} is not a submodule; there are {', '.join(known)}")
         for name in stage.data:
             if not any_corpus and name not in there:
-                raise UserError(f"stages.{stage.name}.data: {name!r} is no corpus; there are {', '.join(there)}")
+                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; there are {', '.join(there)}")
 
 
 def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str]:

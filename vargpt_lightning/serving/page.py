@@ -303,7 +303,7 @@ class Page:
             parts[-1] = {"path": session.drawing, "alt_text": "a drawing"}
         elif isinstance(event, Failed):
             parts.append(f"({refusal(event.error)})")
-            session.note = "**There is no answer; the question is not kept.**"
+            session.note = "**There is no answer, and the question was removed.**"
         elif isinstance(event, Finished):
             self._finish(session, parts, event, asked)
 

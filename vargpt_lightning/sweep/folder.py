@@ -69,7 +69,7 @@ class SweepFolder:
 
     Args:
         path: the sweep's folder.
-        patience: seconds after which another machine's silent worker is taken for dead.
+        patience: seconds without a heartbeat after which a worker on another machine counts as dead.
 
     Raises:
         UserError: the folder is no sweep, or is one of a later release.
@@ -79,7 +79,7 @@ class SweepFolder:
         self.path, self.patience = Path(path), patience
         file = self.path / "plan.json"
         if not file.is_file():
-            raise UserError(f"{self.path} is no sweep: plan.json is missing; plan one with: vargpt sweep FILE")
+            raise UserError(f"{self.path} is not a sweep: plan.json is missing; plan one with: vargpt sweep FILE")
         self.plan: dict[str, Any] = read_json(file)
         if self.plan.get("version") != PLAN_VERSION:
             raise UserError(f"{file} has version {self.plan.get('version')!r}; this release reads {PLAN_VERSION}")

@@ -102,7 +102,9 @@ class TrialProcess:
             except subprocess.TimeoutExpired:
                 pass
             if count % look == look - 1 and self.taken.claim.lost:
-                raise UserError(f"{self.taken.name}: another worker has taken over, for this one was silent too long")
+                raise UserError(
+                    f"{self.taken.name}: another worker took it, because this one sent no heartbeat for too long"
+                )
             if self.folder.sweep.prune and self._prune():
                 return True
         return False

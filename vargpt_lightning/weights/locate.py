@@ -47,4 +47,4 @@ def _fetch(where: str, named: re.Match[str], options: dict[str, Any]) -> Path:
         return Path(snapshot_download(named["repo"], allow_patterns=list(FILES), **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise UserError(f"{where}: is no path here, and the hub does not give it ({reason})") from error
+        raise UserError(f"{where}: is not a local path, and the hub does not provide it ({reason})") from error

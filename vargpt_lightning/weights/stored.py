@@ -143,7 +143,9 @@ def open_weights(path: Path) -> dict[str, Stored | Held]:
     if path.suffix in PICKLES:
         return _open_pickle(path)
     known = ", ".join([*SAFETENSORS, *PICKLES])
-    raise UserError(f"{path}: the suffix {path.suffix!r} is none of weights; expected one of {known}, or a folder")
+    raise UserError(
+        f"{path}: the suffix {path.suffix!r} is not known for weights; expected one of {known}, or a folder"
+    )
 
 
 def weight_files(path: Path) -> list[Path]:

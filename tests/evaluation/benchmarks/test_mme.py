@@ -138,7 +138,9 @@ def test_the_interval_resamples_pictures_inside_subtasks():
 def test_unpaired_pictures_are_refused_unless_allowed():
     records = pair("count", "1.jpg") + pair("count", "2.jpg")[:1] + pair("OCR", "1.jpg") * 2
     scores = scores_of(1, 1, 0, 1, 1, 1, 1)
-    with pytest.raises(UserError, match=r"2 of 3 pictures have not two questions \(1 with 1, 1 with 4\).*count/2.jpg"):
+    with pytest.raises(
+        UserError, match=r"2 of 3 pictures do not have two questions \(1 with 1, 1 with 4\).*count/2.jpg"
+    ):
         mme.aggregate(records, scores)
     found = mme.aggregate(records, scores, allow_partial=True)
     assert found["perception"] == 200

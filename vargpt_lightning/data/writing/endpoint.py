@@ -290,7 +290,7 @@ class _Asking:
         count = f" ({self.in_a_row} captions in a row failed)" if too_many else ""
         hint = f"; {self.writer.endpoint.key_hint()}" if error.status in KEY_REFUSALS else ""
         where = f"{self.writer.endpoint.url}, model {self.writer.endpoint.model!r}, caption {request.row['id']!r}"
-        text = f"{where}: {error}{hint}{count}; what was answered is kept, the same command goes on from there"
+        text = f"{where}: {error}{hint}{count}; what was answered is kept, the same command resumes"
         raise UserError(self.writer.endpoint.without_key(text)) from error
 
 
