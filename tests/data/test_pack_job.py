@@ -363,7 +363,7 @@ def test_bad_settings(tmp_path: Path, options: dict[str, Any], message: str) -> 
 
 def test_an_unknown_option_names_those_there_are(tmp_path: Path) -> None:
     spec = SourceSpec("fake", rows(tmp_path / "rows", 2), options={"sise": 1})
-    with pytest.raises(UserError, match="fake: 'sise' is not an option; the options are seed, size"):
+    with pytest.raises(UserError, match="fake: 'sise' is not an option; there are seed, size"):
         pack([spec], tmp_path / "out")
 
 

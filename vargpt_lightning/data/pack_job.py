@@ -154,7 +154,7 @@ def _options(module: ModuleType, spec: SourceSpec, seed: int) -> dict[str, Any]:
     names = [name for name, kind in taken.items() if kind.kind is kind.KEYWORD_ONLY and name != "pictures"]
     for name in spec.options:
         if name not in names and not any(kind.kind is kind.VAR_KEYWORD for kind in taken.values()):
-            raise UserError(f"{spec.name}: {name!r} is no option; there are {', '.join(names) or 'none'}")
+            raise UserError(f"{spec.name}: {name!r} is not an option; there are {', '.join(names) or 'none'}")
     kinds = get_type_hints(module.parts)
     options = {name: _fitting(value, kinds.get(name), f"{spec.name} {name}") for name, value in spec.options.items()}
     if "seed" in names:
