@@ -263,8 +263,10 @@ def _plan(config: str) -> dict[str, list[str]]:
     """Which submodules each stage trains, by the configuration; empty where it cannot be read."""
     import yaml
 
+    from vargpt_lightning.yaml_text import load_yaml
+
     try:
-        stages = (yaml.safe_load(config) or {}).get("stages") or []
+        stages = (load_yaml(config) or {}).get("stages") or []
         return {stage["name"]: list(stage.get("train") or []) for stage in stages}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return {}

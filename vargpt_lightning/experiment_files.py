@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.yaml_text import load_yaml, told
 
 Tree = dict[str, Any]
 SHIPPED = Path(__file__).resolve().parents[1] / "experiments"
@@ -31,24 +32,20 @@ def chain(path: Path, after: tuple[Path, ...] = ()) -> list[tuple[Path, Tree]]:
     return [*before, (path, tree)]
 
 
-def read_tree(path: Path, asked_by: str = "") -> Tree:
-    """Return the keys and values of one file; raises as `chain` does."""
+def read_tree(path: Path, asked_by: str = "", what: str = "config") -> Tree:
+    """Return the keys and values of one file, called `what` in messages; raises as `chain` does."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"config {path}{asked_by} cannot be read: {error.strerror or error}{shipped_hint(path)}"
-        ) from error
+        hint = shipped_hint(path) if what == "config" else ""
+        raise UserError(f"{what} {path}{asked_by} cannot be read: {error.strerror or error}{hint}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"config {path}{asked_by} is not a text file") from error
+        raise UserError(f"{what} {path}{asked_by} is not a text file") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(
-            f"config {path}{place}: is not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        place, problem = told(error)
+        raise UserError(f"{what} {path}{place}: {problem}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"config {path}{asked_by} holds no keys; expected those of an experiment")
+        raise UserError(f"{what} {path}{asked_by} holds no keys; expected some, with values")
     return tree
 
 

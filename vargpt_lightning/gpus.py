@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Annotated
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.experiment_files import read_tree
+from vargpt_lightning.ranges import Range, check
 
 FILE = Path(__file__).with_name("gpus.yaml")
 CONTEXT = 700_000_000
@@ -45,13 +46,15 @@ def catalogue(file: Path = FILE) -> dict[str, Gpu]:
     """Return the known GPUs by name.
 
     Raises:
-        UserError: an entry of the file lacks a figure.
+        UserError: the file cannot be read or is no such catalogue; an entry lacks a figure, or it is none above 0.
     """
     found = {}
-    for name, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+    for name, entry in read_tree(file, what="catalogue").items():
         for key in ("memory", "tflops", "bandwidth", "source"):
-            if key not in entry:
+            if not isinstance(entry, dict) or key not in entry:
                 raise UserError(f"{file}: {name}.{key} is missing; expected memory, tflops, bandwidth and source")
+            if key != "source":
+                check(entry[key], Annotated[float, Range(0, 10**9, above=True)], f"{file}: {name}.{key}")
         figures = (entry["memory"] * 1e9, entry["tflops"] * 1e12, entry["bandwidth"] * 1e9)
         found[name] = Gpu(name, *figures, entry["source"])
     return found

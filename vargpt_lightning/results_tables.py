@@ -161,7 +161,7 @@ def load_runs(folder: Path | str | Sequence[Path | str], where: Where | None = N
 def read_config(run: Path) -> dict[str, Any]:
     """Return a run's resolved configuration; empty when it has none that can be read."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
         tree = yaml.load((run / "config.yaml").read_text(encoding="utf-8"), loader)
         if isinstance(tree, dict):
             return tree

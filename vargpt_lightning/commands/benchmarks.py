@@ -258,13 +258,15 @@ def more_options(words: Sequence[str]) -> dict[str, Any]:
     """
     import yaml
 
+    from vargpt_lightning.yaml_text import load_yaml
+
     found: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
             raise UserError(f"--option {word}: expected KEY=VALUE, such as concurrency=8")
         try:
-            found[key.strip().replace("-", "_")] = yaml.safe_load(value) if value else ""
+            found[key.strip().replace("-", "_")] = load_yaml(value) if value else ""
         except yaml.YAMLError:
             found[key.strip().replace("-", "_")] = value
     return found

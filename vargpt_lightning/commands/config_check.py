@@ -17,6 +17,7 @@ import yaml
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.ranges import check, fits, hints, words
+from vargpt_lightning.yaml_text import Refused, load_yaml, told
 
 Schema = Mapping[str, Any]
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -70,7 +71,9 @@ class ConfigCheck:
     def _option(self, path: str, text: str, appended: bool) -> None:
         key, _, below = path.partition(".")
         try:
-            value = yaml.safe_load(text)
+            value = load_yaml(text)
+        except Refused as error:
+            raise UserError(f"--{path}: {told(error)[1]}") from error
         except yaml.YAMLError:
             value = text
         value = [value] if appended and not isinstance(value, list) else value

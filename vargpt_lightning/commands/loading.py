@@ -29,6 +29,7 @@ from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.results import RunFolder, StageFolder, read_json
 from vargpt_lightning.weights.locate import locate
 from vargpt_lightning.weights.stored import Held, Stored, open_weights
+from vargpt_lightning.yaml_text import load_yaml, told
 
 __all__ = ["Conversation", "LoadedRun", "Speaker", "load_run", "read_experiment", "seen_reader"]
 
@@ -147,9 +148,10 @@ def read_experiment(folder: RunFolder) -> dict[str, Any]:
 def parse_experiment(text: str, file: Path) -> dict[str, Any]:
     """Return the configuration that a file's text holds; raises as `read_experiment` does."""
     try:
-        experiment = yaml.safe_load(text)
+        experiment = load_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{file} is not readable as YAML: {error}") from error
+        place, problem = told(error)
+        raise UserError(f"{file}{place}: {problem}") from error
     if not isinstance(experiment, dict) or not isinstance(experiment.get("model"), dict):
         there = "there is no such file" if not file.is_file() else f"it holds {_keys(experiment)}"
         raise UserError(f"{file}: expected a run's configuration with a section `model`; {there}")

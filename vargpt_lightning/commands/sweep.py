@@ -26,6 +26,7 @@ from vargpt_lightning.sweep.table import SweepTable
 from vargpt_lightning.sweep.tidy import tidy
 from vargpt_lightning.sweep.trial import Outcome
 from vargpt_lightning.sweep.worker import work
+from vargpt_lightning.yaml_text import load_yaml, told
 
 DESCRIPTION = """Plan a sweep and run its trials; the same command again resumes it and adds new trials of the file.
 
@@ -109,7 +110,10 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UserError(f"{word!r}; expected KEY=VALUE")
-        found[key] = yaml.safe_load(value)
+        try:
+            found[key] = load_yaml(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"{word!r} {told(error)[1]}; expected KEY=VALUE with a value of YAML") from error
     return found
 
 

@@ -32,6 +32,7 @@ from vargpt_lightning.results import RunFolder, StageFolder, read_json
 from vargpt_lightning.weights.distributed import Spread, open_distributed
 from vargpt_lightning.weights.locate import locate
 from vargpt_lightning.weights.stored import Held, Stored, open_weights
+from vargpt_lightning.yaml_text import load_yaml, told
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,11 @@ def _of_run(folder: RunFolder, source: str, state: dict[str, Any]) -> Checkpoint
 
 
 def _experiment(folder: RunFolder) -> dict[str, Any]:
-    experiment = yaml.safe_load(folder.config_text)
+    try:
+        experiment = load_yaml(folder.config_text)
+    except yaml.YAMLError as error:
+        place, problem = told(error)
+        raise UserError(f"{folder.path / 'config.yaml'}{place}: {problem}") from error
     if not isinstance(experiment, dict) or not isinstance(experiment.get("model"), dict):
         raise UserError(f"{folder.path / 'config.yaml'}: expected a run's configuration with a section `model`")
     return experiment

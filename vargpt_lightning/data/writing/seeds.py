@@ -10,6 +10,7 @@ import pydantic
 import yaml
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.yaml_text import load_yaml, told
 
 MARK = "{caption}"
 DEFAULT_SEEDS = Path(__file__).with_name("seeds.yaml")
@@ -71,11 +72,14 @@ def read_seeds(path: Path | None = None) -> Seeds:
     """Read a YAML file of seeds, by default the one that comes along; raises UserError that names what is wrong."""
     path = path or DEFAULT_SEEDS
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML file of seeds") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not a text file") from error
+    except yaml.YAMLError as error:
+        place, problem = told(error)
+        raise UserError(f"{path}{place}: {problem}") from error
     try:
         return Seeds.model_validate(value)
     except pydantic.ValidationError as error:
