@@ -1,11 +1,13 @@
 """What stands in for `vargpt fit` in a sweep's tests: a run folder in milliseconds, with the same arguments.
 
 `fake.seconds` is how long it works; `fake.fail: true` fails; `fake.kill: N` ends by SIGKILL the first N times;
-`fake.gain` makes a metric of a stage. Each start is a line in `started.txt` beside the trials.
+`fake.gain` makes a metric of a stage; `fake.score` is the score, also one that is no
+number. Each start is a line in `started.txt` beside the trials.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from vargpt_lightning.results import RunFolder, write_json
+from vargpt_lightning.results import RunFolder, write_bytes
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +43,9 @@ def main(arguments: list[str]) -> int:
         stage.log(step, {"loss": fake.get("gain", 1.0) / step})
     stage.update(status="finished")
     score = fake.get("cfg", 1.0) * 10 + fake.get("k", 0) + tree.get("seed", 0)
-    write_json(run.evaluation / "metrics.json", {"headline": [{"key": "score", "value": score}], "deep": {"kid": 5.0}})
+    score = float(fake.get("score", score))
+    metrics = {"headline": [{"key": "score", "value": score}], "deep": {"kid": 5.0}}
+    write_bytes(run.evaluation / "metrics.json", json.dumps(metrics).encode())
     run.end("finished")
     return 0
 

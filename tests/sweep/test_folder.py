@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from tests.sweep.conftest import starts
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.sweep.folder import SweepFolder
+from vargpt_lightning.sweep.spec import read_sweep
+from vargpt_lightning.sweep.table import summarize
 from vargpt_lightning.sweep.worker import work
 
 Planned = Callable[..., SweepFolder]
@@ -157,3 +160,71 @@ def test_a_trial_that_finished_when_its_worker_died_is_not_run_again(planned: Pl
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"plan\.json is missing"):
         SweepFolder(tmp_path)
+
+
+def lines(folder: SweepFolder) -> list[bytes]:
+    return (folder.path / "journal.log").read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("kept", [3, 10_000])
+def test_a_torn_line_of_the_journal_is_cut_before_the_next(planned: Planned, kept: int) -> None:
+    """A full disk or a kill tears the last line; what is then written behind it could never be read again."""
+    folder = planned(grid={"fake.cfg": [1.0, 2.0]})
+    work(folder, limit=1)
+    torn = lines(folder)[-1][:-1][:kept]
+    with open(folder.path / "journal.log", "ab") as file:
+        file.write(torn)
+    for _ in range(2):
+        work(SweepFolder(folder.path), limit=1)
+    assert list(states(SweepFolder(folder.path)).values()) == ["finished", "finished"]
+    assert torn not in [line.rstrip(b"\n") for line in lines(folder)] or kept > 3
+
+
+def test_a_full_disk_leaves_the_journal_as_it_was(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    folder = planned(seeds=2)
+    before = lines(folder)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder.study  # noqa: B018
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="no space left"):
+        patched.setattr(os, "fsync", full)
+        folder.study._storage.set_trial_user_attr(folder._storage_id(0), "a", 1)
+    assert lines(folder) == before
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
+def test_an_aim_that_is_no_number_fails_its_trial_alone(planned: Planned, score: str) -> None:
+    folder = planned(grid={"fake.score": [score, 2.0]})
+    work(folder)
+    first, second = folder.rows()
+    assert (first.state, second.state) == ("failed", "finished")
+    assert f"score={float(score)}; expected a finite number" in first.error
+    assert folder.retry() == 1
+    work(folder)
+    assert [row.state for row in folder.rows()] == ["failed", "finished"]
+
+
+def test_another_sweep_under_the_same_name_is_refused(planned: Planned, tmp_path: Path) -> None:
+    folder = planned(seeds=2, name="s")
+    file = tmp_path / "s.yaml"
+    same, other = tmp_path / "same.yaml", tmp_path / "other.yaml"
+    same.write_text(file.read_text())
+    other.write_text(file.read_text() + "\noverrides: {fake.gain: 2.0}\n")
+    SweepFolder.make(read_sweep(same), folder.path)
+    with pytest.raises(UserError, match=r"is the sweep of .*same.yaml; got .*other.yaml.*--name"):
+        SweepFolder.make(read_sweep(other), folder.path)
+    same.unlink()  # moved
+    SweepFolder.make(read_sweep(other), folder.path)
+
+
+def test_a_sampler_that_chooses_the_same_again_runs_it_once(planned: Planned) -> None:
+    folder = planned(space={"fake.cfg": {"choices": [1.0]}}, trials=3)
+    work(folder)
+    rows = folder.rows()
+    assert [row.state for row in rows] == ["finished"] * 3 and len(starts(folder)) == 1
+    (group,) = summarize(rows, folder.sweep.measures)
+    assert group.stats["score"].n == 1 and group.stats["score"].half is None

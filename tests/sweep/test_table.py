@@ -104,3 +104,22 @@ def test_each_kind_of_sweep_has_a_plot(tmp_path: Path, case: str) -> None:
 def test_nothing_finished_is_no_plot(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to plot"):
         plot(SweepTable(sweep(), [row(0, 1.0, 0)]), tmp_path / "p.png")
+
+
+def test_no_cell_of_the_csv_is_a_formula() -> None:
+    formulas = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", " =1", "\r=1"]
+    foreign = [*formulas, "-1.5", "+2", "text", -1.5, None, [1, 2], '=a,"b']
+    facts = ("finished", {"score": -0.5}, "", "", 0.0)
+    rows = [Row(n, f"k{n}", "n", {"=key": value}, 0, {"=x": value}, *facts) for n, value in enumerate(foreign)]
+    heads, *cells = csv.reader(io.StringIO(SweepTable(sweep(), rows).csv()))
+    assert heads[0] == "'=key" and [line[0] for line in cells[:7]] == [f"'{text}" for text in [*formulas[:6], " =1"]]
+    assert [line[0] for line in cells[7:13]] == ["-1.5", "+2", "text", "-1.5", "", "[1, 2]"]
+    assert cells[13][0] == "'=a,\"b" and all(line[1].startswith("'=x=") for line in cells)
+    assert [line[2] for line in cells] == ["-0.5"] * len(foreign)
+
+
+def test_the_same_seed_again_is_the_same_experiment() -> None:
+    """A sampler may choose a point again: its trials say nothing of the spread over seeds."""
+    (group,) = summarize([row(0, 1.0, 0, 0.5), row(1, 1.0, 0, 0.5), row(2, 1.0, 0, 0.5)], [SCORE])
+    assert (group.stats["score"].n, group.stats["score"].half, group.seeds) == (1, None, {0})
+    assert "seeds" not in shown(SweepTable(sweep(), [row(n, 1.0, 0, 0.5) for n in range(3)]))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vargpt_lightning.claims import PATIENCE, Claim, holder
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import now, read_json, write_json
+from vargpt_lightning.results import now, plain, read_json, write_json
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
 from vargpt_lightning.sweep.measures import read_measures
 from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
@@ -98,6 +98,7 @@ class SweepFolder:
             if twice:
                 same = [cell.slug for cell in cells if cell.key in twice]
                 raise UserError(f"the cells {', '.join(same[:4])} are the same experiment; expected each one once")
+            _check_file(path / "plan.json", sweep)
             plan = {"version": PLAN_VERSION, "created": now(), "cwd": os.getcwd(), "cells": keys}
             write_json(path / "plan.json", {**plan, "sweep": _to_plain(sweep)})
             folder = cls(path, patience)
@@ -159,11 +160,13 @@ class SweepFolder:
         """The study; it is made when it is not there."""
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from vargpt_lightning.sweep.journal import WholeLines
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(self.path / "journal.log")))
+        warnings.filterwarnings("ignore", "Choices for a categorical distribution")  # lists are stored well as JSON
+        storage = JournalStorage(WholeLines(str(self.path / "journal.log")))
         aim, prune = self.sweep.measures[0], self.sweep.prune
         direction: Literal["minimize", "maximize"] = "maximize" if aim.best == "max" else "minimize"
         study = optuna.create_study(
@@ -227,14 +230,21 @@ class SweepFolder:
             trial = Trial(self.study, frozen._trial_id)
             values = {key: _suggest(trial, key, choice) for key, choice in self.sweep.space.items()}
             cell = make_cell(self.sweep, values, self.sweep.seeds[0])
-            name = attributes.get("name", f"trial-{number:04d}")
+            name = attributes.get("name") or self._finished_as(cell) or f"trial-{number:04d}"
             self._write(cell, name)
-            news = {"name": name, "values": cell.values, "seed": cell.seed, "changes": cell.changes}
+            news = {"name": name, "values": cell.values, "seed": cell.seed, "changes": cell.changes, "cell": cell.key}
             for key, value in news.items():
                 trial.set_user_attr(key, value)
         else:
             name = attributes["name"]
         return Taken(number, name, claim, again="retry_of" in attributes)
+
+    def _finished_as(self, cell: Cell) -> str | None:
+        """The name of a finished trial of the same experiment, whose figures are this one's too."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state.name == "COMPLETE" and trial.user_attrs.get("cell") == cell.key:
+                return str(trial.user_attrs["name"])
+        return None
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Tell the pruner a value; True when the trial is to be stopped."""
@@ -305,6 +315,18 @@ class SweepFolder:
 
 _KEPT = ("key", "name", "values", "seed", "changes")
 _STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed", "PRUNED": "pruned"}
+
+
+def _check_file(plan: Path, sweep: Sweep) -> None:
+    """Refuse to plan a sweep in the folder of another one, whose file is still there and says other things."""
+    if not plan.is_file():
+        return
+    before = read_json(plan)["sweep"]
+    other = before.get("file") or ""
+    if other != sweep.file and Path(other).is_file() and {**before, "file": sweep.file} != plain(_to_plain(sweep)):
+        raise UserError(
+            f"{plan.parent} is the sweep of {other}; got {sweep.file}; expected another name for it: --name NAME"
+        )
 
 
 class _alone:

@@ -2,7 +2,9 @@
 
 identification_1                 a headline figure of the evaluation, by its key
 drawings.train.kid_x1000         any figure of evaluation/metrics.json, by its place
-benchmarks.mme                   a benchmark's main figure, on the scale of tables
+benchmarks.mme                   a benchmark's main figure, on the scale of tables, by the protocol that the run's
+                                 experiment names (lmms_eval); `benchmarks.mme.official` by another one
+benchmarks.mme.perception        another figure of it; also `benchmarks.mme.official.perception`
 stages.generation.val/loss       a stage's metric, its last value; with `:min`, `:max` or `:mean` of all
 seconds, seconds.generation      what the run, or a part of it, took
 peak_memory                      a field of run.json
@@ -11,6 +13,7 @@ peak_memory                      a field of run.json
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +21,9 @@ from typing import Any
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json
 from vargpt_lightning.sweep.spec import Measure
+from vargpt_lightning.yaml_text import load_yaml
 
+PROTOCOLS = ("lmms_eval", "official", "lenient")
 OF_ALL: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max, "mean": fmean}
 
 
@@ -82,24 +87,38 @@ def _stage(run: RunFolder, path: str, rest: str) -> float:
         raise _missing(path, sorted(rows) or ["no stages"])
     if how and how not in OF_ALL:
         raise UserError(f"measure {path}: {how!r}; expected {', '.join(OF_ALL)} after the colon")
-    return float(OF_ALL[how](values)) if how else values[-1]
+    return _number(OF_ALL[how](values) if how else values[-1], path, [])
 
 
 def _benchmark(run: RunFolder, path: str, rest: str) -> float:
-    name, _, figure = rest.partition(".")
-    files = sorted((run.path / "benchmarks" / name).glob("result.*.json"))
-    if not files:
-        there = sorted(entry.parent.name for entry in (run.path / "benchmarks").glob("*/result.*.json"))
-        raise _missing(path, [f"benchmarks.{each}" for each in there] or ["no benchmarks"])
-    result = read_json(files[0])
+    name, _, below = rest.partition(".")
+    first, _, others = below.partition(".")
+    asked = _protocol(run)
+    protocol, figure = (first, others) if first in PROTOCOLS else (asked, below)
+    file = run.path / "benchmarks" / name / f"result.{protocol}.json"
+    if not file.is_file():
+        there = sorted((run.path / "benchmarks").glob("*/result.*.json"))
+        names = [f"benchmarks.{each.parent.name}.{each.name.split('.')[1]}" for each in there]
+        raise _missing(path, names or ["no benchmarks"])
+    result = read_json(file)
     value = result.get("figures", {}).get(figure or result.get("headline"))
     number = _number(value, path, list(result.get("figures", {})))
     return number if figure else number * result.get("scale", 1)
 
 
+def _protocol(run: RunFolder) -> str:
+    """The protocol that the run's own experiment scores by."""
+    asked = load_yaml(run.config_text) if run.config_text else None
+    for name in ("evaluation", "benchmarks", "protocol"):
+        asked = asked.get(name) if isinstance(asked, dict) else None
+    return asked if asked in PROTOCOLS else PROTOCOLS[0]
+
+
 def _number(value: Any, path: str, there: list[str]) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _missing(path, there)
+    if not isfinite(value):
+        raise UserError(f"measure {path}={value}; expected a finite number")
     return float(value)
 
 

@@ -73,6 +73,7 @@ class Sweep:
     reuse: tuple[str, ...] = ()
     program: tuple[str, ...] = DEFAULT_PROGRAM
     root: str = "sweeps"
+    file: str = ""
 
     @property
     def sampled(self) -> bool:
@@ -126,6 +127,7 @@ def parse_sweep(tree: Tree, file: Path) -> Sweep:
         trials=trials,
         keep=keep,
         root=str(tree.get("root", "sweeps")),
+        file=str(file.resolve()),
         **parts,
     )
     _check_together(sweep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -23,6 +24,7 @@ T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
+FORMULA_SIGNS = (*"=+-@＝＋－＠",)
 COLOURS = {
     **{"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "pruned": "magenta"},
     "waiting": "dim",
@@ -48,6 +50,11 @@ class Cells:
     stats: dict[str, Stat]
 
     @property
+    def seeds(self) -> set[int]:
+        """The seeds of the trials that have finished."""
+        return {row.seed for row in self.rows if row.state == "finished"}
+
+    @property
     def states(self) -> Counter[str]:
         """How many trials are in which state."""
         return Counter(row.state for row in self.rows)
@@ -60,8 +67,9 @@ def summarize(rows: Sequence[Row], measures: Sequence[Measure]) -> list[Cells]:
         groups.setdefault(repr(row.values) if row.values else row.key, []).append(row)
     found = []
     for members in groups.values():
-        values = {m.name: [r.measures[m.name] for r in members if m.name in r.measures] for m in measures}
-        stats = {name: stat(numbers) for name, numbers in values.items() if numbers}
+        # a sampler may choose the same point again: the same seed is the same experiment, and counts once
+        values = {m.name: {r.seed: r.measures[m.name] for r in members if m.name in r.measures} for m in measures}
+        stats = {name: stat([*numbers.values()]) for name, numbers in values.items() if numbers}
         found.append(Cells(members[0].values, members[0].changes, tuple(members), stats))
     return found
 
@@ -117,7 +125,7 @@ class SweepTable:
     def rich(self) -> Lines:
         """The table for a terminal, with the counts above and the errors below."""
         table = Table(box=None, pad_edge=False)
-        several = any(len(group.rows) > 1 for group in self.groups)
+        several = any(len({row.seed for row in group.rows}) > 1 for group in self.groups)
         changes = "variant" in self.axes
         heads = [axis_title(axis) for axis in self.axes] + ["differs from the base"] * changes
         for head in heads:
@@ -131,7 +139,7 @@ class SweepTable:
             cells = [escape(value_text(group.values.get(axis))) for axis in self.axes]
             cells += [escape(changes_text(group.changes))] * changes
             cells += [self._figure(place, measure) for measure in self.sweep.measures]
-            cells += [str(group.states["finished"])] * several
+            cells += [str(len(group.seeds))] * several
             table.add_row(*cells, _states(group))
         title = f"[bold]{escape(self.sweep.name)}[/]: {self.progress}"
         common = changes_text(self.sweep.overrides)
@@ -157,8 +165,9 @@ class SweepTable:
         """One line for each group: values, changes, and of each measure mean, low, high and seeds."""
         out = io.StringIO(newline="")
         writer = csv.writer(out, lineterminator="\n")
+        rows: list[list[Any]] = []
         figures = [f"{m.name}{end}" for m in self.sweep.measures for end in ("", "_low", "_high", "_n", "_best")]
-        writer.writerow([*self.axes, "changes", *figures, "states"])
+        rows.append([*self.axes, "changes", *figures, "states"])
         for place, group in enumerate(self.groups):
             cells: list[Any] = [group.values.get(axis) for axis in self.axes]
             cells.append(changes_text(group.changes))
@@ -169,7 +178,8 @@ class SweepTable:
                     continue
                 ends = ("", "") if found.half is None else (found.mean - found.half, found.mean + found.half)
                 cells += [found.mean, *ends, found.n, int(place in self.best[measure.name])]
-            writer.writerow([*cells, " ".join(f"{state}:{count}" for state, count in group.states.items())])
+            rows.append([*cells, " ".join(f"{state}:{count}" for state, count in group.states.items())])
+        writer.writerows([csv_cell(value) for value in row] for row in rows)
         return out.getvalue()
 
     def latex(self) -> str:
@@ -207,6 +217,19 @@ def figure(found: Stat) -> str:
     digits = 4 if abs(found.mean) < 1 else max(0, 4 - len(str(int(abs(found.mean)))))
     text = f"{found.mean:.{digits}f}"
     return text if found.half is None else f"{text} ± {found.half:.{digits}f}"
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value so that no spreadsheet takes it for a formula: a text that begins like one gets an apostrophe."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = " ".join(str(value).splitlines())  # csv leaves a lone carriage return unquoted
+    if text.lstrip()[:1] not in FORMULA_SIGNS or not text.strip():
+        return text
+    with contextlib.suppress(ValueError):
+        float(text)
+        return text
+    return f"'{text}"
 
 
 def axis_title(axis: str) -> str:
