@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from vargpt_lightning.capacity import MOST_AT_A_TIME
 from vargpt_lightning.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, read_answer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply, UnfinishedError
@@ -58,9 +59,13 @@ class EndpointSettings:
 
     def __post_init__(self) -> None:
         for key, least in {"concurrency": 1, "retries": 0, "backoff": 0, "max_new_tokens": 1, "temperature": 0}.items():
-            if getattr(self, key) < least:
+            if not getattr(self, key) >= least:
                 raise UserError(f"endpoint {key}: {getattr(self, key)}; expected {least} or more")
-        if self.timeout <= 0:
+        if self.concurrency > MOST_AT_A_TIME:
+            raise UserError(
+                f"endpoint concurrency: {self.concurrency}; expected {MOST_AT_A_TIME} or less, each is a thread"
+            )
+        if not self.timeout > 0:
             raise UserError(f"endpoint timeout: {self.timeout}; expected more than 0 seconds")
         if self.picture_format not in FORMATS:
             raise UserError(f"endpoint picture_format: {self.picture_format!r}; expected {' or '.join(FORMATS)}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from vargpt_lightning.capacity import add_processes, asked_processes
 from vargpt_lightning.commands.paths import user_path
 from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_check import check_folder
-from vargpt_lightning.errors import UserError
 
 EXAMPLE = """example:
   vargpt data check data/llava-v1_5-mix665k --processes 8
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
-    result.add_argument("--processes", type=int, default=1, metavar="N", help="shards checked in parallel (1)")
+    add_processes(result, "shards checked in parallel (1)")
     result.add_argument("--no-decode", action="store_true", help="do not decode the pictures, which takes longest")
     return result
 
@@ -32,12 +32,11 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Check, list the problems, and return 2 if there are any."""
     arguments = parser().parse_args(argv)
-    if arguments.processes < 1:
-        raise UserError(f"--processes {arguments.processes}: expected at least 1")
+    processes = asked_processes(arguments)
     wrong = 0
     for folder in arguments.folders:
         problems = 0
-        for problem in check_folder(folder, decode=not arguments.no_decode, processes=arguments.processes):
+        for problem in check_folder(folder, decode=not arguments.no_decode, processes=processes):
             print(f"{folder}: {problem}", flush=True)
             problems += 1
         print(f"{folder}: {counted(problems, 'problem') if problems else 'complete, as packed'}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.capacity import add_processes, asked_processes
 from vargpt_lightning.commands.paths import output_folder, user_path
 from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_job import SHARD_BYTES, SourceSpec, Watcher, pack
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"NAME:PATH[,OPTION=VALUE ...]; names: {', '.join(names())}; the option `pictures` says where these are",
     )
     result.add_argument("--out", type=user_path, required=True, metavar="DIR", help="the folder to write")
-    result.add_argument("--processes", type=int, default=1, metavar="N", help="processes that read and encode (1)")
+    add_processes(result, "processes that read and encode (1)")
     result.add_argument(
         "--shard-mb", type=float, default=SHARD_BYTES / MEGABYTE, metavar="MB", help="size of a shard (%(default)g)"
     )
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Pack, and say what came of it."""
     arguments = parser().parse_args(argv)
+    processes = asked_processes(arguments)
     output_folder(arguments.out)
     if not math.isfinite(arguments.shard_mb):
         raise UserError(f"--shard-mb {arguments.shard_mb}: expected a number of megabytes")
@@ -87,7 +89,7 @@ def main(argv: list[str]) -> int:
             [read_spec(text) for text in arguments.sources],
             arguments.out,
             shard_bytes=int(arguments.shard_mb * MEGABYTE),
-            processes=arguments.processes,
+            processes=processes,
             resize=arguments.resize,
             max_rejected_share=arguments.max_rejected,
             split=arguments.split,

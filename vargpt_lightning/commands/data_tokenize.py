@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.capacity import add_processes, asked_processes
 from vargpt_lightning.commands.paths import user_path
 from vargpt_lightning.errors import UserError
 
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--fit", choices=("crop", "pad", "var"), help="how pictures are made square")
     result.add_argument("--variants", type=int, metavar="N", help="crops, or mild changes, kept of each picture")
     result.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror every second variant")
-    result.add_argument("--processes", type=int, default=1, metavar="N", help="processes that decode pictures (1)")
+    add_processes(result, "processes that decode pictures (1)")
     result.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures encoded at once (64)")
     result.add_argument("--device", metavar="DEVICE", help="where to encode: cpu, cuda, ... (a GPU when there is one)")
     return result
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> int:
     from vargpt_lightning.data.tokenize_job import tokenize
     from vargpt_lightning.data.visual_tokens import FOLDER_NAME, VisualTokens
 
+    processes = asked_processes(arguments)
     datasets = [ShardDataset(folder) for folder in arguments.folders]
     for dataset in datasets:
         if not dataset.draws:
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
                 reader,
                 lambda x_B3HW: tokenizer.encode(x_B3HW.to(device)),
                 tokens=loaded.settings.schedule.num_tokens,
-                processes=arguments.processes,
+                processes=processes,
                 batch_size=arguments.batch_size,
                 watch=watch,
             )

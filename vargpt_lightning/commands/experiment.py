@@ -85,6 +85,7 @@ class TrainerConfig(Ranged):
             is single or ddp.
         sharding: see `ShardingConfig`.
         nonfinite: what to do if a loss or gradient is NaN or infinite: "stop", or "skip" the step and count it.
+        oversubscribe: start more processes, of training and of reading, than cores and memory hold.
         log_every: steps between two rows of the metrics.
         validate: number of validations in a stage, evenly spaced; 0 for none.
         validation_batches: batches per validation.
@@ -111,6 +112,7 @@ class TrainerConfig(Ranged):
     loggers: list[dict[str, Any]] = field(default_factory=list)
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
     nonfinite: Literal["stop", "skip"] = "stop"
+    oversubscribe: bool = False
 
 
 @dataclass

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.commands.launch import end_with_parent, launch, started_by_others
+from vargpt_lightning.capacity import READING, TRAINING, check_processes
+from vargpt_lightning.commands.launch import end_with_parent, launch, local_processes, one_of_several, started_by_others
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.results import RunFolder
@@ -18,6 +19,7 @@ from vargpt_lightning.results import RunFolder
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.commands.experiment import Experiment
 
+OVERSUBSCRIBE = "--trainer.oversubscribe true"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
 
 
@@ -32,7 +34,9 @@ def main(argv: list[str]) -> int:
         build_parser().print_help()
         return 2
     experiment = load_experiment(argv)
-    if (count := processes_here(experiment)) > 1:
+    count = processes_here(experiment)
+    check_readers(experiment, count)
+    if count > 1:
         return launch(["fit", *argv], count)
     end_with_parent()
     return run_experiment(experiment, ["vargpt", "fit", *argv])
@@ -41,6 +45,11 @@ def main(argv: list[str]) -> int:
 def processes_here(experiment: Experiment) -> int:
     """Return how many processes to start on this machine; 1 where this is already one of several."""
     settings = experiment.trainer
+    if settings.num_nodes > 1 and not one_of_several():
+        raise UserError(
+            f"trainer.num_nodes={settings.num_nodes}: several machines want torchrun or srun, which start the "
+            "processes; see docs/scale.md"
+        )
     if started_by_others() or settings.strategy == "single" or settings.devices in (1, "1"):
         return 1
     if settings.accelerator == "cpu" and settings.devices == "auto":
@@ -48,12 +57,20 @@ def processes_here(experiment: Experiment) -> int:
     from vargpt_lightning.commands.trainers import make_trainer
 
     trainer = make_trainer(settings, enable_checkpointing=False)
-    if settings.num_nodes > 1:
-        raise UserError(
-            f"trainer.num_nodes={settings.num_nodes}: several machines want torchrun or srun, which start the "
-            "processes; see docs/scale.md"
-        )
-    return int(trainer.num_devices)
+    count = int(trainer.num_devices)
+    if trainer.strategy.root_device.type == "cpu":  # of GPUs Lightning takes no more than there are
+        check_processes(count, "trainer.devices", TRAINING, settings.oversubscribe, OVERSUBSCRIBE)
+    return count
+
+
+def check_readers(experiment: Experiment, count: int) -> None:
+    """Refuse more processes that read data than this machine holds, of all training processes together."""
+    workers = experiment.data.workers
+    if workers:
+        forced = experiment.trainer.oversubscribe
+        local = max(count, local_processes())
+        key = "data.workers" if local == 1 else f"data.workers={workers} of {local} training processes together"
+        check_processes(workers * local, key, READING, forced, OVERSUBSCRIBE)
 
 
 def run_experiment(experiment: Experiment, command: list[str]) -> int:

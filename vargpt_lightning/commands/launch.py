@@ -24,9 +24,24 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 def started_by_others() -> bool:
     """Whether torchrun, Slurm or this module has started this process as one of several."""
-    if "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) < 2:
+    if "SLURM_PROCID" in os.environ and _number("SLURM_NTASKS") < 2:
         return any(name in os.environ for name in STARTED_BY_OTHERS if name != "SLURM_PROCID")
     return any(name in os.environ for name in STARTED_BY_OTHERS)
+
+
+def one_of_several() -> bool:
+    """Whether whoever has started this process says that there are others, on this machine or another."""
+    return any(_number(name) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+
+
+def local_processes() -> int:
+    """How many processes of the run there are on this machine, as far as whoever has started them says."""
+    return max(_number("LOCAL_WORLD_SIZE"), _number("SLURM_NTASKS_PER_NODE"))
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 1
 
 
 def launch(arguments: Sequence[str], count: int) -> int:

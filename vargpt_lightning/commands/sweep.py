@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 from rich.live import Live
 
+from vargpt_lightning.capacity import FLAG, TRAINING, check_processes, positive
 from vargpt_lightning.claims import PATIENCE
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.experiment_files import read_tree
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> int:
     if argv[:1] == ["show"]:
         return _show(argv[1:])
     arguments = parser().parse_args(argv)
+    if arguments.launcher != "slurm":
+        check_processes(arguments.workers, "--workers", TRAINING, arguments.oversubscribe)
     folder = _planned(arguments)
     if arguments.retry:
         print(f"failed trials to try again: {folder.retry()}", flush=True)
@@ -72,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("sweep", type=Path, metavar="FILE", help="the sweep file, or the folder of a planned sweep")
-    result.add_argument("--workers", type=_positive, default=1, metavar="N", help="trials at the same time (default 1)")
+    result.add_argument("--workers", type=positive, default=1, metavar="N", help="trials at the same time (default 1)")
+    result.add_argument(FLAG, action="store_true", help="start more workers than cores and memory hold")
     result.add_argument("--gpus", default="", metavar="0,1", help="GPUs to distribute over the workers")
     result.add_argument("--retry", action="store_true", help="try the failed trials again")
     result.add_argument("--plan", action="store_true", help="plan only; run nothing")
@@ -86,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--reuse", action="append", metavar="DIR", help="runs whose stages are reused, instead of the file's"
     )
-    result.add_argument("--seeds", type=_positive, metavar="N", help="the seeds 0 to N - 1 instead of the file's")
+    result.add_argument("--seeds", type=positive, metavar="N", help="the seeds 0 to N - 1 instead of the file's")
     result.add_argument("--launcher", choices=("here", "slurm", "local"), default="here", help="slurm, local: submitit")
     result.add_argument("--job", action="append", default=[], metavar="KEY=VALUE", help="a parameter of submitit")
     _add_patience(result)
@@ -96,12 +100,6 @@ def parser() -> argparse.ArgumentParser:
 def _add_patience(arguments: argparse.ArgumentParser) -> None:
     text = "seconds without a heartbeat after which a worker on another machine counts as dead (default: %(default)g)"
     arguments.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 1 or more")
-    return int(text)
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
@@ -226,7 +224,7 @@ def _worker(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folder", type=Path, help="the sweep's folder")
-    result.add_argument("--limit", type=_positive, metavar="N", help="stop after so many trials")
+    result.add_argument("--limit", type=positive, metavar="N", help="stop after so many trials")
     _add_patience(result)
     arguments = result.parse_args(argv)
     work(SweepFolder(arguments.folder, arguments.patience), _tell, arguments.limit)
@@ -250,7 +248,7 @@ def _show(argv: list[str]) -> int:
     )
     result.add_argument("folder", type=Path, help="the sweep's folder")
     result.add_argument("--live", action="store_true", help="keep showing it until the sweep has ended")
-    result.add_argument("--top", type=_positive, metavar="N", help="the N best by the first measure")
+    result.add_argument("--top", type=positive, metavar="N", help="the N best by the first measure")
     for kind, text in (("csv", "a table of numbers"), ("latex", "a tabular"), ("markdown", "a table for a page")):
         result.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write {text}; - for the terminal")
     result.add_argument("--plot", type=Path, metavar="FILE", help="write a plot: .png, .pdf or .svg")

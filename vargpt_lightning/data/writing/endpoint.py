@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vargpt_lightning.capacity import MOST_AT_A_TIME
 from vargpt_lightning.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, Said, read_answer
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.ledger import ANSWERED, REFUSED, RELEASED, SENT, UNANSWERED, Ledger
@@ -90,6 +91,10 @@ class WriterSettings:
             given = getattr(self, name)
             if given is not None and not given > 0:
                 raise UserError(f"writer {name}: {given}; expected more than 0")
+        if self.concurrency > MOST_AT_A_TIME:
+            raise UserError(
+                f"writer concurrency: {self.concurrency}; expected {MOST_AT_A_TIME} or less, each is a thread"
+            )
 
 
 @dataclass(frozen=True)
