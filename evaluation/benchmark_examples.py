@@ -38,6 +38,7 @@ class Example:
     parsed: str
     key: str
     category: str = ""
+    label: str = ""
     pictures: list[str] = field(default_factory=list)
     missing: str = ""
 
@@ -85,6 +86,7 @@ def _example(row: Mapping[str, Any]) -> Example:
         output=visible(str(row.get("output") or "")),
         parsed=said(row.get("parsed")),
         key=said(row.get("answer")),
+        label=visible(str(row.get("label") or ""), 200),
         category=said(row.get("category")) if row.get("category") not in (None, "") else "",
     )
 

@@ -23,7 +23,7 @@ from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, choose, d
 from vargpt_lightning.evaluation.benchmark_batches import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.benchmark_outputs import Output, OutputLog
 from vargpt_lightning.evaluation.benchmark_scoring import ASKING, score_benchmark
-from vargpt_lightning.evaluation.benchmarks.base import EARLIER, PROTOCOLS, Record, check_protocol
+from vargpt_lightning.evaluation.benchmarks.base import EARLIER, OWN, PROTOCOLS, Record, check_protocol, rule_of
 from vargpt_lightning.evaluation.benchmarks.layouts import Picture, Rows
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.evaluation.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError
@@ -64,7 +64,7 @@ class BenchmarkSettings:
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
-            check_protocol(protocol, (*PROTOCOLS, EARLIER))
+            check_protocol(protocol, (*PROTOCOLS, EARLIER, OWN))
         for name in ("limit", "max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if name == "batch_size" and value == AUTO:
@@ -130,7 +130,8 @@ def run_benchmark(
         return {}
     more: dict[str, Any] = {"allow_partial": settings.allow_partial, "options": settings.options}
     try:
-        return {protocol: score_benchmark(module, data, folder, protocol, **more) for protocol in settings.protocols}
+        rules = dict.fromkeys(rule_of(module, protocol) for protocol in settings.protocols)
+        return {rule: score_benchmark(module, data, folder, rule, **more) for rule in rules}
     except UserError as error:
         raise ScoringError(str(error)) from error
 

@@ -83,6 +83,7 @@ def score_benchmark(
         "digest": asked.digest,
         "settings": asked.settings,
         "max_new_tokens": asked.max_new_tokens,
+        "reference": getattr(module, "REFERENCES", {}).get(protocol, ""),
         "scoring": {name: value for name, value in given.items() if not callable(value)},
         "limit": asked.limit if asked.limit is not None and asked.limit < choice.total else None,
         "seed": asked.seed,
@@ -133,7 +134,7 @@ def _scored(
     scores: list[Score],
 ) -> Iterator[dict[str, Any]]:
     """Score the records, put the scores into the list, and yield a row for each."""
-    group_of = getattr(module, "group", None)
+    group_of, label_of = getattr(module, "group", None), getattr(module, "label", None)
     for record in records:
         id_ = str(module.record_id(record))
         said = answered[id_]
@@ -143,6 +144,7 @@ def _scored(
         scores.append(score)
         row = {"id": id_, "value": score.value, "parsed": score.parsed, "status": score.status}
         row |= {"output": said.output, "finish": said.finish, "prompt": said.prompt}
+        row |= {"label": str(label_of(record))} if label_of else {}
         row |= {"answer": _first(record, ANSWER_COLUMNS), "category": _first(record, CATEGORY_COLUMNS)}
         yield row | ({"group": str(group_of(record))} if group_of else {})
 

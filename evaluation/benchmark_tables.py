@@ -18,6 +18,7 @@ PROTOCOL_WORDS = {
     "lmms_eval": "lmms-eval's rules, by which the VARGPT tables were made",
     "lmms_eval_0.3": "the rules of lmms-eval 0.3, the version that the VARGPT tables were made with",
     "official": "the rules of the benchmarks' authors, or of LLaVA's scripts",
+    "exact": "our own rule for our own questions: right when equal up to case, punctuation and spaces",
     "lenient": "a reader's rules: comparable with nothing that is published",
 }
 COUNTS = tuple(status for status in STATUSES if status != "ok")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ Protocol = Literal["lmms_eval", "official", "lenient"]
 PROTOCOLS: tuple[Protocol, ...] = ("lmms_eval", "official", "lenient")
 EARLIER = "lmms_eval_0.3"
 """Of the benchmarks whose rules lmms-eval changed after its release 0.3; these list theirs as `KNOWN`."""
+OWN = "exact"
+"""Of questions that nobody else asks, so that no other's rules hold: equal up to case, punctuation and spaces."""
 
 Status = Literal["ok", "empty", "unparsed", "guessed", "judged", "truncated"]
 STATUSES: tuple[Status, ...] = ("ok", "empty", "unparsed", "guessed", "judged", "truncated")
@@ -50,6 +53,11 @@ def check_protocol(protocol: str, known: Sequence[str] = PROTOCOLS) -> None:
     """Raises UserError for a protocol that there is not."""
     if protocol not in known:
         raise UserError(f"protocol: {protocol!r}; expected one of {', '.join(known)}")
+
+
+def rule_of(module: ModuleType, protocol: str) -> str:
+    """The protocol that a benchmark's results of this one are named by; its own where it has no others' rules."""
+    return str(getattr(module, "NAMED", {}).get(protocol, protocol))
 
 
 def counts(scores: Sequence[Score]) -> dict[str, float]:

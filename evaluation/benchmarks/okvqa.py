@@ -15,6 +15,7 @@ from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import (
     QWEN,
     SHORT,
     UNANSWERABLE,
+    VQA_REFERENCES,
     score_vqa,
     vqa_figures,
 )
@@ -33,6 +34,7 @@ TITLE = "OK-VQA (val2014)"
 HUB = HubSource("OK-VQA", split="val2014")
 HEADLINE = "accuracy"
 SCALE = 100
+REFERENCES = VQA_REFERENCES
 MAX_NEW_TOKENS = 1024  # the references give no limit, and their wrappers this one
 STYLES = {"llava": UNANSWERABLE + SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(

@@ -2,7 +2,8 @@
 
 They are few, and the pictures are drawings: a check of whether anything was learned, not a rank among systems. The
 data is the run's own `evaluation` folder (`asked.json`, `pictures.jsonl`, `real/`). The rule is the one of the run's
-own figures, so all protocols are the same but "lenient", which finds the answer inside a sentence.
+own figures, so all protocols are the same but "lenient", which finds the answer inside a sentence; results name it
+"exact".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol, counts
+from vargpt_lightning.evaluation.benchmarks.base import OWN, PROTOCOLS, Record, Score, check_protocol, counts
 from vargpt_lightning.evaluation.benchmarks.layouts import (
     Picture,
     Rows,
@@ -43,6 +44,8 @@ HEADLINE = "accuracy"
 SCALE = 100
 MAX_NEW_TOKENS = 48
 
+KNOWN = (OWN, *PROTOCOLS)
+NAMED = {"lmms_eval": OWN, "official": OWN}
 KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name")
 COLUMNS = ("id", "kind", "prompt", "answer", "picture", "split", "options")
 # Our models are trained on the bare questions; others need to be told that one word is wanted.
@@ -77,10 +80,12 @@ def load(path: str | Path, pictures: bool = True) -> Rows:
     if not held_out:
         raise UserError(f"{file}: none of its {len(questions)} questions is about a held-out picture")
     names = _picture_names(folder, held_out) if pictures else {}
+    titles = {row["id"]: str(row.get("name") or "") for row in _listed(folder)}
 
     def read() -> Iterator[Record]:
         for row in held_out:
-            yield row | ({"image": image_in(folder, names[row["picture"]])} if pictures else {})
+            named = {"name": titles.get(row["picture"], ""), "category": row["kind"]}
+            yield row | named | ({"image": image_in(folder, names[row["picture"]])} if pictures else {})
 
     rows = check_unique(records(read, len(held_out), str(file), pictures), record_id)
     if len(questions) > len(held_out):
@@ -95,6 +100,16 @@ def _picture_names(folder: Path, questions: Sequence[Record]) -> dict[str, str]:
     if missing:
         raise UserError(f"{folder / 'pictures.jsonl'}: {len(missing)} pictures missing, such as {min(missing)}")
     return names
+
+
+def _listed(folder: Path) -> list[Record]:
+    file = folder / "pictures.jsonl"
+    return list(read_jsonl(file, ("id",))) if file.is_file() else []
+
+
+def label(record: Record) -> str:
+    """What the question is about, for people: the name of its picture."""
+    return record["name"] or str(record["picture"])
 
 
 def record_id(record: Record) -> str:
@@ -118,7 +133,7 @@ def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
     A choice is read from the letter, alone or in brackets behind its name; one without a letter is "unparsed", and so
     is anything but yes or no where that was asked. "lenient" also takes the answer inside a sentence.
     """
-    check_protocol(protocol)
+    check_protocol(protocol, KNOWN)
     said, kind, answer = normalise(output), record["kind"], str(record["answer"])
     if not said:
         return Score(0.0, None, "empty")
@@ -162,7 +177,7 @@ def aggregate(records: Sequence[Record], scores: Sequence[Score], protocol: str 
 
     The interval resamples questions within each kind.
     """
-    check_protocol(protocol)
+    check_protocol(protocol, KNOWN)
     check_parallel(records, scores)
     values, kinds = [each.value for each in scores], [record["kind"] for record in records]
     by_kind = by_group(values, kinds, "accuracy")

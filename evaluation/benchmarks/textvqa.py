@@ -13,7 +13,7 @@ from typing import Any
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol
 from vargpt_lightning.evaluation.benchmarks.layouts import HubSource, Picture, Rows, image_in, read_json, require
-from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import QWEN, SHORT, score_vqa, vqa_figures
+from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import QWEN, SHORT, VQA_REFERENCES, score_vqa, vqa_figures
 from vargpt_lightning.evaluation.benchmarks.vqa_files import (
     Columns,
     listed_rows,
@@ -31,6 +31,7 @@ TITLE = "TextVQA (val)"
 HUB = HubSource("textvqa", split="validation")
 HEADLINE = "accuracy"
 SCALE = 100
+REFERENCES = VQA_REFERENCES
 MAX_NEW_TOKENS = 1024  # the references give no limit, and their wrappers this one
 STYLES = {"llava": SHORT, "llava_ocr": SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(

@@ -16,6 +16,7 @@ from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import (
     QWEN,
     SHORT,
     UNANSWERABLE,
+    VQA_REFERENCES,
     score_vqa,
     vqa_figures,
 )
@@ -36,6 +37,7 @@ TITLE = "VizWiz-VQA (val)"
 HUB = HubSource("VizWiz-VQA", split="val")
 HEADLINE = "accuracy"
 SCALE = 100
+REFERENCES = VQA_REFERENCES
 MAX_NEW_TOKENS = 1024  # the references give no limit, and their wrappers this one
 STYLES = {"llava": UNANSWERABLE + SHORT, "plain": "", "qwen": QWEN}
 COLUMNS = Columns(

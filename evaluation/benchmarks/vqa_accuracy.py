@@ -49,8 +49,21 @@ def by_punctuation_and_words(output: str, keys: list[str], record: Record) -> tu
     return punctuation_and_words(output), [punctuation_and_words(key) for key in keys]
 
 
+OFFICIAL = (
+    "vqaEval.py of github.com/GT-Vision-Lab/VQA as it is since 2021-03-11 (a013f00): where all ten keys are equal, "
+    "neither they nor the answer are normalised, so that 'two' is wrong where all say '2'. The version before "
+    "(458a8b2, 2016) normalised the answer always, and the keys' punctuation alone"
+)
+VQA_REFERENCES = {"official": OFFICIAL}
+"""Protocol -> which version of its authors' code a rule is; a result names it."""
+
+
 def by_data_set(output: str, keys: list[str], record: Record) -> tuple[str, list[str]]:
-    """The VQA data set's own code: both sides stay as they are where all keys are equal."""
+    """The VQA data set's own code, a013f00 of 2021-03-11: both sides stay as they are where all keys are equal.
+
+    So "two" against ten times "2" is worth 0. 458a8b2 (2016) normalised the answer always, and the keys' punctuation
+    where they differ: there it is worth 1.
+    """
     plain = [blanks(key) for key in keys]
     if len(set(plain)) > 1:
         return data_set(output), [data_set(key) for key in plain]

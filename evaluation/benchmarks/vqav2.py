@@ -12,7 +12,14 @@ from pathlib import Path
 
 from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol
 from vargpt_lightning.evaluation.benchmarks.layouts import HubSource, Picture, Rows
-from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import QWEN, SHORT, VQAV2_RULES, score_vqa, vqa_figures
+from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import (
+    QWEN,
+    SHORT,
+    VQA_REFERENCES,
+    VQAV2_RULES,
+    score_vqa,
+    vqa_figures,
+)
 from vargpt_lightning.evaluation.benchmarks.vqa_coco import coco_rows
 from vargpt_lightning.evaluation.benchmarks.vqa_files import (
     Columns,
@@ -28,6 +35,7 @@ TITLE = "VQAv2 (val)"
 HUB = HubSource("VQAv2", split="validation")
 HEADLINE = "accuracy"
 SCALE = 100
+REFERENCES = VQA_REFERENCES
 MAX_NEW_TOKENS = 16
 KNOWN = tuple(VQAV2_RULES)
 STYLES = {"llava": SHORT, "plain": "", "qwen": QWEN}

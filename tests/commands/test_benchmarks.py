@@ -257,7 +257,7 @@ def test_a_run_ends_with_its_own_questions_as_a_benchmark(debug_run: Path) -> No
         "debug",
         json.loads((run.evaluation / "inputs.json").read_text())["model"],
     )
-    rows = {row["id"]: row for row in read_rows(debug_run / "benchmarks/openmoji/scores.lmms_eval.jsonl")}
+    rows = {row["id"]: row for row in read_rows(debug_run / "benchmarks/openmoji/scores.exact.jsonl")}
     assert {row["id"]: row["answer"] for row in held_out} == {id_: row["output"] for id_, row in rows.items()}
     right = {row["id"] for row in held_out if is_right(row["answer"], row["expected"])}
     assert right == {id_ for id_, row in rows.items() if row["value"] == 1}

@@ -62,6 +62,8 @@ def score_own_answers(run: RunFolder) -> Path | None:
         inputs = read_json(run.evaluation / "inputs.json")
         settings = {**inputs["sampling"], "answers": answers.digest}
         facts = {"model": run.name, "digest": inputs["model"], "settings": settings}
+        for old in ("result.lmms_eval.json", "scores.lmms_eval.jsonl"):  # what earlier releases named the rule
+            (out / openmoji.NAME / old).unlink(missing_ok=True)
         run_benchmark(answers, openmoji, run.evaluation, out, facts=facts)
     except UserError as error:
         print(f"benchmarks: none, {error}", flush=True)

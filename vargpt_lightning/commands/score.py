@@ -94,6 +94,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
     from vargpt_lightning.evaluation import benchmarks
     from vargpt_lightning.evaluation.benchmark_asked import Asked
     from vargpt_lightning.evaluation.benchmark_scoring import score_benchmark
+    from vargpt_lightning.evaluation.benchmarks.base import rule_of
 
     for name in ("style", "limit", "allow"):
         if getattr(arguments, name) is not None:
@@ -123,7 +124,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
     for module in modules:
         name = module.NAME
         try:
-            for protocol in settings.protocols:
+            for protocol in dict.fromkeys(rule_of(module, protocol) for protocol in settings.protocols):
                 results.append(score_benchmark(module, data[name], folders[name], protocol, into=out / name, **more))
         except UserError as error:  # the others have figures all the same
             refused.append(str(error))

@@ -8,6 +8,9 @@ import pytest
 
 from tests.evaluation.benchmarks.small_files import write_picture
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.files import Predictions
+from vargpt_lightning.evaluation.benchmark_report import build_benchmark_report
+from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings, run_benchmark
 from vargpt_lightning.evaluation.benchmarks import openmoji
 from vargpt_lightning.evaluation.benchmarks.base import Score
 from vargpt_lightning.evaluation.questions import score_kinds
@@ -56,6 +59,7 @@ def test_the_rule_and_its_lenient_form(kind, answer, output, exact, lenient):
     record = question("1", kind, answer, options=NAMES if kind == "choice" else ())
     assert openmoji.score(output, record).value == exact
     assert openmoji.score(output, record, "official") == openmoji.score(output, record)
+    assert openmoji.score(output, record, "exact") == openmoji.score(output, record)
     assert openmoji.score(output, record, "lenient").value == lenient
 
 
@@ -114,3 +118,18 @@ def test_what_cannot_be_asked(tmp_path):
         openmoji.load(folder(tmp_path / "picture", [question("1", "name", "Dog", picture="p9")]))
     with pytest.raises(UserError, match="question 1: answer, picture, split, options missing"):
         openmoji.load(folder(tmp_path / "column", [{"id": "1", "kind": "name", "prompt": "?"}]))
+
+
+def test_results_name_our_own_rule_and_say_what_a_question_is_about(tmp_path):
+    data = folder(tmp_path / "run", [question("1F34E-colour-0", "colour", "red")])
+    (data / "pictures.jsonl").write_text(json.dumps({"id": "p1", "files": ["real/p1.png"], "name": "red apple"}) + "\n")
+    (tmp_path / "said.jsonl").write_text(json.dumps({"id": "1F34E-colour-0", "output": "Red."}) + "\n")
+    settings = BenchmarkSettings(protocols=("lmms_eval", "official", "lenient"))
+    out = tmp_path / "out"
+    results = run_benchmark(Predictions(tmp_path / "said.jsonl"), openmoji, data, out, settings)
+    assert list(results) == ["exact", "lenient"] and results["exact"]["protocol"] == "exact"
+    assert sorted(file.name for file in out.glob("openmoji/result.*")) == ["result.exact.json", "result.lenient.json"]
+    build_benchmark_report([out], out, {"openmoji": data})
+    assert "lmms_eval" not in (out / "index.html").read_text() + (out / "openmoji.html").read_text()
+    page = (out / "openmoji.html").read_text()
+    assert ">red apple</span>" in page and ">1F34E-colour-0<" not in page and ">colour</span>" in page

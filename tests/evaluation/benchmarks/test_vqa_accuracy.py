@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -275,3 +277,13 @@ def test_the_scorers_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_official_is_the_authors_own_file():
+    """Against values that vqaEval.py at a013f00 gave, run unchanged but for its print statements."""
+    known = json.loads((Path(__file__).parents[2] / "data" / "vqa_eval_a013f00.json").read_text("utf-8"))
+    assert len(known["rows"]) == 600 and ["two", ["2"] * 10, 0.0] in known["rows"]
+    for output, keys, value in known["rows"]:
+        for module in (textvqa, okvqa, vizwiz, vqav2):
+            assert module.score(output, {"answers": keys}, "official").value == pytest.approx(value, abs=1e-5), keys
+    assert all("a013f00" in module.REFERENCES["official"] for module in (textvqa, okvqa, vizwiz, vqav2))
