@@ -95,6 +95,29 @@ def describe(system: Any) -> dict[str, Any]:
     return {"model": str(name), "digest": str(getattr(system, "digest", "")), "settings": settings}
 
 
+def check_free(folder: Path, asked: Asked) -> None:
+    """Refuse a folder that holds what another system was asked, or the same one in another way.
+
+    Raises:
+        UserError: it does; names both.
+    """
+    if not (folder / FILE).is_file() or not any((*folder.glob("result.*.json"), *folder.glob("outputs/*"))):
+        return
+    before = Asked.read(folder)
+    ways: dict[str, tuple[Any, Any]] = {
+        "system": (f"{before.model} ({before.digest[:12]})", f"{asked.model} ({asked.digest[:12]})"),
+        "settings": (plain(before.settings), plain(asked.settings)),
+        "prompt style": (before.style, asked.style),
+        "max_new_tokens": (before.max_new_tokens, asked.max_new_tokens),
+    }
+    for what, (old, new) in ways.items():
+        if old != new:
+            raise UserError(
+                f"{folder} holds results of the {what} {old}, and these are of {new}; expected another --out, or "
+                "--replace to write over them"
+            )
+
+
 @dataclass(frozen=True)
 class Choice:
     """The questions that are asked, in the order of the data.

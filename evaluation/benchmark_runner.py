@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, choose, describe
+from vargpt_lightning.evaluation.benchmark_asked import Asked, Choice, check_free, choose, describe
 from vargpt_lightning.evaluation.benchmark_batches import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.benchmark_outputs import Output, OutputLog
 from vargpt_lightning.evaluation.benchmark_scoring import ASKING, score_benchmark
@@ -88,6 +88,7 @@ def run_benchmark(
     processes: Processes | None = None,
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
+    replace_others: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Ask what is left, score, and return a result for each protocol; empty in processes other than the first.
 
@@ -100,10 +101,11 @@ def run_benchmark(
         processes: this process among several.
         progress: called with the benchmark's title.
         facts: what `describe(system)` returns, for a caller who asks several benchmarks: a digest takes its time.
+        replace_others: write over the results of another system, or of the same one asked in another way.
 
     Raises:
         UserError: the data are of another benchmark, ids are not unique, the pictures are not those of earlier
-            answers, or a batch of one does not fit into memory.
+            answers, a batch of one does not fit into memory, or another system's results are in the folder.
         ScoringError: in the first process alone, what `score_benchmark` refuses.
     """
     settings, processes = settings or BenchmarkSettings(), processes or Processes()
@@ -119,6 +121,8 @@ def run_benchmark(
         source=str(rows.source),
         data=str(Path(data).resolve()),
     )
+    if not replace_others:
+        check_free(folder, asked)
     choice = choose(module, rows.without_pictures(), asked)
     if processes.first:
         asked.write(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.data.picture_files import PictureError, decode_picture
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.clip_weights import Activation, activation, read_clip_file
 from vargpt_lightning.evaluation.files import short_hash
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.picture_lists import PictureFile
@@ -50,26 +53,38 @@ def open_clip_model(model: str, weights: str, device: str = "cpu", quick_gelu: b
     """A model of open_clip by name, with weights by tag or from a local file.
 
     Args:
-        quick_gelu: whether the weights were trained with that activation; None believes the tag, and for a file the
-            model's name (ViT-L-14-quickgelu is the one of OpenAI's weights).
+        quick_gelu: whether the weights were trained with that activation; None believes the tag, the model's name
+            (ViT-L-14-quickgelu is the one of OpenAI's weights) and the file, and asks where none of them says it.
 
     Raises:
-        UserError: open_clip is missing, an unknown model or tag, a file of other weights, a download that failed.
+        UserError: open_clip is missing, an unknown model or tag, a file of other weights or one whose activation nobody
+            tells, a download that failed.
     """
     try:
         import open_clip
     except ImportError as error:
         raise UserError(f"open_clip is missing ({error}); pip install 'vargpt-lightning[evaluation]'") from error
-    if Path(weights).exists():
-        _check_file(Path(weights))
+    file = Path(weights)
+    kept = read_clip_file(file) if file.exists() else None
     tag = open_clip.get_pretrained_cfg(model.replace("/", "-"), weights) or {}
-    # open_clip itself only warns when a tag's weights need another activation than the model's name has
-    quick = bool(tag.get("quick_gelu", False)) if quick_gelu is None and tag else bool(quick_gelu)
+    if tag and kept is None:
+        trained = Activation(bool(tag.get("quick_gelu", False)), "the tag")
+        if quick_gelu is not None and quick_gelu != trained.quick:
+            raise UserError(
+                f"CLIP weights {weights!r}: the tag says QuickGELU {trained.quick}, the option {quick_gelu}"
+            )
+    else:
+        names = open_clip.list_models()
+        trained = activation(model, weights, quick_gelu, names, kept.openai if kept is not None else "")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch", category=UserWarning)  # settled above
+            source = weights
+            if kept is not None:
+                source = str(Path(folder) / "weights.pt")
+                torch.save(kept.state, source)
             network, _, transform = open_clip.create_model_and_transforms(
-                model, pretrained=weights, device=device, force_quick_gelu=quick, require_pretrained=True
+                model, pretrained=source, device=device, force_quick_gelu=trained.quick, require_pretrained=True
             )
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:
@@ -77,7 +92,8 @@ def open_clip_model(model: str, weights: str, device: str = "cpu", quick_gelu: b
         raise UserError(f"CLIP model {model!r} with weights {weights!r}: {reason}") from error
     settings = {"library": "open_clip", "model": model, "weights": Path(weights).name, "scale": SCALE}
     uses_quick = any(type(part).__name__ == "QuickGELU" for part in network.modules())
-    settings |= {"quick_gelu": uses_quick, "weights_hash": weights_hash(network), "preprocessing": str(transform)}
+    settings |= {"quick_gelu": uses_quick, "activation_known_by": trained.known_by}
+    settings |= {"weights_hash": weights_hash(network), "preprocessing": str(transform)}
     return OpenClip(network.eval(), transform, tokenizer, settings, torch.device(device))
 
 
@@ -251,10 +267,10 @@ def _score_batch(
 
 
 def _open(path: Path, skip: bool) -> Image.Image | None:
+    """The picture as training reads it: upright, 16 bits scaled to 8, what is transparent white."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return decode_picture(path.read_bytes(), str(path))
+    except (PictureError, OSError) as error:
         if skip:
             return None
         raise UserError(f"{path}: does not decode ({error}); mend it, or add --allow broken") from error
@@ -279,15 +295,3 @@ def weights_hash(network: torch.nn.Module) -> str:
         found.update(name.encode())
         found.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; expected a file of open_clip weights (transformers' CLIPs are folders)")
-    if path.suffix == ".safetensors":
-        return
-    try:
-        torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not weights ({reason}); expected a .pt or .safetensors of open_clip") from error

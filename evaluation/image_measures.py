@@ -37,6 +37,7 @@ from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.provenance import package_versions
 from vargpt_lightning.results import now, read_json, write_json, write_jsonl
 
+RULES = ("variant", "clip_model", "clip_weights", "clip_text")  # figures of two of these are not comparable
 NAMED = {"model": "name", "digest": "digest"}  # of the system that drew, as benchmarks name it
 
 if TYPE_CHECKING:  # the command's help must not wait for torch
@@ -57,6 +58,7 @@ def measure(
     left_out: Collection[str] = (),
     processes: Processes | None = None,
     progress: Progress | None = None,
+    replace: bool = True,
 ) -> dict[str, Any]:
     """Measures a folder of drawings and writes OUT/images.json and OUT/samples.jsonl; returns the former.
 
@@ -67,6 +69,7 @@ def measure(
         export_adm: where the drawings go as the ADM evaluator reads them; `export_adm_statistics`: with mu and sigma.
         clip_model: one that is loaded already; else the settings name it.
         left_out: ids of prompts beyond a limit: their drawings are no part of the measurement.
+        replace: write over what was measured of other drawings, or in another way.
 
     Raises:
         UserError: whatever a person can put right: see the functions called, each of which says what it refuses.
@@ -74,6 +77,8 @@ def measure(
     from vargpt_lightning.evaluation import image_distances as distances
 
     settings = settings or MeasureSettings()
+    if not replace:
+        _check_free(drawings, out, settings)
     if "mind" in settings.metrics:
         from vargpt_lightning.evaluation.frechet import monge_distance
 
@@ -97,6 +102,21 @@ def measure(
     return _finish(work, scores)
 
 
+def _check_free(drawings: Path, out: Path, settings: MeasureSettings) -> None:
+    """Refuse a folder with the result of other drawings, or of others' rules."""
+    if not (out / RESULT).is_file():
+        return
+    before = read_json(out / RESULT)
+    ways: dict[str, tuple[Any, Any]] = {"drawings": (before.get("drawings"), str(drawings.resolve()))}
+    ways |= {name: ((before.get("settings") or {}).get(name), str(getattr(settings, name))) for name in RULES}
+    for name, (old, new) in ways.items():
+        if old is not None and old != new:
+            raise UserError(
+                f"{out / RESULT} is of {name} {old}, and this is of {new}; expected another --out, or --replace to "
+                "write over it"
+            )
+
+
 def _gather(
     folder: Path,
     out: Path,
@@ -109,7 +129,7 @@ def _gather(
     aside = {name for id_ in left_out for name in (id_, file_stem(id_))}
     sampled = (folder / ROWS).is_dir()
     found = [file for file in list_pictures(folder) if file.id not in aside]
-    work = Measurement(settings, out, processes, progress, found, list(prompts))
+    work = Measurement(settings, out, processes, progress, found, list(prompts), str(folder.resolve()))
     if sampled:
         work.facts["sampling"] = read_json(folder / SETTINGS)
     if prompts:
@@ -192,7 +212,7 @@ def _finish(work: Measurement, scores: Sequence[dict[str, Any]]) -> dict[str, An
     marks = list(dict.fromkeys(work.marks))
     result = {"metrics": work.metrics, "settings": {**given, **work.facts}, "n": work.n, "marks": marks}
     result |= {key: work.facts["sampling"].get(of) for key, of in NAMED.items() if "sampling" in work.facts}
-    result |= {"versions": package_versions(PACKAGES), "created": now()}
+    result |= {"drawings": work.source, "versions": package_versions(PACKAGES), "created": now()}
     if work.processes.first:
         write_jsonl(work.out / SAMPLES, _samples(work, scores))
         write_json(work.out / RESULT, result)

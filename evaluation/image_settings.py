@@ -77,6 +77,7 @@ class Measurement:
     progress: Progress | None
     drawings: list[PictureFile]
     prompts: list[Prompt]
+    source: str = ""
     real: list[PictureFile] = field(default_factory=list)
     real_moments: Moments | None = None
     metrics: dict[str, float] = field(default_factory=dict)

@@ -80,7 +80,7 @@ def test_from_a_folder_of_classes_to_a_result(
     assert run(*words) == 0
     assert asked == [("some/model", {"device": "cpu", "concurrency": 8})]
     result = json.loads((out / "images.json").read_text())
-    assert set(result) == {"model", "digest", "metrics", "settings", "n", "marks", "versions", "created"}
+    assert set(result) == {"model", "digest", "metrics", "settings", "n", "marks", "versions", "created", "drawings"}
     assert result["model"]
     names = {"fid", "kid", "kid_std", "precision", "recall", "f_score"}
     assert set(result["metrics"]) == names | {"clip", "clip_error", "clip_n", "clip_truncated"}
@@ -248,3 +248,17 @@ def test_help_answers_without_torch() -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["measure", "--help"])
     assert stopped.value.code == 0
+
+
+def test_the_result_of_other_drawings_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 1, size=16)
+    words = ["--metrics", "none", "--out", tmp_path / "out"]
+    assert run("measure", tmp_path / "a", *words) == 0
+    kept = (tmp_path / "out" / "images.json").read_text()
+    with pytest.raises(UserError, match=r"/a.*/b.*--out.*--replace"):
+        run("measure", tmp_path / "b", *words)
+    with pytest.raises(UserError, match="variant torch_fidelity"):
+        run("measure", tmp_path / "a", *words, "--variant", "clean")
+    assert (tmp_path / "out" / "images.json").read_text() == kept
+    assert run("measure", tmp_path / "a", *words) == 0 and run("measure", tmp_path / "b", *words, "--replace") == 0

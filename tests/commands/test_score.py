@@ -52,8 +52,24 @@ def test_another_file_of_the_same_name_is_scored_anew(data: Path, right: Path, t
     words = ["--benchmark", "mme", "--data", data, "--out", tmp_path / "out"]
     score(right, *words)
     predictions(right, "mme", lambda row: "no", data)
-    score(right, *words)
+    assert score(right, *words) == 2
+    assert result(tmp_path / "out", "mme")["figures"]["perception"] == 2000  # nothing is replaced without a word
+    assert score(right, *words, "--replace") == 0
     assert result(tmp_path / "out", "mme")["figures"]["perception"] == 500
+
+
+def test_another_systems_results_are_not_replaced(data: Path, right: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["--benchmark", "mme", "--data", data]
+    score(right, *words, "--out", tmp_path / "a")
+    other = predictions(tmp_path / "other.jsonl", "mme", lambda row: "no", data)
+    score(other, *words, "--out", tmp_path / "b")
+    capsys.readouterr()
+    assert score(other, *words, "--out", tmp_path / "a") == 2 and score(tmp_path / "b", "--out", tmp_path / "a") == 2
+    said = capsys.readouterr().err
+    assert all(each in said for each in ("right", "other", "--out", "--replace"))
+    assert result(tmp_path / "a", "mme")["model"] == "right"
+    assert score(right, *words, "--out", tmp_path / "a", "--style", "plain") == 2
+    assert score(right, *words, "--out", tmp_path / "a", "--protocol", "official") == 0
 
 
 def test_missing_and_unknown_ids_are_counted_and_refused(data: Path, right: Path, tmp_path: Path, capsys: Any) -> None:

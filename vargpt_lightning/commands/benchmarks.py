@@ -60,7 +60,10 @@ def add_data_options(group: Any) -> None:
 
 
 def add_scoring_options(group: Any) -> None:
-    """Add how outputs are scored."""
+    """Add how outputs are scored, and whether others' results may be written over."""
+    group.add_argument(
+        "--replace", action="store_true", default=None, help="write over another system's results in the folder"
+    )
     group.add_argument(
         "--protocol", metavar="NAMES", help="lmms_eval (default), official, lenient; several with commas between"
     )
@@ -86,11 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
     data = find_data(modules, arguments.data, arguments.hub_owner)
     check_data(modules, data, settings.style, settings.protocols)
     out = arguments.out or default_out(arguments.run)
+    own = arguments.out is None and (Path(arguments.run) / "run.json").is_file()  # a run's own figures are its last
     results: list[Mapping[str, Any]] = []
     refused: list[str] = []
     with ended_by_signals(), shared_processes() as processes:
         system = open_system(arguments.run, **_system_options(arguments, processes))
         more: dict[str, Any] = {"processes": processes, "facts": describe(system)}
+        more["replace_others"] = own or bool(arguments.replace)
         with benchmark_progress(quiet=not processes.first) as progress:
             for module in modules:
                 place = data[module.NAME]

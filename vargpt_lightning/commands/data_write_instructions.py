@@ -100,6 +100,11 @@ def _add_filters(group: Any) -> None:
     group.add_argument("--min-clip", type=float, metavar="SCORE", help="100 x cosine of picture and caption, by CLIP")
     group.add_argument("--clip-weights", metavar="FILE", help="open_clip weights, for --min-clip")
     group.add_argument("--clip-model", default="ViT-L-14-quickgelu", metavar="NAME", help="(ViT-L-14-quickgelu)")
+    group.add_argument(
+        "--clip-quick-gelu",
+        action=argparse.BooleanOptionalAction,
+        help="the weights' activation, if no name says it",
+    )
     group.add_argument("--pictures", type=user_path, metavar="DIR", help="where the pictures are, for --min-clip")
 
 
@@ -172,7 +177,8 @@ def _similarity(arguments: argparse.Namespace) -> Similarity | None:
 
     if not Path(arguments.clip_weights).is_file():
         raise UserError(f"--clip-weights {arguments.clip_weights}: no such file; expected weights of open_clip")
-    model = open_clip_model(arguments.clip_model, arguments.clip_weights)
+    said = {} if arguments.clip_quick_gelu is None else {"quick_gelu": arguments.clip_quick_gelu}
+    model = open_clip_model(arguments.clip_model, arguments.clip_weights, **said)
     root = arguments.pictures.resolve()
 
     def measure(caption: Caption, written: Written) -> float | None:

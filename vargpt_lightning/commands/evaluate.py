@@ -220,11 +220,28 @@ def _again(run: RunFolder, arguments: Any) -> dict[str, Any]:
     speaker = load_run(arguments.run, arguments.stage, arguments.device)
     speaker.settings = generation
     speaker.settings = generation_settings(speaker, arguments)
+    if arguments.out is not None and not arguments.replace:
+        _check_free(arguments.out, speaker)
     if arguments.out is None and run.metrics().get("complete"):
         for name in ("answers", "drawings", "reconstructions"):
             (run.evaluation / f"{name}.jsonl").unlink(missing_ok=True)
     with rich_progress() as progress:
         return examine(run, speaker, asked, settings, arguments.out, progress)
+
+
+def _check_free(out: Path, speaker: Speaker) -> None:
+    """Refuse a folder with the figures of other weights, or of other settings: a figure must not change its meaning."""
+    from vargpt_lightning.results import plain
+
+    if not (out / "inputs.json").is_file():
+        return
+    before, now = read_json(out / "inputs.json"), {"model": speaker.digest, "sampling": plain(_sampling(speaker))}
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UserError(
+                f"{out} holds the figures of another {key}: {before.get(key)}, and this is {value}; expected another "
+                "--out, or --replace to write over them"
+            )
 
 
 def _rescore(run: RunFolder) -> dict[str, Any]:

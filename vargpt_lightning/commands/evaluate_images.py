@@ -93,6 +93,7 @@ def _add_measuring(form: argparse.ArgumentParser) -> None:
     add = form.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="where images.json goes")
     add("--limit", type=int, metavar="N", help="the first N prompts")
+    add("--replace", action="store_true", help="write over the result of other drawings in the folder")
     add("--metrics", default="fid,isc,clip", metavar="NAMES",
         help="some of fid, sfid, kid, isc, prc, prc_vgg16, fd_dinov2, mind, clip; or none (fid,isc,clip)")  # fmt: skip
     add("--variant", default="torch_fidelity", help="of FID's resize: torch_fidelity (default), clean, adm")
@@ -104,8 +105,12 @@ def _add_measuring(form: argparse.ArgumentParser) -> None:
     add("--clip-model", default="ViT-L-14", metavar="NAME", help="of open_clip (ViT-L-14)")
     add("--clip-weights", default="openai", metavar="TAG|FILE|DIR", help="a tag or file of open_clip (openai), or a "
         "directory of transformers")  # fmt: skip
-    add("--clip-quick-gelu", action="store_true", default=None, help="the weights file was trained with QuickGELU, as "
-        "OpenAI's were; a tag says so itself")  # fmt: skip
+    add(
+        "--clip-quick-gelu",
+        action=argparse.BooleanOptionalAction,
+        help="the weights file was trained with QuickGELU, "
+        "as OpenAI's, DFN's and MetaCLIP's were, or (--no-) with GELU, as LAION's and DataComp's; a tag says so itself",
+    )
     add("--clip-text", default="caption", help="what is scored: caption (default) or instruction")
     add("--clip-clamp", default="none", help="none (default), or each: a negative score counts as 0")
     add("--kid-subsets", type=int, default=100, metavar="N", help="(100)")
@@ -258,6 +263,7 @@ def _measure(
             left_out=left_out,
             processes=processes,
             progress=progress,
+            replace=arguments.replace,
         )
     if processes.first:
         for name, value in result["metrics"].items():

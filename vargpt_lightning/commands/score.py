@@ -85,14 +85,15 @@ def _file(arguments: argparse.Namespace) -> Scored:
     check_options(modules, settings)
     allow = tuple(name.strip() for name in arguments.allow.split(",")) if arguments.allow else None
     system = open_system(str(arguments.predictions), allow=allow)
-    results = run_benchmark(system, modules[0], data[modules[0].NAME], out, settings)
+    replace = bool(arguments.replace)
+    results = run_benchmark(system, modules[0], data[modules[0].NAME], out, settings, replace_others=replace)
     return [*results.values()], out, data, []
 
 
 def _again(arguments: argparse.Namespace) -> Scored:
     """Score what a folder has by other rules."""
     from vargpt_lightning.evaluation import benchmarks
-    from vargpt_lightning.evaluation.benchmark_asked import Asked
+    from vargpt_lightning.evaluation.benchmark_asked import Asked, check_free
     from vargpt_lightning.evaluation.benchmark_scoring import score_benchmark
     from vargpt_lightning.evaluation.benchmarks.base import rule_of
 
@@ -123,6 +124,8 @@ def _again(arguments: argparse.Namespace) -> Scored:
     refused: list[str] = []
     for module in modules:
         name = module.NAME
+        if out != folder and not arguments.replace:
+            check_free(out / name, Asked.read(folders[name]))
         try:
             for protocol in dict.fromkeys(rule_of(module, protocol) for protocol in settings.protocols):
                 results.append(score_benchmark(module, data[name], folders[name], protocol, into=out / name, **more))
