@@ -26,7 +26,8 @@ EXAMPLE = """examples:
   vargpt data write-instructions captions.jsonl --out instructions --endpoint https://api.deepseek.com \\
       --model deepseek-chat --key-variable DEEPSEEK_KEY --max-requests 5000 --per-minute 600
 
-CAPTIONS has id, picture (a path or name) and caption in each row, or is a folder of pictures with .txt files.
+CAPTIONS has id, picture (a path or name) and caption in each row, or is a folder: an imagefolder (metadata.csv, .jsonl
+or .parquet), or pictures with .txt files.
 OUT/instructions.json is in VARGPT's form; counts.json says what was left out and why. The same command goes on where it
 was stopped: no request is paid for twice.
 """
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "captions",
         type=user_path,
         metavar="CAPTIONS",
-        help="a .jsonl or .parquet file, or a folder of .parquet or pictures",
+        help="a .jsonl or .parquet file, or a folder of .parquet or pictures, or an imagefolder",
     )
     add("--out", type=user_path, required=True, metavar="DIR", help="output folder; an interrupted run resumes")
     add("--seeds", type=user_path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")

@@ -91,3 +91,28 @@ def test_a_folder_of_pictures_with_captions(tmp_path: Path) -> None:
         BadCaption("c", "caption empty"),
         BadCaption("in/b", "caption empty"),
     ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_an_imagefolder_has_its_own_names(tmp_path: Path, kind: str) -> None:
+    rows = [{"file_name": "1.jpg", "text": "a red, round disc"}, {"file_name": "sub/2.jpg", "text": "a box"}]
+    (tmp_path / "train").mkdir()
+    file = tmp_path / f"train/metadata.{kind}"
+    if kind == "csv":
+        file.write_text('file_name,text\n1.jpg,"a red, round disc"\nsub/2.jpg,a box\n')
+    elif kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    found = list(read_captions(tmp_path))
+    assert [(each.picture, each.text) for each in found if isinstance(each, Caption)] == [
+        ("train/1.jpg", "a red, round disc"),
+        ("train/sub/2.jpg", "a box"),
+    ]
+
+
+def test_a_folder_of_pictures_in_any_case_is_read(tmp_path: Path) -> None:
+    for name, text in (("a.Jpg", "a.Txt"), ("b.TIFF", "b.txt")):
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / text).write_text("a thing")
+    assert [each.picture for each in read_captions(tmp_path) if isinstance(each, Caption)] == ["a.Jpg", "b.TIFF"]

@@ -49,7 +49,7 @@ def caption_parts(
     settings = {
         "captions": texts,
         "picture": shown,
-        "id": next(iter(_named(columns.names, ID_NAMES)), None),
+        "id": next(iter(named_columns(columns.names, ID_NAMES)), None),
         "classes": {name: columns.classes[name] for name in texts if name in columns.classes},
         "pictures": str(pictures or file.parent),
         "trusted": pictures is not None,
@@ -65,7 +65,7 @@ def caption_columns(file: Path, columns: Columns, named: str | None = None) -> l
     """Return the columns whose first text is the caption; raises UserError when there is none."""
     if named is not None:
         return [_there(file, columns, named, "caption")]
-    if found := _named(columns.names, CAPTION_KEYS) or list(columns.classes)[:1]:
+    if found := named_columns(columns.names, CAPTION_KEYS) or list(columns.classes)[:1]:
         return found
     raise _unknown(file, columns, "captions", "caption", CAPTION_KEYS)
 
@@ -74,7 +74,7 @@ def picture_column(file: Path, columns: Columns, named: str | None = None) -> st
     """Return the column of pictures, or of their paths; raises UserError when there is none."""
     if named is not None:
         return _there(file, columns, named, "picture")
-    preferred = _named(columns.pictures, PICTURE_NAMES) or columns.pictures or _named(columns.names, PICTURE_NAMES)
+    preferred = named_columns(columns.pictures, PICTURE_NAMES) or columns.pictures or named_columns(columns.names, PICTURE_NAMES)
     if not preferred:
         raise _unknown(file, columns, "pictures", "picture", PICTURE_NAMES)
     return preferred[0]
@@ -149,7 +149,7 @@ def _captions(row: Mapping[str, Any], part: Part) -> list[str] | RowError:
     return RowError(f"no caption; expected text in {' or '.join(part.options['captions'])}")
 
 
-def _named(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
+def named_columns(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """Those of the names that are wanted, in the order in which they are, in any case."""
     return [name for want in wanted for name in there if name.lower() == want]
 
