@@ -8,6 +8,11 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or plural(thing)}"
 
 
+def times(number: float) -> str:
+    """Return how often something is done: "1 time", "2.5 times"."""
+    return f"{number:g} time" if number == 1 else f"{number:g} times"
+
+
 def plural(thing: str) -> str:
     """Return the regular plural of a noun."""
     if thing.endswith("y") and thing[-2:-1] not in "aeiou":

@@ -42,7 +42,7 @@ def test_tokens_of_a_run_are_what_its_tokenizer_gives(
     (name,) = made(folder)
     out = folder / "visual_tokens" / name
     assert said.startswith(f"{folder}: 3 drawn pictures in 1 variant, 2 maps of 21 tokens, ") and str(out) in said
-    assert f"1 pictures could not be decoded: {out / 'bad.jsonl'}" in said
+    assert f"1 picture could not be decoded: {out / 'bad.jsonl'}" in said
     model = build_model(tiny_config(text_tokenizer()))
     pixels = [PictureReader(8).read(record.pictures()[0].data) for record in list(ShardDataset(folder))[:2]]
     assert np.array_equal(np.load(out / "codes.npy"), model.image_tokenizer.eval().encode(torch.stack(pixels)).numpy())

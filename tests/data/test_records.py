@@ -85,7 +85,7 @@ def test_a_placeholder_of_the_other_role_is_text() -> None:
         ({"id": "x1", "conversations": [{"from": "robot", "value": "Hi"}]}, "x1.*unknown role 'robot'"),
         ({"id": "x2", "conversations": [{"from": "human", "value": " \n"}]}, "x2.*empty"),
         ({"id": "x3", "image": "a.png", "conversations": [{"from": "human", "value": "Hi"}]}, "x3.*0 placeholders.*1"),
-        ({"id": "x4", "conversations": [{"from": "human", "value": "<image>"}]}, "x4.*1 placeholders.*0"),
+        ({"id": "x4", "conversations": [{"from": "human", "value": "<image>"}]}, "x4.*1 placeholder .*0"),
         ({"id": "x5", "conversations": []}, "x5.*no turns"),
     ],
 )
@@ -96,7 +96,7 @@ def test_bad_llava_rows(row: dict, message: str) -> None:
 
 def test_bad_vargpt_row() -> None:
     row = {"id": "v1", "messages": [{"role": "assistant", "content": "<image_gen>"}], "images": ["a", "b"]}
-    with pytest.raises(UserError, match=r"v1.*1 placeholders.*2 pictures"):
+    with pytest.raises(UserError, match=r"v1.*1 placeholder .*2 pictures"):
         from_vargpt(row)
 
 

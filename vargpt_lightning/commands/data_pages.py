@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.counted import counted
+
 
 def render(template: str, **content: Any) -> str:
     """Return a page; what it shows is escaped."""
@@ -20,4 +22,5 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["counted"] = counted
     return environment.get_template(template).render(**content)

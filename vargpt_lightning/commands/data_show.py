@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vargpt_lightning.commands.paths import output_file, user_path
+from vargpt_lightning.counted import counted
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import write_bytes
 
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
         token_html=token_html,
     )
     write_bytes(arguments.out, text.encode("utf-8", "replace"))
-    print(f"page: {arguments.out}, {len(chosen)} of {len(records):,} records")
+    print(f"page: {arguments.out}, {len(chosen)} of {counted(len(records), 'record')}")
     return 0
 
 

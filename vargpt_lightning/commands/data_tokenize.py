@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.capacity import add_processes, asked_processes
 from vargpt_lightning.commands.paths import user_path
+from vargpt_lightning.counted import counted
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ def _progress(name: str) -> Iterator[Watcher | None]:
         task = bar.add_task("records", total=None, pictures="")
 
         def watch(done: int, total: int, pictures: int, bad: int) -> None:
-            bar.update(task, completed=done, total=total, pictures=f"{pictures:,} pictures encoded, {bad:,} bad")
+            bar.update(
+                task, completed=done, total=total, pictures=f"{counted(pictures, 'picture')} encoded, {bad:,} bad"
+            )
 
         yield watch
 
@@ -141,11 +144,11 @@ def _progress(name: str) -> Iterator[Watcher | None]:
 def summary(folder: Path, made: Any) -> str:
     """Return what there is now in a few lines."""
     counts, size = made.index["counts"], sum(file.stat().st_size for file in made.folder.iterdir() if file.is_file())
-    crops = "variant" if made.variants == 1 else "variants"
     lines = [
-        f"{folder}: {counts['pictures']:,} drawn pictures in {made.variants} {crops}, {counts['rows']:,} maps of "
-        f"{made.index['tokens']} tokens, {size / MEGABYTE:,.1f} MB in {made.folder}"
+        f"{folder}: {counted(counts['pictures'], 'drawn picture')} in {counted(made.variants, 'variant')}, "
+        f"{counted(counts['rows'], 'map')} of {counted(made.index['tokens'], 'token')}, {size / MEGABYTE:,.1f} MB in "
+        f"{made.folder}"
     ]
     if counts["bad"]:
-        lines.append(f"  {counts['bad']:,} pictures could not be decoded: {made.folder / 'bad.jsonl'}")
+        lines.append(f"  {counted(counts['bad'], 'picture')} could not be decoded: {made.folder / 'bad.jsonl'}")
     return "\n".join(lines)

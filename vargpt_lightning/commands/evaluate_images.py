@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -185,7 +186,7 @@ def _prompts(arguments: Any) -> int:
         found = class_prompts(classes, arguments.per_class)
     else:
         raise UserError("nothing to build from; name --folder, --parquet, --packed or --classes")
-    print(f"{write_prompts(out, found)} prompts: {out}")
+    print(f"{counted(write_prompts(out, found), 'prompt')}: {out}")
     return 0
 
 
@@ -211,8 +212,8 @@ def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None
             progress=progress,
         )
     if processes.first:
-        none = f", {found.without_picture} answers without one" if found.without_picture else ""
-        print(f"{found.pictures} pictures for {found.prompts} prompts{none}: {arguments.out}")
+        none = f", {counted(found.without_picture, 'answer')} without one" if found.without_picture else ""
+        print(f"{counted(found.pictures, 'picture')} for {counted(found.prompts, 'prompt')}{none}: {arguments.out}")
 
 
 def measure_settings(arguments: Any) -> MeasureSettings:

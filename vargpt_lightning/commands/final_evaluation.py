@@ -12,6 +12,7 @@ from vargpt_lightning.commands.evaluate import Asked, examine, print_figures
 from vargpt_lightning.commands.experiment import EvaluationConfig, Experiment
 from vargpt_lightning.commands.loading import load_run
 from vargpt_lightning.commands.sample_requests import generation_settings
+from vargpt_lightning.counted import counted
 from vargpt_lightning.data.corpora import OpenMoji
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.openmoji import ATTRIBUTION
@@ -80,7 +81,10 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
         for record in _per_picture(requests, wanted, config.drawings_limit):
             drawings.append(drawing_from_record(record, split, seed=seed * 1_000_003 + len(drawings)))
     if gallery.bad:
-        print(f"evaluation: {len(gallery.bad)} pictures cannot be decoded and are left out: {min(gallery.bad)}, ...")
+        lost = (
+            f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
+        )
+        print(f"evaluation: {lost} left out: {min(gallery.bad)}, ...")
     return Asked(questions, drawings, list(gallery.pictures.values()), answers)
 
 

@@ -40,6 +40,7 @@ from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.commands.trainers import make_trainer
+from vargpt_lightning.counted import counted, times
 from vargpt_lightning.data.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
@@ -189,7 +190,7 @@ class StageRunner:
                 self._draw_whole(stage, folder, total, device)
             folder.update(status="finished", steps=total, skipped_steps=skipped)
             if skipped:
-                self._say(f"stage {stage.name}: {skipped} steps skipped; see nonfinite.jsonl")
+                self._say(f"stage {stage.name}: {counted(skipped, 'step')} skipped; see nonfinite.jsonl")
             remove_checkpoints(folder.checkpoint)
         self.processes.wait()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
@@ -262,8 +263,8 @@ class StageRunner:
         """Say what the stage is trained on, and how often it comes by, and note it."""
         repeats = self.data.repeats(stage, total, self.processes.world)
         folder.update(data=repeats)
-        told = [f"{each['samples']} x {name} ({each['times']:g} times)" for name, each in repeats.items()]
-        print(f"stage {stage.name}: {total} steps, samples: {', '.join(told)}", flush=True)
+        told = [f"{each['samples']} x {name} ({times(each['times'])})" for name, each in repeats.items()]
+        print(f"stage {stage.name}: {counted(total, 'step')}, samples: {', '.join(told)}", flush=True)
 
     def _with_tower(self, stage: Stage) -> bool:
         """Whether the tower's weights are kept with the model's: a package's are not, unless they were trained."""

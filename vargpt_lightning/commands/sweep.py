@@ -16,6 +16,7 @@ from rich.live import Live
 
 from vargpt_lightning.capacity import FLAG, TRAINING, check_processes, positive
 from vargpt_lightning.claims import PATIENCE
+from vargpt_lightning.counted import counted
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.experiment_files import read_tree
 from vargpt_lightning.results import write_bytes
@@ -128,9 +129,9 @@ def _planned(arguments: argparse.Namespace) -> SweepFolder:
         _check(sweep)
     folder, new = SweepFolder.make(sweep, Path(arguments.root or sweep.root) / sweep.name, arguments.patience)
     planned = len(folder.plan["cells"])
-    print(f"sweep: {folder.path}\nplanned: {planned} trials, {new} of them new", flush=True)
+    print(f"sweep: {folder.path}\nplanned: {counted(planned, 'trial')}, {new} of them new", flush=True)
     if left := folder.left_out():
-        print(f"left out: {left} trials of cells that the file no longer has", flush=True)
+        print(f"left out: {counted(left, 'trial')} of cells that the file no longer has", flush=True)
     return folder
 
 

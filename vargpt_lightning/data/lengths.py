@@ -20,6 +20,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.data.chat import ChatTemplate, spoken_texts
 from vargpt_lightning.data.dataset import ShardDataset
 from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
@@ -79,7 +80,7 @@ def _kept(source: ShardDataset, tokenizer: TextTokenizer, folder: Path) -> NDArr
         with _locked(file.with_suffix(".lock")):  # the processes of a run come all at once; one of them measures
             if (found := _read(file, len(source))) is not None:
                 return found
-            print(f"{source.folder}: measuring the tokens of {len(source)} records, once", flush=True)
+            print(f"{source.folder}: measuring the tokens of {counted(len(source), 'record')}, once", flush=True)
             counts_N3 = count_tokens(source, tokenizer)
             content = io.BytesIO()
             np.save(content, counts_N3)

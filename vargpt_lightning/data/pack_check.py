@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_pool import in_order
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
 from vargpt_lightning.data.picture_files import MAX_PIXELS, decode_picture
@@ -110,7 +111,7 @@ def _check(task: tuple[Path, int, dict[str, Any]], *, limit: int | None) -> Foun
         file.seek(0)
         _read_samples(file, path.name, number, found, limit)
     if found.count != shard["count"]:
-        found.say(f"{path.name}: {found.count} records, the index expects {shard['count']}")
+        found.say(f"{path.name}: {counted(found.count, 'record')}, the index expects {shard['count']}")
     return found
 
 
@@ -214,11 +215,11 @@ def _totals(folder: Path, index: dict[str, Any], offsets: list[Any] | None, tota
     if offsets is None:
         yield f"{OFFSETS_NAME}: missing or no JSON; expected one entry a record"
     elif len(offsets) != index["count"]:
-        yield f"{OFFSETS_NAME}: {len(offsets)} records, the index says {index['count']}"
+        yield f"{OFFSETS_NAME}: {counted(len(offsets), 'record')}, the index says {index['count']}"
     if "rejected" in index:
         listed = len(read_jsonl(folder / REJECTED_NAME))
         if listed != index["rejected"]:
-            yield f"{REJECTED_NAME}: {listed} rows, the index says {index['rejected']}"
+            yield f"{REJECTED_NAME}: {counted(listed, 'row')}, the index says {index['rejected']}"
     named = {shard["file"] for shard in index["shards"]}
     for path in sorted(folder.glob("*.tar")):
         if path.name not in named:

@@ -15,7 +15,7 @@ _KINDS = {
     r"no turns?\b|no turn of the assistant": "no turns, or none of the assistant",
     r"turn is empty": "an empty turn",
     r"unknown role": "an unknown role",
-    r"placeholders": "placeholders unlike the pictures",
+    r"placeholders?\b": "placeholders unlike the pictures",
     r"NUL character": "a NUL in the text",
     r"lone surrogate|UTF-8 cannot hold": "a text that is not Unicode",
     r"that are no picture|broken picture": "a picture that is broken",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.errors import UserError
 
 ROLES = ("system", "user", "assistant")
@@ -221,8 +222,8 @@ def _from_placeholders(
     wanted = sum(text.count(marks[role]) for role, (_, text) in zip(roles, said, strict=True) if role in marks)
     if wanted != len(images):
         raise UserError(
-            f"record {name!r}: {wanted} placeholders ({SEEN_MARK} of the user, {DRAWN_MARK} of the assistant) "
-            f"for {len(images)} pictures; expected as many of one as of the other"
+            f"record {name!r}: {counted(wanted, 'placeholder')} ({SEEN_MARK} of the user, {DRAWN_MARK} of the "
+            f"assistant) for {counted(len(images), 'picture')}; expected as many of one as of the other"
         )
     left = iter(images)
     turns = tuple(

@@ -53,8 +53,8 @@ def test_a_conversation_becomes_a_record_with_its_pictures() -> None:
         ([{"value": "Hi"}], "unknown role 'None'"),
         (said("a\0b"), "NUL"),
         (said("a\ud800b"), "lone surrogate"),
-        (said("<image>\nWhat?"), "1 placeholders .* for 0 pictures"),
-        (said("Why?", "<image_gen>"), "1 placeholders .* for 0 pictures"),
+        (said("<image>\nWhat?"), "1 placeholder .* for 0 pictures"),
+        (said("Why?", "<image_gen>"), "1 placeholder .* for 0 pictures"),
         ([], "no turns"),
         (None, "no turns"),
         ("text", "no turns"),
@@ -70,7 +70,7 @@ def test_a_bad_row_is_refused_with_its_reason(turns: object, words: str) -> None
 
 
 def test_more_pictures_than_placeholders_are_refused() -> None:
-    assert "1 placeholders" in reason(said("<image>"), ("a.jpg", "b.jpg"))
+    assert "1 placeholder" in reason(said("<image>"), ("a.jpg", "b.jpg"))
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\xff\xd8\xff\xe0 no picture", jpeg()[: len(jpeg()) // 2]])

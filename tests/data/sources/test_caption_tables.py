@@ -225,7 +225,7 @@ def test_a_csv_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
     write_file(tmp_path / "1.jpg", jpeg())
     path = write_file(tmp_path / "a.csv", b"file_name,text\n1.jpg,ok\n1.jpg,red, not blue\n1.jpg\n")
     good, bad = split(captions.read(path))
-    assert len(good) == 1 and [row.reason[:20] for row in bad] == ["3 cells for 2 column", "1 cells for 2 column"]
+    assert len(good) == 1 and [row.reason[:20] for row in bad] == ["3 cells for 2 column", "1 cell for 2 columns"]
     for data, words in ((b'file_name,text\n1.jpg,"cut off\n', "expected a CSV file"), (b"a,a\n1,2\n", "each once")):
         with pytest.raises(UserError, match=words):
             captions.parts(write_file(path, data))

@@ -132,3 +132,17 @@ def test_what_pillow_cannot_read_here_is_told(tmp_path: Path, monkeypatch: pytes
     finally:
         for cached in (endings.picture_endings, endings.unread_endings):
             cached.cache_clear()
+
+
+def test_names_with_dots_are_samples_of_their_own_where_each_has_a_text(tmp_path: Path) -> None:
+    members = [
+        (f"a.{name}.{end}", jpeg() if end == "jpg" else name.encode()) for name in "bc" for end in ("jpg", "txt")
+    ]
+    good, bad = split(captions.read(write_tar(tmp_path / "a.tar", members)))
+    assert [record.meta["caption"] for record in good] == ["b", "c"] and not bad
+    pair = [("a.left.jpg", jpeg()), ("a.right.jpg", jpeg()), ("a.txt", b"both")]
+    good, bad = split(captions.read(write_tar(tmp_path / "b.tar", pair)))
+    assert not good and len(bad) == 1 and ".left.jpg, .right.jpg" in bad[0].reason
+    mask = [("a.jpg", jpeg(1)), ("a.mask.png", jpeg(2)), ("a.txt", b"a thing")]
+    good, bad = split(captions.read(write_tar(tmp_path / "c.tar", mask)))
+    assert [record.pictures()[0].data for record in good] == [jpeg(1)] and not bad

@@ -42,4 +42,4 @@ def test_a_picture_that_is_not_there_is_refused_and_other_names_count_as_paths(t
     path = write_json(tmp_path / "a.json", some)
     good, bad = split(vargpt_instruct.read(path))
     assert [record.pictures()[0].key for record in good] == ["a/mine/a.jpg"]
-    assert "n09999999_1" in bad[0].reason and "1 placeholders" in bad[1].reason
+    assert "n09999999_1" in bad[0].reason and "1 placeholder" in bad[1].reason

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vargpt_lightning.data.sources.base import Part, RowError, check_text
 from vargpt_lightning.data.sources.corpus_folders import TEXTS, Layout, find_layout, walk
-from vargpt_lightning.data.sources.endings import endings_text, picture_endings, split_ending, unread_reason
+from vargpt_lightning.data.sources.endings import endings_text, is_picture, picture_endings, split_ending, unread_reason
 from vargpt_lightning.data.sources.picture_store import within
 from vargpt_lightning.data.sources.tars import members, read_member, safe_name
 from vargpt_lightning.errors import UserError
@@ -58,12 +58,25 @@ def tar_samples(part: Part) -> Iterator[Sample]:
     wanted = {*picture_endings(), *TEXTS}
     for key, group in groupby(named, lambda member: _split(member.name)[0]):
         endings = {_split(member.name)[1]: member for member in group}
-        read = {each: read_member(part.path, at.offset, at.size) for each, at in endings.items() if each in wanted}
-        if safe_name(key):
-            yield Sample(key, _tried(_picture, read, endings), _tried(_captions, read))
-        else:
-            error = RowError(f"member {key!r}: refused: the name leads out of the archive")
-            yield Sample(key, error, error)
+        for name, own in _by_last_dot(key, endings).items():
+            read = {each: read_member(part.path, at.offset, at.size) for each, at in own.items() if each in wanted}
+            if safe_name(name):
+                yield Sample(name, _tried(_picture, read, own), _tried(_captions, read))
+            else:
+                error = RowError(f"member {name!r}: refused: the name leads out of the archive")
+                yield Sample(name, error, error)
+
+
+def _by_last_dot(key: str, endings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """A sample's members, or several samples' where names hold dots and each picture has a text of its whole name."""
+    groups: dict[str, dict[str, Any]] = {}
+    for ending, member in endings.items():
+        stem, _, last = ending.rpartition(".")
+        groups.setdefault(f"{key}.{stem}" if stem else key, {})[last] = member
+    pictures = [group for group in groups.values() if any(is_picture(f"x.{ending}") for ending in group)]
+    if groups.keys() == {key} or any(not {*group} & {*TEXTS} for group in pictures):
+        return {key: endings}
+    return {name: group for name, group in groups.items() if group in pictures} or {key: endings}
 
 
 def tar_key(name: str) -> str | None:

@@ -74,7 +74,11 @@ def picture_column(file: Path, columns: Columns, named: str | None = None) -> st
     """Return the column of pictures, or of their paths; raises UserError when there is none."""
     if named is not None:
         return _there(file, columns, named, "picture")
-    preferred = named_columns(columns.pictures, PICTURE_NAMES) or columns.pictures or named_columns(columns.names, PICTURE_NAMES)
+    preferred = (
+        named_columns(columns.pictures, PICTURE_NAMES)
+        or columns.pictures
+        or named_columns(columns.names, PICTURE_NAMES)
+    )
     if not preferred:
         raise _unknown(file, columns, "pictures", "picture", PICTURE_NAMES)
     return preferred[0]

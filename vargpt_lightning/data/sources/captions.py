@@ -27,6 +27,7 @@ from vargpt_lightning.data.sources.caption_files import (
     tar_samples,
     used_files,
 )
+from vargpt_lightning.data.sources.caption_files import folder_captions as folder_captions
 from vargpt_lightning.data.sources.caption_tables import caption_parts, picture_paths, table_samples
 from vargpt_lightning.data.sources.corpus_folders import EXPECTED, OF_DATASETS, find_layout, split_of, walk
 from vargpt_lightning.data.sources.phrases import drawn_caption, pick, seen_caption

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vargpt_lightning.counted import counted
 from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part, RowError
 from vargpt_lightning.errors import UserError
 
@@ -75,6 +76,6 @@ def csv_rows(part: Part) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
             if len(cells) == len(reader.columns):
                 yield number, dict(zip(reader.columns, cells, strict=True))
             else:
-                told = f"{len(cells)} cells for {len(reader.columns)} columns; a comma in a text asks for quotes"
-                yield number, RowError(told)
+                told = f"{counted(len(cells), 'cell')} for {counted(len(reader.columns), 'column')}"
+                yield number, RowError(f"{told}; a comma in a text asks for quotes")
             number += 1

@@ -63,5 +63,5 @@ def unread_reason(name: str) -> str | None:
 
 
 def endings_text() -> str:
-    """The endings of pictures that are read, for messages."""
-    return ", ".join(f".{ending}" for ending in picture_endings())
+    """The commonest endings of pictures that are read, one of each format, for messages."""
+    return ", ".join(f".{_ENDINGS[kind][0]}" for kind in readable_formats())

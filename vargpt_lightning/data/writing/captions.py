@@ -47,9 +47,9 @@ def read_captions(path: Path, columns: CaptionColumns | None = None) -> Iterator
     """Yield the captions of a .jsonl or .parquet file, of an imagefolder, or of a folder of pictures with texts.
 
     Columns of an imagefolder that are not there under their default names are found by the usual ones, as the source
-    `captions` finds them; without an id the picture's path is one. A row that is no JSON object, lacks a value, holds NUL or half a
-    surrogate pair, or has an id that came before is a BadCaption. Memory grows by the ids alone. Raises UserError for a
-    file that is missing or of another kind, and for columns that are not there.
+    `captions` finds them; without an id the picture's path is one. A row that is no JSON object, lacks a value, holds
+    NUL or half a surrogate pair, or has an id that came before is a BadCaption. Memory grows by the ids alone. Raises
+    UserError for a file that is missing or of another kind, and for columns that are not there.
     """
     columns = columns or CaptionColumns()
     seen: set[str] = set()
@@ -201,7 +201,9 @@ def _captions(where: str, row: Mapping[str, Any] | None, columns: CaptionColumns
         return
     for number, text in enumerate(texts or [None], 1):
         own = row.get(columns.id)
-        yield _caption(where, {**row, columns.id: own if number == 1 else f"{own}-{number}", columns.caption: text}, columns)
+        yield _caption(
+            where, {**row, columns.id: own if number == 1 else f"{own}-{number}", columns.caption: text}, columns
+        )
 
 
 def _caption(where: str, row: Mapping[str, Any] | None, columns: CaptionColumns) -> Caption | BadCaption:
