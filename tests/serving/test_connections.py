@@ -58,6 +58,18 @@ def test_the_one_that_waits_longest_makes_room(speaker, monkeypatch) -> None:
         assert httpx.get(f"{running.url}/v1/models").status_code == 200
 
 
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{"])
+def test_requests_that_are_being_sent_keep_nobody_out(speaker, monkeypatch, sent: bytes) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS", 6)
+    monkeypatch.setattr(gate, "REQUESTS", 3)
+    with serving(speaker) as running:
+        slow = [opened(running, sent) for _ in range(8)]
+        for _ in range(2):
+            assert httpx.get(f"{running.url}/v1/models").status_code == 200
+        for one in slow:
+            one.close()
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /health HT", HEAD + b"X-A: "])
 def test_a_connection_whose_request_does_not_come_is_closed(impatient: Running, sent: bytes) -> None:
     assert rest_of(opened(impatient, sent)) == 0

@@ -6,7 +6,7 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-CONNECTIONS = 512  # at the same time; the one that waits longest for a request makes room for another
+CONNECTIONS = 512  # at the same time; of those whose request has still to come the oldest makes room for another
 REQUEST_SECONDS = 15.0  # until the headers of a request, the first or the next, are there
 WRITE_SECONDS = 60.0  # in which a client takes nothing of its answer
 
@@ -23,13 +23,18 @@ class Connection(H11Protocol):
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a request, or the rest of its body, has still to come."""
+        return not self.busy or self.cycle.more_body
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, in the place of another connection where there are too many."""
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > CONNECTIONS:
-            idle = [one for one in self.connections if isinstance(one, Connection) and not one.busy]
-            min(idle, key=lambda one: one.waiting_since).transport.abort()
+            waiting = [one for one in self.connections if isinstance(one, Connection) and one.awaited]
+            min(waiting, key=lambda one: one.waiting_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the time-outs."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -88,14 +89,31 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return  # there are no websockets here
-        kind = "streams" if scope["path"].startswith(_STREAMS) else "requests"
-        self.active[kind] += 1
-        try:
-            await self._answer(scope, receive, send, kind)
-        finally:
-            self.active[kind] -= 1
+        with self._counted(scope) as begin:
+            await self._answer(scope, receive, send, begin)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, kind: str) -> None:
+    @contextmanager
+    def _counted(self, scope: Scope) -> Iterator[Callable[[], None]]:
+        """What counts a request among those that are answered, once all of it is there, until it is."""
+        kind = "streams" if scope["path"].startswith(_STREAMS) else "requests"
+        begun = 0
+
+        def begin() -> None:
+            nonlocal begun
+            if begun:
+                return
+            if self.active[kind] >= (STREAMS if kind == "streams" else REQUESTS):
+                text = f"{self.active[kind]} requests are being answered, as many as may be; try again later"
+                raise RefusedRequestError(text, 503, "server_overloaded", wait=5)
+            begun = 1
+            self.active[kind] += begun
+
+        try:
+            yield begin
+        finally:
+            self.active[kind] -= begun
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, begin: Callable[[], None]) -> None:
         started = False
 
         async def counted(message: MutableMapping[str, Any]) -> None:
@@ -110,9 +128,11 @@ class Gate:
             await send(message)
 
         try:
-            response = self._stop(scope, kind)
+            response = self._stop(scope)
             if response is None:
-                await self.app(scope, self._bounded(receive), counted)
+                if scope["method"] in ("GET", "HEAD") and scope["path"] != "/health":
+                    begin()
+                await self.app(scope, self._bounded(receive, begin), counted)
                 return
         except RefusedRequestError as error:
             if started:
@@ -120,15 +140,12 @@ class Gate:
             response = error_response(error)
         await response(scope, receive, counted)
 
-    def _stop(self, scope: Scope, kind: str) -> Response | None:
+    def _stop(self, scope: Scope) -> Response | None:
         """A response that ends the request here, None where it may go on."""
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         path, method = scope["path"], scope["method"]
         if path == "/health" and method in ("GET", "HEAD"):
             return None
-        if self.active[kind] > (STREAMS if kind == "streams" else REQUESTS):
-            text = f"{self.active[kind] - 1} requests are being answered, as many as may be; try again later"
-            raise RefusedRequestError(text, 503, "server_overloaded", wait=5)
         if self.token is None:
             self._check_host(scope)
         elif (response := self._check_token(scope, headers)) is not None:
@@ -172,8 +189,11 @@ class Gate:
     def _equal(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self.token or "").encode()) and bool(self.token)
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """Bodies end where they become too long, also those that do not say how long they are, or take too long."""
+    def _bounded(self, receive: Receive, begin: Callable[[], None]) -> Receive:
+        """Bodies end where they become too long, also those that do not say how long they are, or take too long.
+
+        A request whose body is there is counted by `begin`: one that is being sent keeps no other out.
+        """
         size, more = 0, True
         until = asyncio.get_running_loop().time() + BODY_SECONDS
 
@@ -191,6 +211,8 @@ class Gate:
             size += len(message.get("body", b""))
             if size > self.body_bytes:
                 raise self._too_large()
+            if message["type"] == "http.request" and not more:
+                begin()
             return message
 
         return bounded
