@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import secrets
@@ -38,7 +39,7 @@ CSS = """
 footer { display: none !important }
 #chat img { width: 256px; height: 256px; max-width: 100%; object-fit: contain }
 #chat button[aria-label="Share"] { display: none !important }
-#scales .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; width: 100% }
+#scales .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; width: 100% }
 #scales img { object-fit: contain }
 #examples { display: flex; flex-flow: row wrap; gap: 6px }
 #examples button { flex: 0 1 auto; min-width: 0; width: auto }
@@ -80,7 +81,7 @@ class Page:
     def __init__(self, engine: Engine, rate: RateLimit, name: str, examples: Sequence[str] = ()) -> None:
         self.engine, self.rate, self.name, self.examples = engine, rate, name, list(examples)[:EXAMPLES]
         self.limits, self.speaker = engine.limits, engine.speaker
-        self.running: dict[str, Ticket] = {}
+        self.running: dict[str, Ticket | None] = {}  # by the tab; None while its pictures are read
         self.files = PageFiles()
 
     def blocks(self) -> gr.Blocks:
@@ -115,8 +116,8 @@ class Page:
                     scales = gr.Gallery(
                         show_label=False,
                         elem_id="scales",
-                        columns=4,
-                        height=200,
+                        columns=3,
+                        height=250,
                         interactive=False,
                         buttons=["fullscreen", "download"],
                     )
@@ -224,37 +225,40 @@ class Page:
             return
         tab, client = request.session_hash or "", request.client.host if request.client else "unknown"
         owner = owner_of(client, _cookie(request))
+        if tab in self.running:
+            session.note = "**the last answer is still being made; stop it first**"
+            yield gr.skip(), session, *self._show(session)
+            return
+        ticket = self.running[tab] = None
         try:
             self.rate.admit(client)
-            if tab in self.running:
-                raise RefusedRequestError("the last answer is still being made; stop it first", 409)
             paths = [str(self.files.path(owner, name)) for name in names]
-            conversation = self._ask(session, text, [self.files.read(owner, name) for name in names])
+            files = [self.files.read(owner, name) for name in names]
+            # Large pictures take their time, in which others are answered.
+            conversation = await asyncio.to_thread(self._ask, session, text, files)
             chosen = int(seed) if seed is not None and seed >= 0 else secrets.randbelow(2**31)
             how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length))
             forgotten = self.speaker.forget_oldest(conversation)
-            ticket = Ticket(conversation, how, sketches=True)
+            ticket = self.running[tab] = Ticket(conversation, how, sketches=True)
             stream = Stream.of([ticket])
             self.engine.submit([ticket])
-        except UserError as error:
-            session.note = f"**{error}**"
-            yield gr.skip(), session, *self._show(session)
-            return
-        said = [*({"path": path} for path in paths), *([text] if text else [])]
-        session.shown.append({"role": "user", "content": said})
-        session.shown.append({"role": "assistant", "content": ["…"]})
-        session.note = f"Seed {chosen}." + (f" The {forgotten} oldest turns are forgotten." if forgotten else "")
-        session.scales, session.drawing, session.again = [], None, ""
-        self.running[tab] = ticket
-        parts: list[Any] = []
-        try:
+            said = [*({"path": path} for path in paths), *([text] if text else [])]
+            session.shown.append({"role": "user", "content": said})
+            session.shown.append({"role": "assistant", "content": ["…"]})
+            session.note = f"Seed {chosen}." + (f" The {forgotten} oldest turns are forgotten." if forgotten else "")
+            session.scales, session.drawing, session.again = [], None, ""
+            parts: list[Any] = []
             yield None, session, *self._show(session)
             async for _, event in stream.events():
                 self._take(session, parts, event, conversation, owner)
                 session.shown[-1] = {"role": "assistant", "content": list(parts) or ["…"]}
                 yield gr.skip(), session, *self._show(session)
+        except UserError as error:
+            session.note = f"**{error}**"
+            yield gr.skip(), session, *self._show(session)
         finally:  # also where the browser has left
-            ticket.cancel()
+            if ticket is not None:
+                ticket.cancel()
             self.running.pop(tab, None)
 
     def _how(
