@@ -50,7 +50,7 @@ class Running:
 @contextmanager
 def serving(speaker: LoadedRun, **options) -> Iterator[Running]:
     """Run a service in a thread until the block ends."""
-    service = Service(speaker, "tiny", **{"page": False, **options})
+    service = Service(speaker, **{"name": "tiny", "page": False, **options})
     with listen("127.0.0.1", 0, None) as place:
         server = http_server(service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
