@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,18 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint import filesystem
+from torch.distributed.checkpoint import filesystem, metadata
 
 from vargpt_lightning import distributed_checkpoint as module
-from vargpt_lightning.callbacks.checkpoint_io import last_checkpoint, remove_checkpoints, steps_taken
+from vargpt_lightning.callbacks.checkpoint_io import (
+    AtomicCheckpointIO,
+    last_checkpoint,
+    remove_checkpoints,
+    steps_taken,
+)
 from vargpt_lightning.distributed_checkpoint import FolderWriter, complete_folders, folder_for, load_rest, load_tensors
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.weights.distributed import open_distributed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,3 +154,130 @@ def test_a_folder_of_another_model_is_named(path: Path) -> None:
     folder = save(path, 4)
     with pytest.raises(UserError, match="does not fit the model, or is broken"):
         load_tensors(folder, {"model": {"other": torch.zeros(64)}})
+
+
+class Runs:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+def with_metadata(folder: Path, change: Any) -> None:
+    """Write other metadata into a folder that stays whole."""
+    file = folder / ".metadata"
+    found = pickle.loads(file.read_bytes())
+    file.write_bytes(pickle.dumps(change(found)))
+    whole_again(folder)
+
+
+def whole_again(folder: Path) -> None:
+    record = json.loads((folder / module.COMPLETE).read_text())
+    record["files"] = {name: (folder / name).stat().st_size for name in record["files"]}
+    (folder / module.COMPLETE).write_text(json.dumps(record))
+
+
+def readers(folder: Path) -> list[Any]:
+    """All ways in which a folder is read: by resuming, by conversion, as first weights."""
+    return [
+        lambda: load_tensors(folder, {"model": {"weight": torch.zeros(64)}}),
+        lambda: module.keys_of(folder),
+        lambda: module.load_whole(folder),
+        lambda: module.load_as_file(folder),
+        lambda: AtomicCheckpointIO().load_checkpoint(folder),
+        lambda: [each.part() for each in open_distributed(folder, "model.").values()],
+    ]
+
+
+def dotted(marker: Path) -> bytes:
+    """A name that leads from a class that is known to the module `os`."""
+    name = b"torch.distributed.checkpoint.metadata\nos.mkdir\n"
+    return b"c" + name + b"(V" + str(marker).encode() + b"\ntR."
+
+
+def by_getattr(marker: Path) -> bytes:
+    return b"cbuiltins\ngetattr\n(cos\n__dict__\nVmkdir\ntR(V" + str(marker).encode() + b"\ntR."
+
+
+def changes_a_class(marker: Path) -> bytes:
+    name = b"ctorch.distributed.checkpoint.metadata\nMetadata\n"
+    return name + b"(N}Vversion\nV" + str(marker).encode() + b"\nstb."
+
+
+HARM: dict[str, Any] = {
+    "all": lambda found, marker: Runs(marker),
+    "planner": lambda found, marker: dataclasses.replace(found, planner_data={"model.weight": Runs(marker)}),
+    "storage": lambda found, marker: dataclasses.replace(found, storage_meta=Runs(marker)),
+    "entry": lambda found, marker: dataclasses.replace(
+        found, state_dict_metadata=found.state_dict_metadata | {"other": Runs(marker)}
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", [*HARM, dotted, by_getattr, changes_a_class])
+def test_metadata_that_name_more_than_torch_writes_run_nothing(harm: Any, path: Path, tmp_path: Path) -> None:
+    folder, marker = save(path, 4), tmp_path / "marker"
+    if callable(harm):
+        (folder / ".metadata").write_bytes(harm(marker))
+        whole_again(folder)
+    else:
+        with_metadata(folder, lambda found: HARM[harm](found, marker))
+    for read in readers(folder):
+        with pytest.raises(UserError, match=r"\.metadata"):
+            read()
+        assert not marker.exists()
+    assert metadata.Metadata.version is None
+
+
+@pytest.mark.parametrize("name", ["../other.distcp", "/etc/hostname", "..", 7])
+def test_metadata_that_point_elsewhere_are_refused(name: Any, path: Path) -> None:
+    folder = save(path, 4)
+
+    def change(found: Any) -> Any:
+        for place in found.storage_data.values():
+            place.relative_path = name
+        return found
+
+    with_metadata(folder, change)
+    for read in readers(folder):
+        with pytest.raises(UserError, match=r"\.metadata"):
+            read()
+
+
+@pytest.mark.parametrize("found", [None, {}, [1], {"model.weight": 3}])
+def test_what_is_no_metadata_is_refused(found: Any, path: Path) -> None:
+    folder = save(path, 4)
+    with_metadata(folder, lambda before: found)
+    for read in readers(folder):
+        with pytest.raises(UserError, match=r"\.metadata"):
+            read()
+
+
+def test_entries_that_are_no_tensors_run_nothing(path: Path, tmp_path: Path) -> None:
+    """Settings of an optimizer lie in the shards as pickles; tensors are read by torch as weights."""
+    marker, target = tmp_path / "marker", folder_for(path, 4)
+    state = {"model": {"weight": torch.ones(64)}, "optimizer_0": {"param_groups": [{"lr": 0.5}], "more": Runs(marker)}}
+    FolderWriter().save(state, {"global_step": 4}, target)
+    assert marker.exists() is False
+    for read in (
+        lambda: module.load_whole(target),
+        lambda: load_tensors(target, {"optimizer_0": {"more": None}}),
+    ):
+        with pytest.raises(UserError, match="more"):
+            read()
+        assert not marker.exists()
+    groups: dict[str, Any] = {"optimizer_0": {"param_groups": [{"lr": 0.0}]}}
+    load_tensors(target, groups)
+    assert groups == {"optimizer_0": {"param_groups": [{"lr": 0.5}]}}
+
+
+def test_the_rest_runs_nothing(path: Path, tmp_path: Path) -> None:
+    folder, marker = save(path, 4), tmp_path / "marker"
+    torch.save({"global_step": 4, "loops": Runs(marker)}, folder / module.REST)
+    whole_again(folder)
+    with pytest.raises(UserError, match=module.REST):
+        load_rest(folder)
+    assert not marker.exists()

@@ -25,6 +25,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
+from vargpt_lightning.distributed_reader import FillPlanner, FolderReader, WholePlanner, read_metadata
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import read_json, write_json
 
@@ -191,34 +192,46 @@ def load_tensors(folder: Path, into: dict[str, Any]) -> None:
         UserError: the folder is not whole, or lacks a tensor.
     """
     step_of(folder)
+    reader = FolderReader(folder)
+    reader.read_metadata()  # what is wrong with it is told as it is, not as one of several processes' failures
     try:
-        dcp.load(into, storage_reader=dcp.FileSystemReader(folder))
+        dcp.load(into, storage_reader=reader, planner=FillPlanner())
     except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{folder}: does not fit the model, or is broken ({_reason(error)})") from error
 
 
 def load_rest(folder: Path) -> dict[str, Any]:
     """Return what is no tensor of the model."""
     step_of(folder)
-    loaded: dict[str, Any] = torch.load(folder / REST, map_location="cpu", weights_only=True)
+    try:
+        loaded: dict[str, Any] = torch.load(folder / REST, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        why = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
+        raise UserError(
+            f"{folder / REST}: cannot be read ({why}); delete the folder to begin its stage anew"
+        ) from error
     return loaded
 
 
 def keys_of(folder: Path) -> set[str]:
     """Return the names of a checkpoint's tensors, their levels divided by dots."""
-    return set(dcp.FileSystemReader(folder).read_metadata().state_dict_metadata)
+    return set(read_metadata(folder).state_dict_metadata)
 
 
 def load_whole(folder: Path) -> dict[str, Any]:
     """Return all tensors of a checkpoint, whole, as nested dictionaries; needs no other process."""
-    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
     from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
     step_of(folder)
     state: dict[str, Any] = {}
-    _load_state_dict(
-        state, storage_reader=dcp.FileSystemReader(folder), planner=_EmptyStateDictLoadPlanner(), no_dist=True
-    )
+    try:
+        _load_state_dict(state, storage_reader=FolderReader(folder), planner=WholePlanner(), no_dist=True)
+    except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder}: is broken ({_reason(error)})") from error
     return state
 
 

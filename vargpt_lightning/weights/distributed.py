@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from vargpt_lightning.distributed_checkpoint import step_of
+from vargpt_lightning.distributed_reader import FillPlanner, FolderReader
 from vargpt_lightning.errors import UserError
-
-
-class _Reader(dcp.FileSystemReader):
-    """Reads what lies where once, and not again for each tensor."""
-
-    @cached_property
-    def _places(self) -> Metadata:
-        return super().read_metadata()
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        return self._places
 
 
 @dataclass(frozen=True)
@@ -36,7 +24,7 @@ class Spread:
     key: str
     shape: torch.Size
     dtype: torch.dtype
-    reader: _Reader = field(repr=False, compare=False)
+    reader: FolderReader = field(repr=False, compare=False)
 
     def part(self, *where: slice) -> Tensor:
         """Return the tensor, or what the slices leave of it."""
@@ -44,7 +32,7 @@ class Spread:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.distributed is disabled.*")
             try:
-                dcp.load({self.key: whole}, storage_reader=self.reader)
+                dcp.load({self.key: whole}, storage_reader=self.reader, planner=FillPlanner())
             except (dcp.api.CheckpointException, RuntimeError, ValueError, OSError) as error:
                 raise UserError(f"{self.file}: {self.key} cannot be read ({error})") from error
         return whole[where] if where else whole
@@ -57,7 +45,7 @@ def open_distributed(folder: Path, prefix: str) -> dict[str, Spread]:
         UserError: the checkpoint is not whole.
     """
     step_of(folder)
-    reader = _Reader(folder)
+    reader = FolderReader(folder)
     return {
         key.removeprefix(prefix): Spread(folder, key, torch.Size(entry.size), entry.properties.dtype, reader)
         for key, entry in reader.read_metadata().state_dict_metadata.items()
