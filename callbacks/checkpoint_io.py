@@ -102,6 +102,31 @@ def last_checkpoint(path: Path) -> Path | None:
     return folders[-1] if folders and step_of(folders[-1]) > steps_taken(path) else path
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete what processes that are dead have left of checkpoints, and of weights, that they were writing.
+
+    Called by the one process that may write beside `path`; as many bytes as a checkpoint has are kept by each.
+    """
+    for half in path.parent.glob(".*.tmp"):
+        writer = half.name.split(".")[-2]
+        if writer.isdecimal() and int(writer) != os.getpid() and _is_alive(int(writer)):
+            continue
+        if half.is_dir() and not half.is_symlink():
+            shutil.rmtree(half, ignore_errors=True)
+        else:
+            half.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def remove_checkpoints(path: Path) -> None:
     """Delete the file and the folders beside it, when the stage's weights are written."""
     path.unlink(missing_ok=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 import torch
 
 from vargpt_lightning.callbacks import checkpoint_io
-from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastCheckpoint, steps_taken
+from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastCheckpoint, remove_leftovers, steps_taken
 from vargpt_lightning.errors import UserError
 
 SMALL = {"global_step": 3, "weights": torch.ones(4)}
@@ -143,3 +146,17 @@ def test_a_pause_lies_between_checkpoints(
     saves = Saves(tmp_path / "last.ckpt", seconds=0.5)
     run(saves, make_trainer, make_loader, tiny, max_steps=3)
     assert [step for step, _ in saves.saved] == [1, 2]
+
+
+def test_what_dead_processes_have_left_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    path = tmp_path / "last.ckpt"
+    gone = [f".last.ckpt.{dead.pid}.tmp", f".model.safetensors.{dead.pid}.tmp", f".last.ckpt.{os.getpid()}.tmp"]
+    kept = [f".last.ckpt.{os.getppid()}.tmp", "last.ckpt", "other.tmp"]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".last-00000003.dcp.tmp").mkdir()
+    (tmp_path / ".last-00000003.dcp.tmp" / "__0_0.distcp").write_bytes(b"half")
+    remove_leftovers(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(kept)

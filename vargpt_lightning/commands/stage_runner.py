@@ -20,6 +20,7 @@ from vargpt_lightning.callbacks.checkpoint_io import (
     LastCheckpoint,
     last_checkpoint,
     remove_checkpoints,
+    remove_leftovers,
     steps_taken,
 )
 from vargpt_lightning.callbacks.data_counts import DataCounts
@@ -160,6 +161,8 @@ class StageRunner:
         if names := low_bit_layers(module):  # each process has packed its own; ddp would send them every step
             packed = [f"{name}.{key}" for name in names for key in ("packed", "scales")]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, packed)
+        if self.processes.first:
+            remove_leftovers(folder.checkpoint)
         checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else steps_taken(checkpoint)
         if checkpoint is not None:
