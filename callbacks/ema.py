@@ -127,7 +127,11 @@ class EMA(pl.Callback):
     ) -> None:
         """Write the raw weights, also while the averages are in the module."""
         weights = checkpoint["state_dict"]
-        weights.update({name: raw for name, raw in self._raw.items() if name in weights})
+        first = {parameter: name for name, parameter in named_parameters(pl_module)}
+        for name, parameter in named_parameters(pl_module, every=True):  # a tied tensor has several names
+            raw = self._raw.get(first[parameter])
+            if raw is not None and name in weights:
+                weights[name] = raw
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "averages": dict(self.averages)}

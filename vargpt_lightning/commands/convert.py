@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +97,14 @@ def convert(
     """
     from vargpt_lightning.commands.converted import WRITERS
     from vargpt_lightning.models.opened import open_checkpoint
+    from vargpt_lightning.weights.stored import Finite
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: already exists; expected a new folder or an empty one")
     checkpoint = open_checkpoint(source, scales)
     checkpoint.check()
     check_constants(checkpoint)
+    checkpoint = replace(checkpoint, state={key: Finite(stored, key) for key, stored in checkpoint.state.items()})
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def write_vargpt(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
 def write_llava(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     """Write the part that answers as transformers' LLaVA; return notes."""
     _needs(checkpoint, "llava", checkpoints.LAYOUT_PARTS["llava"])
+    if checkpoint.sections["language"].get("tie_embeddings"):  # one table is written once, as transformers does
+        one = {key: value for key, value in checkpoint.state.items() if key != checkpoints.TABLES[1]}
+        checkpoint = replace(checkpoint, state=one)
     state = _published(checkpoint, "llava")
     _room(folder, state)
     write_shards(folder, state, limit)
@@ -102,7 +106,7 @@ def _needs(checkpoint: Checkpoint, to: str, parts: tuple[str, ...]) -> None:
     if missing := [part for part in parts if part not in checkpoint.parts]:
         there = ", ".join(checkpoint.parts)
         raise UserError(f"--to {to}: {checkpoint.source} holds {there}; this layout needs {', '.join(missing)} as well")
-    if "language_model" in parts and checkpoint.sections["language"].get("tie_embeddings"):
+    if to == "vargpt" and checkpoint.sections["language"].get("tie_embeddings"):
         raise UserError(f"--to {to}: this model's output rows are its input rows (tie_embeddings); not in this layout")
 
 

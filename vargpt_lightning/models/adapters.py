@@ -60,7 +60,11 @@ def adapted(language_model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
 
 def freeze_beside_adapters(language_model: nn.Module, also: Sequence[str] = ()) -> None:
     """Freeze all but the adapters and the modules named in `also`, such as lm_head."""
-    for name, parameter in language_model.named_parameters():
+    trained: dict[nn.Parameter, bool] = {}
+    # a table that is tied has two names, and is trained when either is named
+    for name, parameter in language_model.named_parameters(remove_duplicate=False):
         parts = name.split(".")
         own = any(part.startswith("lora_") for part in parts) or any(part in also for part in parts)
+        trained[parameter] = trained.get(parameter, False) or own
+    for parameter, own in trained.items():
         parameter.requires_grad_(own)

@@ -17,7 +17,21 @@ from vargpt_lightning.models import towers
 from vargpt_lightning.models.config import LanguageConfig, TokenIds, VARGPTConfig, VisionConfig
 
 
-def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCausalLM:
+class LanguageModel(LlamaForCausalLM):
+    """A LLaMA whose tables stay one where they are tied, also when it gets memory or other tensors."""
+
+    def share_tables(self) -> None:
+        """Make the rows that are written those that are read, where the configuration says so."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LanguageModel:
+        super()._apply(fn, recurse)  # which makes a new parameter for each name, on another kind of device
+        self.share_tables()
+        return self
+
+
+def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LanguageModel:
     """Return a LLaMA with fresh weights (normal with `initializer_range`, as transformers does it)."""
     llama = LlamaConfig(
         vocab_size=config.vocabulary,
@@ -39,7 +53,7 @@ def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LlamaForCa
         use_cache=False,
     )
     llama._attn_implementation = config.attention
-    model = LlamaForCausalLM(llama)
+    model = LanguageModel(llama)
     model.model.rotary_emb = ExactRotaryEmbedding(llama)
     if config.checkpoint_activations:
         # The newer name; transformers 5.20 has the older one alone, which version 6 is to drop.

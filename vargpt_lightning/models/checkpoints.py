@@ -79,6 +79,9 @@ _ALSO_READ: dict[str, tuple[tuple[str, str], ...]] = {
     "llava_new": (("vision_tower.model.", "model.vision_tower.vision_model."),),
 }
 
+TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+"""The rows that are read and those that are written: one tensor under two names where they are tied."""
+
 LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "vqvae": ("image_tokenizer",),
     "var": ("visual_decoder",),
@@ -232,6 +235,8 @@ def fitting(
         if key not in kept and (prefixes is None or key.startswith(prefixes))
     }
     given = {key: tensor for key, tensor in state.items() if key not in kept}
+    if isinstance(model, VARGPT) and model.config.language.tie_embeddings and TABLES[0] in wanted:
+        given = with_one_table(given, source)
     for key, tensor in wanted.items():
         if key not in given:
             raise UserError(f"{source}: key {key} is missing, the model expects it with shape {tuple(tensor.shape)}")
@@ -242,6 +247,31 @@ def fitting(
         if key not in wanted:
             raise UserError(f"{source}: key {key} of shape {tuple(value.shape)} has no place in the model")
     return given
+
+
+def with_one_table(state: Mapping[str, T], source: str) -> dict[str, T]:
+    """Return weights of a model with tied tables under both of their names.
+
+    Raises:
+        UserError: there are two, and they differ.
+    """
+    there = [key for key in TABLES if key in state]
+    if len(there) == 2 and not _equal(*(state[key] for key in there)):
+        raise UserError(
+            f"{source}: {TABLES[0]} and {TABLES[1]} differ, but language.tie_embeddings is true: the model has one "
+            "table for both; expected equal ones, or tie_embeddings: false, which keeps both"
+        )
+    return {**state, **{key: state[there[0]] for key in TABLES if there}}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two tensors, or what stands for them, hold the same numbers; what cannot be read is not compared."""
+    if one is other or one.shape != other.shape:
+        return one is other
+    read = [each.part() if hasattr(each, "part") else each for each in (one, other)]
+    if not all(isinstance(each, Tensor) and not each.is_meta for each in read):
+        return True
+    return bool((read[0] == read[1]).all())
 
 
 def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:

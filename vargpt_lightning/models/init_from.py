@@ -124,10 +124,13 @@ def choose(model: VARGPT, init: InitFrom, seed: int = 0) -> tuple[dict[str, Sour
             raise UserError(f"{name}: holds {', '.join(opened[where].parts)}; expected {part}")
         if part == "language_model":
             _same_tokens(opened[where], model.config.tokens, name)
+            given = _tables(given, model, init.ignore, name)
         _same_settings(opened[where], part, model, name)
         taken = _fit(given, {key: targets[key] for key in wanted}, init.ignore, unused_patterns, name)
         for key, value in taken.items():
             chosen[key] = _grown(key, value, targets[key].shape, opened[where], model, init, seed, name)
+        if part == "language_model" and model.config.language.tie_embeddings and WORDS[0] in chosen:
+            chosen[WORDS[1]] = chosen[WORDS[0]]  # new rows too are drawn once
         report["parts"][part] = {"from": where, "path": str(opened[where].path), "layout": opened[where].layout}
     if unused_patterns:
         raise UserError(f"init_from.ignore: {sorted(unused_patterns)[0]!r} matches no missing and no unused key")
@@ -196,6 +199,21 @@ def _same_tokens(checkpoint: Checkpoint, tokens: TokenIds, name: str) -> None:
     for key, theirs in checkpoint.sections.get("tokens", {}).items():
         if theirs != getattr(tokens, key):
             raise UserError(f"{name}: its token {key} has id {theirs}, model.tokens.{key} is {getattr(tokens, key)}")
+
+
+def _tables(given: dict[str, Any], model: VARGPT, ignore: Iterable[str], name: str) -> dict[str, Any]:
+    """The weights with the table of words under both of its names, where the model has one for both."""
+    from vargpt_lightning.models.checkpoints import with_one_table
+
+    if model.config.language.tie_embeddings:
+        return with_one_table(given, name)
+    fresh = any(fnmatchcase(WORDS[1], pattern) for pattern in ignore)
+    if WORDS[0] in given and WORDS[1] not in given and not fresh:
+        raise UserError(
+            f"{name}: key {WORDS[1]} is missing, its one table serves for both; expected tie_embeddings: true in "
+            "model.language, or the key in init_from.ignore if it is to start fresh"
+        )
+    return given
 
 
 _SETTINGS = {

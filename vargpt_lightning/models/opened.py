@@ -31,7 +31,7 @@ from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.results import RunFolder, StageFolder, read_json
 from vargpt_lightning.weights.distributed import Spread, open_distributed
 from vargpt_lightning.weights.locate import locate
-from vargpt_lightning.weights.stored import Held, Stored, open_weights
+from vargpt_lightning.weights.stored import Finite, Held, Stored, open_weights
 from vargpt_lightning.yaml_text import load_yaml, told
 
 
@@ -53,7 +53,7 @@ class Checkpoint:
     source: str
     path: Path
     layout: Layout
-    state: Mapping[str, Stored | Held | Spread]
+    state: Mapping[str, Stored | Held | Spread | Finite]
     constants: dict[str, Stored | Held]
     sections: dict[str, Any]
     sampling: dict[str, Any] = field(default_factory=dict)

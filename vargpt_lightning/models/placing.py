@@ -11,7 +11,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models import checkpoints
-from vargpt_lightning.weights.stored import Source
+from vargpt_lightning.weights.stored import Source, finite
 
 
 def place(
@@ -38,13 +38,13 @@ def copy_into(target: Tensor, stored: Source, key: str = "tensor") -> None:
     """Copy a stored tensor, or this process's part of it, into one of the same (global) shape.
 
     Raises:
-        UserError: the target is on the meta device and has no memory to be filled.
+        UserError: the target is on the meta device and has no memory to be filled; a number is none.
     """
     local = target.to_local() if isinstance(target, DTensor) else target
     if local.is_meta:
         raise UserError(f"key {key}: is on the meta device; expected memory, as to_empty(device=...) gives")
     if local.numel():
-        local.copy_(stored.part(*local_slices(target)))
+        local.copy_(finite(stored.part(*local_slices(target)), key, getattr(stored, "file", None)))
 
 
 def local_slices(target: Tensor) -> tuple[slice, ...]:

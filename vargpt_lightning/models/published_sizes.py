@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.checkpoints import Described
+from vargpt_lightning.models.checkpoints import TABLES, Described
 from vargpt_lightning.models.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
 from vargpt_lightning.models.scales import ScaleSchedule
 
@@ -43,7 +43,7 @@ def sizes_of(
     sections: dict[str, Any] = {}
     language = f"{_LANGUAGE}embed_tokens.weight"
     if language in state or any(key.startswith(_LANGUAGE) for key in state):
-        sections["language"] = _language(state, (published or {}).get("text_config"))
+        sections["language"] = _language(state, (published or {}).get("text_config"), published)
     if any(key.startswith(_CLIP) for key in state):
         sections["vision"] = _vision(state, published)
     if any(key.startswith("visual_decoder.") for key in state):
@@ -64,7 +64,7 @@ _CLIP = "vision_tower.model."
 _WORD = "visual_decoder.word_embed.weight"
 
 
-def _language(state: State, given: Mapping[str, Any] | None) -> LanguageConfig:
+def _language(state: State, given: Mapping[str, Any] | None, whole: Mapping[str, Any] | None = None) -> LanguageConfig:
     vocabulary, width = _shape(state, f"{_LANGUAGE}embed_tokens.weight", 2)
     block = f"{_LANGUAGE}layers.0."
     values, keys = (_shape(state, f"{block}self_attn.{name}_proj.weight", 2)[0] for name in "vk")
@@ -73,6 +73,7 @@ def _language(state: State, given: Mapping[str, Any] | None) -> LanguageConfig:
         raise UserError(f"language: keys of width {keys} in {heads} heads of {width}; expected whole heads")
     kv_heads = keys // (width // heads)
     read = _Config(given, "text_config")
+    told = [values.get("tie_word_embeddings") for values in (whole or {}, given or {})]  # either says it
     rope = read("rope_parameters", None) or {}
     theta = rope.get("rope_theta", read("rope_theta", 10000.0))
     kind = (read("rope_scaling", None) or rope).get("rope_type", "default")
@@ -96,6 +97,8 @@ def _language(state: State, given: Mapping[str, Any] | None) -> LanguageConfig:
         norm_eps=read("rms_norm_eps", 1e-5 if given is None else 1e-6),
         rope_theta=theta,
         initializer_range=read("initializer_range", 0.02),
+        # a file without rows of its own for what is written has them in those that are read
+        tie_embeddings=any(told) or (TABLES[1] not in state and False not in told),
     )
 
 

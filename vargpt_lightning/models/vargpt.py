@@ -176,7 +176,9 @@ class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["varg
         return self.vision_tower(pixels_P3SS)
 
     def restore_constants(self) -> None:
-        """Compute what checkpoints do not hold; needed after a model on the meta device got its weights."""
+        """Compute what checkpoints do not hold, and tie what is one; needed after a model on the meta device got its
+        weights."""
+        self.language_model.share_tables()
         rotary = self.language_model.model.rotary_emb
         rotary.to_empty(device=self.language_model.lm_head.weight.device)
         if hasattr(self.vision_tower, "restore_constants"):

@@ -118,6 +118,40 @@ class Held:
         return self.tensor[where] if where else self.tensor
 
 
+@dataclass(frozen=True)
+class Finite:
+    """A tensor that is refused when a part that is read holds a NaN or an infinite number; a `Source`."""
+
+    stored: Source
+    key: str
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stored.dtype
+
+    def part(self, *where: slice) -> Tensor:
+        return finite(self.stored.part(*where), self.key, getattr(self.stored, "file", None))
+
+
+def finite(tensor: Tensor, key: str, file: Path | None = None) -> Tensor:
+    """Return a tensor of weights.
+
+    Raises:
+        UserError: it holds a NaN or an infinite number: what is computed with it would be none.
+    """
+    if tensor.is_floating_point() and not tensor.is_meta:
+        plain = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+        if not bool(torch.isfinite(plain).all()):
+            nans, count = int(plain.isnan().sum()), int((~torch.isfinite(plain)).sum())
+            what = f"{nans} NaN and {count - nans} infinite of {plain.numel()} numbers"
+            raise UserError(f"{f'{file}: ' if file else ''}{key} holds {what}; expected finite weights")
+    return tensor
+
+
 def nbytes(source: Source) -> int:
     """Return the bytes of a tensor that need not be read for that."""
     return math.prod(source.shape) * source.dtype.itemsize
