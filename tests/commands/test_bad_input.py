@@ -127,7 +127,7 @@ def test_a_truncated_shard(file: Path, own_data: Tree, refused: Refused) -> None
 @pytest.mark.parametrize("folder", ["nowhere", "data"])
 def test_a_corpus_that_is_none(folder: str, file: Path, own_data: Tree, tmp_path: Path, refused: Refused) -> None:
     told = refused("fit", "-c", str(file), "--data.train", json.dumps({"drawings": str(tmp_path / folder)}))
-    if "no corpus" in told:  # the stages are looked at first
+    if "not a corpus" in told:  # the stages are looked at first
         tree = tiny_tree(own_data, tmp_path / "runs")
         tree["data"]["init_args"]["train"]["drawings"] = str(tmp_path / folder)
         told = refused("fit", "-c", str(write_experiment(file, tree)))
