@@ -15,11 +15,11 @@ from typing import Any
 
 from PIL import Image
 
+from vargpt_lightning.data.sources.endings import is_picture
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.files import file_stem, save_picture
 from vargpt_lightning.evaluation.instruct_set import PER_CLASS, ImageClass, Prompt, class_prompt, said, stable_choice
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _CAPTION_KEYS = ("caption", "name", "class")
 _CLASS_KEYS = ("class", "category")
 
@@ -70,7 +70,7 @@ def folder_prompts(
     if not folders:
         raise UserError(f"{root}: no folders; expected one a class, with its pictures inside")
     for folder in folders:
-        files = [path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS]
+        files = [path for path in folder.rglob("*") if is_picture(path.name) and not path.name.startswith(".")]
         within = [path.relative_to(folder).as_posix() for path in files]
         _enough(f"{folder}", len(files), per_class, allow_fewer)
         class_ = names.get(folder.name, ImageClass(folder.name, said(folder.name)))

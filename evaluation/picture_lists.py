@@ -9,13 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from vargpt_lightning.data.sources.endings import endings_text, is_picture
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.files import file_stem
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.picture_runs import ROWS, drawn_rows
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-LOSSY = (".jpg", ".jpeg", ".webp")
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif")
 ALLOWED = {
     "few_samples": "fewer pictures than features",
     "missing": "prompts without a drawing",
@@ -48,13 +48,13 @@ def list_pictures(folder: Path) -> list[PictureFile]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
-            if path.suffix.lower() in ENDINGS and not name.startswith("."):
+            if is_picture(name) and not name.startswith("."):
                 id_ = path.relative_to(folder).with_suffix("").as_posix()
                 if id_ in found:
                     raise UserError(f"{path} and {found[id_].name} have one id, {id_!r}; expected one picture an id")
                 found[id_] = path
     if not found:
-        raise UserError(f"{folder}: no pictures; expected {', '.join(ENDINGS)} files")
+        raise UserError(f"{folder}: no pictures; expected files such as {endings_text()}")
     return sorted((PictureFile(id_, path) for id_, path in found.items()), key=lambda file: str(file.path))
 
 

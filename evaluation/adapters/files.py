@@ -20,13 +20,13 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from vargpt_lightning.data.sources.endings import endings_text, is_picture
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.adapters.prediction_rows import Key, read_predictions
 from vargpt_lightning.evaluation.files import file_stem
 from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply
 
 MISSING, DUPLICATE, UNKNOWN = ALLOWED = ("missing", "duplicate", "unknown")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Predictions:
@@ -140,7 +140,7 @@ class Drawings:
                 doubled.append(stem)
             self._files.setdefault(stem, path)
         if not self._files:
-            raise UserError(f"{self.folder}: holds no pictures; expected <id> with one of {', '.join(SUFFIXES)}")
+            raise UserError(f"{self.folder}: holds no pictures; expected <id> with one of {endings_text()}")
         self.counts[DUPLICATE] = len(doubled)
         _refuse(self.folder, {DUPLICATE: doubled}, self.allow)
 
@@ -218,7 +218,7 @@ def _refuse(path: Path, found: Mapping[str, Sequence[str]], allowed: frozenset[s
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if is_picture(path.name) and path.is_file())
     return sorted(path for path in found if not path.name.startswith("."))
 
 

@@ -244,3 +244,10 @@ def test_sizes_are_compared_before_anything_is_measured(tmp_path: Path) -> None:
         check_sizes(files)
     check_sizes(files, ("broken",))
     assert Counter(file.id for file in files) == Counter("012")
+
+
+def test_pictures_are_listed_whatever_their_endings(tmp_path: Path) -> None:
+    names = ["a.png", "b.Jpg", "c.JPEG", "d.tiff", "e.avif", "f.bmp", "g.gif", "h.jfif", "notes.txt", ".i.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    assert [file.id for file in list_pictures(tmp_path)] == list("abcdefgh")

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.data.sources.endings import is_picture
 from vargpt_lightning.errors import UserError
 
 ENDPOINT = "openai:"
 PREDICTIONS = (".jsonl", ".json", ".parquet")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 KINDS = (
     "a run folder, openai:http://host/v1#model, a file of answers (.jsonl, .json, .parquet), a folder of drawings, "
     "a directory with a transformers model, or a hub id owner/name"
@@ -66,7 +66,7 @@ def _holds_drawings(path: Path) -> bool:
     """Whether pictures lie in a folder, or in folders below one that holds nothing but folders (ids with slashes)."""
     files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
     places = files or path.rglob("*")
-    return any(place.suffix.lower() in PICTURES and place.is_file() for place in places)
+    return any(is_picture(place.name) and place.is_file() for place in places)
 
 
 def is_exported(path: Path) -> bool:
