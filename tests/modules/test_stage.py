@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -79,23 +79,14 @@ def test_a_plan_names_what_there_is() -> None:
 
 
 def test_a_hash_covers_the_stage_all_before_it_and_what_they_share() -> None:
-    plan = [stage(name="a"), stage(name="b"), stage(name="c")]
+    plan = [asdict(stage(name=name)) for name in "abc"]
     hashes = stage_hashes(plan, {"seed": 0})
     assert len(set(hashes)) == 3
-    assert stage_hashes([dataclasses.replace(each) for each in plan], {"seed": 0}) == hashes
+    assert stage_hashes([dict(each) for each in plan], {"seed": 0}) == hashes
     assert not set(stage_hashes(plan, {"seed": 1})) & set(hashes)
-    plan[1] = stage(name="b", optimizer=OptimizerConfig(lr=2e-4))
-    assert [one == two for one, two in zip(stage_hashes(plan, {"seed": 0}), hashes, strict=True)] == [
-        True,
-        False,
-        False,
-    ]
-
-
-def test_a_key_that_came_later_leaves_the_hash_alone_until_it_is_used() -> None:
-    """Runs that were begun before it was there can be taken up."""
-    assert stage_hashes([stage()], {"seed": 0}) == ["194d94a8f25e6fae"]
-    assert stage_hashes([stage(records=5)], {"seed": 0}) != stage_hashes([stage()], {"seed": 0})
+    plan[1] = asdict(stage(name="b", optimizer=OptimizerConfig(lr=2e-4)))
+    others = stage_hashes(plan, {"seed": 0})
+    assert [one == two for one, two in zip(others, hashes, strict=True)] == [True, False, False]
 
 
 def test_an_epoch_of_few_records_is_short() -> None:

@@ -14,7 +14,6 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.data.corpora import Corpora
-from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.figures import HEADLINE_KEYS
 from vargpt_lightning.experiment_files import chain
@@ -23,7 +22,7 @@ from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
 from vargpt_lightning.models.init_from import InitFrom
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import Stage, check_stages, without_later_keys
+from vargpt_lightning.modules.stage import Stage, check_stages
 from vargpt_lightning.planning.settings import PlanConfig
 from vargpt_lightning.ranges import Amount, Count, Few, Range, Ranged, Seconds, Seed, Share, Size
 
@@ -39,15 +38,6 @@ examples:
   vargpt fit -c experiments/openmoji.yaml --seed 1 --run.name second
   vargpt fit -c experiments/openmoji.yaml --from generation --sampling.cfg 3
 """
-# Keys that came later, with their defaults: while they stand at these, older runs can be taken up.
-LATER_MODEL_KEYS = {"generation_projectors": "two", "vision.dropout": 0.0, "vision.fit": None}
-LATER_DATA_KEYS = {
-    "shuffle_shards": WINDOW,
-    "drawn_fit": "crop",
-    "drawn_variants": 1,
-    "drawn_flip": False,
-    "resizing": "pillow",
-}
 Devices = Annotated[int, Range(-1, 65_536)]
 """How many; -1, Lightning's, for all there are."""
 DeviceNumber = Annotated[int, Range(0, 65_535)]
@@ -236,12 +226,10 @@ class Experiment:
     init_from: InitFrom = field(default_factory=InitFrom)
 
     def stage_basis(self) -> dict[str, Any]:
-        """What every stage's result depends on besides the stages themselves."""
+        """The settings that every stage's result depends on besides the stages themselves."""
         data = asdict(self.data) if is_dataclass(self.data) else dict(vars(self.data))
         data = {key: value for key, value in data.items() if key not in SPEED_ALONE}
-        data = without_later_keys(data, LATER_DATA_KEYS)
-        model = without_later_keys(self.model.to_dict(), LATER_MODEL_KEYS)
-        basis = {"seed": self.seed, "model": model, "data": data, "precision": self.trainer.precision}
+        basis = {"seed": self.seed, "model": self.model.to_dict(), "data": data, "precision": self.trainer.precision}
         return {**basis, "init_from": asdict(self.init_from)} if self.init_from else basis
 
 

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vargpt_lightning.commands.stage_contents import Comparison, StageContents, content_hashes
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.modules.stage import Stage, stage_hashes
 from vargpt_lightning.results import RunFolder, StageFolder
 
 if TYPE_CHECKING:
     from vargpt_lightning.commands.experiment import Experiment
 
-
-def content_hashes(experiment: Experiment) -> list[str]:
-    """Return for each stage a hash of all that its result depends on."""
-    return stage_hashes(experiment.stages, experiment.stage_basis())
+__all__ = ["check_folder", "content_hashes"]
 
 
-def settings_of(experiment: Experiment, stage: Stage) -> dict[str, Any]:
-    """Return what a stage's result depends on, the stages before it left out, as plain JSON values."""
-    values = {**experiment.stage_basis(), "stage": asdict(stage)}
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return plain
-
-
-def check_folder(path: Path, experiment: Experiment, processes: int = 1) -> None:
+def check_folder(path: Path, experiment: Experiment, processes: int | None = None) -> None:
     """Make sure that a run can be taken up as the experiment says; with `--from`, set aside what is trained again.
 
     Args:
-        processes: how many will train; where these are others than before, the same batch of a step may be cut over
-            them in another way.
+        processes: how many will train, by default as the section trainer says; where these are others than before, the
+            same batch of a step may be cut over them in another way.
 
     Raises:
-        UserError: another process is at work in the folder, or a stage that was begun had other settings.
+        UserError: another process is at work in the folder, or a stage that was begun had other settings or data.
     """
     if not (path / "run.json").is_file():
         return
@@ -46,18 +34,36 @@ def check_folder(path: Path, experiment: Experiment, processes: int = 1) -> None
     _refuse_company(run)
     names = [stage.name for stage in experiment.stages]
     keep = names.index(experiment.start) if experiment.start else None
-    hashes = content_hashes(experiment)
+    contents = StageContents(experiment, processes)
     for folder in run.stages():
         if (keep is None or folder.index <= keep) and folder.record.get("hash"):
-            same_name = folder.index <= len(names) and names[folder.index - 1] == folder.name
-            if same_name and folder.record["hash"] == hashes[folder.index - 1]:
-                continue
-            if not same_name or not _only_cut_differently(folder, experiment, processes):
-                raise _other_settings(run, folder, experiment)
-            if folder.status != "finished":
-                print(f"stage {folder.name}: resumes with the same global batch, divided in another way", flush=True)
+            _check_stage(run, folder, contents, names)
     whole = _whole(run, names)
     _set_aside(run, whole if keep is None else min(keep, whole))
+
+
+def _check_stage(run: RunFolder, folder: StageFolder, contents: StageContents, names: list[str]) -> None:
+    """Refuse a stage that is not the one the experiment asks for; say what is to be known of one that is."""
+    if folder.index > len(names) or names[folder.index - 1] != folder.name:
+        now = f"is {names[folder.index - 1]!r}" if folder.index <= len(names) else "is none"
+        raise _refusal(run, folder, f"as stage {folder.index}, which now {now}", names)
+    found, finished = contents.compare(run, folder), folder.status == "finished"
+    if not found.same and not (finished and found.regrouped):
+        raise _refusal(run, folder, _otherwise(found), names)
+    say: list[str] = []
+    if found.regrouped:
+        say.append(f"was finished with another number of processes ({'; '.join(found.changes)}), and stays as it is")
+    if found.cut and not finished:
+        say.append("resumes with the same global batch, divided in another way")
+    if found.unrecorded:
+        say.append(
+            "was trained before runs recorded what their data held; the data are older than the run, and are "
+            "taken to be the same"
+        )
+        folder.update(settings={**contents.settings(folder.index - 1), "stage": folder.record["settings"]["stage"]})
+    say += [f"{name} is not there any more, and is taken to be as it was" for name in found.gone]
+    for line in say:
+        print(f"stage {folder.name}: {line}", flush=True)
 
 
 def _refuse_company(run: RunFolder) -> None:
@@ -67,25 +73,6 @@ def _refuse_company(run: RunFolder) -> None:
             f"{run.path}: process {attempt.get('pid')} is working on this run; wait for it, stop it, or take another "
             "--run.name"
         )
-
-
-def _only_cut_differently(folder: StageFolder, experiment: Experiment, processes: int) -> bool:
-    """Whether a stage differs from its record in nothing but how the batch of a step is cut over processes and time."""
-    record = folder.record
-    before, now = record.get("settings"), settings_of(experiment, experiment.stages[folder.index - 1])
-    if not before or "processes" not in record:
-        return False
-    return _of_all(before, int(record["processes"])) == _of_all(now, processes)
-
-
-def _of_all(settings: dict[str, Any], processes: int) -> dict[str, Any]:
-    """A stage's settings with the batch of a whole step in place of one process's."""
-    stage = settings["stage"]
-    parts = stage["accumulate"] * processes
-    if stage.get("max_tokens"):  # these batches are dealt out whole
-        return {**settings, "stage": {**stage, "accumulate": parts}}
-    sizes = {key: stage[key] * parts for key in ("batch_size", "text_batch_size") if stage.get(key)}
-    return {**settings, "stage": {**stage, **sizes, "accumulate": None}}
 
 
 def _whole(run: RunFolder, names: list[str]) -> int:
@@ -119,29 +106,16 @@ def _set_aside(run: RunFolder, keep: int) -> None:
     print(f"{names}: moved to {run.path / 'replaced' / stamp}, trained again", flush=True)
 
 
-def _other_settings(run: RunFolder, folder: StageFolder, experiment: Experiment) -> UserError:
-    names = [stage.name for stage in experiment.stages]
+def _otherwise(found: Comparison) -> str:
+    if found.unrecorded and found.of_data:
+        return f"by a version that did not record what the data held: {'; '.join(found.changes)}"
+    return f"with other {'data' if found.of_data else 'settings'}: {'; '.join(found.changes)}"
+
+
+def _refusal(run: RunFolder, folder: StageFolder, how: str, names: list[str]) -> UserError:
     place = min(folder.index, len(names)) - 1
-    if folder.index <= len(names) and names[place] == folder.name:
-        before, now = folder.record.get("settings", {}), settings_of(experiment, experiment.stages[place])
-        changes = differences(before, now)
-        what = "with other settings: " + ("; ".join(changes) or "an earlier stage differs")
-    else:
-        now_there = f"is {names[place]!r}" if folder.index <= len(names) else "is none"
-        what = f"as stage {folder.index}, which now {now_there}"
     state = "finished" if folder.status == "finished" else "begun"
     return UserError(
-        f"{run.path}: stage {folder.name!r} was {state} {what}. Go back to these, or add --from {names[place]} to "
+        f"{run.path}: stage {folder.name!r} was {state} {how}. Go back to these, or add --from {names[place]} to "
         "train from there again, or --run.name NAME to keep both"
     )
-
-
-def differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """Return one line for each key of two trees whose values differ: the key, what it was, what it is."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [f"{key} was {before!r}, is {now!r}"]
-    lines = []
-    for name in dict.fromkeys([*before, *now]):
-        if before.get(name) != now.get(name):
-            lines += differences(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
-    return lines

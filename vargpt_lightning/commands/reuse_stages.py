@@ -6,12 +6,16 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vargpt_lightning.claims import Claim, holder
 from vargpt_lightning.data.text_tokenizer import FILE_NAME
 from vargpt_lightning.results import RunFolder, StageFolder, find_runs
+
+if TYPE_CHECKING:
+    from vargpt_lightning.commands.stage_contents import Comparison
 
 CLAIMS = ".stages"  # below the runs' folder
 WAIT = 1.0
@@ -27,11 +31,20 @@ class StageReuse:
         run: the run that takes over.
         hashes: the content hash of each of its stages.
         folders: runs, or folders of runs, to look into; none turns all of this off.
+        compare: holds a stage of another run against this run's at its place, where the hashes differ: versions
+            before had other keys.
     """
 
-    def __init__(self, run: RunFolder, hashes: Sequence[str], folders: Sequence[str | Path]) -> None:
-        self.run, self.hashes = run, list(hashes)
+    def __init__(
+        self,
+        run: RunFolder,
+        hashes: Sequence[str],
+        folders: Sequence[str | Path],
+        compare: Callable[[RunFolder, StageFolder], Comparison] | None = None,
+    ) -> None:
+        self.run, self.hashes, self.compare = run, list(hashes), compare
         self.folders = [Path(folder) for folder in folders]
+        self._told = set[Path]()
 
     def take_first(self, names: Sequence[str]) -> None:
         """Take over all stages from the first on that other runs have finished."""
@@ -76,9 +89,28 @@ class StageReuse:
                 if run.path.resolve() == here:
                     continue
                 for stage in run.stages():
-                    if stage.index == index + 1 and stage.record.get("hash") == wanted and _finished(stage):
+                    same = stage.index == index + 1 and _finished(stage)
+                    if same and (stage.record.get("hash") == wanted or self._same(run, stage)):
                         return run, stage
         return None
+
+    def _same(self, run: RunFolder, stage: StageFolder) -> bool:
+        """Whether a stage, and those before it, are the same in all but the keys that there were not then."""
+        before = run.stages()[: stage.index]
+        if self.compare is None or [each.index for each in before] != list(range(1, stage.index + 1)):
+            return False
+        for each in before:
+            found = self.compare(run, each) if each.record.get("settings") else None
+            if found is not None and found.unrecorded and found.of_data and stage.path not in self._told:
+                self._told.add(stage.path)
+                print(
+                    f"stage {stage.name}: {stage.path} has the same settings and may have other data, which it does "
+                    "not record; it is not taken over",
+                    flush=True,
+                )
+            if found is None or not found.same:
+                return False
+        return True
 
 
 def _finished(stage: StageFolder) -> bool:

@@ -33,12 +33,12 @@ from vargpt_lightning.callbacks.samples import SampleSheets
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, attach_adapters_of, freeze_for
 from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.commands.experiment import Experiment
-from vargpt_lightning.commands.finished_stages import content_hashes, settings_of
 from vargpt_lightning.commands.loading import check_tokens, load_weights, stage_weights
 from vargpt_lightning.commands.loggers import build_loggers
 from vargpt_lightning.commands.reuse_stages import StageReuse
 from vargpt_lightning.commands.sample_requests import requests_for
 from vargpt_lightning.commands.stage_benchmarks import StageBenchmarkRuns
+from vargpt_lightning.commands.stage_contents import StageContents
 from vargpt_lightning.commands.stage_data import StageData
 from vargpt_lightning.commands.trainers import make_trainer
 from vargpt_lightning.counted import counted, times
@@ -75,10 +75,10 @@ class StageRunner:
     def __init__(self, experiment: Experiment, run: RunFolder, processes: Processes | None = None) -> None:
         self.experiment, self.run = experiment, run
         self.processes = processes or Processes()
-        self.hashes = content_hashes(experiment)
-        self.reuse = StageReuse(run, self.hashes, experiment.run.reuse)
         with self._first_goes_first():
-            if self.processes.first:
+            if self.processes.first:  # it alone looks for finished stages, and records them
+                self.contents = StageContents(experiment, self.processes.world)
+                self.reuse = StageReuse(run, self.contents.hashes, experiment.run.reuse, self.contents.compare)
                 self.reuse.take_first([stage.name for stage in experiment.stages])
             self.tokenizer = _text_tokenizer(experiment, run, self.processes.first)
         self.model: VARGPT
@@ -103,8 +103,9 @@ class StageRunner:
                     continue
                 self._take_up(stage, before)
                 if self.processes.first:
-                    settings = settings_of(self.experiment, stage)
-                    folder.update(hash=self.hashes[index], settings=settings, processes=self.processes.world)
+                    hash_ = self.contents.hash_after(before.record.get("hash") if before else None, index)
+                    settings = self.contents.settings(index)
+                    folder.update(hash=hash_, settings=settings, processes=self.processes.world)
                     folder.update(status="running", trained=stage.train)
                 if code := self._one_stage(stage, folder):
                     return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
@@ -14,12 +14,6 @@ from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
-LATER_KEYS: dict[str, Any] = {
-    **{"records": None, "mixture": "weights", "max_tokens": None, "packing": False, "lora": None},
-    "frozen_bits": {},
-    "schedule.decay": 0.0,
-}
-"""Keys of a stage that came later, with their defaults: see `without_later_keys`."""
 LearningRate = Annotated[float, Range(0, 100)]
 Steps = Annotated[float, Range(0, 10**12)]
 """Steps of a stage: below 1 a share of them."""
@@ -273,27 +267,14 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
                 raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; there are {', '.join(there)}")
 
 
-def stage_hashes(stages: Sequence[Stage], shared: Mapping[str, Any]) -> list[str]:
+def stage_hashes(stages: Sequence[Mapping[str, Any]], shared: Any) -> list[str]:
     """Return a content hash for each stage: its own settings, what all stages share, and the stages before it."""
     hashes: list[str] = []
     before = _digest(shared)
     for stage in stages:
-        before = _digest([before, without_later_keys(asdict(stage), LATER_KEYS)])
+        before = _digest([before, stage])
         hashes.append(before)
     return hashes
-
-
-def without_later_keys(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values without the keys (dotted ones too) that came later and stand at their default.
-
-    What a stage depends on then has the same hash as before there were such keys, and older runs can be taken up.
-    """
-    kept = {key: value for key, value in values.items() if key not in later or value != later[key]}
-    for key, default in later.items():
-        first, _, below = key.partition(".")
-        if below and isinstance(kept.get(first), Mapping):
-            kept[first] = without_later_keys(kept[first], {below: default})
-    return kept
 
 
 def _digest(value: Any) -> str:
