@@ -19,8 +19,8 @@ from vargpt_lightning.models.backbone import (
     check_pictures,
 )
 from vargpt_lightning.models.config import LanguageConfig, VisionConfig
-from vargpt_lightning.models.towers.clip import ClipTower
-from vargpt_lightning.models.towers.efficientnet_lite0 import EfficientNetTower
+from vargpt_lightning.models.towers.clip_network import ClipTower
+from vargpt_lightning.models.towers.efficientnet_network import EfficientNetTower
 
 LANGUAGE = LanguageConfig(width=32, layers=3, heads=4, kv_heads=2, vocabulary=112, max_positions=64)
 CLIP = VisionConfig(kind="clip", picture_size=28, patch_size=7, width=16, layers=3, heads=2, mlp=32)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from vargpt_lightning.data.offsets import Offsets
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
 from vargpt_lightning.data.records import DRAWN, Record
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_folder
 
 _OPEN_FILES = 64
 _GAP = 4096  # bytes between a record's members that are rather read than skipped
@@ -30,7 +29,7 @@ class DrawnCodes(Protocol):
         """Return the codes (variants, L) of the drawn pictures of a record, which have these names."""
 
 
-class ShardDataset(Dataset[Record]):
+class ShardDataset:
     """The records of one packed folder: `dataset[i]` reads record i by seeking to its members.
 
     Opening compares the shards with the index: a missing folder, index or shard, a shard of another size (truncated,
@@ -180,7 +179,8 @@ class ShardDataset(Dataset[Record]):
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise UserError(f"{path}: not found; expected a folder of packed records") from error
+            near = near_folder(self.folder)
+            raise UserError(f"{path}: not found; expected a folder of packed records{near}") from error
         except NotADirectoryError as error:
             raise UserError(f"{self.folder}: is a file; expected a folder of packed records") from error
         except OSError as error:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -14,6 +14,14 @@ from torch.utils.data import Dataset, Sampler
 from vargpt_lightning.data.mixture_spec import MixtureSpec
 from vargpt_lightning.data.schedule import WINDOW, block_order
 from vargpt_lightning.errors import UserError
+
+
+class Records(Protocol):
+    """A source's records by their position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Any: ...
 
 
 class Place(NamedTuple):
@@ -87,9 +95,9 @@ class MixtureBatchSampler(Sampler[list[Place]]):
 class Part(Dataset[Any]):
     """At most `count` records of a source, chosen by the seed: fewer are a part of more, in the source's order."""
 
-    def __init__(self, source: Dataset[Any], count: int, seed: int) -> None:
+    def __init__(self, source: Records, count: int, seed: int) -> None:
         self.source = source
-        size = len(source)  # type: ignore[arg-type]
+        size = len(source)
         self.positions = np.sort(np.random.default_rng(seed).permutation(size)[:count])
 
     def __len__(self) -> int:
@@ -107,17 +115,17 @@ class Mixture(Dataset[Any]):
     source, the same one every time; the example's `skipped` says how many were passed over.
     """
 
-    sources: Mapping[str, Dataset[Any]]
+    sources: Mapping[str, Records]
     make: Callable[[Any, Place], Any]
 
     @property
     def sizes(self) -> dict[str, int]:
         """How many records each source has."""
-        return {name: len(source) for name, source in self.sources.items()}  # type: ignore[arg-type]
+        return {name: len(source) for name, source in self.sources.items()}
 
     def __getitem__(self, place: Place) -> Any:
         source = self.sources[place.source]
-        size = len(source)  # type: ignore[arg-type]
+        size = len(source)
         for skipped in range(size):
             position = (place.position + skipped) % size
             try:

@@ -19,9 +19,8 @@ from torch import Tensor
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import TokenIds
 from vargpt_lightning.models.scales import ScaleSchedule
-from vargpt_lightning.models.settings import VisualAttention
+from vargpt_lightning.models.settings import MASKED_KERNELS, VisualAttention
 
-MASKED_KERNELS = ("sdpa", "eager", "flex_attention")
 """Attention kernels, by transformers' names, that take any mask."""
 
 

@@ -10,79 +10,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models.config import TokenIds
-from vargpt_lightning.models.submodules import SUBMODULES
+from vargpt_lightning.models.init_settings import InitFrom, NewRows
 from vargpt_lightning.weights.stored import Source
 
 if TYPE_CHECKING:
     from vargpt_lightning.models.opened import Checkpoint
     from vargpt_lightning.models.vargpt import VARGPT
 
-NewRows = Literal["mean", "normal", "keep"]
 WORDS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 CLASSES = "visual_decoder.class_emb.weight"
 HITS = "image_tokenizer.quantize.ema_vocab_hit_SV"
 _CHUNK = 4096
-
-
-@dataclass
-class InitFrom:
-    """Where a model's initial weights come from; submodules that are not named start from random weights.
-
-    Each is a file, a folder, a run, or when there is no such path a hub id: OWNER/NAME, or OWNER/NAME/FILE.
-
-    Args:
-        model: weights for all submodules that have no line of their own.
-        language_model, vision_tower, vision_projector, image_tokenizer, visual_decoder: weights for this submodule.
-        generation_projectors: weights for both generation projectors.
-        generation_projector_in, generation_projector_out: weights for this generation projector.
-        new_rows: how to initialise vocabulary rows that the checkpoint lacks, such as the tokens around drawn pictures:
-            "mean": the mean of the other rows; "normal": random with the mean and standard deviation of each column;
-            "keep": keep the checkpoint's spare rows.
-        ignore: patterns of keys that may be missing or unused, such as visual_decoder.class_emb.*; missing ones start
-            fresh.
-    """
-
-    model: str | None = None
-    language_model: str | None = None
-    vision_tower: str | None = None
-    vision_projector: str | None = None
-    image_tokenizer: str | None = None
-    visual_decoder: str | None = None
-    generation_projectors: str | None = None
-    generation_projector_in: str | None = None
-    generation_projector_out: str | None = None
-    new_rows: NewRows = "mean"
-    ignore: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.new_rows not in ("mean", "normal", "keep"):
-            raise UserError(f"init_from.new_rows: got {self.new_rows!r}, expected one of mean, normal, keep")
-        if self.ignore and not self:
-            raise UserError("init_from.ignore: given, but no submodule; expected the name of one with its weights")
-
-    def __bool__(self) -> bool:
-        return bool(self.model or any(getattr(self, name) for name in SUBMODULES))
-
-    def places(self) -> dict[str, str]:
-        """Return where the weights of each submodule come from, for those that are named."""
-        places: dict[str, str] = {}
-        for name, attributes in SUBMODULES.items():
-            where = getattr(self, name)
-            for attribute in attributes:
-                own = getattr(self, attribute, None) or where or self.model
-                if own:
-                    places[attribute] = own
-        return places
 
 
 def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vargpt_lightning.errors import UserError
+
+if TYPE_CHECKING:  # experiments are read without torch
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class ScaleSchedule:
 
     def level_ids(self, device: torch.device | str | None = None) -> Tensor:
         """Return the scale index of every token as an integer tensor of shape (L,)."""
+        import torch
+
         counts = torch.tensor([size**2 for size in self.sizes], device=device)
         return torch.arange(self.num_scales, device=device).repeat_interleave(counts, output_size=self.num_tokens)
 

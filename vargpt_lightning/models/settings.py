@@ -8,6 +8,7 @@ from typing import Literal
 
 from vargpt_lightning.errors import UserError
 
+MASKED_KERNELS = ("sdpa", "eager", "flex_attention")  # attention that takes masks
 Preset = Literal["paper", "official"]
 VisualAttention = Literal["block_causal", "causal"]
 Unconditional = Literal["dropped_prompt", "noise"]

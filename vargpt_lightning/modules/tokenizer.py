@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vargpt_lightning.models.codebook import initialize_codebook
 from vargpt_lightning.models.row_draws import RowDraws, draw
-from vargpt_lightning.models.towers.efficientnet_lite0 import EfficientNetTower
+from vargpt_lightning.models.towers.efficientnet_network import EfficientNetTower
 from vargpt_lightning.models.vargpt import VARGPT
 from vargpt_lightning.modules.base import Batch, StageModule
 from vargpt_lightning.modules.stage import Stage
