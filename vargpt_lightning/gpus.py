@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, nearest
 from vargpt_lightning.experiment_files import read_tree
 from vargpt_lightning.ranges import Range, check
 
@@ -24,13 +24,18 @@ KERNEL_CACHE = 32 * 2**20
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: memory in bytes, dense bf16 FLOP/s, bytes/s, and where this is from."""
+    """A kind of GPU: memory in bytes, dense bf16 FLOP/s, bytes/s, and where this is from.
+
+    Attributes:
+        bf16: whether it has such arithmetic; without it `flops` is of fp16.
+    """
 
     name: str
     memory: float
     flops: float
     bandwidth: float
     source: str
+    bf16: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,19 +61,26 @@ def catalogue(file: Path = FILE) -> dict[str, Gpu]:
             if key != "source":
                 check(entry[key], Annotated[float, Range(0, 10**9, above=True)], f"{file}: {name}.{key}")
         figures = (entry["memory"] * 1e9, entry["tflops"] * 1e12, entry["bandwidth"] * 1e9)
-        found[name] = Gpu(name, *figures, entry["source"])
+        found[name] = Gpu(name, *figures, entry["source"], bool(entry.get("bf16", True)))
     return found
 
 
 def flops_of(device: str) -> float | None:
-    """Return the dense bf16 FLOP/s of the GPU that a driver calls so, None for one that is not known.
+    """Return the dense bf16 FLOP/s of the GPU that a driver calls so, None for one that is not known or has no bf16.
 
-    All parts of a GPU's name but its memory are in the driver's; the one with the most parts is taken.
+    All parts of a GPU's name but its memory are words of the driver's; the one with the longest parts is taken.
     """
-    called = device.upper().replace(" ", "")
-    parts = {gpu: gpu.name.upper().split("-")[:-1] for gpu in catalogue().values()}
-    fitting = [(len(words), gpu.flops) for gpu, words in parts.items() if all(word in called for word in words)]
+    fitting = []
+    for gpu in catalogue().values():
+        words = gpu.name.upper().split("-")[:-1]
+        if gpu.bf16 and all(re.search(_pattern(word), device.upper()) for word in words):
+            fitting.append((sum(map(len, words)), gpu.flops))
     return max(fitting)[1] if fitting else None
+
+
+def _pattern(word: str) -> str:
+    """A word of a GPU's name as drivers write it: RTX3090 is RTX 3090; A10 is no part of A100."""
+    return r"(?<![A-Z0-9])" + r"\s*".join(re.findall(r"[A-Z]+|[0-9]+", word)) + r"(?![A-Z0-9])"
 
 
 def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
@@ -87,5 +99,11 @@ def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
     found = found or [gpu for key, gpu in known.items() if key.lower().rpartition("-")[0] == name]
     found = found or [gpu for key, gpu in known.items() if name in key.lower()]
     if len(found) != 1:
-        raise UserError(f"--gpus: {match[2]!r} is {'several' if found else 'none'} of the known GPUs: {there}")
+        several = [gpu.name for gpu in found]
+        which = f"is several of the known GPUs ({', '.join(several)})" if found else "is none of the known GPUs"
+        own = "one that is not there can be described in a file: --catalogue FILE"
+        short = {key.rpartition("-")[0]: key for key in known}
+        close = nearest(match[2], [*known, *short]) if not found else None
+        near = f"; did you mean '{short.get(close, close)}'?" if close else ""
+        raise UserError(f"--gpus: {match[2]!r} {which}: {there}; {own}{near}")
     return Cluster(int(match[1] or 1), found[0])

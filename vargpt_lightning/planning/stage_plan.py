@@ -98,8 +98,9 @@ class StagePlan:
 
     @property
     def seconds(self) -> float:
-        """Of a step, at the stated efficiency."""
-        return self.work.flops / (self.cluster.count * self.cluster.gpu.flops * self.efficiency)
+        """Of a step, at the stated efficiency; never less than arithmetic or memory force it to."""
+        efficient = self.work.flops / (self.cluster.count * self.cluster.gpu.flops * self.efficiency)
+        return max(efficient, self.work.lower_bound)
 
     @property
     def hours(self) -> float:
