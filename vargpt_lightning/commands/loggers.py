@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, meant
 from vargpt_lightning.results import RunFolder
 
 PACKAGE = "lightning.pytorch.loggers"
@@ -49,20 +49,33 @@ def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
     kind = getattr(there, name, None) if package in ("", PACKAGE) else None
     if not (isinstance(kind, type) and issubclass(kind, Logger) and kind is not Logger):
         names = [each for each in there.__all__ if each not in ("Logger", "CSVLogger")]
-        raise UserError(f"trainer.loggers: {path!r}; expected one of {', '.join(names)}")
+        raise UserError(f"trainer.loggers: {path!r}; expected one of {', '.join(names)}{meant(name, names)}")
     kind = StageWandbLogger if kind is WandbLogger else kind
     arguments = {**_defaults(name, run, stage), **(entry.get("init_args") or {})}
     try:
         if name == "MLFlowLogger":
             arguments = {"run_id": _mlflow_run(arguments), **arguments}
-        made: Logger = kind(**arguments)
+        made: Any = kind(**arguments)
+        _ = made.experiment  # begun now: most packages find only here that they cannot
     except (ImportError, ModuleNotFoundError) as error:
-        advice = "pip install 'vargpt-lightning[loggers]'"
+        advice = "pip install -e '.[loggers]' in the project's folder"
         raise UserError(f"trainer.loggers: {name} needs a package that is not installed: {advice} ({error})") from error
     except Exception as error:  # wrong arguments, a server that is away, a missing key: each package has its classes
         given = ", ".join(entry.get("init_args") or {}) or "no init_args"  # their values may be secrets
-        raise UserError(f"trainer.loggers: {name} with {given} does not start: {error}") from error
-    return made
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise UserError(f"trainer.loggers: {name} with {given} does not start: {reason}{_advice(name)}") from error
+    begun: Logger = made
+    return begun
+
+
+def _advice(name: str) -> str:
+    """What most often helps."""
+    return {
+        "WandbLogger": "; log in with `wandb login` or WANDB_API_KEY, or keep it on this machine: offline: true",
+        "MLFlowLogger": "; tracking_uri names the server, none keeps it in the run's folder",
+        "CometLogger": "; it needs COMET_API_KEY, or online: false",
+        "NeptuneLogger": "; it needs NEPTUNE_API_TOKEN",
+    }.get(name, "")
 
 
 def _defaults(name: str, run: RunFolder, stage: str) -> dict[str, Any]:
