@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from vargpt_lightning.devices import choose
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.adapters.model_files import first_line
 
@@ -25,7 +26,7 @@ def load_parts(folder: Path, dtype: str = "auto", device: str | None = None) -> 
 
     if dtype not in DTYPES:
         raise UserError(f"dtype: {dtype!r}; expected one of {', '.join(DTYPES)}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = choose(device)
     config = _config(folder)
     processor = _processor(folder)
     chosen = "auto" if dtype == "auto" else getattr(torch, dtype)
@@ -33,7 +34,7 @@ def load_parts(folder: Path, dtype: str = "auto", device: str | None = None) -> 
     load: Any = AutoModelForImageTextToText.from_pretrained
     try:
         model, found = load(folder, local_files_only=True, **options)
-        model = model.eval().requires_grad_(False).to(device)
+        model = model.eval().requires_grad_(False).to(place)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
         raise UserError(f"model {folder}: its weights cannot be loaded: {first_line(error)}") from error
     # transformers fills such weights with random numbers and goes on: every figure would be wrong

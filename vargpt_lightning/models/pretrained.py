@@ -19,6 +19,7 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from vargpt_lightning.devices import choose
 from vargpt_lightning.models.config import VARGPTConfig, VisionConfig
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.results import write_bytes, write_json
@@ -80,6 +81,7 @@ class Pretrained(ModelHubMixin):
         """
         from vargpt_lightning.models.opened import open_checkpoint
 
+        device = choose(device)
         return build(cls, open_checkpoint(pretrained_model_name_or_path, **options), device, dtype)
 
     def _save_pretrained(self, save_directory: Path) -> None:
