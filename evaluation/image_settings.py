@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, meant
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.picture_lists import ALLOWED, PictureFile
 from vargpt_lightning.evaluation.processes import Processes
@@ -58,9 +58,11 @@ class MeasureSettings:
         for what, given, known in (("metric", self.metrics, METRICS), ("allowance", self.allow, tuple(ALLOWED))):
             for name in given:
                 if name not in known:
-                    raise UserError(f"{what} {name!r}; expected some of {', '.join(known)}")
+                    raise UserError(f"{what} {name!r}; expected some of {', '.join(known)}{meant(name, known)}")
         if self.variant not in VARIANTS:
-            raise UserError(f"variant {self.variant!r}; expected one of {', '.join(VARIANTS)}")
+            raise UserError(
+                f"variant {self.variant!r}; expected one of {', '.join(VARIANTS)}{meant(self.variant, VARIANTS)}"
+            )
         if self.clip_library not in ("open_clip", "transformers"):
             raise UserError(f"CLIP library {self.clip_library!r}; expected open_clip or transformers")
         if self.batch_size < 1:

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, meant
 
 VARIANTS = ("torch_fidelity", "clean", "adm")
 RESIZE = {
@@ -63,7 +63,7 @@ class FeatureExtractor:
         layout: str = EXACT,
     ) -> None:
         if variant not in VARIANTS:
-            raise UserError(f"variant {variant!r}; expected one of {', '.join(VARIANTS)}")
+            raise UserError(f"variant {variant!r}; expected one of {', '.join(VARIANTS)}{meant(variant, VARIANTS)}")
         if variant != "torch_fidelity" and name != INCEPTION:
             raise UserError(f"variant {variant!r} with {name}; it is a rule for Inception features alone")
         self.name, self.layers, self.variant, self.device = name, tuple(layers), variant, torch.device(device)

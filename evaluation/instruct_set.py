@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
 from vargpt_lightning.results import read_json, write_jsonl
 
 PER_CLASS = 50
@@ -54,7 +54,10 @@ def read_prompts(path: str | Path, limit: int | None = None) -> list[Prompt]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: not found; expected a prompt file (JSON lines with id, instruction, caption, ...)")
+        near = near_path(path)
+        raise UserError(
+            f"{path}: not found; expected a prompt file (JSON lines with id, instruction, caption, ...){near}"
+        )
     prompts: list[Prompt] = []
     seen: dict[str, int] = {}
     try:

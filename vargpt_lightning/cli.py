@@ -10,19 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
-COMMANDS = {
-    "fit": "train the stages of an experiment file, evaluate the result, write the report",
-    "sweep": "train many variants of an experiment, and show a table of the results",
-    "plan": "estimate memory and hours of an experiment on given GPUs, and whether it fits",
-    "evaluate": "evaluate a run again; run public benchmarks on any model, or measure the pictures it draws",
-    "score": "score outputs of a benchmark without the model: a file of predictions, or outputs that evaluate saved",
-    "generate": "answer a prompt with a trained run, and save its drawings",
-    "chat": "talk with a trained run in the terminal, with pictures in both directions",
-    "serve": "try a run in the browser, or from programs that speak OpenAI's API",
-    "convert": "convert weights to another format: ours, VARGPT's, LLaVA's (transformers) or VAR's",
-    "runs": "list the runs in a folder",
-    "data": "pack corpora into shards, check and view them, write instructions",
-}
+from vargpt_lightning.commands import COMMANDS
+
+VERSION = ("version", "-V", "--version")
 HELP = ("-h", "--help", "help")
 
 
@@ -41,7 +31,7 @@ def usage() -> str:
             "",
             "options:",
             "  -h, --help  show this text; `vargpt COMMAND --help` shows a command's own, with an example",
-            "  --version   show the version",
+            "  --version   show the version; so does `vargpt version`",
             "  --debug     show the whole traceback of an error, and what Lightning says",
             "",
             "example:",
@@ -63,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ["VARGPT_DEBUG"] = "1"  # for the commands, and the processes that they start
     if not arguments or arguments[0] in HELP:
         return _write(usage(), code=0 if arguments else 2)
-    if arguments[0] in ("-V", "--version"):
+    if arguments[0] in VERSION:
         from vargpt_lightning import __version__
 
         return _write(f"vargpt {__version__}\n")
@@ -109,10 +99,10 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
 
 def _unknown(name: str) -> str:
-    import difflib
+    from vargpt_lightning.errors import nearest
 
-    close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(COMMANDS)}."
+    close = nearest(name, (*COMMANDS, VERSION[0], "help"), cutoff=0.5)
+    hint = f"did you mean '{close}'?" if close else f"there are: {', '.join(COMMANDS)}."
     return f"unknown command '{name}'; {hint}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
 from vargpt_lightning.yaml_text import load_yaml, told
 
 Tree = dict[str, Any]
@@ -37,8 +37,9 @@ def read_tree(path: Path, asked_by: str = "", what: str = "config") -> Tree:
     try:
         tree = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        hint = shipped_hint(path) if what == "config" else ""
-        raise UserError(f"{what} {path}{asked_by} cannot be read: {error.strerror or error}{hint}") from error
+        near = shipped_hint(path) if what == "config" else ""
+        near = near or ("" if path.exists() else near_path(path))
+        raise UserError(f"{what} {path}{asked_by} cannot be read: {error.strerror or error}{near}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{what} {path}{asked_by} is not a text file") from error
     except yaml.YAMLError as error:

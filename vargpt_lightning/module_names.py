@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, hint
 
 _NAME = re.compile(r"^NAME\b.*=", re.MULTILINE)
 
@@ -26,5 +26,5 @@ def module_of(package: str, name: str, names: tuple[str, ...], kind: str) -> Mod
         UserError: it is none of the names; says which there are.
     """
     if name not in names:
-        raise UserError(f"{kind}: {name!r}; there are {', '.join(names)}")
+        raise UserError(f"{kind}: {name!r}; {hint(name, names)}")
     return importlib.import_module(f"{package}.{name}")

@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
 from vargpt_lightning.heldout import with_heldout
 from vargpt_lightning.provenance import is_alive, machine, package_versions, source_commit
 
@@ -236,7 +236,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise UserError(f"{self.path} is not a run folder: there is no such folder")
+            raise UserError(f"{self.path} is not a run folder: there is no such folder{near_path(self.path)}")
         if not (self.path / "run.json").is_file():
             raise UserError(f"{self.path} is not a run folder: run.json is missing")
         version = self.record.get("version")

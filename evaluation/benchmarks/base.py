@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, meant
 
 Record = dict[str, Any]
 """A question with the column names of the benchmark's public mirror. Scoring never changes one."""
@@ -52,7 +52,7 @@ class Score:
 def check_protocol(protocol: str, known: Sequence[str] = PROTOCOLS) -> None:
     """Raises UserError for a protocol that there is not."""
     if protocol not in known:
-        raise UserError(f"protocol: {protocol!r}; expected one of {', '.join(known)}")
+        raise UserError(f"protocol: {protocol!r}; expected one of {', '.join(known)}{meant(protocol, known)}")
 
 
 def rule_of(module: ModuleType, protocol: str) -> str:

@@ -99,7 +99,7 @@ def test_a_picture_that_is_none_is_refused(finished_run: Path, tmp_path: Path) -
 def test_a_file_in_place_of_the_folder_is_refused(finished_run: Path, tmp_path: Path, script) -> None:
     (tmp_path / "taken").write_text("")
     script("*")
-    with pytest.raises(UserError, match="taken: is not a folder"):
+    with pytest.raises(UserError, match="taken is a file"):
         main([str(finished_run), "Draw.", "--out", str(tmp_path / "taken")])
 
 

@@ -94,7 +94,7 @@ def test_a_limit_takes_its_questions_out_of_a_whole_file(data: Path, right: Path
 
 
 def test_a_folder_is_scored_by_other_rules_without_its_model(data: Path, systems: Any, tmp_path: Path) -> None:
-    main(["evaluate", "m", "--benchmarks", "mme,pope", "--data", str(data), "--out", str(tmp_path)])
+    main(["evaluate", "some/m", "--benchmarks", "mme,pope", "--data", str(data), "--out", str(tmp_path)])
     asked = len(systems[0].asked)
     assert score(tmp_path, "--protocol", "official") == 0, "the data are where they were"
     assert result(tmp_path, "mme", "official")["digest"] == "agrees-1" and len(systems[0].asked) == asked
@@ -105,7 +105,7 @@ def test_a_folder_is_scored_by_other_rules_without_its_model(data: Path, systems
 
 
 def test_missing_outputs_of_a_folder_are_refused(data: Path, systems: Any, tmp_path: Path, capsys: Any) -> None:
-    main(["evaluate", "m", "--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path)])
+    main(["evaluate", "some/m", "--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path)])
     (file,) = (tmp_path / "pope/outputs").iterdir()
     file.write_text("".join(file.read_text().splitlines(keepends=True)[2:]))
     assert score(tmp_path) == 2
@@ -116,7 +116,7 @@ def test_missing_outputs_of_a_folder_are_refused(data: Path, systems: Any, tmp_p
 
 def test_data_that_are_gone_are_asked_for(data: Path, systems: Any, tmp_path: Path, capsys: Any) -> None:
     moved = write_benchmarks(tmp_path / "moved")
-    main(["evaluate", "m", "--benchmarks", "pope", "--data", str(moved), "--out", str(tmp_path / "out")])
+    main(["evaluate", "some/m", "--benchmarks", "pope", "--data", str(moved), "--out", str(tmp_path / "out")])
     moved.rename(tmp_path / "elsewhere")
     assert score(tmp_path / "out") == 2
     assert "expected --data DIR" in capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_data_that_are_gone_are_asked_for(data: Path, systems: Any, tmp_path: Pa
 def test_mistakes_are_told(
     words: str, said: str, data: Path, right: Path, systems: list[Agrees], tmp_path: Path, capsys: Any
 ) -> None:
-    main(["evaluate", "m", "--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path / "out")])
+    main(["evaluate", "some/m", "--benchmarks", "pope", "--data", str(data), "--out", str(tmp_path / "out")])
     capsys.readouterr()
     for name, path in (("FILE", right), ("DATA", data), ("OUT", tmp_path / "out")):
         words = words.replace(name, str(path))

@@ -15,7 +15,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands.benchmark_results import show
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.commands.paths import output_folder
+from vargpt_lightning.commands.progress import working
+from vargpt_lightning.devices import choose
+from vargpt_lightning.errors import UserError, near_path
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings
@@ -78,11 +81,12 @@ def add_scoring_options(group: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask, score, print the figures, and write the report."""
     from vargpt_lightning.commands.fit import ended_by_signals
-    from vargpt_lightning.commands.systems import open_system
+    from vargpt_lightning.commands.systems import check_system, open_system, runs_here
     from vargpt_lightning.evaluation.benchmark_asked import describe
     from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
     from vargpt_lightning.evaluation.benchmark_runner import ScoringError, run_benchmark
 
+    check_system(arguments.run, arguments.stage)
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
     settings = settings_of(arguments)
     check_options(modules, settings)
@@ -90,10 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_data(modules, data, settings.style, settings.protocols)
     out = arguments.out or default_out(arguments.run)
     own = arguments.out is None and (Path(arguments.run) / "run.json").is_file()  # a run's own figures are its last
+    output_folder(out)
+    if arguments.device is not None and runs_here(arguments.run):
+        choose(arguments.device)
     results: list[Mapping[str, Any]] = []
     refused: list[str] = []
     with ended_by_signals(), shared_processes() as processes:
-        system = open_system(arguments.run, **_system_options(arguments, processes))
+        with working(f"loading {arguments.run}"):
+            system = open_system(arguments.run, **_system_options(arguments, processes))
         more: dict[str, Any] = {"processes": processes, "facts": describe(system)}
         more["replace_others"] = own or bool(arguments.replace)
         with benchmark_progress(quiet=not processes.first) as progress:
@@ -155,7 +163,7 @@ def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | Non
             raise UserError(f"--data {data}: expected a folder named {module.NAME}; there is {_listing(data)}")
         found[module.NAME] = folder or data
         if not found[module.NAME].exists():
-            raise UserError(f"--data {data}: there is no such folder")
+            raise UserError(f"--data {data}: there is no such folder{near_path(data)}")
     return found
 
 

@@ -8,7 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.generate import add_sampling, generation_settings, picture_file, print_answer
+from vargpt_lightning.commands.arguments import Parser
+from vargpt_lightning.commands.generate import (
+    add_sampling,
+    answering,
+    generation_settings,
+    load_speaker,
+    picture_file,
+    print_answer,
+)
+from vargpt_lightning.commands.names import check_model
+from vargpt_lightning.commands.paths import output_folder
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -34,11 +44,10 @@ HELP = """Write a line to ask or to request a picture.
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt chat",
         description=f"Talk with a run's model.\n\n{HELP}",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("run", help="the run folder, or one that vargpt convert made")
     result.add_argument("--out", type=Path, metavar="DIR", help="where drawings are saved (RUN/chat)")
@@ -49,11 +58,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Read lines and answer them until the input ends."""
     arguments = parser().parse_args(argv)
-    from vargpt_lightning.commands.loading import LoadedRun, load_run_or_directory
+    check_model(arguments.run, arguments.stage)
+    out = arguments.out or Path(arguments.run) / "chat"
+    output_folder(out)
+    run = load_speaker(arguments)
+    from vargpt_lightning.commands.loading import LoadedRun
 
-    run = load_run_or_directory(arguments.run, arguments.stage, arguments.device)
     run.settings = generation_settings(run, arguments)
-    chat = Chat(run, arguments.out or Path(arguments.run) / "chat")
+    chat = Chat(run, out)
     if sys.stdin.isatty():
         after = f"{run.folder.name}, after the stage {run.stage.name}" if isinstance(run, LoadedRun) else arguments.run
         print(f"{after}. /help lists the commands, /quit leaves.")
@@ -159,7 +171,12 @@ class Chat:
         """Answer with room for a picture; where the context is full the oldest turns are forgotten."""
         if forgotten := self.speaker.forget_oldest(asked):
             print(f"(the context is full: the {forgotten} oldest turns are forgotten)")
-        return self.speaker.reply([asked], [self.turn], replace(self.speaker.settings, batch_size=1))[0]
+        prompt = self.speaker.prompt(asked, self.turn)
+        settings = replace(self.speaker.settings, batch_size=1)
+        if not sys.stderr.isatty():  # a pipe has a line for each turn already
+            return self.speaker.continue_all([prompt], settings)[0]
+        with answering() as watcher:
+            return self.speaker.continue_all([prompt], settings, watcher)[0]
 
     def _stem(self) -> str:
         numbers = [

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, meant
 from vargpt_lightning.ranges import check, fits, hints, words
 from vargpt_lightning.yaml_text import Refused, load_yaml, told
 
@@ -63,6 +63,8 @@ class ConfigCheck:
                 raise UserError(f"{word!r} is not an option; an experiment is given as -c FILE, a value as --KEY VALUE")
             if not equals:
                 if not rest:
+                    known = {**self.schema, **dict.fromkeys(OTHER_OPTIONS), **dict.fromkeys(self.plugins)}
+                    self._known(option.lstrip("-").rstrip("+").partition(".")[0], known, "--")
                     raise UserError(f"{option}: expected a value after it")
                 value = rest.pop(0)
             if option not in ("-c", "--config", "--from"):
@@ -169,7 +171,8 @@ def _class(path: Any, base: type, where: str, there: Sequence[str]) -> type:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}={path!r} cannot be imported; there are {', '.join(there)}") from error
+        close = meant(str(path).rpartition(".")[2], known)
+        raise UserError(f"{where}={path!r} cannot be imported; there are {', '.join(there)}{close}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{where}={path!r} is no {base.__name__}; there are {', '.join(there)}")
     return found

@@ -9,7 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.arguments import Parser
+from vargpt_lightning.commands.names import finished_stage
+from vargpt_lightning.commands.paths import output_folder
+from vargpt_lightning.commands.progress import importing, working
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import RunFolder
+from vargpt_lightning.weights.locate import check_place
 
 if TYPE_CHECKING:  # `--help` must not wait for torch
     from vargpt_lightning.models.opened import Checkpoint
@@ -43,9 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vargpt convert", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="vargpt convert", description=DESCRIPTION)
     parser.add_argument("source", metavar="IN", help="weights: a file, a folder, a run, or a hub id")
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder; must be new or empty")
     parser.add_argument("--to", choices=TARGETS, default="ours", help="layout of the result (default: ours)")
@@ -95,12 +99,16 @@ def convert(
         UserError: the input is of no known kind or does not fit together, the layout has no place for it, the folder
             is not empty, or the disk is full.
     """
-    from vargpt_lightning.commands.converted import WRITERS
-    from vargpt_lightning.models.opened import open_checkpoint
-    from vargpt_lightning.weights.stored import Finite
-
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: already exists; expected a new folder or an empty one")
+    output_folder(out)
+    if check_place(source) is None and (Path(source) / "run.json").is_file():
+        finished_stage(RunFolder(source), None)
+    with working(f"reading {source}"), importing():
+        from vargpt_lightning.commands.converted import WRITERS
+        from vargpt_lightning.models.opened import open_checkpoint
+        from vargpt_lightning.weights.stored import Finite
+
     checkpoint = open_checkpoint(source, scales)
     checkpoint.check()
     check_constants(checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, hint
 
 VERBS = {
     "pack": "pack corpora into shards: llava:FILE, captions:FOLDER, ...",
@@ -55,8 +55,4 @@ def main(argv: list[str]) -> int:
 
 
 def _unknown(verb: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(VERBS)}."
-    return f"unknown verb '{verb}' of vargpt data; {hint}"
+    return f"unknown verb '{verb}' of vargpt data; {hint(verb, VERBS, cutoff=0.5)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vargpt_lightning.capacity import add_processes, asked_processes
+from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.paths import user_path
 from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_check import check_folder
@@ -16,12 +17,11 @@ EXAMPLE = """example:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt data check",
         description="Compare packed folders with what their indexes say: sizes, hashes, counts, offsets; parse each "
         "record and decode each picture. All problems are listed, and the exit code is then 2.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
     add_processes(result, "shards checked in parallel (1)")

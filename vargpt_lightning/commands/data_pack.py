@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.capacity import add_processes, asked_processes
+from vargpt_lightning.commands.arguments import Parser, seed_number
 from vargpt_lightning.commands.paths import output_folder, user_path
 from vargpt_lightning.counted import counted
 from vargpt_lightning.data.pack_job import SHARD_BYTES, SourceSpec, Watcher, pack
@@ -32,11 +33,10 @@ written in the end is the same, to the byte, whatever the number of processes.
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt data pack",
         description="Pack corpora into webdataset shards with an index.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
         "sources",
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="reject larger pictures undecoded (%(default)s)"
     )
     result.add_argument("--split", default="train", help="train, val or test, stored as information only (train)")
-    result.add_argument("--seed", type=int, default=0, help="for sources that choose words (0)")
+    result.add_argument("--seed", type=seed_number, default=0, help="for sources that choose words (0)")
     result.add_argument(
         "--duplicates",
         choices=("rename", "reject"),

@@ -7,9 +7,12 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vargpt_lightning.commands.arguments import Parser, seed_number
 from vargpt_lightning.commands.paths import output_file, user_path
+from vargpt_lightning.commands.progress import importing, working
 from vargpt_lightning.counted import counted
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.experiment_files import shipped_hint
 from vargpt_lightning.results import write_bytes
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -25,12 +28,11 @@ EXAMPLE = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt data show",
         description="Show random records as the model will see them: the rendered template token by token, what is "
         "trained on, and the pictures at the model's size, on one page.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folder", type=user_path, metavar="DIR", help="a packed folder")
     result.add_argument(
@@ -43,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--tokenizer", type=user_path, metavar="PATH", help="a text tokenizer (that of the model)")
     result.add_argument("--count", type=int, default=24, metavar="N", help="records (24)")
-    result.add_argument("--seed", type=int, default=0, help="of the choice (0)")
+    result.add_argument("--seed", type=seed_number, default=0, help="of the choice (0)")
     result.add_argument("--out", type=user_path, default=Path("show.html"), metavar="FILE", help="the page (show.html)")
     return result
 
@@ -51,16 +53,21 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Choose records and write the page."""
     arguments = parser().parse_args(argv)
-    from vargpt_lightning.commands.data_pages import render
-    from vargpt_lightning.commands.data_sheet import token_html
     from vargpt_lightning.data.dataset import ShardDataset
 
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: expected at least 1")
     output_file(arguments.out)
     records = ShardDataset(arguments.folder)
-    config, tokenizer = open_model(arguments.model, arguments.tokenizer)
-    maker = sheet_maker(config, tokenizer)
+    if not arguments.model.exists():
+        near = shipped_hint(arguments.model) or near_path(arguments.model)
+        raise UserError(f"--for {arguments.model}: not found; expected an experiment file or a run's folder{near}")
+    with working(f"reading {arguments.model}"):
+        with importing():
+            from vargpt_lightning.commands.data_pages import render
+            from vargpt_lightning.commands.data_sheet import token_html
+        config, tokenizer = open_model(arguments.model, arguments.tokenizer)
+        maker = sheet_maker(config, tokenizer)
     chosen = sorted(random.Random(arguments.seed).sample(range(len(records)), min(arguments.count, len(records))))
     text = render(
         "data_show.html.j2",
@@ -87,12 +94,9 @@ def open_model(path: Path, tokenizer: Path | None = None) -> tuple[VARGPTConfig,
     from vargpt_lightning.commands.experiment import load_experiment
     from vargpt_lightning.commands.loading import check_tokens, read_experiment
     from vargpt_lightning.data.text_tokenizer import TextTokenizer
-    from vargpt_lightning.experiment_files import shipped_hint
     from vargpt_lightning.models.config import VARGPTConfig
     from vargpt_lightning.results import RunFolder
 
-    if not path.exists():
-        raise UserError(f"--for {path}: not found; expected an experiment file or a run's folder{shipped_hint(path)}")
     if path.is_dir():
         run = RunFolder(path)
         config = VARGPTConfig.from_dict(read_experiment(run)["model"])

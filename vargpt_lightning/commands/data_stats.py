@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.paths import output_file, output_folder, user_path
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import write_bytes
@@ -29,11 +30,10 @@ CAPTIONS = {
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt data stats",
         description="Show what packed folders are made of, by source, task, length and pictures.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
     result.add_argument(

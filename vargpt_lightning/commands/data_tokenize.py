@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.capacity import add_processes, asked_processes
+from vargpt_lightning.commands.arguments import Parser, device_name
+from vargpt_lightning.commands.names import check_file, finished_stage
 from vargpt_lightning.commands.paths import user_path
+from vargpt_lightning.commands.progress import importing, working
 from vargpt_lightning.counted import counted
+from vargpt_lightning.devices import choose
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.results import RunFolder
 
 if TYPE_CHECKING:
+    from vargpt_lightning.data.dataset import ShardDataset
     from vargpt_lightning.data.pictures import PictureReader
     from vargpt_lightning.data.tokenize_job import Watcher
 
@@ -30,11 +36,10 @@ same (data.visual_tokens). The same command goes on where a killed one was.
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt data tokenize",
         description="Encode the drawn pictures of packed folders to visual tokens, once for all steps and runs.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folders", nargs="+", type=user_path, metavar="DIR", help="a packed folder")
     result.add_argument(
@@ -57,34 +62,28 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror every second variant")
     add_processes(result, "processes that decode pictures (1)")
     result.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures encoded at once (64)")
-    result.add_argument("--device", metavar="DEVICE", help="where to encode: cpu, cuda, ... (a GPU when there is one)")
+    result.add_argument(
+        "--device", type=device_name, metavar="DEVICE", help="where to encode: cpu, cuda, ... (a GPU when there is one)"
+    )
     return result
 
 
 def main(argv: list[str]) -> int:
     """Encode, and say what came of it."""
     arguments = parser().parse_args(argv)
-    import torch
-
-    from vargpt_lightning.commands.stage_tokens import recipe_of
-    from vargpt_lightning.commands.tokenizer_loading import load_tokenizer
-    from vargpt_lightning.data.dataset import ShardDataset
-    from vargpt_lightning.data.tokenize_job import tokenize
-    from vargpt_lightning.data.visual_tokens import FOLDER_NAME, VisualTokens
-
     processes = asked_processes(arguments)
-    datasets = [ShardDataset(folder) for folder in arguments.folders]
-    for dataset in datasets:
-        if not dataset.draws:
-            raise UserError(f"{dataset.folder}: has no drawn pictures; expected a folder with some")
-    loaded = load_tokenizer(arguments.tokenizer, arguments.config, arguments.stage)
+    datasets = _open(arguments)
+    with working(f"loading {arguments.tokenizer}"):
+        with importing():
+            from vargpt_lightning.commands.stage_tokens import recipe_of
+            from vargpt_lightning.commands.tokenizer_loading import load_tokenizer
+            from vargpt_lightning.data.tokenize_job import tokenize
+            from vargpt_lightning.data.visual_tokens import FOLDER_NAME, VisualTokens
+        device = choose(arguments.device)
+        loaded = load_tokenizer(arguments.tokenizer, arguments.config, arguments.stage)
     reader = _reader(loaded.settings, loaded.data, arguments)
     recipe = recipe_of(loaded.tokenizer, loaded.settings, reader)
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        tokenizer = loaded.tokenizer.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    tokenizer = loaded.tokenizer.to(device)
     for dataset in datasets:
         with _progress(dataset.folder.name) as watch:
             made = tokenize(
@@ -100,6 +99,22 @@ def main(argv: list[str]) -> int:
             )
         print(summary(dataset.folder, VisualTokens(made)), flush=True)
     return 0
+
+
+def _open(arguments: argparse.Namespace) -> list[ShardDataset]:
+    """The folders, once all that the arguments name is there; no torch is needed."""
+    from vargpt_lightning.data.dataset import ShardDataset
+
+    datasets = [ShardDataset(folder) for folder in arguments.folders]
+    check_file(arguments.tokenizer, "a run, or a file of weights")
+    if (arguments.tokenizer / "run.json").is_file():
+        finished_stage(RunFolder(arguments.tokenizer), arguments.stage)
+    if arguments.config is not None:
+        check_file(arguments.config, "an experiment file")
+    for dataset in datasets:
+        if not dataset.draws:
+            raise UserError(f"{dataset.folder}: has no drawn pictures; expected a folder with some")
+    return datasets
 
 
 def _reader(settings: Any, data: Mapping[str, Any], arguments: argparse.Namespace) -> PictureReader:

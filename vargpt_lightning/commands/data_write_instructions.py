@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.arguments import Parser, seed_number
 from vargpt_lightning.commands.paths import user_path
 from vargpt_lightning.errors import UserError
 
@@ -52,11 +53,10 @@ ENDPOINT_OPTIONS = {
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt data write-instructions",
         description="Write instruction data from captions of pictures: requests to draw them, and answers.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = result.add_argument
     add(
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--out", type=user_path, required=True, metavar="DIR", help="output folder; an interrupted run resumes")
     add("--seeds", type=user_path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")
-    add("--seed", type=int, default=0, metavar="S", help="of the choice of words (0)")
+    add("--seed", type=seed_number, default=0, metavar="S", help="of the choice of words (0)")
     add("--per-caption", type=int, default=1, metavar="N", help="texts for each caption (1)")
     add("--limit", type=int, metavar="N", help="the first N captions")
     for name in ("id", "picture", "caption"):

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands import benchmarks
+from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.benchmark_results import score_own_answers
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
+from vargpt_lightning.commands.names import finished_stage
+from vargpt_lightning.commands.paths import output_folder
+from vargpt_lightning.commands.progress import importing, working
+from vargpt_lightning.devices import choose
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder, read_json, read_jsonl, write_json
 
@@ -95,22 +100,27 @@ def examine(
     return metrics
 
 
+def check_asked(folder: Path) -> None:
+    """Make sure that an evaluation's folder says what was asked; raises UserError where it does not."""
+    file = folder / ASKED
+    if not file.is_file():
+        raise UserError(f"{file} is missing: the run was not evaluated yet; `vargpt fit` does so after its last stage")
+
+
 def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSettings]:
     """Return what an evaluation's folder was asked, with its settings and the generation's.
 
     Raises:
         UserError: nothing was asked there yet, or a file is missing or broken.
     """
+    check_asked(folder)
     from vargpt_lightning.evaluation.files import open_picture
     from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
     from vargpt_lightning.evaluation.runner import EvaluationSettings
     from vargpt_lightning.models.answers import GenerationSettings
     from vargpt_lightning.models.sampling import SamplingSettings
 
-    file = folder / ASKED
-    if not file.is_file():
-        raise UserError(f"{file} is missing: the run was not evaluated yet; `vargpt fit` does so after its last stage")
-    kept = read_json(file)
+    kept = read_json(folder / ASKED)
     try:
         questions = [Question(**{**row, "options": tuple(row["options"])}) for row in kept["questions"]]
         drawings = [Drawing(**row) for row in kept["drawings"]]
@@ -152,12 +162,11 @@ def _sampling(speaker: Speaker) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt evaluate",
         description="Evaluate a finished run again and rebuild its report, or ask any system public benchmarks; either "
         "goes on where it was interrupted. `vargpt evaluate images` measures generated pictures.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
         "run", metavar="MODEL", help="the run folder; for benchmarks also a model's directory, hub id or endpoint"
@@ -184,6 +193,8 @@ def main(argv: list[str]) -> int:
     if arguments.out is None:
         _refuse(arguments, _SAMPLING_OPTIONS, "need --out DIR: a run's own figures are made with its own settings")
     run = RunFolder(arguments.run)
+    if arguments.out is not None:
+        output_folder(arguments.out)
     metrics = _rescore(run) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
     print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
@@ -213,11 +224,15 @@ def _refuse(arguments: Any, names: Sequence[str], why: str) -> None:
 
 
 def _again(run: RunFolder, arguments: Any) -> dict[str, Any]:
-    asked, settings, generation = load_asked(run.evaluation)
-    from vargpt_lightning.commands.loading import load_run
-    from vargpt_lightning.evaluation.runner import rich_progress
-
-    speaker = load_run(arguments.run, arguments.stage, arguments.device)
+    finished_stage(run, arguments.stage)
+    check_asked(run.evaluation)
+    with working(f"loading {run.path}"):
+        with importing():
+            from vargpt_lightning.commands.loading import load_run
+            from vargpt_lightning.evaluation.runner import rich_progress
+        choose(arguments.device)
+        asked, settings, generation = load_asked(run.evaluation)
+        speaker = load_run(arguments.run, arguments.stage, arguments.device)
     speaker.settings = generation
     speaker.settings = generation_settings(speaker, arguments)
     if arguments.out is not None and not arguments.replace:

@@ -8,10 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.commands.arguments import Parser, device_name, seed_number
+from vargpt_lightning.commands.names import check_file
+from vargpt_lightning.commands.paths import output_folder
 from vargpt_lightning.counted import counted
+from vargpt_lightning.devices import choose
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -36,10 +41,8 @@ EXAMPLE = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    raw = argparse.RawDescriptionHelpFormatter
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog=PROG, description="Measure generated pictures: FID and its kin, CLIP score.", epilog=EXAMPLE,
-        formatter_class=raw,
     )  # fmt: skip
     forms = result.add_subparsers(dest="form", metavar="FORM", required=True)
     _add_prompts(forms.add_parser("prompts", help=FORMS["prompts"], description=_sentence("prompts")))
@@ -79,12 +82,14 @@ def _add_prompts(form: argparse.ArgumentParser) -> None:
 
 def _add_sampling(form: argparse.ArgumentParser, out: bool = True) -> None:
     form.add_argument("--draw-batch", type=int, default=8, metavar="N", help="pictures drawn together (8)")
-    form.add_argument("--seed", type=int, default=0, metavar="S", help="base of all seeds (0)")
+    form.add_argument("--seed", type=seed_number, default=0, metavar="S", help="base of all seeds (0)")
     form.add_argument("--text", default="instruction", help="what is asked: instruction (default) or caption")
     if out:
         form.add_argument("--limit", type=int, metavar="N", help="the first N prompts")
         form.add_argument("--out", type=Path, required=True, metavar="DIR", help="where drawings go")
-        form.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
+        form.add_argument(
+            "--device", type=device_name, metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)"
+        )
     form.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the system, such as concurrency=8"
     )
@@ -126,7 +131,7 @@ def _add_measuring(form: argparse.ArgumentParser) -> None:
     add("--export-adm-statistics", type=Path, metavar="FILE", help="the same with mu, sigma, mu_s, sigma_s (.npz)")
     add("--allow", action="append", default=[], metavar="NAME", help="few_samples, missing, unknown or broken: take it "
         "and mark the result; several times, or with commas")  # fmt: skip
-    add("--device", metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
+    add("--device", type=device_name, metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
 
 
 def main(argv: list[str]) -> int:
@@ -135,17 +140,35 @@ def main(argv: list[str]) -> int:
     if arguments.form == "prompts":
         return _prompts(arguments)
     settings = None if arguments.form == "sample" else measure_settings(arguments)
+    prompts, left_out = _read(arguments)
+    _check_places(arguments)
+    device = choose(arguments.device) if arguments.device is not None else None
     from vargpt_lightning.commands.benchmarks import shared_processes
     from vargpt_lightning.commands.fit import ended_by_signals
 
     with ended_by_signals(), shared_processes() as processes:
-        prompts, left_out = _read(arguments)
         if arguments.form in ("sample", "run"):
             _sample(arguments, prompts, processes)
         if settings is not None:
             drawings = arguments.out if arguments.form == "run" else arguments.drawings
+            settings = replace(settings, device=str(device or _device()))
             _measure(arguments, drawings, settings, prompts, left_out, processes)
     return 0
+
+
+def _check_places(arguments: Any) -> None:
+    """Make sure that what the arguments name is there, before torch is imported."""
+    from vargpt_lightning.commands.benchmarks import more_options
+    from vargpt_lightning.commands.systems import check_system
+
+    if arguments.form in ("sample", "run"):
+        check_system(arguments.model, more_options(arguments.option).get("stage"))
+        output_folder(arguments.out)
+    else:
+        check_file(arguments.drawings, "a folder of pictures")
+    for name in ("reference", "inception_weights", "vgg16_weights"):
+        if (path := getattr(arguments, name, None)) is not None:
+            check_file(path, f"what --{name.replace('_', '-')} is to be")
 
 
 def _read(arguments: Any) -> tuple[list[Prompt], list[str]]:
@@ -196,7 +219,7 @@ def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None
     from vargpt_lightning.evaluation.picture_runs import draw_pictures
     from vargpt_lightning.evaluation.protocols import Drawer
 
-    device = arguments.device or (_device() if processes.world > 1 else None)  # one for each process
+    device = arguments.device or (_device() if processes.world > 1 else None)
     system = open_system(arguments.model, device=device, **more_options(arguments.option))
     if not isinstance(system, Drawer):
         raise UserError(f"{arguments.model}: this system draws no pictures; expected one that does")
@@ -224,7 +247,7 @@ def measure_settings(arguments: Any) -> MeasureSettings:
     given["metrics"] = () if arguments.metrics == "none" else _names([arguments.metrics])
     given["allow"] = _names(arguments.allow)
     given["layout"] = "channels_last" if arguments.fast else "contiguous"
-    given["device"] = arguments.device or _device()
+    del given["device"]
     return MeasureSettings(**given)
 
 
@@ -233,11 +256,12 @@ def _names(values: list[str]) -> tuple[str, ...]:
 
 
 def _device() -> str:
+    """A GPU for each process, where there are some."""
     import torch
 
     if not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"  # one for each process
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
 def _measure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -12,26 +13,28 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from vargpt_lightning.commands.arguments import SEEDS
 from vargpt_lightning.commands.config_check import ConfigCheck
+from vargpt_lightning.commands.fit_help import USAGE
 from vargpt_lightning.data.corpora import Corpora
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, hint
 from vargpt_lightning.evaluation.figures import HEADLINE_KEYS
 from vargpt_lightning.experiment_files import chain
-from vargpt_lightning.models.attention_masks import MASKED_KERNELS
 from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
-from vargpt_lightning.models.init_from import InitFrom
+from vargpt_lightning.models.init_settings import InitFrom
+from vargpt_lightning.models.settings import MASKED_KERNELS
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages
 from vargpt_lightning.planning.settings import PlanConfig
 from vargpt_lightning.ranges import Amount, Count, Few, Range, Ranged, Seconds, Seed, Share, Size
+from vargpt_lightning.sweep.cells import changed_stages
 
-USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
 
 The same command again goes on where the run stopped; finished stages are skipped. Every key of an experiment file is an
-option: `--model.decoder.depth 5` wins over the file, if it stands behind it. `--stages.help` shows a stage's keys,
-`--data.help CLASS` those of a source of data.
+option: `--model.decoder.depth 5` wins over the file, if it stands behind it, and `--stages.NAME.KEY VALUE` changes one
+stage. `--stages.help` shows a stage's keys, `--data.help CLASS` those of a source of data.
 
 examples:
   vargpt fit -c experiments/openmoji.yaml
@@ -136,7 +139,7 @@ class BenchmarksConfig(Ranged):
 
         where = self.place
         if unknown := [name for name in self.names if name not in names()]:
-            raise UserError(f"{where}.names: {unknown[0]!r}; expected some of {', '.join(names())}")
+            raise UserError(f"{where}.names: {unknown[0]!r}; {hint(unknown[0], names())}")
         if self.names and self.data is None:
             raise UserError(
                 f"{where}.data: nothing given; expected the folder with the data of {', '.join(self.names)}"
@@ -249,18 +252,19 @@ class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter)
     """Keeps the lines of the examples."""
 
 
+class _Parser(ArgumentParser):
+    """The parser, and those that jsonargparse makes of its kind for the help of one key."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        more = {"prog": "vargpt fit", "usage": USAGE, "formatter_class": _HelpFormatter, **more}
+        super().__init__(*arguments, **more)
+
+
 def build_parser() -> ArgumentParser:
     """Return the parser of `vargpt fit`: every key of an experiment is an option of the command."""
     # The plain "omegaconf" mode resolves before the command line is applied, and linked values go stale.
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    parser = ArgumentParser(
-        prog="vargpt fit",
-        usage=USAGE,
-        parser_mode="omegaconf+",
-        exit_on_error=False,
-        description=DESCRIPTION,
-        formatter_class=_HelpFormatter,
-    )
+    parser = _Parser(parser_mode="omegaconf+", exit_on_error=False, description=DESCRIPTION)
     parser.add_argument("-c", "--config", action="config", help="experiment file; several are merged in their order")
     parser.add_argument(
         "--base",
@@ -297,6 +301,8 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         raise UserError("no experiment is given; expected -c FILE, such as -c experiments/openmoji.yaml")
     if not made.get("data"):
         raise UserError("data: nothing given; expected class_path and init_args, as in experiments/openmoji.yaml")
+    if not 0 <= made.seed < SEEDS:
+        raise UserError(f"seed={made.seed}; expected a whole number from 0 to 2**63 - 1")
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
     _check_batches(stages, made.model.language)
@@ -306,10 +312,10 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         run.name = Path(files[-1]).stem if files else "run"
     names = [stage.name for stage in stages]
     if made.start is not None and made.start not in names:
-        raise UserError(f"--from: {made.start!r} is not a stage; there are {', '.join(names)}")
+        raise UserError(f"--from: {made.start!r} is not a stage; {hint(made.start, names)}")
     resolved = _resolved(parser, config, made)
     if unknown := [name for name in made.evaluation.benchmarks.stages or [] if name not in names]:
-        raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is not a stage; there are {', '.join(names)}")
+        raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is not a stage; {hint(unknown[0], names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
 
@@ -365,29 +371,61 @@ def _as_lists(value: Any) -> Any:
 def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Put the `base` files that experiment files name before them; return the arguments and the files asked for.
 
-    All keys, values and references in the files and the arguments are checked on the way.
+    All keys, values and references in the files and the arguments are checked on the way. Options of one stage,
+    `--stages.NAME.KEY VALUE`, become the whole list of stages.
     """
     check = ConfigCheck(SCHEMA, {"data": Corpora})
     result: list[str] = []
     files: list[str] = []
     trees = []
+    changes: dict[str, Any] = {}
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in ("-c", "--config"):
+        if name in ("-c", "--config"):
+            value = value if equals else next(words, "")
+            if not value:
+                raise UserError(f"{name}: expected an experiment file after it")
+            for path, tree in chain(Path(value)):
+                check.tree(tree, str(path))
+                trees.append(tree)
+                result += ["--config", str(path)]
+            files.append(value)
+        elif name.startswith("--stages.") and name != "--stages.help":
+            value = value if equals else next(words, "")
+            if not value:
+                raise UserError(f"{name}: expected a value after it")
+            changes[name.removeprefix("--")] = _value(value)
+        else:
             result.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if not value:
-            raise UserError(f"{name}: expected an experiment file after it")
-        for path, tree in chain(Path(value)):
-            check.tree(tree, str(path))
-            trees.append(tree)
-            result += ["--config", str(path)]
-        files.append(value)
+    if changes:
+        tree = {"stages": changed_stages([*trees, *stage_lists(result)], changes)}
+        check.tree(tree, "command line")
+        trees.append(tree)
+        result.append(f"--config={json.dumps(tree)}")  # as a file, not a value, so that its ${...} are resolved
     check.arguments(result)
     check.references(trees)
     return result, files
+
+
+def stage_lists(words: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the lists of stages that stand on a command line, each as a file with it alone would hold it."""
+    found = []
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ("--stages", "--stages+"):
+            stages = _value(value if equals else "".join(words[place + 1 : place + 2]))
+            found.append({name.removeprefix("--"): stages if isinstance(stages, list) else [stages]})
+    return found
+
+
+def _value(text: str) -> Any:
+    """A value of the command line as YAML reads it; 1e-3 is a number too."""
+    try:
+        value = yaml.safe_load(text)
+        return float(value) if isinstance(value, str) and value.lstrip("+-")[:1].isdigit() else value
+    except (yaml.YAMLError, ValueError):
+        return text
 
 
 def _as_user_error(error: Exception) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vargpt_lightning.capacity import READING, TRAINING, check_processes
+from vargpt_lightning.commands.fit_help import TEXT, wanted
 from vargpt_lightning.commands.launch import end_with_parent, launch, local_processes, one_of_several, started_by_others
+from vargpt_lightning.commands.names import check_places
+from vargpt_lightning.commands.progress import say
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.results import RunFolder
@@ -28,12 +32,24 @@ def main(argv: list[str]) -> int:
 
     With several devices, and nobody else who has started a process for each, they are started here.
     """
+    if not argv:
+        raise UserError(
+            "no experiment is given; expected -c FILE, such as: vargpt fit -c experiments/openmoji.yaml; "
+            "`vargpt fit --help` shows the options"
+        )
+    if (help_ := wanted(argv)) == "short":
+        sys.stdout.write(TEXT)
+        return 0
     from vargpt_lightning.commands.experiment import build_parser, load_experiment
 
-    if not argv:
+    if help_ == "all":
         build_parser().print_help()
-        return 2
+        return 0
     experiment = load_experiment(argv)
+    check_places(experiment)
+    if not started_by_others():
+        stages = ", ".join(stage.name for stage in experiment.stages)
+        say(f"experiment: {', '.join(experiment.files) or experiment.run.name}, stages {stages}")
     count = processes_here(experiment)
     check_readers(experiment, count)
     if count > 1:

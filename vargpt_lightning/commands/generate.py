@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.commands.arguments import Parser, device_name, seed_number
+from vargpt_lightning.commands.names import check_model
+from vargpt_lightning.commands.paths import output_folder
+from vargpt_lightning.commands.progress import importing, working
+from vargpt_lightning.errors import UserError, near_path
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
-    from vargpt_lightning.models.answers import Answer, GenerationSettings
+    from vargpt_lightning.models.answers import Answer, GenerationSettings, Watcher
 
 EXAMPLE = """examples:
   vargpt generate runs/openmoji "Please draw a shamrock." -n 4 --out drawings --seed 1
@@ -23,11 +28,10 @@ EXAMPLE = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt generate",
         description="Answer a prompt; pictures that the model draws are saved as PNG files and their paths printed.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("run", help="the run folder, or one that vargpt convert made")
     result.add_argument("prompt", help="what to ask for")
@@ -54,9 +58,11 @@ def add_sampling(result: Any) -> None:
     )
     result.add_argument("--text-temperature", type=float, metavar="T", help="of the words (0)")
     result.add_argument("--max-tokens", type=int, metavar="N", help="text tokens of an answer (256)")
-    result.add_argument("--seed", type=int, metavar="S", help="seed of all random choices (0)")
+    result.add_argument("--seed", type=seed_number, metavar="S", help="seed of all random choices (0)")
     result.add_argument("--stage", metavar="NAME", help="the model as it was after this stage (the last finished one)")
-    result.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)")
+    result.add_argument(
+        "--device", type=device_name, metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)"
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -64,17 +70,53 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.number < 1:
         raise UserError(f"-n {arguments.number}; expected 1 or more answers")
+    if not arguments.prompt.strip() and not arguments.image:
+        raise UserError("the prompt is empty; expected a question or a request, such as 'Please draw a shamrock.'")
+    check_model(arguments.run, arguments.stage)
+    output_folder(arguments.out)
     shown = [picture_file(path) for path in arguments.image]
-    from vargpt_lightning.commands.loading import load_run_or_directory
-
-    run = load_run_or_directory(arguments.run, arguments.stage, arguments.device)
+    run = load_speaker(arguments)
     run.settings = generation_settings(run, arguments)
-    answers = run.reply([_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)])
+    conversations = [_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)]
+    prompts = [run.prompt(conversation, row) for row, conversation in enumerate(conversations)]
+    with answering(len(prompts)) as watcher:
+        answers = run.continue_all(prompts, run.settings, watcher)
     for number, answer in enumerate(answers):
         if len(answers) > 1:
             print(f"{number + 1}.")
         print_answer(answer, arguments.out, f"{slug(arguments.prompt)}-{run.settings.seed}-{number}")
     return 0
+
+
+def load_speaker(arguments: Any) -> Speaker:
+    """Load the model that `run`, `stage` and `device` of the arguments name, and say so."""
+    with working(f"loading {arguments.run}"):
+        with importing():
+            from vargpt_lightning.commands.loading import load_run_or_directory
+        return load_run_or_directory(arguments.run, arguments.stage, arguments.device)
+
+
+@contextmanager
+def answering(count: int = 1) -> Iterator[Watcher]:
+    """Say how far the answers are that are made in this block; yields what has to watch them."""
+    from vargpt_lightning.models.answers import Watcher
+
+    what = "answering" if count == 1 else f"making {count} answers"
+    with working(what) as step:
+        written: dict[int, int] = {}
+        drawn = 0
+
+        class Teller(Watcher):
+            def text(self, row: int, text: str) -> None:
+                written[row] = len(text)
+                step.text = f"{what}: {sum(written.values())} characters, {drawn} pictures"
+
+            def part(self, row: int, part: Any) -> None:
+                nonlocal drawn
+                drawn += hasattr(part, "image")
+                step.text = f"{what}: {sum(written.values())} characters, {drawn} pictures"
+
+        yield Teller()
 
 
 def generation_settings(speaker: Speaker, arguments: Any) -> GenerationSettings:
@@ -101,12 +143,14 @@ def picture_file(path: Path) -> Any:
     Raises:
         UserError: the file is missing, may not be read, or is no picture.
     """
-    from vargpt_lightning.data.pictures import PictureError, decode_picture
-
     try:
         data = path.expanduser().read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a picture file") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected a picture file{near_path(path)}"
+        ) from error
+    from vargpt_lightning.data.pictures import PictureError, decode_picture
+
     try:
         return decode_picture(data, str(path))
     except PictureError as error:
@@ -149,8 +193,6 @@ def slug(text: str) -> str:
 def _conversation(speaker: Speaker, prompt: str, shown: Sequence[Any]) -> Conversation:
     from vargpt_lightning.evaluation.adapters.ours import Conversation
 
-    if not prompt.strip() and not shown:
-        raise UserError("the prompt is empty; expected a question or a request, such as 'Please draw a shamrock.'")
     conversation = Conversation()
     conversation.ask(prompt, {f"seen-{number}": speaker.see(image) for number, image in enumerate(shown)})
     return conversation

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 import yaml
 
+from vargpt_lightning.commands.names import finished_stage, is_converted
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.devices import choose
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker, seen_reader
 from vargpt_lightning.models import checkpoints
 from vargpt_lightning.models.answers import GenerationSettings
 from vargpt_lightning.models.config import TokenIds, VARGPTConfig
-from vargpt_lightning.models.opened import is_own
 from vargpt_lightning.models.placing import copy_into
-from vargpt_lightning.models.pretrained import CONFIG
 from vargpt_lightning.models.sampling import SamplingSettings
 from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.results import RunFolder, StageFolder, read_json
+from vargpt_lightning.results import RunFolder, StageFolder
 from vargpt_lightning.weights.locate import locate
 from vargpt_lightning.weights.stored import Held, Stored, open_weights
 from vargpt_lightning.yaml_text import load_yaml, told
@@ -52,17 +52,18 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
         device: None takes a GPU when there is one.
 
     Raises:
-        UserError: the folder is no run, has no finished stage, or its files are missing, broken or do not fit together.
+        UserError: there is no such device; the folder is no run, has no finished stage, or its files are missing,
+            broken or do not fit together.
     """
     folder = RunFolder(path)
     chosen = finished_stage(folder, stage)
+    device = choose(device)
     experiment = read_experiment(folder)
     config = VARGPTConfig.from_dict(experiment["model"])
     tokenizer = TextTokenizer.load(folder.tokenizer)
     check_tokens(config, tokenizer, folder.tokenizer)
     model = VARGPT(config)
     load_weights(model, chosen.weights)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().requires_grad_(False).to(device)
     return LoadedRun(
         model=model,
@@ -76,7 +77,7 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
 
 def load_run_or_directory(path: str | Path, stage: str | None, device: str | torch.device | None) -> Speaker:
     """Load a run as it was after a stage, or a folder of `vargpt convert`, which has no stages; raises as they do."""
-    if not is_directory_of_ours(Path(path)):
+    if not is_converted(Path(path)):
         return load_run(path, stage, device)
     if stage is not None:
         raise UserError(f"--stage {stage}: {path} is a model by itself and has no stages")
@@ -94,8 +95,8 @@ def load(where: str | Path, device: str | torch.device | None = None, dtype: tor
     Raises:
         UserError: there is nothing there, it is no whole model, or it has no text tokenizer.
     """
+    device = choose(device)
     path = locate(where)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (path / "run.json").is_file():
         run = load_run(path, device=device)
         run.model.to(dtype or next(run.model.parameters()).dtype)
@@ -105,11 +106,6 @@ def load(where: str | Path, device: str | torch.device | None = None, dtype: tor
     check_tokens(model.config, tokenizer, path)
     settings = GenerationSettings(visual=model.sampling_settings())
     return Speaker(model=model, tokenizer=tokenizer, settings=settings)
-
-
-def is_directory_of_ours(path: Path) -> bool:
-    """Whether a folder is one that `vargpt convert` or `save_pretrained` made."""
-    return (path / CONFIG).is_file() and is_own(read_json(path / CONFIG))
 
 
 def load_exported(path: str | Path, device: str | torch.device | None = None) -> Speaker:
@@ -122,8 +118,9 @@ def load_exported(path: str | Path, device: str | torch.device | None = None) ->
         UserError: one of them is missing or broken, or they do not fit together.
     """
     folder = Path(path)
-    if is_directory_of_ours(folder):
+    if is_converted(folder):
         return load(folder, device)
+    device = choose(device)
     file = folder / "config.yaml"
     experiment = parse_experiment(file.read_text(encoding="utf-8") if file.is_file() else "", file)
     config = VARGPTConfig.from_dict(experiment["model"])
@@ -131,7 +128,7 @@ def load_exported(path: str | Path, device: str | torch.device | None = None) ->
     check_tokens(config, tokenizer, folder / "tokenizer")
     model = VARGPT(config)
     load_weights(model, folder / "model.safetensors")
-    model = model.eval().requires_grad_(False).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.eval().requires_grad_(False).to(device)
     settings = GenerationSettings(visual=_sampling(model, experiment, file))
     return Speaker(model=model, tokenizer=tokenizer, settings=settings)
 
@@ -160,20 +157,6 @@ def parse_experiment(text: str, file: Path) -> dict[str, Any]:
 
 def _keys(experiment: Any) -> str:
     return f"the keys {', '.join(map(str, experiment))}" if isinstance(experiment, dict) else "no keys"
-
-
-def finished_stage(folder: RunFolder, name: str | None) -> StageFolder:
-    """Return the stage asked for, or the last finished one; it has weights. Raises UserError when there is none."""
-    stages = [stage for stage in folder.stages() if stage.status == "finished"]
-    there = ", ".join(f"{stage.name} ({stage.status})" for stage in folder.stages()) or "none"
-    if name is not None:
-        stages = [stage for stage in stages if stage.name == name]
-    if not stages:
-        wanted = f"finished stage {name!r}" if name else "finished stage"
-        raise UserError(f"{folder.path} has no {wanted}; its stages are: {there}")
-    if not stages[-1].weights.is_file():
-        raise UserError(f"{stages[-1].weights} is missing, although the stage {stages[-1].name} is finished")
-    return stages[-1]
 
 
 def _sampling(model: VARGPT, experiment: Mapping[str, Any], file: Path) -> SamplingSettings:

@@ -9,11 +9,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.commands.arguments import Parser
+from vargpt_lightning.commands.paths import output_folder
+from vargpt_lightning.commands.progress import Step, importing, working
+from vargpt_lightning.errors import UserError, hint
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.commands.experiment import Experiment
     from vargpt_lightning.gpus import Cluster
+    from vargpt_lightning.modules.stage import Stage
+    from vargpt_lightning.planning.generation import GenerationPlan
+    from vargpt_lightning.planning.stage_plan import StagePlan
 
 DESCRIPTION = """Estimate what an experiment needs before you rent GPUs: memory of a rank, time, and whether it fits.
 
@@ -29,9 +35,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `vargpt plan`; what it does not know belongs to the experiment."""
-    parser = argparse.ArgumentParser(
-        prog="vargpt plan", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="vargpt plan", description=DESCRIPTION)
     parser.add_argument("experiment", help="experiment file")
     parser.add_argument("--gpus", help="such as 8xH100-80GB, from the catalogue; default: plan.gpus of the experiment")
     parser.add_argument("--catalogue", type=Path, help="another file of GPUs, like vargpt_lightning/gpus.yaml")
@@ -53,48 +57,67 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     warnings.filterwarnings("ignore", message=".*self.trainer.*|.*not registered.*")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from vargpt_lightning.commands.experiment import load_experiment
     from vargpt_lightning.gpus import catalogue, parse_cluster
+
+    known = catalogue(options.catalogue) if options.catalogue else None
+    if options.gpus:
+        parse_cluster(options.gpus, known)
+    from vargpt_lightning.commands.experiment import load_experiment
 
     experiment = load_experiment(["-c", options.experiment, *rest])
     asked = options.gpus or experiment.plan.gpus
     if not asked:
         raise UserError("--gpus: nothing given; expected such as 8xH100-80GB")
-    known = catalogue(options.catalogue) if options.catalogue else None
     cluster = parse_cluster(asked, known)
+    stages = _stages(experiment, options)
     if options.efficiency is not None:
         if not 0 < options.efficiency <= 1:
             raise UserError(f"--efficiency {options.efficiency}; expected a share above 0, at most 1")
         experiment.plan.efficiency = options.efficiency
+    if min(options.batch or [1]) < 1:
+        raise UserError(f"--batch {min(options.batch)}; expected 1 or more")
+    if options.out:
+        output_folder(options.out)
+    with working(f"planning {options.experiment} for {cluster.count} x {cluster.gpu.name}") as step:
+        with importing():
+            import torch  # noqa: F401
+        if options.generate:
+            drawings = _plan_drawing(experiment, cluster, options)
+        else:
+            plans = _plan_training(experiment, stages, cluster, options, step)
     if options.generate:
-        return _plan_drawing(experiment, cluster, options, began)
-    return _plan_training(experiment, cluster, options, began)
+        return _tell_drawing(experiment, cluster, options, drawings, began)
+    return _tell_training(experiment, cluster, options, plans, began)
 
 
-def _plan_training(experiment: Experiment, cluster: Cluster, options: Any, began: float) -> int:
-    from vargpt_lightning.commands.plan_tables import show_stages
+def _stages(experiment: Experiment, options: Any) -> list[Stage]:
+    """The stages that are planned."""
+    names = [stage.name for stage in experiment.stages]
+    if unknown := [name for name in options.stage or [] if name not in names]:
+        raise UserError(f"--stage: {unknown[0]!r} is no stage; {hint(unknown[0], names)}")
+    return [stage for stage in experiment.stages if stage.name in (options.stage or names)]
+
+
+def _plan_training(
+    experiment: Experiment, stages: list[Stage], cluster: Cluster, options: Any, step: Step
+) -> list[StagePlan]:
     from vargpt_lightning.planning.experiment_plan import plan_stages
+
+    trainer, said = experiment.trainer, step.text
+    shared = (cluster, trainer.strategy, trainer.sharding, trainer.precision)
+    plans: list[StagePlan] = []
+    for plan in plan_stages(experiment.model, stages, experiment.plan, *shared, search=not options.no_search):
+        plans.append(plan)
+        step.text = f"{said}: {len(plans)} of {len(stages)} stages"
+    return plans
+
+
+def _tell_training(experiment: Experiment, cluster: Cluster, options: Any, plans: list[StagePlan], began: float) -> int:
+    from vargpt_lightning.commands.plan_tables import show_stages
     from vargpt_lightning.planning.stage_plan import as_json
     from vargpt_lightning.results import write_json
 
-    names = [stage.name for stage in experiment.stages]
-    if unknown := [name for name in options.stage or [] if name not in names]:
-        raise UserError(f"--stage: {unknown[0]!r} is not a stage; there are {', '.join(names)}")
-    stages = [stage for stage in experiment.stages if stage.name in (options.stage or names)]
-    trainer = experiment.trainer
-    plans = list(
-        plan_stages(
-            experiment.model,
-            stages,
-            experiment.plan,
-            cluster,
-            trainer.strategy,
-            trainer.sharding,
-            trainer.precision,
-            search=not options.no_search,
-        )
-    )
-    show_stages(experiment.run.name or "", cluster, trainer.precision, plans)
+    show_stages(experiment.run.name or "", cluster, experiment.trainer.precision, plans)
     if options.out:
         from vargpt_lightning.commands.plan_plots import draw_memory
 
@@ -107,20 +130,24 @@ def _plan_training(experiment: Experiment, cluster: Cluster, options: Any, began
     return 0 if all(plan.fits for plan in plans) else 1
 
 
-def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any, began: float) -> int:
+def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any) -> list[GenerationPlan]:
     import torch
 
-    from vargpt_lightning.commands.plan_tables import show_drawing
     from vargpt_lightning.planning.generation import plan_drawing
     from vargpt_lightning.planning.steps import build_empty
-    from vargpt_lightning.results import write_json
 
     kind = torch.float32 if experiment.trainer.precision.startswith("32") else torch.bfloat16
     model = build_empty(experiment.model, kind)
     batches = options.batch or [1, 8, 32]
-    if min(batches) < 1:
-        raise UserError(f"--batch {min(batches)}; expected 1 or more")
-    plans = list(plan_drawing(model, batches, cluster.gpu, experiment.plan.efficiency, options.prompt))
+    return list(plan_drawing(model, batches, cluster.gpu, experiment.plan.efficiency, options.prompt))
+
+
+def _tell_drawing(
+    experiment: Experiment, cluster: Cluster, options: Any, plans: list[GenerationPlan], began: float
+) -> int:
+    from vargpt_lightning.commands.plan_tables import show_drawing
+    from vargpt_lightning.results import write_json
+
     show_drawing(experiment.run.name or "", cluster.gpu, experiment.plan.efficiency, options.prompt, plans)
     if options.out:
         write_json(options.out / "generation.json", [vars(plan) for plan in plans])

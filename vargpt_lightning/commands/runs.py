@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.commands.arguments import Parser
+from vargpt_lightning.errors import UserError, near_path
 from vargpt_lightning.results import list_runs
 
 COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red"}
@@ -19,11 +20,10 @@ FIGURES = 3  # more make a terminal's line too narrow to read; the report has th
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt runs",
         description="List the runs in a folder and below it, the oldest first: how far each is and what it reached.",
         epilog="example:\n  vargpt runs runs/",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("root", nargs="?", default="runs", help="the folder (default: runs)")
     return result
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """
     root = Path(parser().parse_args(argv).root)
     if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; name the one that holds the runs")
+        raise UserError(f"{root}: there is no such folder; name the one that holds the runs{near_path(root)}")
     rows = list_runs(root)
     console = Console()
     if not rows:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.benchmark_results import show
 from vargpt_lightning.commands.benchmarks import (
     add_data_options,
@@ -20,7 +21,7 @@ from vargpt_lightning.commands.benchmarks import (
     find_data,
     settings_of,
 )
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
 
 EXAMPLE = """examples:
   vargpt score minigpt4.jsonl --benchmark mme --data data --out benchmarks/minigpt4
@@ -32,11 +33,10 @@ BATCH = 2000  # rows written at a time
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt score",
         description="Score outputs of a benchmark without the model that made them.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument(
         "predictions", type=Path, metavar="PREDICTIONS", help="a .jsonl, .json or .parquet file, or a folder of outputs"
@@ -72,7 +72,7 @@ def _file(arguments: argparse.Namespace) -> Scored:
     from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
 
     if not arguments.predictions.is_file():
-        raise UserError(f"{arguments.predictions}: there is no such file or folder")
+        raise UserError(f"{arguments.predictions}: there is no such file or folder{near_path(arguments.predictions)}")
     if arguments.benchmark is None:
         raise UserError(f"{arguments.predictions}: --benchmark is not given; expected which one it answers")
     modules = chosen_modules(arguments.benchmark, arguments.data, arguments.hub_owner)

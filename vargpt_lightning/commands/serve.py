@@ -10,7 +10,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
+from vargpt_lightning.commands.names import check_model
+from vargpt_lightning.commands.progress import importing, working
 from vargpt_lightning.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -28,11 +31,10 @@ TOKEN = "VARGPT_SERVE_TOKEN"
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt serve",
         description="Try a run: a page for the browser, and OpenAI's API for programs.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("run", help="the run folder")
     place = result.add_argument_group("where it listens")
@@ -69,15 +71,18 @@ def main(argv: list[str]) -> int:
     """Serve until interrupted."""
     arguments = parser().parse_args(argv)
     check_installed(page=not arguments.no_page)
-    from vargpt_lightning.commands.loading import load_run
-    from vargpt_lightning.commands.request_examples import example_requests
-    from vargpt_lightning.serving.server import Service, http_server, listen
+    check_model(arguments.run, arguments.stage, exported=False)
+    with working(f"starting the server of {arguments.run}"), importing():
+        from vargpt_lightning.commands.loading import load_run
+        from vargpt_lightning.commands.request_examples import example_requests
+        from vargpt_lightning.serving.server import Service, http_server, listen
 
     token = read_token(arguments.token_file)
     limits = limits_of(arguments)
     # Listened at before the model is loaded: a port that is taken is found at once.
     with listen(arguments.host, arguments.port, token) as place:
-        run = load_run(arguments.run, arguments.stage, arguments.device)
+        with working(f"loading {arguments.run}"):
+            run = load_run(arguments.run, arguments.stage, arguments.device)
         run.settings = generation_settings(run, arguments)
         name = arguments.name or run.folder.name
         page = not arguments.no_page

@@ -16,6 +16,7 @@ from rich.live import Live
 
 from vargpt_lightning.capacity import FLAG, TRAINING, check_processes, positive
 from vargpt_lightning.claims import PATIENCE
+from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.counted import counted
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.experiment_files import read_tree
@@ -69,11 +70,10 @@ def main(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the arguments of `vargpt sweep FILE`."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt sweep",
         usage="vargpt sweep FILE [--workers N] [OPTIONS]",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("sweep", type=Path, metavar="FILE", help="the sweep file, or the folder of a planned sweep")
     result.add_argument("--workers", type=positive, default=1, metavar="N", help="trials at the same time (default 1)")
@@ -217,12 +217,11 @@ def _say(rows: Any, sweep: Sweep) -> None:
 
 
 def _worker(argv: list[str]) -> int:
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt sweep worker",
         description="Work on the trials of a planned sweep until none is left; start as many as there are machines. "
         "A worker that is killed loses nothing: another one resumes its trial.",
         epilog="example:\n  srun vargpt sweep worker sweeps/guidance",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folder", type=Path, help="the sweep's folder")
     result.add_argument("--limit", type=positive, metavar="N", help="stop after so many trials")
@@ -241,11 +240,10 @@ def _tell(taken: Taken, outcome: Outcome | None) -> None:
 
 
 def _show(argv: list[str]) -> int:
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt sweep show",
         description="Show a sweep's table: mean and 95 % interval over the seeds, the best marked; the errors below.",
         epilog=SHOW_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("folder", type=Path, help="the sweep's folder")
     result.add_argument("--live", action="store_true", help="keep showing it until the sweep has ended")

@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.commands.names import finished_stage
 from vargpt_lightning.data.sources.endings import is_picture
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.results import RunFolder
+from vargpt_lightning.weights.locate import check_place
 
 ENDPOINT = "openai:"
 PREDICTIONS = (".jsonl", ".json", ".parquet")
@@ -37,6 +40,7 @@ def open_system(text: str, **options: Any) -> Any:
         UserError: nothing of the kinds above is there, it is broken, or an option does not go with it.
     """
     given = {key: value for key, value in options.items() if value is not None}
+    check_system(text, given.get("stage"))
     if text.startswith(ENDPOINT):
         return _endpoint(text, given)
     path = Path(text).expanduser()
@@ -44,9 +48,30 @@ def open_system(text: str, **options: Any) -> Any:
         return _predictions(path, given)
     if path.is_dir():
         return _folder(path, given)
-    if path.suffix in PREDICTIONS or text.startswith((".", "/", "~")) or text.count("/") != 1:
-        raise UserError(f"{text}: there is no such file or folder; expected {KINDS}")
     return _transformers(text, given)
+
+
+def check_system(text: str, stage: str | None = None) -> None:
+    """Make sure that MODEL is there, or may be on the hub; nothing is loaded.
+
+    Raises:
+        UserError: there is no such file or folder, or the run has no such finished stage.
+    """
+    path = Path(text).expanduser()
+    if text.startswith(ENDPOINT) or path.is_file():
+        return
+    if path.is_dir():
+        if (path / "run.json").is_file():
+            finished_stage(RunFolder(path), stage)
+        return
+    if path.suffix in PREDICTIONS or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise UserError(f"{text}: there is no such file or folder; expected {KINDS}{near_path(path)}")
+    check_place(text)
+
+
+def runs_here(text: str) -> bool:
+    """Whether a system computes on this machine: an endpoint and a file of answers do not."""
+    return not text.startswith(ENDPOINT) and not Path(text).expanduser().is_file()
 
 
 def _folder(path: Path, options: Mapping[str, Any]) -> Any:

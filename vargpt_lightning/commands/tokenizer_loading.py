@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vargpt_lightning.commands.loading import finished_stage, parse_experiment
+from vargpt_lightning.commands.loading import parse_experiment
+from vargpt_lightning.commands.names import finished_stage
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.models import checkpoints
 from vargpt_lightning.models.config import TokenizerConfig, VARGPTConfig

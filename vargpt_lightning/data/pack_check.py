@@ -19,7 +19,7 @@ from vargpt_lightning.data.pack_pool import in_order
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
 from vargpt_lightning.data.picture_files import MAX_PIXELS, decode_picture
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_folder
 from vargpt_lightning.results import read_json, read_jsonl
 
 _ENOUGH = 20  # problems of one shard that are told one by one
@@ -76,7 +76,7 @@ def _index(folder: Path) -> dict[str, Any]:
     if folder.is_file():
         raise UserError(f"{folder}: is a file; expected a folder of packed records")
     if not (folder / INDEX_NAME).is_file():
-        raise UserError(f"{folder / INDEX_NAME}: not found; expected a folder of packed records")
+        raise UserError(f"{folder / INDEX_NAME}: not found; expected a folder of packed records{near_folder(folder)}")
     index = read_json(folder / INDEX_NAME)
     try:
         assert isinstance(index["count"], int) and index["pictures"].keys() >= {SEEN, DRAWN}

@@ -17,7 +17,7 @@ from typing import IO, Any
 from vargpt_lightning.data.packing import INDEX_NAME, OFFSETS_NAME
 from vargpt_lightning.data.picture_files import picture_size
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_folder
 from vargpt_lightning.results import read_json
 
 TASKS = ("text", "understanding", "generation", "mixed")
@@ -129,7 +129,7 @@ def _read(folder: Path, name: str) -> Any:
     if folder.is_file():
         raise UserError(f"{folder}: is a file; expected a folder of packed records")
     if not (folder / name).is_file():
-        raise UserError(f"{folder / name}: not found; expected a folder of packed records")
+        raise UserError(f"{folder / name}: not found; expected a folder of packed records{near_folder(folder)}")
     return read_json(folder / name)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, hint
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
 
@@ -207,7 +207,7 @@ class Stage(Ranged):
         for name, bits in self.frozen_bits.items():
             key = f"{where}.frozen_bits"
             if name not in SUBMODULES:
-                raise UserError(f"{key}: {name!r} is not a submodule; there are {', '.join(SUBMODULES)}")
+                raise UserError(f"{key}: {name!r} is not a submodule; {hint(name, SUBMODULES)}")
             if bits not in (4, 8):
                 raise UserError(f"{key}.{name}={bits}; expected 4 or 8")
             if name == "image_tokenizer":
@@ -261,10 +261,10 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
         seen.add(stage.name)
         for name in stage.train:
             if name not in known:
-                raise UserError(f"stages.{stage.name}.train: {name!r} is not a submodule; there are {', '.join(known)}")
+                raise UserError(f"stages.{stage.name}.train: {name!r} is not a submodule; {hint(name, known)}")
         for name in stage.data:
             if not any_corpus and name not in there:
-                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; there are {', '.join(there)}")
+                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; {hint(name, there)}")
 
 
 def stage_hashes(stages: Sequence[Mapping[str, Any]], shared: Any) -> list[str]:

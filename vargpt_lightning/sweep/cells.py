@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, hint
 from vargpt_lightning.experiment_files import Tree, chain
 from vargpt_lightning.results import write_bytes
 from vargpt_lightning.sweep.spec import Sweep
@@ -107,6 +107,18 @@ def changed(trees: list[Tree], changes: Mapping[str, Any]) -> Tree:
     return tree
 
 
+def changed_stages(trees: list[Tree], changes: Mapping[str, Any]) -> list[Tree]:
+    """Return the stages of files one after the other with changes such as `stages.base.steps` made; all are of stages.
+
+    Raises:
+        UserError: there is no such stage, or the change is below a value that has no keys.
+    """
+    stages = _stages(trees)
+    for key, value in changes.items():
+        stages = _change_stage(stages, key.split(".")[1:], value, key)
+    return stages
+
+
 def _stages(trees: list[Tree]) -> list[Tree]:
     """The stages that files one after the other make: `stages` anew, `stages+` behind those before."""
     stages: list[Tree] = []
@@ -123,7 +135,7 @@ def _last(trees: list[Tree], key: str) -> Any:
 def _change_stage(stages: list[Tree], names: list[str], value: Any, key: str) -> list[Tree]:
     there = [str(stage.get("name")) for stage in stages]
     if names[0] not in there:
-        raise UserError(f"{key}: the base has no stage {names[0]!r}; there are {', '.join(there)}")
+        raise UserError(f"{key}: the base has no stage {names[0]!r}; {hint(names[0], there)}")
     place = there.index(names[0])
     if len(names) == 1:
         if value is not None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path, similar_path
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "tokenizer.model")
 """What is fetched of a hub repository: weights, sizes and tokenizers; no code, and no pickles."""
@@ -25,13 +25,26 @@ def locate(where: str | Path, **options: Any) -> Path:
     Raises:
         UserError: neither is there, or the hub cannot be reached.
     """
+    named = check_place(where)
+    if named is None:
+        return Path(where).expanduser()
+    return _fetch(str(where), named, {key: value for key, value in options.items() if value is not None})
+
+
+def check_place(where: str | Path) -> re.Match[str] | None:
+    """Return the parts of a hub id, None for a path that is there; the hub is not asked.
+
+    Raises:
+        UserError: it is neither, or it is a misspelt path of a run: its folder is here, with a run of a similar name.
+    """
     path = Path(where).expanduser()
     if path.exists():
-        return path
+        return None
     named = _HUB.fullmatch(str(where))
-    if named is None or str(where).startswith((".", "/", "~")):
-        raise UserError(f"{where}: there is no such file or folder")
-    return _fetch(str(where), named, {key: value for key, value in options.items() if value is not None})
+    similar = similar_path(path)
+    if named is None or str(where).startswith((".", "/", "~")) or (similar and (similar / "run.json").is_file()):
+        raise UserError(f"{where}: there is no such file or folder{near_path(path)}")
+    return named
 
 
 def _fetch(where: str, named: re.Match[str], options: dict[str, Any]) -> Path:
@@ -47,4 +60,6 @@ def _fetch(where: str, named: re.Match[str], options: dict[str, Any]) -> Path:
         return Path(snapshot_download(named["repo"], allow_patterns=list(FILES), **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise UserError(f"{where}: is not a local path, and the hub does not provide it ({reason})") from error
+        raise UserError(
+            f"{where}: is not a local path, and the hub does not provide it ({reason}){near_path(where)}"
+        ) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from vargpt_lightning.data.picture_files import PictureError, decode_picture
 from vargpt_lightning.data.records import DRAWN, SEEN, SEEN_MARK, Record, from_llava
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
 
 ROWS_PER_PART = 2000
 _ID_LENGTH = 80  # a tar header holds names of 100 bytes
@@ -69,7 +69,7 @@ def read_all(parts: Sequence[Part], read_part: Callable[[Part], Iterator[Row]]) 
 def need(path: Path, expected: str) -> Path:
     """Return the path if there is something; raises UserError saying what was expected there."""
     if not path.exists():
-        raise UserError(f"{path}: not found; expected {expected}")
+        raise UserError(f"{path}: not found; expected {expected}{near_path(path)}")
     return path
 
 

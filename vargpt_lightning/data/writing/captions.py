@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, near_path
 
 JSONL_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson"), (".csv", ".tsv")
 
@@ -67,7 +67,7 @@ Rows = Iterator[tuple[str, Mapping[str, Any] | None]]
 def _rows(path: Path, columns: CaptionColumns) -> Rows:
     if not path.is_dir():
         if not path.is_file():
-            raise UserError(f"{path}: not found; expected captions as .jsonl or .parquet, or a folder")
+            raise UserError(f"{path}: not found; expected captions as .jsonl or .parquet, or a folder{near_path(path)}")
         if path.suffix.lower() not in (*JSONL_ENDINGS, ".parquet"):
             raise UserError(f"{path}: ends in {path.suffix or 'nothing'!r}; expected .jsonl or .parquet")
         yield from _file_rows(path, columns)
