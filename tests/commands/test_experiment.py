@@ -238,7 +238,7 @@ def text_file(path: Path, content: str | bytes) -> Path:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("a: [1\nb: 2", "line 2, column 2: is no YAML"),
+        ("a: [1\nb: 2", "line 2, column 2: is not valid YAML"),
         ("", "holds no keys"),
         ("- 1", "holds no keys"),
         (b"\xff\xfe\x00", "is not a text file"),
