@@ -25,6 +25,7 @@ from vargpt_lightning.data.picture_files import PictureError, decode_picture
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.clip_weights import Activation, activation, read_clip_file
 from vargpt_lightning.evaluation.files import short_hash
+from vargpt_lightning.evaluation.finite import check_rows
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.picture_lists import PictureFile
 from vargpt_lightning.evaluation.processes import Processes
@@ -261,6 +262,8 @@ def _score_batch(
     scores: dict[int, float] = {}
     if good:
         pictures_BD = model.pictures([picture for picture in pictures if picture is not None])
+        check_rows(pictures_BD, [batch[place][1].path for place in good], "CLIP")
+        check_rows(texts_BD, [f"prompt {prompt.id!r}" for prompt, _, _ in batch], "CLIP")
         scores = dict(zip(good, cosine_scores(pictures_BD, texts_BD[good], clamp).tolist(), strict=True))
     for place, (prompt, _, key) in enumerate(batch):
         yield {"id": prompt.id, "key": key, "clip": scores.get(place), "truncated": cut[place]}

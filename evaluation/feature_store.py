@@ -26,6 +26,7 @@ from torch import Tensor
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.feature_sums import FeatureSums
 from vargpt_lightning.evaluation.files import short_hash
+from vargpt_lightning.evaluation.finite import check_rows
 from vargpt_lightning.evaluation.inception import FeatureExtractor
 from vargpt_lightning.evaluation.picture_lists import PictureFile, check_sizes
 from vargpt_lightning.evaluation.processes import Processes
@@ -146,6 +147,8 @@ def measure_features(
     for places, pictures, hashes, broken in reader.read(pending):
         good = [place for place in places if place not in broken]
         features = extractor(torch.stack(pictures)) if good else {}
+        for layer, rows in features.items():
+            check_rows(rows, [files[place].path for place in good], f"{extractor.name}, layer {layer}")
         store.write(good, features, hashes)
         store.mark(broken, BROKEN)
         store.mark(good, DONE)

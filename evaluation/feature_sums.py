@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.finite import check_finite
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.results import plain, write_bytes
 
@@ -132,7 +133,11 @@ def read_arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]
         raise UserError(f"{path}: not found; expected an .npz file of statistics")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name not in skip}
+            found = {name: file[name] for name in file.files if name not in skip}
+        check_finite(path, found)
+        return found
+    except UserError:
+        raise
     except (OSError, ValueError, EOFError, AttributeError, KeyError) as error:
         raise UserError(f"{path}: not readable as .npz ({error}); expected statistics") from error
     except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,21 @@ def check_finite(file: Path | str, arrays: Mapping[str, Any]) -> None:
         if bad:
             where = f"{bad} of {total} places"
             raise UserError(f"{file}: the array {name!r} holds NaN or infinity in {where}; expected numbers")
+
+
+def check_rows(features_ND: Any, names: Sequence[Any], network: str) -> None:
+    """Refuse features (N, D) that are no numbers: a mean over many pictures would hide whose they are.
+
+    Raises:
+        UserError: names the first of these pictures or texts, and the network.
+    """
+    good_N = features_ND.isfinite().all(dim=1).tolist()
+    if not all(good_N):
+        first = next(name for name, good in zip(names, good_N, strict=True) if not good)
+        raise UserError(
+            f"{first}: its features ({network}) hold NaN or infinity, as those of {good_N.count(False)} of "
+            f"{len(good_N)} in the batch; expected numbers: are the network's weights sound?"
+        )
 
 
 def _not_finite(array: Any) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.errors import UserError, meant
+from vargpt_lightning.evaluation.finite import check_finite
 
 VARIANTS = ("torch_fidelity", "clean", "adm")
 RESIZE = {
@@ -88,7 +89,7 @@ class FeatureExtractor:
 
     def prepare(self, picture: Image.Image) -> Tensor:
         """One picture as the network's input: (3, H, W) uint8, for `clean` (3, 299, 299) float in 0..255."""
-        array = np.asarray(picture.convert("RGB"))
+        array = as_array(picture)
         if self.variant == "clean":
             array = clean_resize(array)
         return torch.from_numpy(np.array(array)).permute(2, 0, 1)
@@ -182,6 +183,12 @@ def _check_weights(path: Path) -> None:
         raise UserError(f"{path}: not a file of weights ({reason}); expected torch-fidelity's .pth file") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: {type(state).__name__}; expected names and tensors in torch-fidelity's format")
+    check_finite(path, state)
+
+
+def as_array(picture: Image.Image) -> np.ndarray:
+    """A picture as torch-fidelity reads it, (H, W, 3): Pillow's own conversion, not turned, transparency dropped."""
+    return np.asarray(picture.convert("RGB"))
 
 
 def fingerprint(network: torch.nn.Module) -> str:

@@ -17,6 +17,8 @@ from vargpt_lightning.errors import UserError
 
 START_TOKEN = "<image_gen_start>"
 TRAIN = "train"
+OWN = "own"
+"""The kind of questions whose corpus names none."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vargpt_lightning.evaluation.protocols import TRAIN
 from vargpt_lightning.heldout import beaten, heldout_scores
 
 KIND_NAMES = {"category": "category", "subcategory": "subcategory", "colour": "main colour", "yesno": "yes or no",
-              "choice": "name out of four", "name": "open naming"}  # fmt: skip
+              "choice": "name out of four", "name": "open naming", "own": "questions of your data"}  # fmt: skip
 COLUMNS = ("figure", "value", "for comparison")
 UNLIKE = "the runs were not all evaluated alike; expected finished runs of one experiment"
 Metrics = Mapping[str, Any]
@@ -151,9 +151,9 @@ def _switch_lines(metrics: Metrics) -> Iterator[Line]:
 def _question_lines(metrics: Metrics) -> Iterator[Line]:
     for kind, score in heldout_scores(metrics).items():
         yield _kind_line("held-out pictures", kind, score)
-    for kind in metrics.get("open_kinds", ()):
-        score = metrics.get("questions", {}).get(kind, {}).get(TRAIN)
-        if score:
+    for kind, by_split in metrics.get("questions", {}).items():
+        score = by_split.get(TRAIN)
+        if score and (kind in metrics.get("open_kinds", ()) or len(by_split) == 1):
             yield _kind_line("training pictures", kind, score)
 
 

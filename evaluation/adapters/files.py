@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from vargpt_lightning.data.picture_files import PictureError, decode_picture
 from vargpt_lightning.data.sources.endings import endings_text, is_picture
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.adapters.prediction_rows import Key, read_predictions
@@ -223,8 +224,8 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _open(path: Path) -> Image.Image:
+    """The drawing as training reads pictures: upright, 16 bits scaled to 8, what is transparent white."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return decode_picture(path.read_bytes(), str(path))
+    except (PictureError, OSError) as error:
         raise UserError(f"{path}: not readable as a picture ({error})") from error

@@ -38,7 +38,7 @@ from vargpt_lightning.evaluation.protocols import TRAIN
 from vargpt_lightning.evaluation.questions import chosen_letter, is_right, normalise
 
 NAME = "openmoji"
-TITLE = "OpenMoji questions (held-out)"
+TITLE = "Own questions (held-out)"
 HUB = None  # a run makes them
 HEADLINE = "accuracy"
 SCALE = 100
@@ -46,7 +46,7 @@ MAX_NEW_TOKENS = 48
 
 KNOWN = (OWN, *PROTOCOLS)
 NAMED = {"lmms_eval": OWN, "official": OWN}
-KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name")
+KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name", "own")
 COLUMNS = ("id", "kind", "prompt", "answer", "picture", "split", "options")
 # Our models are trained on the bare questions; others need to be told that one word is wanted.
 STYLES = {"llava": "", "plain": "", "short": SHORT}

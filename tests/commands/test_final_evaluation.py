@@ -15,7 +15,7 @@ from vargpt_lightning.cli import main
 from vargpt_lightning.commands.experiment import Experiment, load_experiment
 from vargpt_lightning.commands.final_evaluation import collect
 from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.records import Record, TextPart, Turn
 from vargpt_lightning.results import RunFolder, read_jsonl
 
 Tree = dict[str, Any]
@@ -89,12 +89,18 @@ def test_open_names_are_asked_of_training_pictures(experiment: Experiment, tmp_p
     assert [question.id for question in again.questions] == [question.id for question in asked.questions]
 
 
-def test_conversations_that_cannot_be_scored_are_not_asked(experiment: Experiment, tmp_path: Path) -> None:
-    """Records of other projects say neither the kind of a question nor its answer."""
+def test_questions_of_other_corpora_are_asked_too(experiment: Experiment, tmp_path: Path) -> None:
+    """Records of other projects name neither kind nor answer: the first answer is the right one."""
     plain = [dataclasses.replace(record, meta={}) for record in corpora()["questions"][:9]]
+    long = Turn("assistant", (TextPart("word " * 30),))
+    plain.append(dataclasses.replace(plain[0], id="long", turns=(plain[0].turns[0], long)))
     pack(experiment, "questions", plain, tmp_path / "plain")
     asked = collect(experiment, SIZE)
-    assert not asked.training_answers and len(asked.questions) == 3
+    own = [question for question in asked.questions if question.kind == "own"]
+    assert {(question.kind, question.split) for question in asked.questions} == {("own", "train"), ("colour", "val")}
+    assert [question.answer for question in own] == [record.turns[1].text for record in plain[:9]]
+    assert sum(asked.training_answers["own"].values()) == 9
+    assert len(collect(with_evaluation(experiment, names=4), SIZE).questions) == 4 + 3
 
 
 def test_a_complete_run_leaves_figures_pictures_and_a_report(debug_run: Path) -> None:

@@ -19,6 +19,7 @@ from vargpt_lightning.data.openmoji import ATTRIBUTION
 from vargpt_lightning.data.pictures import PictureError, decode_picture, make_square
 from vargpt_lightning.data.records import DRAWN, SEEN, Record
 from vargpt_lightning.evaluation.protocols import (
+    OWN,
     Drawing,
     Question,
     RealPicture,
@@ -29,6 +30,8 @@ from vargpt_lightning.evaluation.runner import EvaluationSettings, rich_progress
 from vargpt_lightning.results import RunFolder
 
 NAME = "name"
+FEW_WORDS = 20  # of an answer that can be told in the same words
+MANY = 200  # questions of your own that are asked of a split, where evaluation.questions does not say
 
 
 def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
@@ -57,8 +60,9 @@ def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
 def collect(experiment: Experiment, picture_size: int) -> Asked:
     """Return what to ask: held-out questions, open names of training pictures, one drawing for each picture.
 
-    Records without a kind and an answer in their `meta` cannot be scored, and are not asked; those whose picture cannot
-    be decoded are left out, with one line that says how many.
+    A record that names no kind and answer in its `meta`, as one of your own corpora, is a question of the kind "own":
+    its first answer is the right one, where that is a line of a few words. Records whose picture cannot be decoded are
+    left out, with one line that says how many.
     """
     config = experiment.evaluation
     seed = experiment.seed if config.seed is None else config.seed
@@ -70,11 +74,12 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
         requests = [record for record in _records(sources, DRAWN, ids, split) if gallery.add(record, split)]
-        asking = [record for record in _records(sources, SEEN, ids, split) if {"kind", "answer"} <= record.meta.keys()]
+        asking = [asked for record in _records(sources, SEEN, ids, split) if (asked := _asked(record)) is not None]
         if split == "train":
             for record in asking:
                 answers[record.meta["kind"]][str(record.meta["answer"])] += 1
-            asking = _pick([record for record in asking if record.meta["kind"] == NAME], config.names, seed)
+            open_ones = [[record for record in asking if record.meta["kind"] == kind] for kind in (NAME, OWN)]
+            asking = [record for those in open_ones for record in _pick(those, config.names, seed)]
         asking = [record for record in _limit(asking, config, seed) if gallery.add(record, split)]
         questions += [question_from_record(record, split) for record in asking]
         wanted = config.drawings if split == "train" else int(config.heldout_drawings)
@@ -86,6 +91,16 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
         )
         print(f"evaluation: {lost} left out: {min(gallery.bad)}, ...")
     return Asked(questions, drawings, list(gallery.pictures.values()), answers)
+
+
+def _asked(record: Record) -> Record | None:
+    """The record with the kind and the right answer of its question; None where it has no answer to compare with."""
+    if {"kind", "answer"} <= record.meta.keys():
+        return record
+    answer = next((turn.text.strip() for turn in record.turns if turn.role == "assistant"), "")
+    if not answer or "\n" in answer or len(answer.split()) > FEW_WORDS:
+        return None
+    return replace(record, meta={**record.meta, "kind": OWN, "answer": answer})
 
 
 def _records(sources: dict[str, ShardDataset], use: str, ids: _Ids, split: str) -> list[Record]:
@@ -114,12 +129,11 @@ class _Ids:
 
 
 def _limit(records: list[Record], config: EvaluationConfig, seed: int) -> list[Record]:
-    if config.questions is None:
-        return records
     kinds: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kinds[record.meta["kind"]].append(record)
-    return [record for members in kinds.values() for record in _pick(members, config.questions, seed)]
+    most = {OWN: MANY} if config.questions is None else dict.fromkeys(kinds, config.questions)
+    return [record for kind, those in kinds.items() for record in _pick(those, most.get(kind, len(those)), seed)]
 
 
 def _pick(records: list[Record], count: int, seed: int) -> list[Record]:
