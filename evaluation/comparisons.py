@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks.base import group_interval
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 from vargpt_lightning.evaluation.questions import is_right
 from vargpt_lightning.evaluation.run_plots import PRINT, SERIES, new_figure, note_figure
 
@@ -115,7 +116,7 @@ def interval_figure(evaluations: pd.DataFrame, most: int = 24) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title("with 95 % intervals", loc="left", fontsize=9.5, color=PRINT.ink)
     figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    return figure
+    return plain_texts(figure)
 
 
 def difference_figure(differences: pd.DataFrame) -> Figure:
@@ -144,4 +145,4 @@ def difference_figure(differences: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(rows)), labels, color=PRINT.ink)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_title(f"{run}: better to the right", loc="left", fontsize=9.5, color=PRINT.ink)
-    return figure
+    return plain_texts(figure)

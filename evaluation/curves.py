@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vargpt_lightning.evaluation.plot_texts import plain_texts, quiet_glyphs
 from vargpt_lightning.results import MetricRow
 
 if TYPE_CHECKING:
@@ -199,7 +201,10 @@ def _svg(figure: Figure, tag: str, label: str) -> str:
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": tag, "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", transparent=True)
+        plain_texts(figure, keep=True)
+        with warnings.catch_warnings():
+            quiet_glyphs()
+            figure.savefig(buffer, format="svg", transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|font-family: [^;\"]*;?", "", svg, flags=re.S)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.evaluation import published
 from vargpt_lightning.evaluation.benchmark_measured import COLUMNS, Measured
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 from vargpt_lightning.results import write_bytes
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _png(shown: Sequence[Polygon], keys: Sequence[str], protocol: str) -> bytes:
         _tips(axes, shown, keys, colours)
         _legend(axes, shown, colours, protocol)
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=130)
+        plain_texts(figure).savefig(content, format="png", dpi=130)
     return content.getvalue()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.curves import Palette, draw_curves, panels, smoothed, style_axes
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 from vargpt_lightning.results import MetricRow
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def note_figure(text: str) -> Figure:
     figure, (axes,) = new_figure(1, 1, width=8.0, height=0.5)
     axes.set_axis_off()
     axes.text(0, 0.5, text, va="center", color=PRINT.faint)
-    return figure
+    return plain_texts(figure)
 
 
 def stage_figure(metrics: pd.DataFrame, stage: str) -> Figure:
@@ -71,7 +72,7 @@ def stage_figure(metrics: pd.DataFrame, stage: str) -> Figure:
     for each, (title, series) in zip(axes, charts.items(), strict=True):
         draw_curves(each, title, series, PRINT)
     figure.suptitle(stage, x=0.0, ha="left", fontsize=11, fontweight="bold", color=PRINT.ink)
-    return figure
+    return plain_texts(figure)
 
 
 def throughput_figure(metrics: pd.DataFrame) -> Figure:
@@ -97,7 +98,7 @@ def throughput_figure(metrics: pd.DataFrame) -> Figure:
     for each in axes[len(names) :]:
         each.set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(stages), frameon=False)
-    return figure
+    return plain_texts(figure)
 
 
 def codebook_figure(metrics: pd.DataFrame) -> Figure:
@@ -123,4 +124,4 @@ def codebook_figure(metrics: pd.DataFrame) -> Figure:
     end.set_xlabel("scale", fontsize=8.5, color=PRINT.faint)
     for each in (over, end):
         each.set_ylim(0, 108)
-    return figure
+    return plain_texts(figure)

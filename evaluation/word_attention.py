@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 from vargpt_lightning.evaluation.run_plots import PRINT, new_figure
 from vargpt_lightning.models.attention_maps import drawing_attention
 from vargpt_lightning.models.scales import ScaleSchedule
@@ -125,7 +126,7 @@ def scale_figure(found: WordAttention, layer: int | None = None) -> Figure:
     axes.tick_params(colors=PRINT.ink)
     which = "mean of all layers" if layer is None else f"layer {layer + 1}"
     axes.set_title(f"attention of each scale, per cent, {which}", loc="left", fontsize=9.5, color=PRINT.ink)
-    return figure
+    return plain_texts(figure)
 
 
 def map_figure(found: WordAttention, words: Sequence[int] | None = None, columns: int = 6) -> Figure:
@@ -154,4 +155,4 @@ def map_figure(found: WordAttention, words: Sequence[int] | None = None, columns
         axes.imshow(heat, cmap="magma", alpha=0.65, extent=extent, interpolation="nearest")
         low, high = 100 * float(heat.min()), 100 * float(heat.max())
         axes.set_title(f"{found.words[place]}\n{low:.1f}–{high:.1f} %", fontsize=8.5, parse_math=False)
-    return figure
+    return plain_texts(figure)

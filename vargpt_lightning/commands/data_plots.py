@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.data.pack_stats import TASKS, FolderStats, SourceStats
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +168,7 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+    plain_texts(figure).savefig(buffer, format="png", dpi=160, facecolor="white")
     return buffer.getvalue()
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vargpt_lightning.evaluation.plot_texts import plain_texts
+
 if TYPE_CHECKING:
     from vargpt_lightning.planning.stage_plan import StagePlan
 
@@ -71,6 +73,6 @@ def draw_memory(plan: StagePlan, file: Path) -> Path:
                    f"batch {plan.choice.batch_size}, checkpointing {plan.choice.sharding.checkpointing}")  # fmt: skip
     figure.legend(loc="outside lower center", fontsize=8, ncols=len(layers))
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    plain_texts(figure).savefig(file, dpi=110)
     plt.close(figure)
     return file

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 from vargpt_lightning.evaluation.run_plots import note_figure
 from vargpt_lightning.sweep.folder import Row
 from vargpt_lightning.sweep.plots import HEIGHT, in_order, is_number, title_panel
@@ -92,7 +93,7 @@ def effects_figure(table: SweepTable, most: int = 4) -> Figure:
             panel.set_xlabel(axis_title(axis))
             panel.grid(True, axis="y", alpha=0.3)
         title_panel(line[0], measure)
-    return figure
+    return plain_texts(figure)
 
 
 def pareto(groups: Sequence[Cells], quality: Measure, cost: Measure | None = None) -> list[tuple[Cells, float, float]]:
@@ -158,4 +159,4 @@ def pareto_figure(table: SweepTable, quality: str | None = None, cost: str | Non
     panel.set_xlabel(f"{price.name if price else 'seconds of a trial'} (less is better)")
     title_panel(panel, aim)
     panel.grid(True, alpha=0.3)
-    return figure
+    return plain_texts(figure)

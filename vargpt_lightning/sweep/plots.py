@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.plot_texts import plain_texts
 from vargpt_lightning.results import write_bytes
 from vargpt_lightning.sweep.spec import Measure
 from vargpt_lightning.sweep.table import Cells, SweepTable, axis_title, figure, value_text
@@ -58,7 +59,7 @@ def table_figure(table: SweepTable) -> Figure:
     else:
         _bars(figure_, groups, table.axes, measures)
     figure_.suptitle(table.sweep.name)
-    return figure_
+    return plain_texts(figure_)
 
 
 def _values(groups: Sequence[Cells], axis: str) -> list[Any]:
