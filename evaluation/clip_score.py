@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.data.picture_files import PictureError, decode_picture
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, install_hint
 from vargpt_lightning.evaluation.clip_weights import Activation, activation, read_clip_file
 from vargpt_lightning.evaluation.files import short_hash
 from vargpt_lightning.evaluation.finite import check_rows
@@ -64,7 +64,7 @@ def open_clip_model(model: str, weights: str, device: str = "cpu", quick_gelu: b
     try:
         import open_clip
     except ImportError as error:
-        raise UserError(f"open_clip is missing ({error}); pip install 'vargpt-lightning[evaluation]'") from error
+        raise UserError(f"open_clip is missing ({error}); {install_hint('evaluation')}") from error
     file = Path(weights)
     kept = read_clip_file(file) if file.exists() else None
     tag = open_clip.get_pretrained_cfg(model.replace("/", "-"), weights) or {}

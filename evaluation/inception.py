@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vargpt_lightning.errors import UserError, meant
+from vargpt_lightning.errors import UserError, install_hint, meant
 from vargpt_lightning.evaluation.finite import check_finite
 
 VARIANTS = ("torch_fidelity", "clean", "adm")
@@ -151,7 +151,7 @@ def load_network(name: str, layers: Sequence[str], weights: Path | None) -> Any:
     try:
         from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as networks
     except ImportError as error:
-        raise UserError(f"torch-fidelity is missing ({error}); pip install 'vargpt-lightning[evaluation]'") from error
+        raise UserError(f"torch-fidelity is missing ({error}); {install_hint('evaluation')}") from error
     if name not in networks:
         raise UserError(f"feature extractor {name!r}; expected one of {', '.join(sorted(networks))}")
     provided = networks[name].get_provided_features_list()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -58,3 +59,13 @@ def test_the_citation_is_of_this_version() -> None:
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     cited = {each["url"] for each in citation["references"]}
     assert {f"https://arxiv.org/abs/{number}" for number in ("2501.12327", "2404.02905")} <= cited
+
+
+def test_extras_are_installed_from_a_checkout() -> None:
+    """No package index has this project, so `pip install` with its name alone fails; see `errors.install_hint`."""
+    listed = subprocess.run(["git", "ls-files", "*.md", "*.py", "*.ipynb"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    wrong = re.compile(r"pip install ['\"]?vargpt.lightning(\[\w+\])?['\"]?(?! @)")
+    texts = {name: (ROOT / name).read_text("utf-8") for name in listed.stdout.splitlines()}
+    assert not [name for name, text in texts.items() if wrong.search(text)]

@@ -76,3 +76,8 @@ def _names(folder: Path, suffix: str = "") -> list[str]:
     except OSError:
         return []
     return [name.removesuffix(suffix) for name in names if name.endswith(suffix) and not name.startswith(".")]
+
+
+def install_hint(extra: str) -> str:
+    """Return the command that installs an extra of this project, which is on no package index: from a checkout."""
+    return f"pip install -e '.[{extra}]' in the project's folder"

@@ -35,7 +35,7 @@ def test_the_command_answers_until_it_is_interrupted(finished_run: Path) -> None
 def test_a_missing_extra_is_named(monkeypatch, finished_run: Path) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))
-    with pytest.raises(UserError, match=r"gradio not installed; expected: pip install 'vargpt-lightning\[serve\]'"):
+    with pytest.raises(UserError, match=r"gradio not installed; pip install -e '\.\[serve\]'"):
         main([str(finished_run)])
     serve.check_installed(page=False)
 

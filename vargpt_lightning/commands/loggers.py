@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vargpt_lightning.errors import UserError, meant
+from vargpt_lightning.errors import UserError, install_hint, meant
 from vargpt_lightning.results import RunFolder
 
 PACKAGE = "lightning.pytorch.loggers"
@@ -58,7 +58,7 @@ def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
         made: Any = kind(**arguments)
         _ = made.experiment  # begun now: most packages find only here that they cannot
     except (ImportError, ModuleNotFoundError) as error:
-        advice = "pip install -e '.[loggers]' in the project's folder"
+        advice = install_hint("loggers")
         raise UserError(f"trainer.loggers: {name} needs a package that is not installed: {advice} ({error})") from error
     except Exception as error:  # wrong arguments, a server that is away, a missing key: each package has its classes
         given = ", ".join(entry.get("init_args") or {}) or "no init_args"  # their values may be secrets

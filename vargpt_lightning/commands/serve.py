@@ -14,7 +14,7 @@ from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
 from vargpt_lightning.commands.names import check_model
 from vargpt_lightning.commands.progress import importing, working
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, install_hint
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.serving.limits import Limits
@@ -117,7 +117,7 @@ def check_installed(page: bool = True) -> None:
         if (page or module != "gradio") and importlib.util.find_spec(module) is None
     ]
     if missing:
-        raise UserError(f"{', '.join(missing)} not installed; expected: pip install 'vargpt-lightning[serve]'")
+        raise UserError(f"{', '.join(missing)} not installed; {install_hint('serve')}")
 
 
 def read_token(file: Path | None) -> str | None:

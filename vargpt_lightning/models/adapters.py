@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, install_hint
 from vargpt_lightning.models.low_bits import quiet_bitsandbytes
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -29,7 +29,7 @@ def attach_adapters(
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise UserError("lora: the package peft is not installed; pip install 'vargpt-lightning[lora]'") from error
+        raise UserError(f"lora: the package peft is not installed; {install_hint('lora')}") from error
     if unknown := [name for name in targets if name not in LINEAR]:
         raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(LINEAR)}")
     config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, install_hint
 from vargpt_lightning.models.attention import QueryKeyValue
 from vargpt_lightning.models.exact import KeepsFloat32
 from vargpt_lightning.models.submodules import SUBMODULES
@@ -164,9 +164,7 @@ def _bitsandbytes() -> Any:
         with quiet_bitsandbytes():
             from bitsandbytes import functional
     except ImportError as error:
-        raise UserError(
-            "frozen_bits: the package bitsandbytes is not installed; pip install 'vargpt-lightning[quant]'"
-        ) from error
+        raise UserError(f"frozen_bits: the package bitsandbytes is not installed; {install_hint('quant')}") from error
     return functional
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.errors import UserError, install_hint
 from vargpt_lightning.sweep.folder import ENDED, Row, SweepFolder
 from vargpt_lightning.sweep.trial import GRACE
 from vargpt_lightning.sweep.worker import ended_by_sigterm, thread_limits, work
@@ -115,7 +115,7 @@ def submit(folder: SweepFolder, count: int, cluster: str, options: Mapping[str, 
     try:
         import submitit
     except ImportError as error:
-        raise UserError("submitit is not installed: pip install 'vargpt-lightning[sweeps]'") from error
+        raise UserError(f"submitit is not installed; {install_hint('sweeps')}") from error
     logs = folder.path / "logs" / "submitit"
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
