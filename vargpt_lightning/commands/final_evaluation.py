@@ -89,7 +89,7 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
         lost = (
             f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
         )
-        print(f"evaluation: {lost} left out: {min(gallery.bad)}, ...")
+        print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
     return Asked(questions, drawings, list(gallery.pictures.values()), answers)
 
 
@@ -161,16 +161,16 @@ class _Gallery:
     def __init__(self, size: int) -> None:
         self.size = size
         self.pictures: dict[str, RealPicture] = {}
-        self.bad: set[str] = set()
+        self.bad: set[tuple[str, str]] = set()  # names, which people know, and keys
 
     def add(self, record: Record, split: str) -> bool:
         """Take the record's picture in; False when it cannot be decoded."""
         part, meta = record.pictures()[0], record.meta
-        if part.key not in self.pictures and part.key not in self.bad:
+        if part.key not in self.pictures and (part.name, part.key) not in self.bad:
             try:
                 image = make_square(decode_picture(part.data, part.key), self.size)
             except PictureError:
-                self.bad.add(part.key)
+                self.bad.add((part.name, part.key))
             else:
                 about = meta.get("name", ""), split, meta.get("category", ""), meta.get("subcategory", "")
                 self.pictures[part.key] = RealPicture(part.key, image, *about)
