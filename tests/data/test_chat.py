@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tests.data.conftest import asked, drawn
 from tests.data.test_text_tokenizer import llama_like
 from vargpt_lightning.data.chat import IGNORED, ChatTemplate, Rendered, spoken_texts
+from vargpt_lightning.data.lengths import count_tokens
 from vargpt_lightning.data.records import PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
@@ -143,6 +146,99 @@ def test_answers_begin_at_the_word_with_a_llama_like_tokenizer(tmp_path: Path) -
     assert all(label == IGNORED for label in rendered.labels[: len(prompt.ids)])
     assert all(label != IGNORED for label in rendered.labels[len(prompt.ids) :])
     assert template.tokenizer.decode(rendered.ids[len(prompt.ids) :]).strip() == "plant"
+
+
+def llava(raw: Tokenizer, tokens: TextTokenizer, text: str) -> list[int]:
+    """LLaVA-1.5's `tokenizer_image_token` on what its template `vicuna_v1` writes; `|` stands for the answers' ends."""
+    ids = [tokens.bos_id]
+    for number, chunk in enumerate(text.replace("<image>", "\0I\0").replace("|", "\0E\0").split("\0")):
+        places = {"I": [tokens.image_id] * N, "E": [tokens.eos_id]}
+        ids += places[chunk] if number % 2 else raw.encode(chunk, add_special_tokens=False).ids
+    return ids
+
+
+def said(role: str, *parts: str) -> Turn:
+    found = [PicturePart("seen", "a") if part == "<image>" else TextPart(part) for part in parts]
+    return Turn(role, tuple(found))  # type: ignore[arg-type]
+
+
+CONVERSATIONS: dict[str, tuple[list[Turn], str]] = {
+    "two turns": (
+        [said("user", "<image>", "the cat"), said("assistant", "the cat"), said("user", "the cat")],
+        "USER: <image>\nthe cat ASSISTANT: the cat|USER: the cat ASSISTANT:",
+    ),
+    "system": (
+        [said("system", "Be short."), said("user", "a"), said("assistant", "b"), said("user", "<image>", "c")],
+        "Be short. USER: a ASSISTANT: b|USER: <image>\nc ASSISTANT:",
+    ),
+    "picture in the middle": (
+        [
+            said("user", "see", "<image>", "then"),
+            said("assistant", "yes (1)"),
+            said("user", "<image>", " 2"),
+            said("assistant", "漢字 é\n"),
+            said("user", "é?\n"),
+        ],
+        "USER: see\n<image>\nthen ASSISTANT: yes (1)|USER: <image>\n 2 ASSISTANT: 漢字 é\n|USER: é?\n ASSISTANT:",
+    ),
+    "empty answer": (
+        [said("user", "a"), said("assistant", ""), said("user", "b")],
+        "USER: a ASSISTANT:|USER: b ASSISTANT:",
+    ),
+}
+
+
+def byte_level(folder: Path) -> Path:
+    """A tokenizer of the kind that Qwen and LLaMA 3 have: words with the space before them."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    raw.train_from_iterator([text for _, text in CONVERSATIONS.values()] * 20, trainer)
+    raw.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("make", [llama_like, byte_level])
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversations_have_the_ids_that_llava_gives_them(name: str, make: Any, tmp_path: Path) -> None:
+    raw = Tokenizer.from_file(str(make(tmp_path) / "tokenizer.json"))
+    tokens = TextTokenizer.load(tmp_path)
+    template = ChatTemplate(tokens, N, L)
+    turns, text = CONVERSATIONS[name]
+    prompt = template.prompt(turns)
+    assert list(prompt.ids) == llava(raw, tokens, text)
+    if any(turn.role == "assistant" and turn.parts == (TextPart(""),) for turn in turns):
+        return  # an answer that may be asked about, but that no record has
+    whole = Record("x", "t", (*turns, said("assistant", "the end")))
+    rendered = template.render(whole)
+    trained = [place for place, label in enumerate(rendered.labels) if label != IGNORED]
+    expected: list[int] = []
+    for number, turn in enumerate(whole.turns):
+        if turn.role == "assistant":  # from the prompt's end to the answer's, which has its own token
+            begin = len(template.prompt(whole.turns[:number]).ids)
+            expected += range(begin, rendered.ids.index(tokens.eos_id, begin) + 1)
+    assert trained == expected, "exactly the answers' tokens are trained"
+    assert rendered.ids[: len(prompt.ids)] == prompt.ids, "an answer goes on from its prompt"
+    counts = count_tokens(_Source([whole]), tokens)  # type: ignore[arg-type]
+    assert counts[0] @ [1, N, L + 2] == len(rendered.ids)
+
+
+class _Source(list):  # type: ignore[type-arg]
+    """Records as a corpus gives them."""
+
+    def outline(self, place: int) -> Record:
+        return self[place]  # type: ignore[no-any-return]
+
+
+def test_the_packages_own_tokenizers_have_each_turn_by_itself(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    """Models that were trained with them know no other seams."""
+    assert not tokenizer.joins_turns and TextTokenizer.load(llama_like(tmp_path)).joins_turns
+    turns = asked("a").turns
+    one, other = (ChatTemplate(tokenizer, N, L).render(Record("x", "t", part)).ids for part in (turns[:1], turns[1:]))
+    assert list(ChatTemplate(tokenizer, N, L).render(asked("a")).ids) == [*one, *other[1:]]
 
 
 def test_texts_for_the_tokenizer_are_as_rendered(template: ChatTemplate) -> None:

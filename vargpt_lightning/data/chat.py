@@ -76,13 +76,11 @@ class ChatTemplate:
         A record longer than `context` tokens is cut after the last answer that fits whole; when not even the first
         does, inside a text, never inside a picture.
         """
-        pieces = [[self._opening]]
-        for turn in record.turns:
-            pieces.append(self._turn(turn))
+        pieces = [[self._opening], *self._groups(record.turns)]
         length = sum(len(piece.ids) for group in pieces for piece in group)
         if context is None or length <= context:
             return _join([piece for group in pieces for piece in group])
-        return self._cut(record, pieces, context)
+        return self._cut(pieces, context)
 
     def prompt(self, turns: Sequence[Turn], context: int | None = None, reserve: int = 0) -> Rendered:
         """Return the turns and the opening of the assistant's answer, as the model is asked to go on from.
@@ -92,31 +90,26 @@ class ChatTemplate:
         """
         if not turns or turns[-1].role != "user":
             raise UserError("prompt: the last turn is not the user's; expected a question or a request")
-        pieces = [self._opening]
-        for turn in turns:
-            pieces += self._turn(turn)
-        pieces.append(self._text([(_OPENINGS["assistant"], False)]))
-        rendered = _join(pieces)
+        groups = self._groups(turns, open_answer=True)
+        rendered = _join([self._opening, *(piece for group in groups for piece in group)])
         rendered.labels = _NOT_TRAINED * len(rendered.ids)
         if context is not None and len(rendered.ids) + reserve > context:
             more = f" and {reserve} for the answer" if reserve else ""
             raise UserError(f"prompt: {len(rendered.ids)} tokens{more}; the model's context holds {context}")
         return rendered
 
-    def _turn(self, turn: Turn) -> list[_Piece]:
-        """A turn as pieces: adjoining texts are encoded as one, since a tokenizer may join across their seam."""
-        pieces: list[_Piece] = []
-        spans: list[tuple[str, bool]] = []
-        for part in _lay_out(turn):
-            if isinstance(part, PicturePart):
-                pieces += [self._text(spans), self._picture(part)]
-                spans = []
+    def _groups(self, turns: Sequence[Turn], open_answer: bool = False) -> list[list[_Piece]]:
+        """The turns as pieces, up to each answer's end together: what stands between pictures and ends is encoded as
+        one (see `stretches`). With `open_answer` an answer begins behind them.
+        """
+        groups: list[list[_Piece]] = [[]]
+        for part in stretches(turns, self.tokenizer.joins_turns, open_answer):
+            if part is None:
+                groups[-1].append(self._end)
+                groups.append([])
             else:
-                spans.append(part)
-        pieces.append(self._text(spans))
-        if turn.role == "assistant":
-            pieces.append(self._end)
-        return pieces
+                groups[-1].append(self._picture(part) if isinstance(part, PicturePart) else self._text(part))
+        return groups
 
     def _text(self, spans: Sequence[tuple[str, bool]]) -> _Piece:
         """Encode a text made of spans, each trained or not, as one; a token is trained if its end is."""
@@ -157,15 +150,14 @@ class ChatTemplate:
     def _end(self) -> _Piece:
         return _Piece(array("q", [self.tokenizer.eos_id]), array("q", [self.tokenizer.eos_id]))
 
-    def _cut(self, record: Record, groups: list[list[_Piece]], context: int) -> Rendered:
+    def _cut(self, groups: list[list[_Piece]], context: int) -> Rendered:
         kept: list[_Piece] = []
         fits, length = 0, 0
         for number, group in enumerate(groups):
             length += sum(len(piece.ids) for piece in group)
             if length > context:
                 break
-            # groups are one ahead of the turns: the first is the opening token
-            if number > 0 and record.turns[number - 1].role == "assistant":
+            if group and group[-1] is self._end:
                 fits = number + 1
         if fits:
             kept = [piece for group in groups[:fits] for piece in group]
@@ -176,7 +168,40 @@ class ChatTemplate:
         return result
 
 
-def _lay_out(turn: Turn) -> Iterator[tuple[str, bool] | PicturePart]:
+Span = tuple[str, bool]
+
+
+def stretches(
+    turns: Sequence[Turn], joined: bool, open_answer: bool = False
+) -> Iterator[list[Span] | PicturePart | None]:
+    """Yield the turns as stretches of text, each of spans that say whether they are answered, pictures, and None at an
+    answer's end.
+
+    LLaVA-1.5 encodes what stands between pictures and ends as one string, across turns: `joined`. The tokenizers that
+    this package trains have learned each turn by itself, with the models that were trained with them.
+    """
+    spans: list[Span] = []
+    for turn in turns:
+        for part in _lay_out(turn, joined):
+            if isinstance(part, PicturePart):
+                yield spans
+                spans = []
+                yield part
+            else:
+                spans.append(part)
+        answer = turn.role == "assistant"
+        if answer or not joined:
+            yield spans
+            spans = []
+        if answer:
+            yield None
+    if open_answer:
+        spans.append((_OPENINGS["assistant"], False))
+    if spans:
+        yield spans
+
+
+def _lay_out(turn: Turn, joined: bool) -> Iterator[Span | PicturePart]:
     """A turn's pictures and the texts about them as the template writes them, each with whether it is answered."""
     answer = turn.role == "assistant"
     yield _OPENINGS[turn.role], False
@@ -184,6 +209,8 @@ def _lay_out(turn: Turn) -> Iterator[tuple[str, bool] | PicturePart]:
         after_picture = number > 0 and isinstance(turn.parts[number - 1], PicturePart)
         if isinstance(part, TextPart):
             gap = (" " if answer else "\n") if after_picture else " " if answer and number == 0 else ""
+            if answer and joined and not part.text:
+                gap = ""  # a space would be a token by itself, that nothing follows
             yield gap + part.text, answer
         else:
             if number > 0 and not answer:
@@ -193,16 +220,14 @@ def _lay_out(turn: Turn) -> Iterator[tuple[str, bool] | PicturePart]:
         yield "\n " if isinstance(turn.parts[-1], PicturePart) else " ", False
 
 
-def spoken_texts(record: Record) -> Iterator[str]:
-    """Yield the record's texts as the template writes them: what a text tokenizer is best trained on."""
-    for turn in record.turns:
-        texts = [""]
-        for part in _lay_out(turn):
-            if isinstance(part, PicturePart):
-                texts.append("")
-            else:
-                texts[-1] += part[0]
-        yield from filter(None, texts)
+def spoken_texts(record: Record, joined: bool = False) -> Iterator[str]:
+    """Yield the record's texts as the template writes them, turn by turn: what a text tokenizer is best trained on.
+
+    `joined` as `stretches` has it.
+    """
+    for part in stretches(record.turns, joined):
+        if isinstance(part, list) and (text := "".join(span for span, _ in part)):
+            yield text
 
 
 def _within(pieces: Sequence[_Piece], context: int) -> list[_Piece]:

@@ -64,7 +64,7 @@ def count_tokens(source: ShardDataset, tokenizer: TextTokenizer) -> NDArray[np.u
         owners: list[int] = []
         for place in range(first, min(first + _CHUNK, len(source))):
             record = source.outline(place)
-            spoken = list(spoken_texts(record))
+            spoken = list(spoken_texts(record, tokenizer.joins_turns))
             texts += spoken
             owners += [place] * len(spoken)
             answers = sum(turn.role == "assistant" for turn in record.turns)
@@ -100,7 +100,7 @@ def _read(file: Path, count: int) -> NDArray[np.uint32] | None:
 
 def _key(source: ShardDataset, tokenizer: TextTokenizer) -> str:
     shards = [[shard["sha256"], shard["count"]] for shard in source.index["shards"]]
-    told = json.dumps([shards, tokenizer.fingerprint, list(spoken_texts(_PROBE))])
+    told = json.dumps([shards, tokenizer.fingerprint, list(spoken_texts(_PROBE, tokenizer.joins_turns))])
     return hashlib.sha256(told.encode()).hexdigest()[:24]
 
 

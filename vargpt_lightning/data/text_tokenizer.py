@@ -118,6 +118,14 @@ class TextTokenizer:
         return Pieces.of(self._tokenizer, self._special_ids, _PIECES)
 
     @property
+    def joins_turns(self) -> bool:
+        """Whether a conversation is encoded across its turns, as a language model's own tokenizer is used.
+
+        Those that `train` makes have the special tokens in front, and have learned each turn by itself.
+        """
+        return self._special_ids != frozenset(range(len(SPECIAL_TOKENS)))
+
+    @property
     def vocabulary(self) -> int:
         """The number of token ids, special tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
