@@ -73,7 +73,7 @@ def _language(state: State, given: Mapping[str, Any] | None, whole: Mapping[str,
         raise UserError(f"language: keys of width {keys} in {heads} heads of {width}; expected whole heads")
     kv_heads = keys // (width // heads)
     read = _Config(given, "text_config")
-    told = [values.get("tie_word_embeddings") for values in (whole or {}, given or {})]  # either says it
+    top, text = ((values or {}).get("tie_word_embeddings") for values in (whole, given))
     rope = read("rope_parameters", None) or {}
     theta = rope.get("rope_theta", read("rope_theta", 10000.0))
     kind = (read("rope_scaling", None) or rope).get("rope_type", "default")
@@ -97,8 +97,8 @@ def _language(state: State, given: Mapping[str, Any] | None, whole: Mapping[str,
         norm_eps=read("rms_norm_eps", 1e-5 if given is None else 1e-6),
         rope_theta=theta,
         initializer_range=read("initializer_range", 0.02),
-        # a file without rows of its own for what is written has them in those that are read
-        tie_embeddings=any(told) or (TABLES[1] not in state and False not in told),
+        # transformers 4 goes by the text's section and has true above it by default; 5 writes a tied table once
+        tie_embeddings=bool(text or (TABLES[1] not in state and (top or False not in (top, text)))),
     )
 
 
