@@ -131,6 +131,10 @@ def _explain_system(error: BaseException) -> str | None:
     where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
     if code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
         return f"the disk is full{where}; free some space and run the same command again, what was finished is kept"
+    if code == errno.ENAMETOOLONG and isinstance(error, OSError):
+        return f"{str(error.filename)[:80]}...: the name is too long; expected at most 255 bytes between two slashes"
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a name of a file or folder holds a NUL character; expected one without"
     if code in (errno.EACCES, errno.EPERM, errno.EROFS) and where:
         return f"no permission{where.replace('writing', 'opening')}: {error}"
     return None

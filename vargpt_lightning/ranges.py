@@ -137,6 +137,8 @@ def fits(value: Any, kind: Any) -> bool:
         return _is_number(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str) and "\0" not in value  # no path can hold that, and nothing else is meant by it
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 

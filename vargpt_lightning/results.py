@@ -266,8 +266,9 @@ class RunFolder:
             UserError: the folder holds other things, or the path is a file.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; a run needs a folder")
+        for each in (path, *path.parents):
+            if each.exists() and not each.is_dir():
+                raise UserError(f"{path}: {each} is a file; a run needs a folder")
         is_run = (path / "run.json").is_file()
         if path.is_dir() and not is_run and any(not entry.name.startswith(".") for entry in path.iterdir()):
             raise UserError(f"{path} is neither empty nor a run folder (run.json is missing); name another folder")

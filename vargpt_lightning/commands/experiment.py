@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from vargpt_lightning.commands.arguments import SEEDS
 from vargpt_lightning.commands.config_check import ConfigCheck
+from vargpt_lightning.commands.config_references import References
 from vargpt_lightning.commands.fit_help import USAGE
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.errors import UserError, hint
@@ -26,8 +28,10 @@ from vargpt_lightning.models.settings import MASKED_KERNELS
 from vargpt_lightning.models.submodules import SUBMODULES
 from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.modules.stage import Stage, check_stages
+from vargpt_lightning.names import check_path
 from vargpt_lightning.planning.settings import PlanConfig
 from vargpt_lightning.ranges import Amount, Count, Few, Range, Ranged, Seconds, Seed, Share, Size
+from vargpt_lightning.results import find_run_folders
 from vargpt_lightning.sweep.cells import changed_stages
 
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
@@ -310,6 +314,8 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
     run: RunConfig = made.run
     if run.name is None:
         run.name = Path(files[-1]).stem if files else "run"
+    check_path(run.name, "run.name")
+    _check_reuse(run)
     names = [stage.name for stage in stages]
     if made.start is not None and made.start not in names:
         raise UserError(f"--from: {made.start!r} is not a stage; {hint(made.start, names)}")
@@ -318,6 +324,15 @@ def load_experiment(arguments: Sequence[str]) -> Experiment:
         raise UserError(f"evaluation.benchmarks.stages: {unknown[0]!r} is not a stage; {hint(unknown[0], names)}")
     parts = (run, made.seed, made.model, made.data, stages, made.trainer, made.evaluation, made.sampling, made.plan)
     return Experiment(*parts, files=files, resolved=resolved, start=made.start, init_from=made.init_from)
+
+
+def _check_reuse(run: RunConfig) -> None:
+    """Refuse what is neither a run nor a folder of runs; the run's own root may be empty still."""
+    for place in run.reuse:
+        path = Path(place).expanduser()
+        if path.resolve() != Path(run.root).resolve() and next(find_run_folders(path), None) is None:
+            there = "there is no such folder" if not path.is_dir() else "there is no run.json in it or below it"
+            raise UserError(f"run.reuse={place!r}: {there}; expected a run, or a folder of runs")
 
 
 def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
@@ -405,6 +420,11 @@ def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
         result.append(f"--config={json.dumps(tree)}")  # as a file, not a value, so that its ${...} are resolved
     check.arguments(result)
     check.references(trees)
+    references = References(SCHEMA, check.classes)
+    for tree in trees:
+        references.add(tree)
+    references.add_options(result)
+    references.check()
     return result, files
 
 
@@ -436,4 +456,4 @@ def _as_user_error(error: Exception) -> UserError:
             section = str(cause).split(":")[0].split(".")[0].split("=")[0]
             return UserError(f"model.{cause}") if section in VARGPTConfig.__dataclass_fields__ else cause
         cause = cause.__cause__ or cause.__context__
-    return UserError(" ".join(str(error).split()))
+    return UserError(" ".join(re.sub(r"(full_key|object_type)\S* ?\S*", "", str(error)).split()))

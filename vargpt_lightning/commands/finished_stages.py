@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,31 @@ from vargpt_lightning.results import RunFolder, StageFolder
 if TYPE_CHECKING:
     from vargpt_lightning.commands.experiment import Experiment
 
-__all__ = ["check_folder", "content_hashes"]
+__all__ = ["alone", "check_folder", "content_hashes"]
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Look at a run's folder and write its record while no other process does: of two begun at once the second sees it.
+
+    A folder that is not there is made; one with other things is left as it is, and refused by whoever looks.
+    """
+    if path.is_dir() and not (path / "run.json").is_file():
+        other_things = any(not entry.name.startswith(".") for entry in path.iterdir())
+    else:
+        other_things = path.exists() and not path.is_dir()
+    if other_things:
+        yield
+        return
+    with suppress(FileExistsError, NotADirectoryError):
+        path.mkdir(parents=True, exist_ok=True)
+    if not path.is_dir():
+        yield
+        return
+    with open(path / ".begin.lock", "w") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def check_folder(path: Path, experiment: Experiment, processes: int | None = None) -> None:

@@ -96,7 +96,7 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         UserError: what the folder has does not belong to the experiment, or something in it cannot be used.
     """
     from vargpt_lightning.callbacks.run_record import run_status
-    from vargpt_lightning.commands.finished_stages import check_folder
+    from vargpt_lightning.commands.finished_stages import alone, check_folder
     from vargpt_lightning.commands.quiet import quiet_lightning
     from vargpt_lightning.commands.trainers import join
 
@@ -107,15 +107,16 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         with quiet_lightning(), ended_by_signals(), others_named():
             processes.wait()  # the first one opens the folder
             return _train(experiment, RunFolder(path), processes)
-    check_folder(path, experiment, processes.world)
-    run = RunFolder.start(
-        path,
-        command=command,
-        config=experiment.files[-1] if experiment.files else None,
-        config_text=experiment.resolved,
-        seed=experiment.seed,
-    )
-    run.update(stage_count=len(experiment.stages))
+    with alone(path):
+        check_folder(path, experiment, processes.world)
+        run = RunFolder.start(
+            path,
+            command=command,
+            config=experiment.files[-1] if experiment.files else None,
+            config_text=experiment.resolved,
+            seed=experiment.seed,
+        )
+        run.update(stage_count=len(experiment.stages))
     print(f"run: {run.path}", flush=True)
     processes.wait()
     with run_status(run), quiet_lightning(), ended_by_signals(), others_named():

@@ -43,7 +43,7 @@ class StageReuse:
         compare: Callable[[RunFolder, StageFolder], Comparison] | None = None,
     ) -> None:
         self.run, self.hashes, self.compare = run, list(hashes), compare
-        self.folders = [Path(folder) for folder in folders]
+        self.folders = [Path(folder).expanduser() for folder in folders]
         self._told = set[Path]()
 
     def take_first(self, names: Sequence[str]) -> None:

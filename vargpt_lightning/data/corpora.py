@@ -17,6 +17,7 @@ from vargpt_lightning.data.records import Record
 from vargpt_lightning.data.schedule import WINDOW
 from vargpt_lightning.data.text_tokenizer import TextTokenizer
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.names import check_name
 from vargpt_lightning.ranges import Few, Range, Rows, Seed, check_numbers
 
 Several = Annotated[int, Range(1, 100_000)]
@@ -164,6 +165,12 @@ class Packed(Corpora):
     drawn_flip: bool = False
     resizing: Resizing = "pillow"
     visual_tokens: VisualTokensUse = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split in ("train", "val"):
+            for name in getattr(self, split):
+                check_name(str(name), f"data.{split}: corpus", "a name")
 
     @property
     def names(self) -> tuple[str, ...]:

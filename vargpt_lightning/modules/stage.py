@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from vargpt_lightning.data.mixture_spec import MixBy, MixtureSpec
 from vargpt_lightning.errors import UserError, hint
 from vargpt_lightning.models.submodules import SUBMODULES
+from vargpt_lightning.names import check_name
 from vargpt_lightning.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
 
 Head = Literal["unified", "understanding", "generation", "tokenizer"]
@@ -176,7 +177,8 @@ class Stage(Ranged):
     def __post_init__(self) -> None:
         where = f"stages.{self.name}"
         if not self.name or not all(letter.isalnum() or letter in "_-" for letter in self.name):
-            raise UserError(f"stages: name {self.name!r}; expected letters, digits, - and _")
+            raise UserError(f"stages: name {self.name[:80]!r}; expected letters, digits, - and _")
+        check_name(self.name, "stages: name")
         check_numbers(self, where)
         if not self.train:
             raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")

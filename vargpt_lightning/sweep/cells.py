@@ -50,8 +50,9 @@ class Cell:
             str(value) if key in ("base", "variant") else f"{key.rpartition('.')[2]}{_short(value)}"
             for key, value in self.values.items()
         ]
-        text = re.sub(r"[^\w.+-]+", "_", "-".join([*parts, f"seed{self.seed}"]))
-        return text if len(text) <= 80 else f"{text[:71]}-{self.key[:8]}"
+        text = re.sub(r"[^\w.+-]+", "_", "-".join([*parts, f"seed{self.seed}"])).lstrip(".")
+        short = text.encode()[:80].decode(errors="ignore")  # a name of a file is as long as its bytes
+        return text if short == text else f"{short[:71]}-{self.key[:8]}"
 
 
 def make_cell(sweep: Sweep, values: Mapping[str, Any], seed: int) -> Cell:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vargpt_lightning.claims import PATIENCE, Claim, holder
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import now, plain, read_json, write_json
+from vargpt_lightning.results import find_run_folders, now, plain, read_json, write_json
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
 from vargpt_lightning.sweep.measures import read_measures
 from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
@@ -149,6 +149,11 @@ class SweepFolder:
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
+
+    def reuse(self) -> list[str]:
+        """The runs to take over from that are there: a sweep can be planned before them."""
+        planned = Path(self.plan.get("cwd") or ".")
+        return [name for name in self.sweep.reuse if any(find_run_folders(planned / Path(name).expanduser()))]
 
     def claims(self, number: int) -> Path:
         return self.path / "claims" / f"{number:04d}"

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.experiment_files import Tree, read_tree
+from vargpt_lightning.names import check_name
+from vargpt_lightning.ranges import Few, Seed, fits, words
+from vargpt_lightning.ranges import Range as Numbers
 
 KEEP = ("all", "best", "figures")
 SMALLER_IS_BETTER = ("kid", "fd", "fid", "loss", "seconds", "memory", "error", "perplexity")
 DEFAULT_PROGRAM = ("vargpt", "fit")
+Finite = Annotated[float, Numbers(-1e300, 1e300)]
+MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,10 @@ def parse_sweep(tree: Tree, file: Path) -> Sweep:
     if seeds:
         parts["seed_key"], parts["seeds"] = seeds
     name, keep, trials = tree.get("name", file.stem), tree.get("keep", "all"), tree.get("trials", 0)
-    _need(isinstance(name, str) and bool(name) and "/" not in name, "name", name, "a folder's name")
+    _need(isinstance(name, str), "name", name, "a folder's name")
+    check_name(name, "name", "a folder's name")
     _need(keep in KEEP, "keep", keep, f"one of {', '.join(KEEP)}")
-    _need(isinstance(trials, int) and trials >= 0, "trials", trials, "a whole number")
+    _need(fits(trials, Few), "trials", trials, words(Few))
     sweep = Sweep(
         name=name,
         bases=_bases(tree.get("base"), file),
@@ -142,6 +149,8 @@ def _check_together(sweep: Sweep) -> None:
         _need(sweep.trials > 0, "trials", sweep.trials, "how many trials the sampler is to choose, 1 or more")
     else:
         _need(not sweep.trials, "trials", sweep.trials, "none without a space: a grid's cells are counted already")
+    cells = prod([len(sweep.bases), max(1, len(sweep.variants)), len(sweep.seeds), *map(len, sweep.grid.values())])
+    _need(cells <= MOST_CELLS, "grid", f"{cells} cells", f"at most {MOST_CELLS}")
     keys = [*sweep.grid, *sweep.space, *(key for each in sweep.variants.values() for key in each), *sweep.overrides]
     for key in keys:
         _need(key != sweep.seed_key, key, "...", "the key that `seeds` sets only there")
@@ -216,8 +225,9 @@ def _space(value: Any) -> dict[str, Range]:
             continue
         _need({"low", "high"} <= set(entry) <= {"low", "high", "step", "log"}, where, entry, "low, high; step or log")
         numbers = [entry["low"], entry["high"], entry.get("step", 1)]
-        fine = all(isinstance(number, (int, float)) for number in numbers) and numbers[0] < numbers[1]
-        _need(fine, where, entry, "numbers, low below high; write 1.0e-4 for a small one")
+        fine = all(fits(number, Finite) and not isinstance(number, str) for number in numbers)
+        fine = fine and numbers[0] < numbers[1] and numbers[2] > 0 and not (entry.get("log") and numbers[0] <= 0)
+        _need(fine, where, entry, "numbers, low below high, above 0 with log; write 1.0e-4 for a small one")
         _need(not (entry.get("log") and "step" in entry), where, entry, "step or log, not both")
         found[key] = Range(**entry)
     return found
@@ -228,8 +238,8 @@ def _seeds(value: Any) -> tuple[str, tuple[int, ...]]:
     if isinstance(value, dict):
         _need(set(value) == {"key", "values"}, "seeds", value, "a list, or key and values")
         key, value = str(value["key"]), value["values"]
-    value = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
-    fine = isinstance(value, list) and bool(value) and all(type(seed) is int for seed in value)
+    value = list(range(value)) if fits(value, Few) else value
+    fine = isinstance(value, list) and bool(value) and all(fits(seed, Seed) for seed in value)
     _need(fine and len(set(value)) == len(value), "seeds", value, "how many, or a list of distinct whole numbers")
     return key, tuple(value)
 

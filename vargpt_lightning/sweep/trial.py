@@ -49,7 +49,7 @@ class TrialProcess:
         if tuple(program) == DEFAULT_PROGRAM:
             program = [sys.executable, "-m", "vargpt_lightning.cli", "fit"]
         trials = self.folder.run(self.taken.name).parent.resolve()
-        reuse = ", ".join(f'"{path}"' for path in [str(trials), *self.folder.sweep.reuse])
+        reuse = ", ".join(f'"{path}"' for path in [str(trials), *self.folder.reuse()])
         experiment = self.folder.experiment(self.taken.name).resolve()
         place = ["--run.root", str(trials), "--run.name", self.taken.name, "--run.reuse", f"[{reuse}]"]
         return [*program, "-c", str(experiment), *place]

@@ -80,7 +80,7 @@ def changed(**fields: Any) -> str:
         ),
         (changed(captions=[]), "captions: .*at least 1"),
         (changed(colour="red"), "colour: "),
-        ("[1", "is no YAML"),
+        ("[1", "is not valid YAML"),
         ("", "the file: "),
     ],
 )
