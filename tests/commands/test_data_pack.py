@@ -99,7 +99,7 @@ def test_a_word_that_is_no_source(word: str) -> None:
         (["pack", "lava:x", "--out", "o"], "source: 'lava'; there are "),
         (["pack", "llava:nothing.json", "--out", "o"], "nothing.json: not found"),
         (["pack", "captions:.,us=seen", "--out", "o"], "captions: 'us' is not an option; there are use, seed"),
-        (["pick"], "unknown verb 'pick' of vargpt data; did you mean 'pack'?"),
+        (["pick"], "write-instructions; did you mean 'pack'?"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
