@@ -179,8 +179,15 @@ def test_another_number_of_processes_takes_up_exactly_what_was_left(
         tree["stages"][0]["frozen_bits"] = {"language_model": 4}
         tree["stages"][0]["lora"] = {"rank": 2, "alpha": 4, "dropout": 0.1, "targets": ["q_proj", "up_proj"]}
     first, second = (
-        write_experiment(tmp_path / f"{name}.yaml", {**tree, "trainer": tree["trainer"] | {"strategy": strategy}})
-        for name, strategy in (("first", before), ("second", after))
+        write_experiment(
+            tmp_path / f"{name}.yaml",
+            {
+                **tree,
+                "trainer": tree["trainer"] | {"strategy": strategy},
+                "stages": [stage | {"batch_size": 4 // processes} for stage in tree["stages"]],
+            },
+        )
+        for name, strategy, processes in (("first", before, count), ("second", after, 3 - count))
     )
     left, taken, place = tmp_path / "left.pt", tmp_path / "taken.pt", Place("base", "batch", 2)
     log = tmp_path / "log"

@@ -103,6 +103,8 @@ class StageContents:
             changes = differences({**before, "processes": earlier}, {**now, "processes": self.processes})
             if earlier != self.processes:
                 changes.append("the global batch is batch_size x accumulate x processes")
+        if unrecorded and changes:  # what may have changed is nothing beside what has
+            found = []
         cut = same_batch and (before["stage"] != now["stage"] or earlier != self.processes)
         regrouped = not found and not same_batch and before == now
         return Comparison([*changes, *found], bool(found) and not changes, cut, regrouped, unrecorded, gone)
