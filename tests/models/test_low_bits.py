@@ -98,7 +98,8 @@ def test_weights_that_are_trained_or_are_not_there_are_not_packed() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"frozen_bits": {"vision_tower": 3}}, r"stages\.base\.frozen_bits\.vision_tower=3; expected 4 or 8"),
+        ({"frozen_bits": {"vision_tower": 3}}, r"stages\.base\.frozen_bits\.vision_tower=3; expected a whole .*4 to 8"),
+        ({"frozen_bits": {"vision_tower": 5}}, r"stages\.base\.frozen_bits\.vision_tower=5; expected 4 or 8"),
         (
             {"frozen_bits": {"vision": 4}},
             r"frozen_bits: 'vision' is not a submodule; there are language_model",

@@ -26,8 +26,8 @@ EXAMPLE = """examples:
   vargpt data pack llava:llava_v1_5_mix665k.json,pictures=images --out data/llava-v1_5-mix665k --processes 8
   vargpt data pack captions:photos --out data/photos --resize 512
 
-A SOURCE is NAME:PATH, and its options behind commas. The same command goes on where a killed one was; what it has
-written in the end is the same, to the byte, whatever the number of processes.
+A SOURCE is NAME:PATH[,OPTION=VALUE ...]. To resume an interrupted command, run it again. The result is the same to the
+byte, also with another number of processes.
 """
 
 

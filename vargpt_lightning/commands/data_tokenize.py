@@ -28,9 +28,9 @@ EXAMPLE = """examples:
   vargpt data tokenize data/photos --tokenizer runs/photos
   vargpt data tokenize data/imagenet-instruct-130k --tokenizer vae_ch160v4096z32.pth --fit var --variants 8
 
-How pictures are read is taken from the configuration that the tokenizer comes with (data.drawn_fit, drawn_variants,
-drawn_flip), or from the one given with -c. Stages use what is made here where tokenizer, pictures and shards are the
-same (data.visual_tokens). The same command goes on where a killed one was.
+Pictures are read as configured for the tokenizer (data.drawn_fit, drawn_variants, drawn_flip), or as in the file given
+with -c. Stages use the result if tokenizer, pictures and shards are the same (data.visual_tokens). To resume an
+interrupted command, run it again.
 """
 
 

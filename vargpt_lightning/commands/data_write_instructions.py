@@ -29,8 +29,8 @@ EXAMPLE = """examples:
 
 CAPTIONS has id, picture (a path or name) and caption in each row, or is a folder: an imagefolder (metadata.csv, .jsonl
 or .parquet), or pictures with .txt files.
-OUT/instructions.json is in VARGPT's form; counts.json says what was left out and why. The same command goes on where it
-was stopped: no request is paid for twice.
+OUT/instructions.json is in VARGPT's format; counts.json says what was left out and why. To resume an interrupted
+command, run it again: no request is paid for twice.
 """
 ENDPOINT_OPTIONS = {
     "temperature": (float, "TEMPERATURE", "of its sampling (1.0)"),

@@ -164,8 +164,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     result = Parser(
         prog="vargpt evaluate",
-        description="Evaluate a finished run again and rebuild its report, or ask any system public benchmarks; either "
-        "goes on where it was interrupted. `vargpt evaluate images` measures generated pictures.",
+        description="Evaluate a finished run again and rebuild its report, or run public benchmarks on any model. An "
+        "interrupted command resumes when run again. `vargpt evaluate images` measures generated pictures.",
         epilog=EXAMPLE,
     )
     result.add_argument(

@@ -36,9 +36,9 @@ from vargpt_lightning.sweep.cells import changed_stages
 
 DESCRIPTION = """Train an experiment's stages, evaluate the result, and write the report.
 
-The same command again goes on where the run stopped; finished stages are skipped. Every key of an experiment file is an
-option: `--model.decoder.depth 5` wins over the file, if it stands behind it, and `--stages.NAME.KEY VALUE` changes one
-stage. `--stages.help` shows a stage's keys, `--data.help CLASS` those of a source of data.
+Running the same command again resumes the run; finished stages are skipped. Every key of an experiment file is an
+option: `--model.decoder.depth 5` after the file overrides it, and `--stages.NAME.KEY VALUE` changes one stage.
+`--stages.help` shows a stage's keys, `--data.help CLASS` those of a source of data.
 
 examples:
   vargpt fit -c experiments/openmoji.yaml

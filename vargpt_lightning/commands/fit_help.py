@@ -7,20 +7,20 @@ from collections.abc import Sequence
 USAGE = "vargpt fit -c EXPERIMENT.yaml [--KEY VALUE ...] [--from STAGE]"
 TEXT = f"""usage: {USAGE}
 
-Train an experiment's stages, evaluate the result, and write the report. The same command again goes on where the run
-stopped; finished stages are skipped.
+Train an experiment's stages, evaluate the result, and write the report. Running the same command again resumes the
+run; finished stages are skipped.
 
 options:
   -c, --config FILE          the experiment file; several are merged in their order
-  --from STAGE               train this stage and later ones anew
+  --from STAGE               train this stage and the later ones again
   --run.name NAME            the run's folder in `runs` (the file's name)
   --run.root DIR             the folder of runs (runs)
-  --seed S                   of all random choices (0)
-  --print_config             show the whole configuration, and do nothing
+  --seed S                   seed of all random choices (0)
+  --print_config             print the whole configuration and exit
   -h, --help                 this text; `--help all` has every key
   --debug                    whole tracebacks, and all that Lightning says
 
-Every key of an experiment file is an option too; where it stands behind the file it wins over it. Those set most often:
+Every key of an experiment file is an option too; after the file, it overrides it. Those set most often:
   --trainer.accelerator NAME     cpu, gpu or auto
   --trainer.devices N            processes; on GPUs one for each
   --trainer.precision NAME       32-true, bf16-mixed, 16-mixed or bf16-true

@@ -122,7 +122,7 @@ def _tell(rank: int, count: int, code: int) -> None:
     else:
         how = f"ended with code {code}"
     sys.stderr.write(
-        f"vargpt: process {rank} of {count} {how}; the others are stopped too. The same command goes on from the last "
+        f"vargpt: process {rank} of {count} {how}; the others are stopped too. The same command resumes from the last "
         "checkpoint.\n"
     )
     sys.stderr.flush()
