@@ -10,7 +10,7 @@ from PIL import Image
 
 from vargpt_lightning.callbacks.metrics_log import MetricsLog
 from vargpt_lightning.callbacks.samples import send_picture
-from vargpt_lightning.commands.loggers import build_loggers
+from vargpt_lightning.commands.loggers import StageWandbLogger, build_loggers
 from vargpt_lightning.errors import UserError
 from vargpt_lightning.results import RunFolder
 
@@ -93,3 +93,26 @@ def test_what_is_no_logger_is_refused(run: RunFolder, entry: dict[str, Any], wor
 
 def test_a_logger_without_a_way_to_take_pictures_gets_none(run: RunFolder) -> None:
     assert not send_picture(MetricsLog(run.stage(1, "base")), "samples/base", SHEET, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "advice"),
+    [
+        ("WandbLogger", RuntimeError("No API key configured. Use `wandb login` to log in."), "offline: true"),
+        ("MLFlowLogger", ConnectionError("connection refused"), "tracking_uri"),
+        ("TensorBoardLogger", ModuleNotFoundError("No module named 'tensorboardX'"), "loggers"),
+    ],
+)
+def test_what_a_logger_finds_only_when_it_starts_is_one_message(
+    name: str, error: Exception, advice: str, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages look for a login, a server or another package when the first value is logged, not when they are made."""
+    from lightning.pytorch import loggers
+
+    def fail(self: Any) -> Any:
+        raise error
+
+    kind = StageWandbLogger if name == "WandbLogger" else getattr(loggers, name)
+    monkeypatch.setattr(kind, "experiment", property(fail))
+    with pytest.raises(UserError, match=f"{name} .*{advice}"):
+        build_loggers([{"class_path": name}], run, "base")

@@ -100,8 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
     results: list[Mapping[str, Any]] = []
     refused: list[str] = []
     with ended_by_signals(), shared_processes() as processes:
+        options = _system_options(arguments, processes)
         with working(f"loading {arguments.run}"):
-            system = open_system(arguments.run, **_system_options(arguments, processes))
+            system = open_system(arguments.run, **options)
         more: dict[str, Any] = {"processes": processes, "facts": describe(system)}
         more["replace_others"] = own or bool(arguments.replace)
         with benchmark_progress(quiet=not processes.first) as progress:

@@ -6,8 +6,8 @@ import argparse
 import difflib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -413,11 +413,13 @@ def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
             changes[name.removeprefix("--")] = _value(value)
         else:
             result.append(word)
-    if changes:
-        tree = {"stages": changed_stages([*trees, *stage_lists(result)], changes)}
-        check.tree(tree, "command line")
+    lists = [*trees, *stage_lists(result)]
+    if changes or sum("stages" in tree or "stages+" in tree for tree in lists) > 1:
+        tree = {"stages": changed_stages(lists, changes)}
+        check.tree(tree, "command line" if changes else files[-1] if files else "command line")
         trees.append(tree)
-        result.append(f"--config={json.dumps(tree)}")  # as a file, not a value, so that its ${...} are resolved
+        whole = {"stages": [whole_stage(Stage, stage) for stage in tree["stages"]]}
+        result.append(f"--config={json.dumps(whole)}")  # as a file, not a value, so that its ${...} are resolved
     check.arguments(result)
     check.references(trees)
     references = References(SCHEMA, check.classes)
@@ -426,6 +428,18 @@ def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
     references.add_options(result)
     references.check()
     return result, files
+
+
+def whole_stage(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with the defaults of all that is not given: the parser would take it from the list before."""
+    made = dict(given)
+    for entry in fields(kind):
+        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        if is_dataclass(default) and isinstance(value := given.get(entry.name, {}), Mapping):
+            made[entry.name] = whole_stage(type(default), value)
+        elif entry.name not in given and default is not MISSING:
+            made[entry.name] = default
+    return made
 
 
 def stage_lists(words: Sequence[str]) -> list[dict[str, Any]]:
