@@ -117,7 +117,7 @@ def test_a_file_that_could_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
         ("a.pth", b"", r"a\.pth is not readable as weights of torch"),
         ("a.pth", b"hello", r"a\.pth"),
         ("a.pth", b"PK\x03\x04junk", r"a\.pth is not readable as weights of torch"),
-        ("a.npz", b"x", r"the suffix '\.npz' is none of weights"),
+        ("a.npz", b"x", r"the suffix '\.npz' is not known for weights"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
