@@ -3,6 +3,7 @@
     answers.jsonl     {"id": "...", "output": "...", "benchmark": "pope", "finish": "stop"}, a line each
     answers.json      a list of such objects, or one object of id: output
     answers.parquet   columns of the same names
+    samples_*.jsonl, *.xlsx, *.tsv, ...   as LLaVA, lmms-eval and VLMEvalKit write them: see `foreign_rows`
     drawings/         <id>.png, .jpg, .jpeg or .webp; an id with other characters as `files.file_stem` writes it
 
 `benchmark` and `finish` may be missing; the id may be called question_id, the output prediction, response, text or
@@ -23,6 +24,7 @@ from PIL import Image
 from vargpt_lightning.data.picture_files import PictureError, decode_picture
 from vargpt_lightning.data.sources.endings import endings_text, is_picture
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.foreign_rows import NUMBERED, ids_of, question_of, same_question
 from vargpt_lightning.evaluation.adapters.prediction_rows import Key, read_predictions
 from vargpt_lightning.evaluation.files import file_stem
 from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply
@@ -54,8 +56,15 @@ class Predictions:
         self._benchmark = ""
         self._answers: dict[Key, Reply] = {}
         doubled: Counter[Key] = Counter()
-        for key, reply in read_predictions(self.path):
+        self._foreign: list[tuple[Mapping[str, Any], Reply]] = []
+        self._questions: dict[str, str] = {}
+        self._placed: set[Key] = set()
+        self._expected: set[str] = set()
+        for key, reply, row in read_predictions(self.path):
             if reply is None:
+                continue
+            if row:
+                self._foreign.append((row, reply))
                 continue
             if key in self._answers:
                 doubled[key] += 1
@@ -83,6 +92,7 @@ class Predictions:
             UserError: an id is missing or unknown, and this is not allowed.
         """
         self._benchmark = benchmark
+        self._place(benchmark, [*dict.fromkeys([*known, *ids])])
         there = {id_ for name, id_ in self._answers if name in ("", benchmark)}
         unknown = sorted(there.difference(ids, known))
         found = {MISSING: [id_ for id_ in ids if id_ not in there], UNKNOWN: unknown}
@@ -95,10 +105,38 @@ class Predictions:
         Raises:
             UserError: one is missing, and this is not allowed.
         """
+        if self._benchmark not in self._expected:
+            self._place(self._benchmark, [request.id for request in requests])
+        for request in requests:
+            said = self._questions.get(request.id, "")
+            if said and not same_question(said, request.prompt):
+                raise UserError(
+                    f"{self.path}: the answer to {request.id!r} is to {said[:80]!r}, and the question is "
+                    f"{request.prompt[:80]!r}; expected the answers of this benchmark's own questions"
+                )
         replies = [self._find(request.id) for request in requests]
         lost = [request.id for request, reply in zip(requests, replies, strict=True) if reply is None]
         _refuse(self.path, {MISSING: lost}, self.allow)
         return [reply or Reply("") for reply in replies]
+
+    def _place(self, benchmark: str, known: Sequence[str]) -> None:
+        """Find the questions that other projects' rows mean, among those that the benchmark has."""
+        there, doubled = set(known), []
+        rows = [] if benchmark in self._expected else self._foreign
+        self._expected.add(benchmark)
+        for row, reply in rows:
+            ids = ids_of(row, benchmark)
+            numbered = [id_.removeprefix(NUMBERED) for id_ in ids if id_.startswith(NUMBERED)]
+            places = [known[int(each)] for each in numbered if each.isdigit() and int(each) < len(known)]
+            id_ = next((each for each in (*ids, *places) if each in there), ids[0] if ids else "?")
+            if (benchmark, id_) in self._placed:
+                doubled.append(id_)
+                continue
+            self._placed.add((benchmark, id_))
+            self._answers[benchmark, id_] = reply
+            self._questions[id_] = question_of(row)
+        self.counts[DUPLICATE] += len(doubled)
+        _refuse(self.path, {DUPLICATE: doubled}, self.allow)
 
     def _find(self, id_: str) -> Reply | None:
         return self._answers.get((self._benchmark, id_)) or self._answers.get(("", id_))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.adapters.foreign_rows import TABLES, is_foreign, output_of, table_rows
 from vargpt_lightning.evaluation.protocols import Reply
 
 IDS = ("id", "question_id")
@@ -18,19 +19,36 @@ Key = tuple[str, str]
 """Benchmark, "" where the row names none, and id."""
 
 
-def read_predictions(path: Path) -> Iterator[tuple[Key, Reply | None]]:
-    """Yields the keys and answers of a file; an answer is None where it is null, or was never given.
+def read_predictions(path: Path) -> Iterator[tuple[Key, Reply | None, Mapping[str, Any]]]:
+    """Yields the keys, answers and rows of a file; an answer is None where it is null, or was never given.
+
+    The key of a row that another project wrote is its place: which question it means is found when the benchmark is
+    known (`foreign_rows.ids_of`), and its row is not empty.
 
     Raises:
         UserError: the file cannot be read, or a row has no id or an output that is no text.
     """
-    for where, row in _rows(path):
-        yield _prediction(row, where)
+    for number, (where, row) in enumerate(_rows(path)):
+        if is_foreign(row) and ("id" not in row or "index" in row):
+            _, reply = _prediction({"id": number, **_answered(row)}, where)
+            yield (str(row.get("benchmark") or ""), f"row {number}"), reply, row
+        else:
+            yield *_prediction(row, where), {}
+
+
+def _answered(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of another project answers; its key column is none of its outputs."""
+    kept = output_of(row)
+    if kept is not None:
+        return {"output": kept}
+    # beside a prediction or a text, an answer is the right one
+    return {name: row[name] for name in OUTPUTS if name in row} | {"finish": row.get("finish")}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rows of a file with where each stands."""
     readers: dict[str, Callable[[Path], Iterable[Any]]] = {".jsonl": _lines, ".json": _objects, ".parquet": _columns}
+    readers |= dict.fromkeys(TABLES, table_rows)
     if path.suffix not in readers:
         raise UserError(f"{path}: expected a file of answers, {', '.join(readers)}")
     if not path.is_file():

@@ -41,8 +41,10 @@ EXAMPLE = """examples:
   vargpt evaluate llava-hf/llava-1.5-7b-hf --benchmarks mme,pope --data data --limit 100
   torchrun --nproc-per-node 8 -m vargpt_lightning.cli evaluate runs/7b --benchmarks all --data data
   vargpt evaluate images --help
+  vargpt evaluate export --benchmarks mme --data data --out for-others
 """
 IMAGES = "images"
+EXPORT = "export"
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,10 @@ def main(argv: list[str]) -> int:
         from vargpt_lightning.commands.evaluate_images import main as measure_images
 
         return measure_images(argv[1:])
+    if argv[:1] == [EXPORT]:
+        from vargpt_lightning.commands.evaluate_export import main as export
+
+        return export(argv[1:])
     arguments = parser().parse_args(argv)
     if arguments.benchmarks is not None:
         _refuse(arguments, _RUN_OPTIONS, "have no meaning with --benchmarks")

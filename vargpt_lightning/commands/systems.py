@@ -20,7 +20,7 @@ from vargpt_lightning.results import RunFolder
 from vargpt_lightning.weights.locate import check_place
 
 ENDPOINT = "openai:"
-PREDICTIONS = (".jsonl", ".json", ".parquet")
+PREDICTIONS = (".jsonl", ".json", ".parquet", ".tsv", ".csv", ".xlsx")
 KINDS = (
     "a run folder, openai:http://host/v1#model, a file of answers (.jsonl, .json, .parquet), a folder of drawings, "
     "a directory with a transformers model, or a hub id owner/name"

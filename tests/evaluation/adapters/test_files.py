@@ -125,7 +125,7 @@ def test_ids_that_are_there_twice(tmp_path: Path) -> None:
         ("p.jsonl", b"\n", "holds no answers"),
         ("p.json", b'"x"', "expected a list of answers"),
         ("p.parquet", b"PAR1 no", "not readable as parquet"),
-        ("p.csv", b"id,output", "expected a file of answers"),
+        ("p.ods", b"id,output", "expected a file of answers"),
     ],
 )
 def test_files_that_cannot_be_read_say_where(tmp_path: Path, name: str, content: bytes, message: str) -> None:
