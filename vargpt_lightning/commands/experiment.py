@@ -413,14 +413,15 @@ def _checked(arguments: list[str]) -> tuple[list[str], list[str]]:
             changes[name.removeprefix("--")] = _value(value)
         else:
             result.append(word)
+    check.arguments(result)
     lists = [*trees, *stage_lists(result)]
     if changes or sum("stages" in tree or "stages+" in tree for tree in lists) > 1:
         tree = {"stages": changed_stages(lists, changes)}
-        check.tree(tree, "command line" if changes else files[-1] if files else "command line")
+        if changes:
+            check.tree(tree, "command line")
         trees.append(tree)
         whole = {"stages": [whole_stage(Stage, stage) for stage in tree["stages"]]}
         result.append(f"--config={json.dumps(whole)}")  # as a file, not a value, so that its ${...} are resolved
-    check.arguments(result)
     check.references(trees)
     references = References(SCHEMA, check.classes)
     for tree in trees:
