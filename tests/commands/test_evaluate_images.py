@@ -48,7 +48,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
     def open_system(text: str, **options: Any) -> Any:
         found.append((text, options))
-        return object() if text == "mute" else Painter()
+        return object() if text == "some/mute" else Painter()
 
     monkeypatch.setattr(systems, "open_system", open_system)
     return found
@@ -125,32 +125,33 @@ def test_somebody_elses_drawings_against_statistics(
 
 
 def test_sampling_alone(prompts: Path, asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out", "--limit", 4, "--text", "caption") == 0
+    words = ["sample", "some/m", "--prompts", prompts, "--out", tmp_path / "out", "--limit", 4]
+    assert run(*words, "--text", "caption") == 0
     assert len(list((tmp_path / "out" / "drawings").glob("*.png"))) == 4
     assert "4 pictures for 4 prompts" in capsys.readouterr().out
     with pytest.raises(UserError, match="mute: this system draws no pictures"):
-        run("sample", "mute", "--prompts", prompts, "--out", tmp_path / "out")
+        run("sample", "some/mute", "--prompts", prompts, "--out", tmp_path / "out")
     with pytest.raises(UserError, match="--option x: expected KEY=VALUE"):
-        run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out", "--option", "x")
+        run("sample", "some/m", "--prompts", prompts, "--out", tmp_path / "out", "--option", "x")
 
 
 def test_a_prompt_file_that_changed_after_sampling(
     prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path
 ) -> None:
-    assert run("sample", "m", "--prompts", prompts, "--out", tmp_path / "out") == 0
+    assert run("sample", "some/m", "--prompts", prompts, "--out", tmp_path / "out") == 0
     prompts.write_text(
         prompts.read_text().replace("ship-001", "x").replace("ship-000", "ship-001").replace('"x"', '"ship-000"')
     )
     clip = ["--metrics", "clip", "--clip-model", networks["name"], "--clip-weights", networks["clip"]]
     with pytest.raises(UserError, match=r"prompt 'ship-00.' was changed after"):
-        run("measure", tmp_path / "out", "--prompts", prompts, "--out", tmp_path / "m", *clip)
+        run("measure", tmp_path / "out", "--prompts", prompts, "--out", tmp_path / "some/m", *clip)
 
 
 def test_the_result_names_the_system_and_how_it_drew(
     prompts: Path, networks: dict[str, str], asked: list[Any], tmp_path: Path
 ) -> None:
     clip = ["--metrics", "clip", "--clip-library", "transformers", "--clip-weights", networks["transformers"]]
-    words = ["run", "m", "--prompts", prompts, "--out", tmp_path / "out", *clip]
+    words = ["run", "some/m", "--prompts", prompts, "--out", tmp_path / "out", *clip]
     assert run(*words, "--seed", 3) == 0
     result = json.loads((tmp_path / "out" / "images.json").read_text())
     assert (result["model"], result["digest"]) == ("painter", "1")
@@ -168,7 +169,7 @@ def test_answers_without_a_picture_are_named(
 ) -> None:
     drawn = Painter.draw
     clip = ["--metrics", "clip", "--clip-library", "transformers", "--clip-weights", networks["transformers"]]
-    words = ["run", "m", "--prompts", prompts, *clip, "--out"]
+    words = ["run", "some/m", "--prompts", prompts, *clip, "--out"]
     monkeypatch.setattr(Painter, "draw", lambda self, prompts, seeds: ["No."] * len(prompts))
     with pytest.raises(UserError, match="none of 6 answers holds a picture; there is nothing to measure"):
         run(*words, tmp_path / "none")
@@ -230,8 +231,8 @@ def test_mistakes_are_named_before_work_begins(prompts: Path, asked: list[Any], 
         (["measure", tmp_path / "d", "--metrics", "none", "--limit", "1"], "--limit goes with --prompts alone"),
         (["measure", tmp_path / "none", "--metrics", "none"], "not found; expected a folder"),
         (["measure", tmp_path / "d", "--prompts", prompts], "6 prompts have no drawing"),
-        (["run", "m", "--prompts", prompts, "--metrics", "fod"], "metric 'fod'"),
-        (["run", "m", "--prompts", prompts, "--variant", "sharp"], "variant 'sharp'"),
+        (["run", "some/m", "--prompts", prompts, "--metrics", "fod"], "metric 'fod'"),
+        (["run", "some/m", "--prompts", prompts, "--variant", "sharp"], "variant 'sharp'"),
     ):
         with pytest.raises(UserError, match=message):
             run(*words, "--out", tmp_path / "out")

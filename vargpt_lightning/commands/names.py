@@ -93,4 +93,4 @@ def check_file(path: Path, what: str) -> None:
         UserError: there is none, with one of a similar name.
     """
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; expected {what}{near_path(path)}")
+        raise UserError(f"{path}: not found; expected {what}{near_path(path)}")
