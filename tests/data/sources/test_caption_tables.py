@@ -14,6 +14,7 @@ import pytest
 from tests.data.sources.conftest import jpeg, split, write_file
 from tests.data.sources.hub_files import save_dict, save_to_disk, snapshot, table
 from vargpt_lightning.data.sources import captions, onevision
+from vargpt_lightning.data.sources.corpus_folders import find_layout, split_of
 from vargpt_lightning.data.sources.csv_rows import csv_parts, csv_rows
 from vargpt_lightning.errors import UserError
 
@@ -132,6 +133,29 @@ def test_a_split_is_chosen_and_the_others_are_told(tmp_path: Path) -> None:
     only = save_dict(tmp_path / "only", {"test": hub_table(1), "dev": hub_table(1, 1)})
     with pytest.raises(UserError, match="no split 'train'; there is dev, test"):
         captions.parts(only)
+
+
+def test_a_word_inside_a_name_is_no_split_unless_training_has_such_a_name_too(tmp_path: Path) -> None:
+    for number, folder in enumerate(("zoo", "eye test", "dev kits", "evaluation/of-1990")):
+        write_file(tmp_path / "any" / folder / "1.jpg", jpeg(number * 40))
+        (tmp_path / "any" / folder / "metadata.csv").write_text("file_name,text\n1.jpg,it\n")
+    layout = find_layout(tmp_path / "any")
+    assert len(layout.files) == 3 and layout.other_splits == {"test": 1}, "a folder that is called evaluation"
+    for name in ("part-1", "flight_test"):
+        write_file(tmp_path / "tables" / f"{name}.parquet", b"")
+    assert len(find_layout(tmp_path / "tables").files) == 2
+    for name in ("data_train-00000-of-00002", "data_train-00001-of-00002", "data_test-00000-of-00001"):
+        write_file(tmp_path / "both" / f"{name}.parquet", b"")
+    assert find_layout(tmp_path / "both").other_splits == {"test": 1}
+    splits = ["train-00000-of-00002-0123456789abcdef", "test2017", "validation.0", "val", "testimony", "latest"]
+    assert [split_of(f"data/{name}.parquet") for name in splits] == [
+        "train",
+        "test",
+        "validation",
+        "validation",
+        "",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("take", ["all", "one"])

@@ -174,6 +174,15 @@ def test_a_name_that_archives_disagree_about_is_refused(tmp_path: Path) -> None:
     assert store.read("images/3.jpg") == b"three"  # the same picture in both
 
 
+def test_archives_count_in_any_case_and_compressed_ones_are_told(tmp_path: Path) -> None:
+    write_tar(tmp_path / "gqa.TAR", [("images/1.JPG", b"gqa 1")])
+    (tmp_path / "vg.Zip").write_bytes(b"PK")
+    store = PictureStore(tmp_path)
+    assert store.read("gqa/images/1.jpg") == b"gqa 1"
+    with pytest.raises(RowError, match=r"'vg/1.jpg': not found.*vg\.Zip is not read: uncompress it first"):
+        store.read("vg/1.jpg")
+
+
 def test_archives_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     for number in (1, 2):
         write_tar(tmp_path / f"part{number}/gqa.tar", [("1.jpg", bytes([number]))])

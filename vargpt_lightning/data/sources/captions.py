@@ -29,7 +29,14 @@ from vargpt_lightning.data.sources.caption_files import (
 )
 from vargpt_lightning.data.sources.caption_files import folder_captions as folder_captions
 from vargpt_lightning.data.sources.caption_tables import caption_parts, picture_paths, table_samples
-from vargpt_lightning.data.sources.corpus_folders import EXPECTED, OF_DATASETS, find_layout, split_of, walk
+from vargpt_lightning.data.sources.corpus_folders import (
+    EXPECTED,
+    OF_DATASETS,
+    find_layout,
+    name_patterns,
+    split_of,
+    walk,
+)
 from vargpt_lightning.data.sources.phrases import drawn_caption, pick, seen_caption
 from vargpt_lightning.data.sources.tars import tar_parts
 from vargpt_lightning.errors import UserError
@@ -118,8 +125,10 @@ def left_out(path: Path, pieces: list[Part], *, split: str | None = None, **opti
         used |= {file.relative_to(path).as_posix() for file in files if file.is_relative_to(path)}
     elif layout.kind != "tar":
         used |= used_files(path, split)
-    rest = (name for name in walk(path) if name not in used and Path(name).name not in OF_DATASETS)
-    rest = (name for name in rest if split_of(name) not in layout.other_splits)
+    names = list(walk(path))
+    siblings = name_patterns(names)
+    rest = (name for name in names if name not in used and Path(name).name not in OF_DATASETS)
+    rest = (name for name in rest if split_of(name, siblings) not in layout.other_splits)
     return others | dict(ending_counts(rest))
 
 

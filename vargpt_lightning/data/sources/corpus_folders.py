@@ -39,6 +39,8 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _WORDS = {word: split for split, words in SPLITS.items() for word in words}
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(_WORDS)})(?![a-z])")
+_EXACT = re.compile(rf"({'|'.join(_WORDS)})\d*(?:[-_. ]+(?:of|\d[0-9a-f]*|[a-f][0-9a-f]{{7,}}))*")
 
 Kind = Literal["tar", "table", "pairs", "classes"]
 
@@ -90,19 +92,42 @@ def counts(name: str) -> bool:
     return is_picture(name) or unread_reason(name) is not None
 
 
-def split_of(name: str) -> str:
-    """Return the split that a path is named for ("" for none): a folder, or a file that begins with its name."""
-    for part in reversed(Path(name).parts):
-        words = re.split(r"[^a-z]+", Path(part).stem.lower() if part == Path(name).name else part.lower())
-        if found := next((_WORDS[word] for word in words if word in _WORDS), ""):
-            return found
+def split_of(name: str, siblings: frozenset[str] = frozenset()) -> str:
+    """Return the split that a folder or file of a path is named for, "" for none.
+
+    "test", "test-00000-of-00002" and "test-0123abcd" say it themselves; "data_test" only where `siblings`, the
+    `name_patterns` of all paths, have "data_train" too, since "eye test" or "flight_test" may be any name.
+    """
+    for part in reversed(_stems(name)):
+        if exact := _EXACT.fullmatch(part):
+            return _WORDS[exact[1]]
+        for found in _WORD.finditer(part):
+            others = (f"{part[: found.start()]}{word}{part[found.end() :]}" for word in SPLITS["train"])
+            if _WORDS[found[0]] == "train" or any(_pattern(other) in siblings for other in others):
+                return _WORDS[found[0]]
     return ""
 
 
+def name_patterns(names: Iterable[str]) -> frozenset[str]:
+    """Return the folders' and files' names of paths with their numbers left out."""
+    return frozenset(_pattern(part) for name in names for part in _stems(name))
+
+
+def _stems(name: str) -> list[str]:
+    path = Path(name.lower())
+    return [*path.parent.parts, path.name.split(".")[0]]
+
+
+def _pattern(part: str) -> str:
+    return re.sub(r"\d+", "0", part)
+
+
 def _grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    names = list(names)
     groups: dict[str, list[str]] = {}
+    siblings = name_patterns(names)
     for name in names:
-        groups.setdefault(split_of(name), []).append(name)
+        groups.setdefault(split_of(name, siblings), []).append(name)
     return _with_unnamed(groups)
 
 

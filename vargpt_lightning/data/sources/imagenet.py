@@ -66,7 +66,7 @@ def parts(
     files = _of_split(archives, split)
     found: list[Part] = []
     for file in files:
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             found += parquet_parts(NAME, file, options, ["image"])
         else:
             found += tar_parts(NAME, file, options, lambda name: name if _counts(name) else None)
@@ -81,7 +81,7 @@ def read_part(part: Part) -> Iterator[Row]:
     """Read one piece."""
     if part.path.is_dir():
         rows = _from_folder(part)
-    elif part.path.suffix == ".parquet":
+    elif part.path.suffix.lower() == ".parquet":
         rows = _from_parquet(part)
     else:
         rows = _from_tar(part)

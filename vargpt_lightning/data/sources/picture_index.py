@@ -104,7 +104,7 @@ class PictureIndex:
             path = self.files[file]
             name = f"{self.names[file]}/{inside}" if inside else self.names[file]
             # a table's rows replace nothing
-            same = (ending, file, inside, *((at, size) if path.suffix == ".parquet" else ()))
+            same = (ending, file, inside, *((at, size) if path.suffix.lower() == ".parquet" else ()))
             found[same] = Found(ending, name, Place(path, at, size))
         return list(found.values())
 
@@ -143,7 +143,7 @@ class PictureIndex:
 
 def entries(file: Path) -> Iterator[tuple[str, int, int, str]]:
     """Yield name, place and inner archive of each picture of a tar or a parquet file; unsafe names are left out."""
-    found = _parquet_entries(file) if file.suffix == ".parquet" else _tar_entries(file)
+    found = _parquet_entries(file) if file.suffix.lower() == ".parquet" else _tar_entries(file)
     return (entry for entry in found if safe_name(entry[0]))
 
 

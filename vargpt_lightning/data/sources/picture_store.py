@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ from vargpt_lightning.errors import UserError
 By = Literal["path", "imagenet"]
 _USUAL = (".JPEG", ".jpg", ".png")  # tried before a folder is listed
 _ARCHIVES = (".tar", ".parquet")
+_COMPRESSED = (".zip", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _GROUP_BYTES = 256 * 2**20  # row groups above this are read through instead of kept
 _LISTINGS = 256  # folders whose names are kept
 _FOLDERS = 64  # folders below the root that are looked into for archives
@@ -80,7 +81,7 @@ class PictureStore:
             return data
         found = self._by_id(name) or self._by_path(name)
         if not found:
-            raise RowError(f"picture {name!r}: not found in {self.root}")
+            raise RowError(f"picture {name!r}: not found in {self.root}{self._hint}")
         best = [each for each in found if each[:2] == found[0][:2]]
         data = self._content(best[0], name)
         for other in best[1:]:
@@ -90,6 +91,13 @@ class PictureStore:
                     "a path that begins with the name of its folder or archive"
                 )
         return data
+
+    @cached_property
+    def _hint(self) -> str:
+        """What is said of compressed archives, whose members cannot be looked up."""
+        names = [] if self.root.is_file() else sorted(entry.name for entry in os.scandir(self.root))
+        found = [name for name in names if name.lower().endswith(_COMPRESSED)]
+        return f"; {found[0]} is not read: uncompress it first" if found else ""
 
     def _inside(self, name: str) -> str:
         """The name as a path below the root; absolute names count only if they lead there."""
@@ -154,7 +162,7 @@ class PictureStore:
             if (data := self._file(place, name)) is None:
                 raise RowError(f"picture {name!r}: {place} is no longer there")
             return data
-        return self._cell(place, name) if place.file.suffix == ".parquet" else read_member(*place)
+        return self._cell(place, name) if place.file.suffix.lower() == ".parquet" else read_member(*place)
 
     def _file(self, path: Path, name: str) -> bytes | None:
         """A file's content, None where there is none."""
@@ -226,7 +234,7 @@ def find_archives(root: Path) -> list[Path]:
         Path(entry.path)
         for folder in folders
         for entry in os.scandir(folder)
-        if entry.name.endswith(_ARCHIVES) and entry.is_file()
+        if entry.name.lower().endswith(_ARCHIVES) and entry.is_file()
     )
 
 

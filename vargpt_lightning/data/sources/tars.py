@@ -67,7 +67,7 @@ def members(
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every member there was
                 if stop is not None and info.offset >= stop:
                     return
-                if info.isreg() and info.name.endswith(".tar"):
+                if info.isreg() and info.name.lower().endswith(".tar"):
                     inner = info.offset_data + info.size
                     yield from members(path, info.offset_data, inner, inner, _below(inside, info.name))
                 elif info.isreg():
