@@ -390,4 +390,6 @@ def test_help_is_readable_and_has_an_example(capfd: Any) -> None:
     said = capfd.readouterr().out
     assert said.startswith("usage: vargpt fit -c EXPERIMENT.yaml")
     assert "\n  vargpt fit -c experiments/openmoji.yaml\n" in said
-    assert "--trainer.checkpoint_seconds" in said
+    assert "--help all" in said
+    assert main(["fit", "--help", "all"]) == 0
+    assert "--trainer.checkpoint_seconds" in capfd.readouterr().out

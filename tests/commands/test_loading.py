@@ -84,7 +84,7 @@ def test_broken_weights_are_refused(run_copy: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no such file"), ("model: [", "not readable as YAML"), ("stages: []", "the keys stages"), ("3", "no keys")],
+    [(None, "no such file"), ("model: [", "is not valid YAML"), ("stages: []", "the keys stages"), ("3", "no keys")],
 )
 def test_a_bad_configuration_is_refused(text: str | None, message: str, run_copy: Path) -> None:
     (run_copy / "config.yaml").unlink()

@@ -210,7 +210,7 @@ class Sampling(Ranged):
 
     top_k: Amount | None = None
     top_p: Share | None = None
-    cfg: Annotated[float, Range(0, 1000)] | None = None
+    cfg: Annotated[float, Range(0, 100)] | None = None
     temperature: Annotated[float, Range(0.001, 1000)] | None = None
 
 

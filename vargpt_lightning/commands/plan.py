@@ -94,7 +94,7 @@ def _stages(experiment: Experiment, options: Any) -> list[Stage]:
     """The stages that are planned."""
     names = [stage.name for stage in experiment.stages]
     if unknown := [name for name in options.stage or [] if name not in names]:
-        raise UserError(f"--stage: {unknown[0]!r} is no stage; {hint(unknown[0], names)}")
+        raise UserError(f"--stage: {unknown[0]!r} is not a stage; {hint(unknown[0], names)}")
     return [stage for stage in experiment.stages if stage.name in (options.stage or names)]
 
 

@@ -342,7 +342,7 @@ def test_no_network_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ({"max_new_tokens": 0}, "max_new_tokens: 0"),
         ({"guidance": 0.5}, "drawing guidance: 0.5; expected 1 or more"),
         ({"temprature": 1}, "option 'temprature': expected one of dtype, "),
-        ({"device": "abacus"}, "its weights cannot be loaded"),
+        ({"device": "abacus"}, "'abacus' is no device; expected cpu"),
     ],
 )
 def test_options_out_of_their_range(folders: Folders, options: dict[str, Any], message: str) -> None:
