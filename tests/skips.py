@@ -12,7 +12,6 @@ EXPLAINED = {
     r"needs \d+ GPUs": "only several GPUs can run it",
     r"the random streams were recorded with torch \S+": "another torch draws other numbers",
     r"asks the kernel": "only Linux ends a program with the one that started it",
-    r"could not import 'mkdocs'": "the site is built where the extra `docs` is installed",
     r"not a git checkout": "an unpacked archive has no list of tracked files",
     r"this matplotlib has no sample photograph": "some distributions leave matplotlib's samples out",
 }
