@@ -5,7 +5,6 @@ The parser behind `vargpt fit` finds the same mistakes, in many more words.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import types
@@ -15,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from vargpt_lightning.errors import UserError, meant
+from vargpt_lightning.errors import UserError, meant, nearest
 from vargpt_lightning.ranges import check, fits, hints, words
 from vargpt_lightning.yaml_text import Refused, load_yaml, told
 
@@ -183,6 +182,6 @@ def _unknown(key: str, where: str, keys: Iterable[Any]) -> UserError:
     names = [str(name) for name in keys]
     sections = [str(name) for name, kind in keys.items() if is_dataclass(kind)] if isinstance(keys, Mapping) else []
     inside = [f"{name}.{key}" for name in sections if key in hints(keys[name])]  # type: ignore[index]
-    near = inside or difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-    return UserError(f"{where}{key} is not a key; {hint}")
+    near = inside[0] if inside else nearest(key, names)
+    known = f"did you mean {near!r}?" if near else f"there are {', '.join(names)}"
+    return UserError(f"{where}{key} is not a key; {known}")

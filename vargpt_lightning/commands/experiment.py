@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from vargpt_lightning.commands.config_check import ConfigCheck
 from vargpt_lightning.commands.config_references import References
 from vargpt_lightning.commands.fit_help import USAGE
 from vargpt_lightning.data.corpora import Corpora
-from vargpt_lightning.errors import UserError, hint
+from vargpt_lightning.errors import UserError, hint, nearest
 from vargpt_lightning.evaluation.figures import HEADLINE_KEYS
 from vargpt_lightning.experiment_files import chain
 from vargpt_lightning.models.config import LanguageConfig, VARGPTConfig
@@ -189,9 +188,9 @@ class EvaluationConfig(Ranged):
         super().__post_init__()
         for key in self.aims:
             if key not in HEADLINE_KEYS:
-                near = difflib.get_close_matches(key, HEADLINE_KEYS, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(HEADLINE_KEYS)}"
-                raise UserError(f"evaluation.aims.{key} is no headline figure; {hint}")
+                near = nearest(key, HEADLINE_KEYS)
+                known = f"did you mean {near!r}?" if near else f"there are {', '.join(HEADLINE_KEYS)}"
+                raise UserError(f"evaluation.aims.{key} is no headline figure; {known}")
 
 
 @dataclass
