@@ -14,12 +14,12 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from vargpt_lightning.callbacks.ema import averaged_weights
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
-from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings, run_benchmark
-from vargpt_lightning.evaluation.processes import Processes
-from vargpt_lightning.evaluation.protocols import Answerer
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.distributed.group import Processes
+from vargpt_lightning.evaluation.base.protocols import Answerer
+from vargpt_lightning.evaluation.harness.progress import benchmark_progress
+from vargpt_lightning.evaluation.harness.run import BenchmarkSettings, run_benchmark
+from vargpt_lightning.runs.folder import StageFolder
+from vargpt_lightning.utils.errors import UserError
 
 
 class StageBenchmarks(pl.Callback):

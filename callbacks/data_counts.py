@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.runs.folder import StageFolder
 
 NAMES = {"skipped": "records passed over (a picture that is none, nothing to train)", "cut": "cut to the context"}
 

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.modules.shards import local, named_parameters
+from vargpt_lightning.distributed.tensors import local, named_parameters
 
 
 class EMA(pl.Callback):

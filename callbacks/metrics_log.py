@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.runs.folder import StageFolder
 
 
 class MetricsLog(Logger):

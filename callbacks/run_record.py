@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.runs.folder import RunFolder, StageFolder
 
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit, GeneratorExit, SIGTERMException)
 

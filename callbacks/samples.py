@@ -16,8 +16,9 @@ from PIL import Image
 
 from vargpt_lightning.callbacks.ema import averaged_weights
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
-from vargpt_lightning.evaluation.sheets import Cell, contact_sheet
-from vargpt_lightning.results import StageFolder, write_bytes
+from vargpt_lightning.evaluation.base.sheets import Cell, contact_sheet
+from vargpt_lightning.runs.folder import StageFolder
+from vargpt_lightning.utils.files import write_bytes
 
 Draw = Callable[[], Sequence[tuple[Image.Image, str]]]
 LOG = logging.getLogger(__name__)

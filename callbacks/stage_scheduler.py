@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.adapters import attach_adapters, freeze_beside_adapters
-from vargpt_lightning.models.low_bits import low_bit_layers, pack_frozen
-from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
-from vargpt_lightning.modules.shards import whole_shape
-from vargpt_lightning.modules.stage import Stage, check_stages
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.distributed.tensors import whole_shape
+from vargpt_lightning.models.language.lora import attach_adapters, freeze_beside_adapters
+from vargpt_lightning.models.language.quantization import low_bit_layers, pack_frozen
+from vargpt_lightning.models.vargpt import SUBMODULES
+from vargpt_lightning.recipe.stage import Stage, check_stages
+from vargpt_lightning.utils.errors import UserError
 
 
 class StageScheduler(pl.Callback):

@@ -138,6 +138,6 @@ def gpu_peak(device: torch.device) -> float | None:
     """Return the dense bf16 FLOP/s of a GPU that the catalogue knows, else None."""
     if device.type != "cuda":
         return None
-    from vargpt_lightning.gpus import flops_of
+    from vargpt_lightning.utils.gpus import flops_of
 
     return flops_of(torch.cuda.get_device_name(device))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,27 @@ def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with an untrained model; nothing may change it (see `run_copy`)."""
+    from tests.untrained import write_run
+
+    return write_run(tmp_path_factory.mktemp("runs") / "tiny").path
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Give the words that models write, with `*` where they draw."""
+    from tests.untrained import scripted
+
+    return scripted(monkeypatch)
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The arguments of `Packed` for the tiny corpora."""
     from tests.tiny import write_corpora
@@ -78,6 +100,6 @@ def tiny_experiment(tiny_data: dict[str, Any], tmp_path: Path) -> dict[str, Any]
 @pytest.fixture
 def stage_data(tiny_data: dict[str, Any], tmp_path: Path) -> Any:
     """The tiny corpora as a run's stages see them."""
-    from tests.training import tiny_stage_data
+    from tests.tiny_training import tiny_stage_data
 
     return tiny_stage_data(tiny_data, tmp_path / "cache")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.commands.ends import PRELOADED
+from tests.ends import PRELOADED
 
 
 def run_ranks(count: int, log: Path, function: Callable[..., Any], *arguments: Any, seconds: float = 120) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 
 from vargpt_lightning import __version__
 from vargpt_lightning.cli import COMMANDS, main
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 VARGPT = str(Path(sys.executable).with_name("vargpt"))
 HEAVY = ("torch", "lightning", "transformers", "jsonargparse", "numpy", "rich", "yaml")

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vargpt_lightning.commands.experiment import Experiment, load_experiment
-from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.experiment.schema import Experiment
+from vargpt_lightning.models.vargpt import SUBMODULES
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 FILES = sorted(file for file in FOLDER.glob("*.yaml") if file.name != "base.yaml")

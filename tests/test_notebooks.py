@@ -18,9 +18,10 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
-from vargpt_lightning.results import RunFolder, read_jsonl, write_json, write_jsonl
+from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.sweep.folder import SweepFolder
 from vargpt_lightning.sweep.spec import parse_sweep
+from vargpt_lightning.utils.files import read_jsonl, write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

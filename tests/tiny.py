@@ -12,11 +12,11 @@ import yaml
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
-from vargpt_lightning.data.text_tokenizer import TextTokenizer
-from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.modules.stage import OptimizerConfig, Stage
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.recipe.stage import OptimizerConfig, Stage
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 SHAPES = ("disc", "box")

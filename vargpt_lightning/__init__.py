@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vargpt_lightning.commands.loading import load as load
-    from vargpt_lightning.models.vargpt import VARGPT as VARGPT
+    from vargpt_lightning.checkpoints.hub import VARGPT as VARGPT
+    from vargpt_lightning.inference.load import load as load
 
 __version__ = "0.1.0"
 
-_LAZY = {"VARGPT": "vargpt_lightning.models.vargpt", "load": "vargpt_lightning.commands.loading"}
+_LAZY = {"VARGPT": "vargpt_lightning.models.vargpt", "load": "vargpt_lightning.inference.load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -99,7 +99,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
 
 def _unknown(name: str) -> str:
-    from vargpt_lightning.errors import nearest
+    from vargpt_lightning.utils.errors import nearest
 
     close = nearest(name, (*COMMANDS, VERSION[0], "help"), cutoff=0.5)
     hint = f"did you mean '{close}'?" if close else f"there are: {', '.join(COMMANDS)}."
@@ -108,7 +108,7 @@ def _unknown(name: str) -> str:
 
 def _explain(error: BaseException) -> str | None:
     """Return one line for an error that the person can put right, None for one that is a fault of the program."""
-    from vargpt_lightning.errors import UserError
+    from vargpt_lightning.utils.errors import UserError
 
     if isinstance(error, UserError):
         text = str(error)  # a loader's worker sends its whole traceback as the text; the last line is the message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from vargpt_lightning.module_names import module_of, named_modules
+from vargpt_lightning.utils.plugins import module_of, named_modules
 
 
 @cache

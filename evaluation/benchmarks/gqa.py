@@ -14,15 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import (
+from vargpt_lightning.evaluation.base.benchmark import (
     Record,
     Score,
     check_protocol,
     counts,
     mean_interval,
 )
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.formats.layouts import (
     HubSource,
     Picture,
     PictureTable,
@@ -34,7 +33,7 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     records,
     require,
 )
-from vargpt_lightning.evaluation.benchmarks.yes_no import (
+from vargpt_lightning.evaluation.rules.yes_no import (
     SHORT,
     by_group,
     check_parallel,
@@ -45,6 +44,7 @@ from vargpt_lightning.evaluation.benchmarks.yes_no import (
     nothing_found,
     styled,
 )
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "gqa"
 TITLE = "GQA"

@@ -12,10 +12,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks import letter_rules, letters
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol, counts, mean_interval
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol, counts, mean_interval
+from vargpt_lightning.evaluation.formats.layouts import (
     HubSource,
     Picture,
     Rows,
@@ -24,8 +22,10 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     read_tsv,
     require,
 )
-from vargpt_lightning.evaluation.benchmarks.letter_lenient import lenient_letter
-from vargpt_lightning.evaluation.benchmarks.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules import letter_rules, letters
+from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
+from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "mmbench"
 TITLE = "MMBench-dev (EN)"

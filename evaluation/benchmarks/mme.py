@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol, counts
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol, counts
+from vargpt_lightning.evaluation.formats.layouts import (
     HubSource,
     Picture,
     Rows,
@@ -20,7 +19,7 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     read_parquet,
     records,
 )
-from vargpt_lightning.evaluation.benchmarks.yes_no import (
+from vargpt_lightning.evaluation.rules.yes_no import (
     SHORT,
     check_parallel,
     check_unique,
@@ -32,6 +31,7 @@ from vargpt_lightning.evaluation.benchmarks.yes_no import (
     strata_interval,
     styled,
 )
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "mme"
 TITLE = "MME"

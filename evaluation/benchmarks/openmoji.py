@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import OWN, PROTOCOLS, Record, Score, check_protocol, counts
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.base.benchmark import OWN, PROTOCOLS, Record, Score, check_protocol, counts
+from vargpt_lightning.evaluation.base.exact_match import chosen_letter, is_right, normalise
+from vargpt_lightning.evaluation.base.protocols import TRAIN
+from vargpt_lightning.evaluation.formats.layouts import (
     Picture,
     Rows,
     image_in,
@@ -23,7 +24,7 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     records,
     require,
 )
-from vargpt_lightning.evaluation.benchmarks.yes_no import (
+from vargpt_lightning.evaluation.rules.yes_no import (
     SHORT,
     by_group,
     check_parallel,
@@ -34,8 +35,7 @@ from vargpt_lightning.evaluation.benchmarks.yes_no import (
     strata_interval,
     styled,
 )
-from vargpt_lightning.evaluation.protocols import TRAIN
-from vargpt_lightning.evaluation.questions import chosen_letter, is_right, normalise
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "openmoji"
 TITLE = "Own questions (held-out)"

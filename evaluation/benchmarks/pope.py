@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import (
+from vargpt_lightning.evaluation.base.benchmark import (
     Record,
     Score,
     check_protocol,
     counts,
     mean_interval,
 )
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.formats.layouts import (
     HubSource,
     Picture,
     Rows,
@@ -26,7 +25,7 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     read_parquet,
     records,
 )
-from vargpt_lightning.evaluation.benchmarks.yes_no import (
+from vargpt_lightning.evaluation.rules.yes_no import (
     SHORT,
     check_parallel,
     check_unique,
@@ -38,6 +37,7 @@ from vargpt_lightning.evaluation.benchmarks.yes_no import (
     nothing_found,
     styled,
 )
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "pope"
 TITLE = "POPE"

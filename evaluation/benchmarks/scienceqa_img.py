@@ -12,9 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks import letters
-from vargpt_lightning.evaluation.benchmarks.base import (
+from vargpt_lightning.evaluation.base.benchmark import (
     EARLIER,
     PROTOCOLS,
     Record,
@@ -23,7 +21,7 @@ from vargpt_lightning.evaluation.benchmarks.base import (
     counts,
     mean_interval,
 )
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.formats.layouts import (
     HubSource,
     Picture,
     Rows,
@@ -34,8 +32,10 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     records,
     require,
 )
-from vargpt_lightning.evaluation.benchmarks.letter_lenient import lenient_letter
-from vargpt_lightning.evaluation.benchmarks.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules import letters
+from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
+from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "scienceqa_img"
 TITLE = "ScienceQA-IMG"

@@ -11,10 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks import letters
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol, counts, mean_interval
-from vargpt_lightning.evaluation.benchmarks.layouts import (
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol, counts, mean_interval
+from vargpt_lightning.evaluation.formats.layouts import (
     HubSource,
     Picture,
     Rows,
@@ -25,8 +23,10 @@ from vargpt_lightning.evaluation.benchmarks.layouts import (
     records,
     require,
 )
-from vargpt_lightning.evaluation.benchmarks.letter_lenient import lenient_letter
-from vargpt_lightning.evaluation.benchmarks.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules import letters
+from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
+from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "seedbench"
 TITLE = "SEED-Bench (image)"

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol
-from vargpt_lightning.evaluation.benchmarks.layouts import HubSource, Picture, Rows, image_in, read_json, require
-from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import QWEN, SHORT, VQA_REFERENCES, score_vqa, vqa_figures
-from vargpt_lightning.evaluation.benchmarks.vqa_files import (
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol
+from vargpt_lightning.evaluation.formats.layouts import HubSource, Picture, Rows, image_in, read_json, require
+from vargpt_lightning.evaluation.formats.vqa_files import (
     Columns,
     listed_rows,
     mirror_rows,
@@ -25,6 +23,8 @@ from vargpt_lightning.evaluation.benchmarks.vqa_files import (
     refuse_repeated,
     tail,
 )
+from vargpt_lightning.evaluation.rules.vqa_accuracy import QWEN, SHORT, VQA_REFERENCES, score_vqa, vqa_figures
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "textvqa"
 TITLE = "TextVQA (val)"

@@ -9,18 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol
-from vargpt_lightning.evaluation.benchmarks.layouts import HubSource, Picture, Rows, image_in, read_json, require
-from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import (
-    QWEN,
-    SHORT,
-    UNANSWERABLE,
-    VQA_REFERENCES,
-    score_vqa,
-    vqa_figures,
-)
-from vargpt_lightning.evaluation.benchmarks.vqa_files import (
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol
+from vargpt_lightning.evaluation.formats.layouts import HubSource, Picture, Rows, image_in, read_json, require
+from vargpt_lightning.evaluation.formats.vqa_files import (
     Columns,
     listed_rows,
     mirror_rows,
@@ -31,6 +22,15 @@ from vargpt_lightning.evaluation.benchmarks.vqa_files import (
     refuse_repeated,
     tail,
 )
+from vargpt_lightning.evaluation.rules.vqa_accuracy import (
+    QWEN,
+    SHORT,
+    UNANSWERABLE,
+    VQA_REFERENCES,
+    score_vqa,
+    vqa_figures,
+)
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "vizwiz"
 TITLE = "VizWiz-VQA (val)"

@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, check_protocol
-from vargpt_lightning.evaluation.benchmarks.layouts import HubSource, Picture, Rows
-from vargpt_lightning.evaluation.benchmarks.vqa_accuracy import (
-    QWEN,
-    SHORT,
-    VQA_REFERENCES,
-    VQAV2_RULES,
-    score_vqa,
-    vqa_figures,
-)
-from vargpt_lightning.evaluation.benchmarks.vqa_coco import coco_rows
-from vargpt_lightning.evaluation.benchmarks.vqa_files import (
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol
+from vargpt_lightning.evaluation.formats.layouts import HubSource, Picture, Rows
+from vargpt_lightning.evaluation.formats.vqa_coco import coco_rows
+from vargpt_lightning.evaluation.formats.vqa_files import (
     Columns,
     mirror_rows,
     nothing_found,
     one_picture,
     question,
     tail,
+)
+from vargpt_lightning.evaluation.rules.vqa_accuracy import (
+    QWEN,
+    SHORT,
+    VQA_REFERENCES,
+    VQAV2_RULES,
+    score_vqa,
+    vqa_figures,
 )
 
 NAME = "vqav2"

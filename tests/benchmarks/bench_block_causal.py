@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vargpt_lightning.models.attention import block_causal_attention
-from vargpt_lightning.models.scales import ScaleSchedule
+from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.decoder.attention import block_causal_attention
 
 SCHEDULES = [
     (1, 2, 4, 8),

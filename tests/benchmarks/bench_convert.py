@@ -23,7 +23,7 @@ STEPS = ("vargpt to ours", "ours to vargpt", "ours to llava", "ours to var", "va
 
 
 def config(gigabytes: float) -> Any:
-    from vargpt_lightning.models.config import DecoderConfig, LanguageConfig, VARGPTConfig, VisionConfig
+    from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, VARGPTConfig, VisionConfig
 
     layers = max(1, round((gigabytes * 1e9 / 2 - 9.2e8) / 5.1e7))
     return VARGPTConfig(
@@ -53,17 +53,17 @@ def make(folder: Path, gigabytes: float, limit: int) -> None:
     """Write the synthetic release."""
     import torch
 
-    from vargpt_lightning.models import checkpoints
-    from vargpt_lightning.models.published_config import vargpt_config
-    from vargpt_lightning.models.vargpt import VARGPT
-    from vargpt_lightning.weights.shards import write_shards
-    from vargpt_lightning.weights.stored import Held
+    from vargpt_lightning.checkpoints import layouts
+    from vargpt_lightning.checkpoints.hub import VARGPT
+    from vargpt_lightning.checkpoints.lazy_tensors import Held
+    from vargpt_lightning.checkpoints.published_config import vargpt_config
+    from vargpt_lightning.checkpoints.write import write_shards
 
     sizes = config(gigabytes)
     with torch.device("meta"):
         model = VARGPT(sizes)
     drawn = {key: Drawn(value.shape, torch.bfloat16) for key, value in model.state_dict().items()}
-    state: dict[str, Any] = checkpoints.to_official(drawn, "vargpt", model.schedule)
+    state: dict[str, Any] = layouts.to_official(drawn, "vargpt", model.schedule)
     folder.mkdir(parents=True)
     write_shards(folder, {key: Held(v) if isinstance(v, torch.Tensor) else v for key, v in state.items()}, limit)
     (folder / "config.json").write_text(json.dumps(vargpt_config(sizes.to_dict(), "bfloat16")))
@@ -80,13 +80,13 @@ def step(name: str, folder: Path, limit: int) -> dict[str, float]:
     """Take one step and measure it."""
     import torch
 
-    import vargpt_lightning.commands.converted
+    import vargpt_lightning.checkpoints.export
+    from vargpt_lightning.checkpoints.copy import local_slices
+    from vargpt_lightning.checkpoints.hub import VARGPT
+    from vargpt_lightning.checkpoints.open import open_checkpoint
     from vargpt_lightning.commands.convert import convert
-    from vargpt_lightning.models.opened import open_checkpoint
-    from vargpt_lightning.models.placing import local_slices
-    from vargpt_lightning.models.vargpt import VARGPT
 
-    assert vargpt_lightning.commands.converted and local_slices
+    assert vargpt_lightning.checkpoints.export and local_slices
     peak, stop = [0], threading.Event()
 
     def watch() -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from tests.evaluation.pictures import write_inception, write_pictures
-from vargpt_lightning.evaluation.feature_store import measure_features
-from vargpt_lightning.evaluation.inception import INCEPTION, FeatureExtractor
-from vargpt_lightning.evaluation.picture_lists import list_pictures
+from vargpt_lightning.evaluation.images.feature_store import measure_features
+from vargpt_lightning.evaluation.images.inception import INCEPTION, FeatureExtractor
+from vargpt_lightning.evaluation.images.picture_lists import list_pictures
 
 
 def main() -> None:

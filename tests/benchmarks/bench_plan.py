@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.planning.measuring import LOW_BITS, ROWS, measure_aside, model_config, stage_of
-from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.planning.steps import build_empty, trace_step
+from vargpt_lightning.recipe.sharding import ShardingConfig
 
 SIZES = {
     20: {"width": 256, "layers": 6, "depth": 6, "vocabulary": 4000},

@@ -19,7 +19,7 @@ WALK = """
 import sys
 import pyarrow.parquet
 from PIL import Image
-from vargpt_lightning.evaluation.benchmarks.layouts import read_parquet
+from vargpt_lightning.evaluation.formats.layouts import read_parquet
 def peak():  # getrusage would tell the parent's peak where that is higher
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 Image.init()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 from vargpt_lightning.evaluation import benchmarks
-from vargpt_lightning.evaluation.benchmarks.base import Record
+from vargpt_lightning.evaluation.base.benchmark import Record
 
 WORDS = (
     "red",

@@ -23,8 +23,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from vargpt_lightning.commands.loading import load_weights, stage_weights
-from vargpt_lightning.models.config import (
+from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.checkpoints.stage_weights import load_weights, stage_weights
+from vargpt_lightning.distributed.fsdp2 import shard
+from vargpt_lightning.models.core.config import (
     DecoderConfig,
     LanguageConfig,
     TokenIds,
@@ -32,10 +35,7 @@ from vargpt_lightning.models.config import (
     VARGPTConfig,
     VisionConfig,
 )
-from vargpt_lightning.models.first_weights import FirstWeights
-from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.sharding import shard
+from vargpt_lightning.recipe.sharding import ShardingConfig
 
 STEPS = 3
 

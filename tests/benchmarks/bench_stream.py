@@ -34,17 +34,17 @@ import psutil
 import torch
 from PIL import Image
 
-from vargpt_lightning.data.chat import ChatTemplate
-from vargpt_lightning.data.collate import Collator
-from vargpt_lightning.data.dataset import ShardDataset
-from vargpt_lightning.data.examples import ExampleMaker
-from vargpt_lightning.data.loader import StreamLoader, stream_loader
-from vargpt_lightning.data.mixture import Mixture, MixtureBatchSampler
-from vargpt_lightning.data.mixture_spec import MixtureSpec
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.pictures import LevelReader, PictureReader, make_square
-from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
-from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.data.images.pictures import LevelReader, PictureReader, make_square
+from vargpt_lightning.data.loading.collate import Collator
+from vargpt_lightning.data.loading.examples import ExampleMaker
+from vargpt_lightning.data.loading.loader import StreamLoader, stream_loader
+from vargpt_lightning.data.mixing.mixture import Mixture, MixtureBatchSampler
+from vargpt_lightning.data.mixing.spec import MixtureSpec
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.text.chat import ChatTemplate
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 
 WORDS = 20_000
 SENTENCE = "a the red small dog house under bright street with two people near water and trees in front of it"

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from vargpt_lightning.commands.experiment import load_experiment
-from vargpt_lightning.commands.stage_data import StageData
-from vargpt_lightning.commands.stage_runner import build_module
-from vargpt_lightning.data.text_tokenizer import TextTokenizer
-from vargpt_lightning.models.config import TokenizerConfig, VARGPTConfig
-from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.training.datamodule import StageData
+from vargpt_lightning.training.runner import build_module
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "openmoji.yaml"
 

@@ -21,10 +21,10 @@ from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.callbacks.metrics_log import MetricsLog
 from vargpt_lightning.cli import main
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmark_outputs import read_rows
-from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings
-from vargpt_lightning.results import RunFolder, StageFolder
+from vargpt_lightning.evaluation.harness.outputs import read_rows
+from vargpt_lightning.evaluation.harness.run import BenchmarkSettings
+from vargpt_lightning.runs.folder import RunFolder, StageFolder
+from vargpt_lightning.utils.errors import UserError
 
 
 class Watched(Painter):

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from vargpt_lightning.callbacks import checkpoint_io
-from vargpt_lightning.callbacks.checkpoint_io import AtomicCheckpointIO, LastCheckpoint, remove_leftovers, steps_taken
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint, remove_leftovers, steps_taken
+from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
+from vargpt_lightning.utils.errors import UserError
 
 SMALL = {"global_step": 3, "weights": torch.ones(4)}
 

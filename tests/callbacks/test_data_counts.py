@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vargpt_lightning.callbacks.data_counts import DataCounts
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.runs.folder import StageFolder
 
 
 @pytest.fixture

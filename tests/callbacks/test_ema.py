@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 
 from vargpt_lightning.callbacks.batch_rng import BatchRng
 from vargpt_lightning.callbacks.ema import EMA, averaged_weights
-from vargpt_lightning.modules.shards import whole
+from vargpt_lightning.distributed.tensors import whole
 
 
 class Trace(pl.Callback):

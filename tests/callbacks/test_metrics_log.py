@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 
 from vargpt_lightning.callbacks.metrics_log import MetricsLog, ResumeMetrics
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.runs.folder import StageFolder
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from vargpt_lightning.callbacks import run_record
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.callbacks.run_record import RunRecord, peak_memory, run_status
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.errors import UserError
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.callbacks.samples import SampleSheets
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.runs.folder import StageFolder
 
 
 class Draw:

@@ -13,13 +13,14 @@ from rich.console import Console
 from torch import nn
 
 from tests.tiny import tiny_config, tiny_stage
-from tests.training import fit_stage, tiny_model
+from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, freeze_all_but, set_modes, summary
-from vargpt_lightning.commands.stage_data import StageData
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.config import VisionConfig
-from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.config import VisionConfig
+from vargpt_lightning.models.vargpt import SUBMODULES
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.training.datamodule import StageData
+from vargpt_lightning.utils.errors import UserError
 
 STAGES = {
     "tokenizer": ["image_tokenizer"],

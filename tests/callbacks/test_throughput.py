@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from vargpt_lightning.callbacks import throughput
 from vargpt_lightning.callbacks.metrics_log import MetricsLog
 from vargpt_lightning.callbacks.throughput import Throughput
-from vargpt_lightning.results import StageFolder
+from vargpt_lightning.runs.folder import StageFolder
 
 
 class Clock:

@@ -15,9 +15,9 @@ import pytest
 from tests.data import nasty_pictures as nasty
 from tests.tiny import TREE, tiny_tree, write_experiment
 from vargpt_lightning.cli import main
-from vargpt_lightning.data.chat import ChatTemplate
-from vargpt_lightning.data.dataset import ShardDataset
-from vargpt_lightning.data.text_tokenizer import SPECIAL_TOKENS, TextTokenizer
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.text.chat import ChatTemplate
+from vargpt_lightning.data.text.text_tokenizer import SPECIAL_TOKENS, TextTokenizer
 
 INJECTION = " ".join(SPECIAL_TOKENS)
 GOOD = {
@@ -102,7 +102,7 @@ def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_resized_they_are_upright_and_on_white(tmp_path: Path) -> None:
-    from vargpt_lightning.data.picture_files import decode_picture
+    from vargpt_lightning.data.images.picture_files import decode_picture
 
     words = [f"captions:{photos(tmp_path / 'photos')}", "--out", str(tmp_path / "out")]
     assert main(["data", "pack", *words, "--max-rejected", "0.9", "--resize", "8"]) == 0
@@ -125,7 +125,7 @@ def test_text_that_is_none(text: str, tmp_path: Path) -> None:
 def test_special_tokens_in_a_text_stay_text(tmp_path: Path, tokenizer: Path) -> None:
     """In captions, questions, answers: neither packing nor the template makes pictures or ends of them."""
     folder = photos(tmp_path / "photos", ink=f"{INJECTION} ink")
-    # as the formats have it, these two marks in their speaker's own turn do ask for a picture, and there is none
+    # as the formats have it, these two marks in their assistant's own turn do ask for a picture, and there is none
     words = INJECTION.replace("<image>", "").replace("<image_gen>", "")
     file = write_rows(tmp_path / "rows.json", [(f"{words} <image_gen> a", f"<image> {words} b"), ("<image>", "c")])
     index = packed(f"captions:{folder}", f"sharegpt:{file}", tmp_path / "out")

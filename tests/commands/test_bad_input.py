@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny import corpora, tiny_tree, write_corpora, write_experiment
 from vargpt_lightning.cli import main
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.records import PicturePart, Record, Turn
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.data.shards.records import PicturePart, Record, Turn
+from vargpt_lightning.runs.folder import RunFolder
 
 Tree = dict[str, Any]
 Refused = Callable[..., str]

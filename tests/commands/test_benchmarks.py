@@ -14,9 +14,9 @@ import pytest
 
 from tests.evaluation.squares import png
 from vargpt_lightning.cli import main
-from vargpt_lightning.evaluation.benchmark_outputs import read_rows
-from vargpt_lightning.evaluation.questions import is_right
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.evaluation.base.exact_match import is_right
+from vargpt_lightning.evaluation.harness.outputs import read_rows
+from vargpt_lightning.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def systems(monkeypatch: pytest.MonkeyPatch) -> list[Agrees]:
     """The systems that the command has opened; MODEL is anything."""
-    from vargpt_lightning.commands import systems
+    from vargpt_lightning.evaluation.systems import open as systems
 
     opened: list[Agrees] = []
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from vargpt_lightning.commands import chat
 from vargpt_lightning.commands.chat import Chat, main
-from vargpt_lightning.commands.loading import load_run
-from vargpt_lightning.evaluation.adapters.ours import Conversation
+from vargpt_lightning.inference.assistant import Conversation
+from vargpt_lightning.inference.load import load_run
 
 
 @pytest.fixture
@@ -60,9 +60,11 @@ def test_what_was_said_and_shown_stays_in_the_context(finished_run: Path, tmp_pa
     roles = [turn.role for turn in chatting.conversation.turns]
     assert roles == ["user", "assistant"] * 2
     ids = list(
-        chatting.speaker.prompt(Conversation(chatting.conversation.turns[:3], chatting.conversation.pictures)).input_ids
+        chatting.assistant.prompt(
+            Conversation(chatting.conversation.turns[:3], chatting.conversation.pictures)
+        ).input_ids
     )
-    tokens = chatting.speaker.tokenizer
+    tokens = chatting.assistant.tokenizer
     assert ids.count(tokens.image_id) == 4 and ids.count(tokens.image_gen_id) == 21
     chatting.take("/reset")
     assert chatting.conversation == Conversation() and chatting.waiting == []

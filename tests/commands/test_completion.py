@@ -10,7 +10,7 @@ import pytest
 from vargpt_lightning import __version__
 from vargpt_lightning.cli import COMMANDS, main
 from vargpt_lightning.commands.completion import SCRIPTS, candidates
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 

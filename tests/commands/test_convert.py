@@ -14,18 +14,18 @@ import torch.distributed as dist
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.commands.conftest import plain, text_tokenizer, write_run
 from tests.golden import load_golden
 from tests.models.cases import DRAWN, SEEN, golden_model, make_batch, random_codes, small_model
 from tests.rounding import assert_same_but_rounding
+from tests.untrained import plain, text_tokenizer, write_run
+from vargpt_lightning.checkpoints import layouts
+from vargpt_lightning.checkpoints.dcp import FolderWriter
+from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.cli import main
 from vargpt_lightning.commands.convert import convert
-from vargpt_lightning.data.text_tokenizer import TextTokenizer
-from vargpt_lightning.distributed_checkpoint import FolderWriter
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models import checkpoints
-from vargpt_lightning.models.config import TokenIds
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.models.core.config import TokenIds
+from vargpt_lightning.utils.errors import UserError
 
 State = dict[str, torch.Tensor]
 
@@ -68,7 +68,7 @@ def golden() -> VARGPT:
 @pytest.fixture(scope="module")
 def released(golden: VARGPT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden model as the authors publish theirs."""
-    state = checkpoints.to_official(golden.state_dict(), "vargpt", golden.schedule)
+    state = layouts.to_official(golden.state_dict(), "vargpt", golden.schedule)
     return write_published(tmp_path_factory.mktemp("in") / "released", state, golden_sections())
 
 
@@ -102,7 +102,7 @@ def test_vargpt_goes_in_and_out_with_equal_bytes(released: Path, ours: Path, tmp
 
 def test_a_whole_release_in_half_precision_comes_back(golden: VARGPT, tmp_path: Path) -> None:
     """The constants too have the type that they have in the file."""
-    state = checkpoints.to_official(golden.state_dict(), "vargpt", golden.schedule)
+    state = layouts.to_official(golden.state_dict(), "vargpt", golden.schedule)
     half = {key: value.bfloat16() if value.is_floating_point() else value for key, value in state.items()}
     convert(write_published(tmp_path / "in", half, golden_sections()), tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "out", "vargpt")
@@ -265,10 +265,10 @@ def test_var_comes_back_as_a_pth(name: str, scales: Any, tmp_path: Path) -> None
     state = gold.under("sd.")
     schedule = tuple(gold.meta["config"].get("patch_nums", (1, 2, 3, 4)))
     bare = {f"visual_decoder.{key}": value for key, value in state.items()}
-    bare = {key: value for key, value in bare.items() if not checkpoints._DERIVED.search(key)}
-    from vargpt_lightning.models.scales import ScaleSchedule
+    bare = {key: value for key, value in bare.items() if not layouts._DERIVED.search(key)}
+    from vargpt_lightning.models.core.scales import ScaleSchedule
 
-    state = checkpoints.to_official(bare, "var", ScaleSchedule(schedule))
+    state = layouts.to_official(bare, "var", ScaleSchedule(schedule))
     torch.save(state, tmp_path / "var_tiny.pth")
     convert(tmp_path / "var_tiny.pth", tmp_path / "ours")
     config = json.loads((tmp_path / "ours/config.json").read_text())
@@ -297,7 +297,7 @@ def test_the_image_tokenizer_comes_back_as_a_pth(golden: VARGPT, ours: Path, tmp
 
 
 def test_a_run_becomes_a_directory_that_speaks(finished_run: Path, tmp_path: Path) -> None:
-    from vargpt_lightning.commands.loading import load_run
+    from vargpt_lightning.inference.load import load_run
 
     assert main(["convert", str(finished_run), "--out", str(tmp_path / "out"), "--shard", "100KB"]) == 0
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vargpt_lightning.commands.evaluate import Asked, examine, load_asked, main
-from vargpt_lightning.commands.loading import LoadedRun, load_run
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
-from vargpt_lightning.evaluation.runner import EvaluationSettings
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.commands.evaluate import main
+from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
+from vargpt_lightning.evaluation.run.examine import Asked, examine, load_asked
+from vargpt_lightning.evaluation.run.runner import EvaluationSettings
+from vargpt_lightning.inference.load import LoadedRun, load_run
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.errors import UserError
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -103,7 +104,7 @@ def test_another_folder_leaves_the_run_alone(evaluated: Path, tmp_path: Path, sc
 
 
 def test_report_only_asks_nothing(evaluated: Path, monkeypatch) -> None:
-    monkeypatch.setattr("vargpt_lightning.commands.loading.load_run", None)
+    monkeypatch.setattr("vargpt_lightning.inference.load.load_run", None)
     (evaluated / "report.html").unlink()
     (evaluated / "evaluation" / "metrics.json").unlink()
     assert main([str(evaluated), "--report-only"]) == 0

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.evaluation.adapters.tiny_models import janus
+from tests.evaluation.images.test_instruct_set import drawn_record
 from tests.evaluation.pictures import write_inception, write_open_clip, write_pictures, write_transformers_clip
-from tests.evaluation.test_instruct_set import drawn_record
+from tests.evaluation.systems.tiny_models import janus
 from vargpt_lightning.commands.evaluate_images import main
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.protocols import Reply
-from vargpt_lightning.results import read_jsonl
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.evaluation.base.protocols import Reply
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_jsonl
 
 
 class Painter:
@@ -42,7 +42,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """The systems that were opened."""
-    from vargpt_lightning.commands import systems
+    from vargpt_lightning.evaluation.systems import open as systems
 
     found: list[tuple[str, dict[str, Any]]] = []
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.commands.ends import Place, run
+from tests.ends import Place, run
 from tests.tiny import assert_same_weights, tiny_tree, write_experiment
 from vargpt_lightning.cli import main
-from vargpt_lightning.data.dataset import ShardDataset
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.results import RunFolder, now
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.runs.folder import RunFolder, now
 
 Tree = dict[str, Any]
 
@@ -250,7 +250,7 @@ def test_from_a_stage_trains_it_anew_and_keeps_the_old_one(
 def test_from_the_first_stage_with_other_data_makes_the_text_tokenizer_anew(
     tiny_data: Tree, unbroken_copy: Path, tmp_path: Path
 ) -> None:
-    from vargpt_lightning.data.text_tokenizer import TextTokenizer
+    from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 
     tree = tiny_tree(tiny_data, tmp_path)
     TextTokenizer.train(["quite other words " * 9], 280).save(tmp_path / "other")
@@ -264,7 +264,7 @@ def test_from_the_first_stage_with_other_data_makes_the_text_tokenizer_anew(
 
 def test_a_text_tokenizer_that_no_stage_has_used_is_made_anew(tiny_data: Tree, tmp_path: Path) -> None:
     """After a mistake in the tokens' numbers the data may change too."""
-    from vargpt_lightning.data.text_tokenizer import TextTokenizer
+    from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 
     tree = tiny_tree(tiny_data, tmp_path)
     tree["stages"] = tree["stages"][:1]
@@ -318,7 +318,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
 def test_a_full_disk_while_weights_are_written_loses_no_step(
     experiment: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    from vargpt_lightning.commands import stage_runner
+    from vargpt_lightning.training import runner as stage_runner
 
     def refuse(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.commands.ends import Place, run
+from tests.ends import Place, run
 from tests.tiny import assert_same_weights, tiny_config, tiny_tree, write_experiment
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at
+from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.cli import main
-from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.runs.folder import RunFolder
 
 Tree = dict[str, Any]
 
@@ -58,9 +58,9 @@ def test_a_stage_with_adapters_leaves_plain_weights_and_its_utilisation(
 
 
 def test_planning_leaves_the_random_numbers_alone() -> None:
-    from vargpt_lightning.modules.stage import Stage
-    from vargpt_lightning.planning.settings import CorpusShape, PlanConfig
     from vargpt_lightning.planning.stage_plan import model_flops_per_sample
+    from vargpt_lightning.recipe.plan import CorpusShape, PlanConfig
+    from vargpt_lightning.recipe.stage import Stage
 
     settings = PlanConfig(corpora={"drawings": CorpusShape(samples=9, text=12, drawn=1)})
     stage = Stage("draw", ["visual_decoder"], {"drawings": 1}, steps=2, head="generation")

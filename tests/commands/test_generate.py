@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from vargpt_lightning.commands.generate import generation_settings, main, parser, slug
-from vargpt_lightning.commands.loading import load_run
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.utils.errors import UserError
 
 
 def test_pictures_are_saved_and_their_paths_printed_with_the_text(

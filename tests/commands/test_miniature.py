@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import true_formats
-from tests.commands import ends
+from tests import ends, true_formats
 from tests.tiny import assert_same_weights
 from vargpt_lightning.cli import main
-from vargpt_lightning.commands.experiment import load_experiment
-from vargpt_lightning.data.dataset import ShardDataset
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.experiment.parser import load_experiment
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 FILE = EXPERIMENTS / "vargpt_miniature.yaml"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.records import DRAWN, PicturePart, Record, TextPart, Turn
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.data.shards.records import DRAWN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.runs.folder import RunFolder
 
 _file = io.BytesIO()
 Image.new("RGB", (8, 8)).save(_file, "PNG")

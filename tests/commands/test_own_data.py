@@ -12,10 +12,10 @@ from tests.data.nasty_pictures import halves
 from tests.docs.markdown import blocks, shell_lines
 from vargpt_lightning.cli import main
 from vargpt_lightning.commands.data import VERBS
-from vargpt_lightning.commands.experiment import load_experiment
 from vargpt_lightning.data.corpora import Packed
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import read_json
+from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "your-own-data.md"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vargpt_lightning.commands import plan_tables
-from vargpt_lightning.commands.experiment import load_experiment
 from vargpt_lightning.commands.plan import main
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.gpus import catalogue, flops_of, parse_cluster
+from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.planning import tables as plan_tables
 from vargpt_lightning.planning.stage_plan import Choice, StagePlanner
 from vargpt_lightning.planning.steps import build_empty
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.gpus import catalogue, flops_of, parse_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 PEAKS = {

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from vargpt_lightning.commands.runs import duration, main
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, write_json
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import write_json
 
 
 def test_the_table_says_how_far_each_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands.test_benchmarks import Agrees, data, result, systems, write_benchmarks
 from vargpt_lightning.cli import main
-from vargpt_lightning.evaluation.benchmark_outputs import read_rows
+from vargpt_lightning.evaluation.harness.outputs import read_rows
 
 __all__ = ["data", "systems"]  # fixtures
 ROOT = Path(__file__).resolve().parents[2]

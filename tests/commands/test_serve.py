@@ -13,8 +13,8 @@ import pytest
 
 from vargpt_lightning.commands import serve
 from vargpt_lightning.commands.serve import limits_of, main, parser, read_token
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.serving.limits import Limits
+from vargpt_lightning.utils.errors import UserError
 
 
 def test_the_command_answers_until_it_is_interrupted(finished_run: Path) -> None:

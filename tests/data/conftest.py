@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES, Emoji, load_emoji
-from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
-from vargpt_lightning.data.packing import write_source
-from vargpt_lightning.data.records import PicturePart, Record, TextPart, Turn
-from vargpt_lightning.data.text_tokenizer import TextTokenizer
+from vargpt_lightning.data.openmoji.pictures import DEFAULT_CATEGORIES, Emoji, load_emoji
+from vargpt_lightning.data.openmoji.source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.data.shards.records import PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 
 
 def png(colour: str = "red", size: int = 16) -> bytes:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.data.conftest import asked, drawn, png
-from vargpt_lightning.data.records import Record, TextPart, Turn
+from vargpt_lightning.data.shards.records import Record, TextPart, Turn
 from vargpt_lightning.data.sources.base import Part, Rejected, Row
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "fake"
 LINES = 7

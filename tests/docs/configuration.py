@@ -15,15 +15,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 
-from vargpt_lightning.commands.experiment import SECTIONS
 from vargpt_lightning.data.corpora import Corpora, OpenMoji, Packed
-from vargpt_lightning.models.config import DecoderConfig, TokenizerConfig, VARGPTConfig
-from vargpt_lightning.models.image_tokenizer import ImageTokenizer
-from vargpt_lightning.models.settings import PRESETS, Settings
-from vargpt_lightning.models.submodules import SUBMODULES
-from vargpt_lightning.models.visual_decoder import VisualDecoder
-from vargpt_lightning.modules.stage import Stage
-from vargpt_lightning.ranges import Range
+from vargpt_lightning.experiment.schema import SECTIONS
+from vargpt_lightning.models.core.config import DecoderConfig, TokenizerConfig, VARGPTConfig
+from vargpt_lightning.models.core.settings import PRESETS, Settings
+from vargpt_lightning.models.core.submodules import SUBMODULES
+from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
+from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.ranges import Range
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration: every key of an experiment

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.summary import markdown
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.evaluation.reports.summary import markdown
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.errors import UserError
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

@@ -76,7 +76,7 @@ def known(line: str) -> bool:
     if name == "data":
         if not rest or not (rest[0].isupper() or rest[0] in VERBS or rest[0].startswith("-")):
             return False
-        return given <= options(f"data_{rest[0].replace('-', '_')}" if rest[0] in VERBS else "data")
+        return given <= options(f"data.{rest[0].replace('-', '_')}" if rest[0] in VERBS else "data")
     if name == "evaluate" and rest[:1] == ["images"]:
         forms = subcommands(importlib.import_module("vargpt_lightning.commands.evaluate_images").parser())
         return len(rest) < 2 or (rest[1] in forms and given <= set(forms[rest[1]]._option_string_actions))
@@ -120,6 +120,6 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 @cache
 def experiment_keys() -> set[str]:
     """Every dotted key of an experiment, from the parser of `vargpt fit`."""
-    from vargpt_lightning.commands.experiment import build_parser
+    from vargpt_lightning.experiment.parser import build_parser
 
     return {option.lstrip("-") for option in build_parser()._option_string_actions}

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.commands.conftest import write_run
 from tests.data.nasty_pictures import halves
 from tests.docs.markdown import DOCS, ROOT, blocks, shell_lines
+from tests.untrained import write_run
 from vargpt_lightning.cli import main
-from vargpt_lightning.results import RunFolder, load_runs, read_json, read_jsonl
+from vargpt_lightning.results import load_runs
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.files import read_json, read_jsonl
 
 PACKAGES = {
     "evaluation/benchmarks": "vargpt_lightning.evaluation.benchmarks",
     "vargpt_lightning/data/sources": "vargpt_lightning.data.sources",
-    "vargpt_lightning/models/towers": "vargpt_lightning.models.towers",
+    "vargpt_lightning/models/towers": "vargpt_lightning.models.vision",
 }
 Follow = Callable[..., list[str]]
 
@@ -130,7 +132,7 @@ def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: py
 def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
     from transformers import Dinov2Config, Dinov2Model
 
-    from vargpt_lightning.commands.experiment import load_experiment
+    from vargpt_lightning.experiment.parser import load_experiment
 
     fit, generate = follow("add-a-backbone.md")
     for name in ("base", "vargpt_7b"):

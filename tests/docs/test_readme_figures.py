@@ -8,9 +8,9 @@ import re
 import pytest
 
 from tests.docs.readme_figures import BEGIN, END, README, between, placed
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.figures import percent
-from vargpt_lightning.evaluation.summary import lines, markdown, sentence
+from vargpt_lightning.evaluation.base.figures import percent
+from vargpt_lightning.evaluation.reports.summary import lines, markdown, sentence
+from vargpt_lightning.utils.errors import UserError
 
 RATES = {"n": 234, "rate_1": 0.876, "rate_5": 0.957, "chance_1": 1 / 288, "chance_5": 5 / 288}
 SCORE = {"n": 54, "right": 49, "accuracy": 0.907, "baseline": 0.556, "margin": 5.1}

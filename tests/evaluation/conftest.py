@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vargpt_lightning.evaluation.features import pixels
-from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
+from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
+from vargpt_lightning.evaluation.run.features import pixels
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "teal", "brown")
 

@@ -12,8 +12,8 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from vargpt_lightning.evaluation.picture_lists import PictureFile
-from vargpt_lightning.evaluation.processes import Processes
+from vargpt_lightning.distributed.group import Processes
+from vargpt_lightning.evaluation.images.picture_lists import PictureFile
 
 
 class Apart(Processes):

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from vargpt_lightning.results import write_json, write_jsonl
+from vargpt_lightning.utils.files import write_json, write_jsonl
 
 HEADLINES = {"mme": ("perception", 1.0)}
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from PIL import Image
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks.base import Record, Score, counts, mean_interval
-from vargpt_lightning.evaluation.benchmarks.layouts import Picture, Rows, read_parquet
-from vargpt_lightning.evaluation.protocols import AnswerRequest, Reply
+from vargpt_lightning.evaluation.base.benchmark import Record, Score, counts, mean_interval
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Reply
+from vargpt_lightning.evaluation.formats.layouts import Picture, Rows, read_parquet
+from vargpt_lightning.utils.errors import UserError
 
 COLOURS = ("red", "green", "blue")
 NAME, TITLE, HEADLINE, SCALE, MAX_NEW_TOKENS, HUB = "squares", "Squares", "accuracy", 100, 4, None
@@ -135,8 +135,8 @@ class Painter:
 
 def main(arguments: Sequence[str]) -> None:
     """Ask the squares in this process, one of several when the environment says so."""
-    from vargpt_lightning.commands.benchmarks import shared_processes
-    from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings, run_benchmark
+    from vargpt_lightning.distributed.torchrun import shared_processes
+    from vargpt_lightning.evaluation.harness.run import BenchmarkSettings, run_benchmark
 
     data, out, *rest = arguments
     given = dict(each.split("=", 1) for each in rest)

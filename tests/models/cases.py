@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.golden import LLM_RULES, VAR_RULES, fill, fill_tokenizer, load_golden
-from vargpt_lightning.models import checkpoints
-from vargpt_lightning.models.config import (
+from vargpt_lightning.checkpoints import layouts
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.config import (
     DecoderConfig,
     LanguageConfig,
     TokenIds,
@@ -18,7 +19,6 @@ from vargpt_lightning.models.config import (
     VARGPTConfig,
     VisionConfig,
 )
-from vargpt_lightning.models.vargpt import VARGPT
 
 IDS = TokenIds(bos=1, eos=2, pad=101, image=100, image_gen_start=102, image_gen_end=103, image_gen=104)
 SEEN = [IDS.image] * 4
@@ -49,7 +49,7 @@ def golden_model(**changes: Any) -> VARGPT:
     model = VARGPT(golden_config(**changes))
     assert fill_tokenizer(model.image_tokenizer) == gold.meta["weights"]["vae_sha256"]
     tokenizer = {f"vae_local.{key}": value for key, value in model.image_tokenizer.state_dict().items()}
-    checkpoints.load(model, checkpoints.from_official({**gold.under("sd."), **tokenizer}, "vargpt").state)
+    layouts.load(model, layouts.from_official({**gold.under("sd."), **tokenizer}, "vargpt").state)
     return model.eval()
 
 

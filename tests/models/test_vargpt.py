@@ -22,11 +22,12 @@ from tests.models.cases import (
     small_model,
 )
 from tests.rounding import assert_same_but_rounding
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models import checkpoints
-from vargpt_lightning.models.attention_masks import attention_mask, find_pictures
-from vargpt_lightning.models.config import PRESET_STAGES, DecoderConfig, VisionConfig
-from vargpt_lightning.models.vargpt import SUBMODULES, VARGPT, VARGPTOutput
+from vargpt_lightning.checkpoints import layouts
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.config import PRESET_STAGES, DecoderConfig, VisionConfig
+from vargpt_lightning.models.core.masks import attention_mask, find_pictures
+from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTOutput
+from vargpt_lightning.utils.errors import UserError
 
 START = 6  # Where the drawn picture of ROW begins.
 ROW = [IDS.bos, 5, 6, 7, 8, 9, *DRAWN, 10, IDS.eos]
@@ -449,7 +450,7 @@ def test_projectors_may_be_shared_or_left_out_where_the_widths_are_one(kind: Any
     else:
         assert not list(into.parameters()) and not list(out.parameters())
     other = small_model(1, generation_projectors=kind)
-    checkpoints.load(other, model.state_dict())
+    layouts.load(other, model.state_dict())
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from tests.tiny import tiny_stage
-from tests.training import Rows, fit_stage, tiny_model
+from tests.tiny_training import Rows, fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
-from vargpt_lightning.commands.stage_data import StageData
-from vargpt_lightning.commands.stage_runner import build_module
 from vargpt_lightning.modules.base import share
-from vargpt_lightning.modules.stage import OptimizerConfig, ScheduleConfig
+from vargpt_lightning.recipe.stage import OptimizerConfig, ScheduleConfig
+from vargpt_lightning.training.datamodule import StageData
+from vargpt_lightning.training.runner import build_module
 
 
 class Counts(pl.Callback):

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tests.tiny import tiny_stage
-from tests.training import fit_stage, tiny_model
-from vargpt_lightning.commands.stage_data import StageData
-from vargpt_lightning.errors import UserError
+from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.modules import base, unified
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.optimizers import build_optimizer
-from vargpt_lightning.results import read_jsonl
+from vargpt_lightning.modules.optim.optimizers import build_optimizer
+from vargpt_lightning.training.datamodule import StageData
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_jsonl
 
 
 def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:

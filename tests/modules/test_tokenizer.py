@@ -12,15 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from tests.tiny import tiny_config, tiny_stage
-from tests.training import fit_stage, tiny_model
+from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
-from vargpt_lightning.commands.stage_data import StageData
-from vargpt_lightning.commands.stage_runner import build_module
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.image_tokenizer import ImageTokenizer
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.modules import tokenizer as subject
 from vargpt_lightning.modules.tokenizer import TokenizerModule
+from vargpt_lightning.training.datamodule import StageData
+from vargpt_lightning.training.runner import build_module
+from vargpt_lightning.utils.errors import UserError
 
 
 class Calls(pl.Callback):

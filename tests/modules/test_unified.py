@@ -10,14 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from tests.tiny import tiny_stage
-from tests.training import fit_stage, tiny_model
+from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
-from vargpt_lightning.commands.stage_data import StageData
-from vargpt_lightning.commands.stage_runner import build_module
 from vargpt_lightning.modules.generation import GenerationModule
-from vargpt_lightning.modules.stage import Stage
 from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.training.datamodule import StageData
+from vargpt_lightning.training.runner import build_module
 
 ALL = ["language_model", "vision_projector", "visual_decoder", "generation_projectors"]
 
@@ -38,7 +38,7 @@ def losses_of(data: StageData, stage: Stage, batches: int = 4) -> tuple[UnifiedM
 
 
 def test_the_head_says_which_module() -> None:
-    from vargpt_lightning.commands.stage_runner import HEADS
+    from vargpt_lightning.training.runner import HEADS
 
     assert HEADS["unified"] is UnifiedModule
     assert HEADS["understanding"] is UnderstandingModule

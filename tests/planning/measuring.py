@@ -16,7 +16,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, prepare_model
-from vargpt_lightning.models.config import (
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.distributed.fsdp2 import arrange_blocks
+from vargpt_lightning.models.core.config import (
     DecoderConfig,
     LanguageConfig,
     TokenIds,
@@ -24,12 +26,10 @@ from vargpt_lightning.models.config import (
     VARGPTConfig,
     VisionConfig,
 )
-from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.heads import HEADS
-from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import LoraSettings, OptimizerConfig, Stage
+from vargpt_lightning.modules.objectives import HEADS
 from vargpt_lightning.planning.steps import RowShape, batch_of
-from vargpt_lightning.sharding import arrange_blocks
+from vargpt_lightning.recipe.sharding import ShardingConfig
+from vargpt_lightning.recipe.stage import LoraSettings, OptimizerConfig, Stage
 
 
 def _forward(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.planning.measuring import model_config
-from vargpt_lightning.gpus import catalogue
-from vargpt_lightning.models.llm_cache import LanguageCache
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.planning.generation import plan_drawing, trace_drawing
 from vargpt_lightning.planning.steps import build_empty
+from vargpt_lightning.utils.gpus import catalogue
 
 SMALL = {"width": 64, "vocabulary": 100, "channels": 8, "scales": (1, 2, 3)}
 

@@ -7,10 +7,10 @@ import torch
 
 from tests.planning.measuring import ROWS, model_config, stage_of
 from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
-from vargpt_lightning.modules.sharding_config import ShardingConfig
 from vargpt_lightning.planning.layout import Group, Layout, groups_of, lay_out
 from vargpt_lightning.planning.steps import build_empty, named_blocks, trace_step
 from vargpt_lightning.planning.trace import Trace
+from vargpt_lightning.recipe.sharding import ShardingConfig
 
 SMALL = {"width": 64, "vocabulary": 100, "channels": 8, "scales": (1, 2, 3)}
 

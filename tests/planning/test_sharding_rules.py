@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.low_bits import LowBitLinear
+from vargpt_lightning.models.language.quantization import LowBitLinear
 from vargpt_lightning.planning.layout import Layout, groups_of, lay_out
 from vargpt_lightning.planning.tracing import tracing
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.planning.measuring import LOW_BITS, ROWS, measure_aside, model_config, stage_of
-from vargpt_lightning.models.config import full_size
-from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.planning.shallow import StageTraces, shallow_depth
+from vargpt_lightning.models.core.config import full_size
 from vargpt_lightning.planning.steps import build_empty, trace_step
 from vargpt_lightning.planning.trace import Trace
+from vargpt_lightning.planning.truncated_model import StageTraces, shallow_depth
+from vargpt_lightning.recipe.sharding import ShardingConfig
 
 SMALL = {"width": 64, "vocabulary": 100, "channels": 8, "scales": (1, 2, 3)}
 

@@ -11,24 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import finished_run, script
-from vargpt_lightning.commands.loading import LoadedRun, load_run
-from vargpt_lightning.evaluation.adapters.ours import Conversation
+from vargpt_lightning.inference.assistant import Conversation
+from vargpt_lightning.inference.load import LoadedRun, load_run
 from vargpt_lightning.serving.engine import Engine
 from vargpt_lightning.serving.limits import Limits
 from vargpt_lightning.serving.server import Service, http_server, listen
 
-__all__ = ["finished_run", "script"]
-
 
 @pytest.fixture(scope="session")
-def speaker(finished_run: Path) -> LoadedRun:
+def assistant(finished_run: Path) -> LoadedRun:
     return load_run(finished_run, device="cpu")
 
 
 @pytest.fixture
-def engine(speaker: LoadedRun) -> Iterator[Engine]:
-    made = Engine(speaker)
+def engine(assistant: LoadedRun) -> Iterator[Engine]:
+    made = Engine(assistant)
     yield made
     made.stop()
 
@@ -48,9 +45,9 @@ class Running:
 
 
 @contextmanager
-def serving(speaker: LoadedRun, **options) -> Iterator[Running]:
+def serving(assistant: LoadedRun, **options) -> Iterator[Running]:
     """Run a service in a thread until the block ends."""
-    service = Service(speaker, **{"name": "tiny", "page": False, **options})
+    service = Service(assistant, **{"name": "tiny", "page": False, **options})
     with listen("127.0.0.1", 0, None) as place:
         server = http_server(service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
@@ -65,7 +62,7 @@ def serving(speaker: LoadedRun, **options) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def running(speaker: LoadedRun) -> Iterator[Running]:
+def running(assistant: LoadedRun) -> Iterator[Running]:
     limits = Limits(requests_a_minute=10_000, body_bytes=2**20, picture_bytes=2**19, picture_pixels=250_000)
-    with serving(speaker, limits=limits) as found:
+    with serving(assistant, limits=limits) as found:
         yield found

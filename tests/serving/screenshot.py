@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.serving.conftest import serving
 from tests.serving.test_page import BROWSER
-from vargpt_lightning.commands.loading import load_run
-from vargpt_lightning.commands.request_examples import example_requests
+from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.training.request_examples import example_requests
 
 REQUEST, SEED, SIZE = "Please draw a shamrock.", 1, (1200, 900)
 
@@ -17,9 +17,9 @@ def take(run: Path, file: Path, width: int = SIZE[0]) -> None:
     """Ask a run for a drawing on its page and save what is seen then."""
     from playwright.sync_api import sync_playwright
 
-    speaker = load_run(run, device="cpu")
-    offered = example_requests(speaker.folder)
-    with serving(speaker, name=run.name, page=True, examples=offered) as site, sync_playwright() as manager:
+    assistant = load_run(run, device="cpu")
+    offered = example_requests(assistant.folder)
+    with serving(assistant, name=run.name, page=True, examples=offered) as site, sync_playwright() as manager:
         browser = manager.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": SIZE[1]})
         page.goto(site.url)

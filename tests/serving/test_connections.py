@@ -18,11 +18,11 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: 
 
 
 @pytest.fixture
-def impatient(speaker, monkeypatch) -> Iterator[Running]:
+def impatient(assistant, monkeypatch) -> Iterator[Running]:
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.8)
     monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
     monkeypatch.setattr(gate, "BODY_SECONDS", 0.8)
-    with serving(speaker) as found:
+    with serving(assistant) as found:
         yield found
 
 
@@ -42,27 +42,27 @@ def rest_of(connection: socket.socket) -> int:
     return count
 
 
-def test_many_connections_without_a_request_keep_nobody_out(speaker) -> None:
-    with serving(speaker) as running:
+def test_many_connections_without_a_request_keep_nobody_out(assistant) -> None:
+    with serving(assistant) as running:
         idle = [opened(running) for _ in range(300)]
         assert httpx.get(f"{running.url}/v1/models").status_code == 200
         for one in idle:
             one.close()
 
 
-def test_the_one_that_waits_longest_makes_room(speaker, monkeypatch) -> None:
+def test_the_one_that_waits_longest_makes_room(assistant, monkeypatch) -> None:
     monkeypatch.setattr(connections, "CONNECTIONS", 3)
-    with serving(speaker) as running:
+    with serving(assistant) as running:
         idle = [opened(running) for _ in range(4)]
         assert rest_of(idle[0]) == 0
         assert httpx.get(f"{running.url}/v1/models").status_code == 200
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{"])
-def test_requests_that_are_being_sent_keep_nobody_out(speaker, monkeypatch, sent: bytes) -> None:
+def test_requests_that_are_being_sent_keep_nobody_out(assistant, monkeypatch, sent: bytes) -> None:
     monkeypatch.setattr(connections, "CONNECTIONS", 6)
     monkeypatch.setattr(gate, "REQUESTS", 3)
-    with serving(speaker) as running:
+    with serving(assistant) as running:
         slow = [opened(running, sent) for _ in range(8)]
         for _ in range(2):
             assert httpx.get(f"{running.url}/v1/models").status_code == 200
@@ -95,10 +95,10 @@ def test_a_body_that_nobody_reads_keeps_no_connection(impatient: Running) -> Non
     rest_of(slow)
 
 
-def test_an_answer_may_take_longer_than_a_request(impatient: Running, script, speaker, monkeypatch) -> None:
+def test_an_answer_may_take_longer_than_a_request(impatient: Running, script, assistant, monkeypatch) -> None:
     script("Yes")
-    whole = speaker.continue_all
-    monkeypatch.setattr(speaker, "continue_all", lambda *given: (time.sleep(1.5), whole(*given))[1])
+    whole = assistant.continue_all
+    monkeypatch.setattr(assistant, "continue_all", lambda *given: (time.sleep(1.5), whole(*given))[1])
     body = {"messages": [{"role": "user", "content": "Is it?"}]}
     with httpx.Client(base_url=impatient.url, timeout=30) as client:
         assert client.post("/v1/chat/completions", json=body).status_code == 200
@@ -112,13 +112,13 @@ def test_a_client_that_takes_nothing_of_its_answer_is_left(impatient: Running, m
     assert rest_of(slow) < 2**25
 
 
-def test_the_limit_counts_requests(speaker, script, monkeypatch) -> None:
+def test_the_limit_counts_requests(assistant, script, monkeypatch) -> None:
     script("Yes")
     monkeypatch.setattr(gate, "REQUESTS", 1)
     held = threading.Event()
-    whole = speaker.continue_all
-    monkeypatch.setattr(speaker, "continue_all", lambda *given: held.wait(20) and whole(*given))
-    with serving(speaker) as running:
+    whole = assistant.continue_all
+    monkeypatch.setattr(assistant, "continue_all", lambda *given: held.wait(20) and whole(*given))
+    with serving(assistant) as running:
         url, body = f"{running.url}/v1/chat/completions", {"messages": [{"role": "user", "content": "Is it?"}]}
         answers: list[int] = []
         asking = threading.Thread(target=lambda: answers.append(httpx.post(url, json=body, timeout=60).status_code))

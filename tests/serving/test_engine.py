@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.serving.conftest import asked
-from vargpt_lightning.models.answers import GenerationSettings
+from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.serving.engine import Drawn, Engine, Failed, Finished, Sketch, Ticket, Words
 from vargpt_lightning.serving.limits import Limits, RateLimit, RefusedRequestError
 
@@ -48,10 +48,10 @@ def test_words_and_scales_come_one_after_the_other(engine: Engine, script) -> No
     assert last.tobytes() == answer.pictures[0].image.tobytes(), "the last scale is the picture"
 
 
-def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(speaker, script) -> None:
+def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(assistant, script) -> None:
     script("*")
     counts = Counts()
-    engine = Engine(speaker, gather=0.5, observer=counts)
+    engine = Engine(assistant, gather=0.5, observer=counts)
     try:
         tickets = [Ticket(asked("Draw a dog." * (seed + 1)), settings(seed=seed)) for seed in range(3)]
         tickets.append(Ticket(asked("Draw a dog."), settings(seed=0), row=1))
@@ -82,10 +82,10 @@ def test_the_beginning_of_a_stop_waits_until_it_is_none(engine: Engine, script) 
     assert "".join(pieces) == "a bc abx a" and not {piece.strip() for piece in pieces} & {"b", "ab"}
 
 
-def test_other_settings_are_another_batch(speaker, script) -> None:
+def test_other_settings_are_another_batch(assistant, script) -> None:
     script("Yes")
     counts = Counts()
-    engine = Engine(speaker, gather=0.3, observer=counts)
+    engine = Engine(assistant, gather=0.3, observer=counts)
     tickets = [Ticket(asked("Is it?"), settings(max_new_tokens=length)) for length in (2, 3, 2)]
     engine.submit(tickets)
     for ticket in tickets:
@@ -140,23 +140,23 @@ def test_a_prompt_that_does_not_fit_fails_alone(engine: Engine, script) -> None:
 
 def test_a_fault_fails_the_batch_and_not_the_engine(engine: Engine, script, monkeypatch) -> None:
     script("Yes")
-    whole = engine.speaker.continue_all
-    monkeypatch.setattr(engine.speaker, "continue_all", lambda *given: 1 / 0)
+    whole = engine.assistant.continue_all
+    monkeypatch.setattr(engine.assistant, "continue_all", lambda *given: 1 / 0)
     ticket = Ticket(asked("Is it?"), settings())
     engine.submit([ticket])
     assert isinstance(finish(ticket)[-1].error, ZeroDivisionError)
-    monkeypatch.setattr(engine.speaker, "continue_all", whole)
+    monkeypatch.setattr(engine.assistant, "continue_all", whole)
     again = Ticket(asked("Is it?"), settings())
     engine.submit([again])
     assert finish(again)[-1].answer.text.strip() == "Yes" and engine.alive
 
 
-def test_a_full_queue_refuses_all_of_a_request(speaker, script, monkeypatch) -> None:
+def test_a_full_queue_refuses_all_of_a_request(assistant, script, monkeypatch) -> None:
     script("Yes")
     held = threading.Event()
-    engine = Engine(speaker, Limits(queue=2, batch=1), gather=0)
-    whole = engine.speaker.continue_all
-    monkeypatch.setattr(engine.speaker, "continue_all", lambda *given: held.wait(20) and whole(*given))
+    engine = Engine(assistant, Limits(queue=2, batch=1), gather=0)
+    whole = engine.assistant.continue_all
+    monkeypatch.setattr(engine.assistant, "continue_all", lambda *given: held.wait(20) and whole(*given))
     first = Ticket(asked("Is it?"), settings())
     engine.submit([first])
     while engine.running == 0:
@@ -197,14 +197,14 @@ def test_requests_a_minute() -> None:
     rate.admit("a")
 
 
-def test_memory_is_given_back_when_nobody_asks(speaker, script, monkeypatch) -> None:
+def test_memory_is_given_back_when_nobody_asks(assistant, script, monkeypatch) -> None:
     from vargpt_lightning.serving import engine as module
 
     script("Yes")
     returned = threading.Event()
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
     monkeypatch.setattr(module, "_return_memory", returned.set)
-    engine = Engine(speaker)
+    engine = Engine(assistant)
     ticket = Ticket(asked("Is it?"), settings())
     engine.submit([ticket])
     finish(ticket)

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from tests.serving.conftest import Running, serving
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.serving import gate
 from vargpt_lightning.serving.gate import check_address
 from vargpt_lightning.serving.limits import Limits
+from vargpt_lightning.utils.errors import UserError
 
 TOKEN = "a-token-of-24-characters"
 CHAT = {"messages": [{"role": "user", "content": "Is it?"}]}
@@ -25,10 +25,10 @@ FOREIGN: list[dict[str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def paged(speaker) -> Iterator[Running]:
+def paged(assistant) -> Iterator[Running]:
     """A server with the page, whose own applications would answer pages elsewhere."""
     pytest.importorskip("gradio")
-    with serving(speaker, page=True, limits=Limits(requests_a_minute=10_000)) as found:
+    with serving(assistant, page=True, limits=Limits(requests_a_minute=10_000)) as found:
         yield found
 
 
@@ -43,12 +43,12 @@ def test_an_address_for_others_needs_a_token() -> None:
         check_address("0.0.0.0", "short")
 
 
-def test_the_token_opens_everything_but_health(speaker, script, monkeypatch) -> None:
+def test_the_token_opens_everything_but_health(assistant, script, monkeypatch) -> None:
     script("Yes")
     compared = []
     real = gate.hmac.compare_digest
     monkeypatch.setattr(gate.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
-    with serving(speaker, token=TOKEN) as running:
+    with serving(assistant, token=TOKEN) as running:
         url = f"{running.url}/v1/chat/completions"
         assert httpx.get(f"{running.url}/health").status_code == 200
         for path in ("/metrics", "/v1/models", "/anything"):
@@ -61,8 +61,8 @@ def test_the_token_opens_everything_but_health(speaker, script, monkeypatch) -> 
         assert httpx.get(f"{running.url}/v1/models?token={TOKEN}").status_code == 401, "in an URL for the page alone"
 
 
-def test_a_browser_gets_a_cookie(speaker) -> None:
-    with serving(speaker, token=TOKEN) as running, httpx.Client(base_url=running.url) as browser:
+def test_a_browser_gets_a_cookie(assistant) -> None:
+    with serving(assistant, token=TOKEN) as running, httpx.Client(base_url=running.url) as browser:
         assert browser.get("/").status_code == 401 and browser.get("/?token=wrong").status_code == 401
         welcome = browser.get(f"/?token={TOKEN}")
         assert welcome.status_code == 303 and welcome.headers["location"] == "/"
@@ -120,9 +120,9 @@ def test_the_own_page_and_programs_send(paged: Running, script) -> None:
         assert answer.status_code == 200
 
 
-def test_uploads_count_among_the_requests(speaker, script) -> None:
+def test_uploads_count_among_the_requests(assistant, script) -> None:
     script("Yes")
-    with serving(speaker, page=True, limits=Limits(requests_a_minute=3)) as running:
+    with serving(assistant, page=True, limits=Limits(requests_a_minute=3)) as running:
         files = {"files": ("a.png", b"a")}
         codes = [httpx.post(f"{running.url}/gradio_api/upload", files=files).status_code for _ in range(2)]
         codes.append(httpx.post(f"{running.url}/v1/chat/completions", json=CHAT, timeout=30).status_code)

@@ -140,14 +140,14 @@ def test_a_stop_saves_what_would_have_come_after(running: Running, script) -> No
 
 def test_an_answer_sent_back_keeps_its_order(running: Running, script, monkeypatch) -> None:
     prompts = []
-    whole_prompt = running.service.engine.speaker.prompt
+    whole_prompt = running.service.engine.assistant.prompt
 
     def prompt(*given):
         prompts.append(whole_prompt(*given))
         return prompts[-1]
 
-    monkeypatch.setattr(running.service.engine.speaker, "prompt", prompt)
-    tokenizer = running.service.engine.speaker.tokenizer
+    monkeypatch.setattr(running.service.engine.assistant, "prompt", prompt)
+    tokenizer = running.service.engine.assistant.tokenizer
     for said, expected in (("*After.", "* After."), ("A*B*C", " A* B* C"), ("Before.*", " Before.*"), ("**", "**")):
         script(said)
         url, body = f"{running.url}/v1/chat/completions", {"messages": shown("Draw."), "max_images": 2}
@@ -252,8 +252,8 @@ def test_drawings_that_are_refused(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("page", [False, True])
-def test_unknown_paths_are_refused_in_the_same_form(speaker, page: bool) -> None:
-    with serving(speaker, page=page) as running, httpx.Client(base_url=running.url) as client:
+def test_unknown_paths_are_refused_in_the_same_form(assistant, page: bool) -> None:
+    with serving(assistant, page=page) as running, httpx.Client(base_url=running.url) as client:
 
         def error(method: str, path: str, **given) -> tuple[int, str]:
             answer = client.request(method, path, **given)
@@ -276,9 +276,9 @@ def test_unknown_paths_are_refused_in_the_same_form(speaker, page: bool) -> None
             )
 
 
-def test_fifty_clients_at_once(speaker, script) -> None:
+def test_fifty_clients_at_once(assistant, script) -> None:
     script("*")
-    with serving(speaker, limits=Limits(requests_a_minute=10_000, queue=64)) as running:
+    with serving(assistant, limits=Limits(requests_a_minute=10_000, queue=64)) as running:
         answers: list = []
 
         def ask(seed: int) -> None:
@@ -302,12 +302,12 @@ def metric(running: Running, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
 
-def test_a_full_queue_and_too_many_requests(speaker, script, monkeypatch) -> None:
+def test_a_full_queue_and_too_many_requests(assistant, script, monkeypatch) -> None:
     script("Yes")
     held = threading.Event()
-    whole = speaker.continue_all
-    monkeypatch.setattr(speaker, "continue_all", lambda *given: held.wait(30) and whole(*given))
-    with serving(speaker, limits=Limits(requests_a_minute=6, queue=2, batch=1)) as running:
+    whole = assistant.continue_all
+    monkeypatch.setattr(assistant, "continue_all", lambda *given: held.wait(30) and whole(*given))
+    with serving(assistant, limits=Limits(requests_a_minute=6, queue=2, batch=1)) as running:
         url, body = f"{running.url}/v1/chat/completions", {"messages": shown("Is it?")}
         answers: list[int] = []
         threads = []
@@ -329,13 +329,13 @@ def test_a_full_queue_and_too_many_requests(speaker, script, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_stops_its_answer(speaker, script, monkeypatch, capfd, stream: bool) -> None:
+def test_a_client_that_leaves_stops_its_answer(assistant, script, monkeypatch, capfd, stream: bool) -> None:
     script("word " * 40)
-    from vargpt_lightning.models import generate as module
+    from vargpt_lightning.models.generation import generate as module
 
     write = module._Batch._write
     monkeypatch.setattr(module._Batch, "_write", lambda *given: (time.sleep(0.05), write(*given))[1])
-    with serving(speaker) as running:
+    with serving(assistant) as running:
         body = {"messages": shown("Count."), "max_tokens": 100, "stream": stream}
         url = f"{running.url}/v1/chat/completions"
         with httpx.Client() as client:
@@ -356,20 +356,20 @@ def test_a_client_that_leaves_stops_its_answer(speaker, script, monkeypatch, cap
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_fault_of_the_server_tells_nothing_and_does_not_end_it(speaker, script, monkeypatch) -> None:
+def test_a_fault_of_the_server_tells_nothing_and_does_not_end_it(assistant, script, monkeypatch) -> None:
     script("Yes")
-    whole = speaker.continue_all
+    whole = assistant.continue_all
 
     def broken(*given):
         raise RuntimeError("secret")
 
-    with serving(speaker) as running:
+    with serving(assistant) as running:
         url, body = f"{running.url}/v1/chat/completions", {"messages": shown("Is it?")}
-        monkeypatch.setattr(speaker, "continue_all", broken)
+        monkeypatch.setattr(assistant, "continue_all", broken)
         answer = httpx.post(url, json=body)
         assert answer.status_code == 500 and "secret" not in answer.text
         assert answer.json()["error"]["type"] == "server_error"
         events = httpx.post(url, json={**body, "stream": True}).text.split("\n\n")
         assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "internal_error"
-        monkeypatch.setattr(speaker, "continue_all", whole)
+        monkeypatch.setattr(assistant, "continue_all", whole)
         assert httpx.post(url, json=body).status_code == 200

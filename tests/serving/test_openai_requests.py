@@ -132,27 +132,27 @@ RANGES: dict[str, tuple[list[Any], str]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, (values, _) in RANGES.items() for value in values])
-def test_values_out_of_their_range_are_told_the_range(speaker, key: str, value: Any) -> None:
-    error = refused(lambda: settings(speaker, chat(**{key: value}), Limits()))
+def test_values_out_of_their_range_are_told_the_range(assistant, key: str, value: Any) -> None:
+    error = refused(lambda: settings(assistant, chat(**{key: value}), Limits()))
     assert error.status == 400 and error.param == key and error.code == "invalid_value"
     assert str(error).startswith(f"{key}: got ") and re.search(RANGES[key][1], str(error))
 
 
 @pytest.mark.parametrize("key", [key for key in RANGES if key not in ("stop", "n")])
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_what_is_no_number_is_refused(speaker, key: str, word: str) -> None:
+def test_what_is_no_number_is_refused(assistant, key: str, word: str) -> None:
     body = json.dumps({**CHAT, key: 12345}).replace("12345", word).encode()
-    error = refused(lambda: settings(speaker, parse(ChatRequest, body), Limits()))
+    error = refused(lambda: settings(assistant, parse(ChatRequest, body), Limits()))
     assert error.status == 400 and error.param == key
 
 
-def test_a_top_p_of_0_is_the_likeliest(speaker) -> None:
-    asked = settings(speaker, chat(top_p=0, temperature=1, image_top_p=0), Limits())
+def test_a_top_p_of_0_is_the_likeliest(assistant) -> None:
+    asked = settings(assistant, chat(top_p=0, temperature=1, image_top_p=0), Limits())
     assert asked.temperature == 0 and asked.visual is not None and asked.visual.greedy
-    asked = settings(speaker, chat(top_p=0.5, temperature=1, image_temperature=1), Limits())
+    asked = settings(assistant, chat(top_p=0.5, temperature=1, image_temperature=1), Limits())
     assert (asked.temperature, asked.text_top_p) == (1, 0.5) and asked.visual is not None and not asked.visual.greedy
-    assert settings(speaker, chat(stop="a"), Limits()).stop == ("a",)
-    assert settings(speaker, chat(stop=["a", "", "b"]), Limits()).stop == ("a", "b")
+    assert settings(assistant, chat(stop="a"), Limits()).stop == ("a",)
+    assert settings(assistant, chat(stop=["a", "", "b"]), Limits()).stop == ("a", "b")
 
 
 def said(text: str) -> dict[str, Any]:
@@ -163,10 +163,10 @@ def pictured(url: str = RED) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def prompted(speaker, *messages: dict[str, Any]) -> str:
+def prompted(assistant, *messages: dict[str, Any]) -> str:
     """The prompt as text, a star in place of each picture."""
-    made = conversation(speaker, chat(messages=list(messages)).messages, Limits())
-    text = speaker.tokenizer.decode(speaker.prompt(made).input_ids, skip_special=False)
+    made = conversation(assistant, chat(messages=list(messages)).messages, Limits())
+    text = assistant.tokenizer.decode(assistant.prompt(made).input_ids, skip_special=False)
     return re.sub(r"(<image>)+|<image_gen_start>(<image_gen>)+<image_gen_end>", "*", text)
 
 
@@ -183,15 +183,15 @@ PARTS = {
 
 
 @pytest.mark.parametrize("case", PARTS)
-def test_parts_become_lines(speaker, case: str) -> None:
+def test_parts_become_lines(assistant, case: str) -> None:
     content, expected = PARTS[case]
-    assert prompted(speaker, {"role": "user", "content": content}) == expected
+    assert prompted(assistant, {"role": "user", "content": content}) == expected
 
 
-def test_parts_of_the_others_become_lines(speaker) -> None:
+def test_parts_of_the_others_become_lines(assistant) -> None:
     system = {"role": "system", "content": [said("Be kind."), said("Be brief.")]}
     answer = {"role": "assistant", "content": [said("a"), said("b"), pictured(), said("c")]}
-    assert prompted(speaker, system, USER, answer, USER) == (
+    assert prompted(assistant, system, USER, answer, USER) == (
         "<s>Be kind.\nBe brief. USER: ? ASSISTANT: a\nb* c</s>USER: ? ASSISTANT:"
     )
 
@@ -233,12 +233,12 @@ MESSAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", MESSAGES)
-def test_messages_that_are_refused(speaker, case: str) -> None:
-    error = refused(prompted, speaker, USER, MESSAGES[case], USER)
+def test_messages_that_are_refused(assistant, case: str) -> None:
+    error = refused(prompted, assistant, USER, MESSAGES[case], USER)
     assert error.status == 400 and error.param and error.param.startswith("messages.1")
 
 
-def test_messages_may_say_nothing_in_words(speaker) -> None:
+def test_messages_may_say_nothing_in_words(assistant) -> None:
     extra = {"tool_calls": [], "function_call": None, "audio": None, "refusal": None, "annotations": [], "name": "Ann"}
-    assert prompted(speaker, USER, {"role": "assistant", "content": "", **extra}, USER).endswith("ASSISTANT:")
-    assert prompted(speaker, {**USER, "name": "Ann", "content": [{**said("a"), "image_url": None}]})
+    assert prompted(assistant, USER, {"role": "assistant", "content": "", **extra}, USER).endswith("ASSISTANT:")
+    assert prompted(assistant, {**USER, "name": "Ann", "content": [{**said("a"), "image_url": None}]})

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.serving.conftest import Running, serving
-from vargpt_lightning.models import generate as module
+from vargpt_lightning.models.generation import generate as module
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 
 
 @pytest.fixture(scope="module")
-def site(speaker) -> Iterator[Running]:
-    with serving(speaker, page=True, examples=[f"Draw dog {number}." for number in range(7)]) as found:
+def site(assistant) -> Iterator[Running]:
+    with serving(assistant, page=True, examples=[f"Draw dog {number}." for number in range(7)]) as found:
         yield found
 
 

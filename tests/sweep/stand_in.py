@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from vargpt_lightning.results import RunFolder, write_bytes
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.files import write_bytes
 
 
 def main(arguments: list[str]) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
 from vargpt_lightning.sweep.spec import parse_sweep
+from vargpt_lightning.utils.errors import UserError
 
 
 @pytest.fixture

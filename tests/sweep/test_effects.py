@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.sweep.test_table import KID, SCORE, sweep
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.sweep.effects import effects_figure, main_effect, main_effects, pareto, pareto_figure
 from vargpt_lightning.sweep.folder import Row
 from vargpt_lightning.sweep.table import SweepTable
+from vargpt_lightning.utils.errors import UserError
 
 
 def row(number: int, values: dict[str, Any], score: float | None, seed: int = 0, seconds: float = 1.0) -> Row:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests.sweep.conftest import starts
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.sweep.folder import SweepFolder
 from vargpt_lightning.sweep.spec import read_sweep
 from vargpt_lightning.sweep.table import summarize
 from vargpt_lightning.sweep.worker import work
+from vargpt_lightning.utils.errors import UserError
 
 Planned = Callable[..., SweepFolder]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.sweep.measures import read_measure
+from vargpt_lightning.utils.errors import UserError
 
 VALUES = {"lenient": 1900.0, "lmms_eval": 1000.0, "official": 1200.0}
 

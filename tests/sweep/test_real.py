@@ -10,7 +10,7 @@ import yaml
 
 from tests.tiny import assert_same_weights, write_experiment
 from vargpt_lightning.cli import main
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.runs.folder import RunFolder
 
 
 def taken(run: Path) -> dict[str, bool]:

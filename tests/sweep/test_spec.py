@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.sweep.spec import Sweep, guess_best, parse_sweep
+from vargpt_lightning.utils.errors import UserError
 
 
 def parse(tmp_path: Path, **keys: Any) -> Sweep:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.sweep.folder import Row
 from vargpt_lightning.sweep.plots import plot
 from vargpt_lightning.sweep.spec import Measure, Sweep
 from vargpt_lightning.sweep.table import SweepTable, best_of, changes_text, stat, summarize
+from vargpt_lightning.utils.errors import UserError
 
 SCORE, KID = Measure("score", "score", "max"), Measure("kid_1", "kid", "min")
 

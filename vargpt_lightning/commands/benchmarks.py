@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.benchmark_results import show
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.commands.progress import working
-from vargpt_lightning.devices import choose
-from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.distributed.torchrun import shared_processes
+from vargpt_lightning.evaluation.harness.data import ALL, OWNER, check_data, check_options, chosen_modules, find_data
+from vargpt_lightning.evaluation.run.benchmark_results import show
+from vargpt_lightning.models.core.devices import choose
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.paths import output_folder
+from vargpt_lightning.utils.progress import working
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings
-    from vargpt_lightning.evaluation.processes import Processes
-
-ALL = "all"
-OWNER = "lmms-lab"
+    from vargpt_lightning.distributed.group import Processes
+    from vargpt_lightning.evaluation.harness.run import BenchmarkSettings
 
 
 def add_options(group: Any) -> None:
@@ -80,11 +76,11 @@ def add_scoring_options(group: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, score, print the figures, and write the report."""
-    from vargpt_lightning.commands.fit import ended_by_signals
-    from vargpt_lightning.commands.systems import check_system, open_system, runs_here
-    from vargpt_lightning.evaluation.benchmark_asked import describe
-    from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
-    from vargpt_lightning.evaluation.benchmark_runner import ScoringError, run_benchmark
+    from vargpt_lightning.evaluation.harness.progress import benchmark_progress
+    from vargpt_lightning.evaluation.harness.run import ScoringError, run_benchmark
+    from vargpt_lightning.evaluation.harness.select import describe
+    from vargpt_lightning.evaluation.systems.open import check_system, open_system, runs_here
+    from vargpt_lightning.utils.signals import ended_by_signals
 
     check_system(arguments.run, arguments.stage)
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
@@ -117,114 +113,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> list[ModuleType]:
-    """The modules of the benchmarks named, in their order; "all" are those that have data.
-
-    Raises:
-        UserError: an unknown name, no name, or none of them has data.
-    """
-    from vargpt_lightning.evaluation import benchmarks
-
-    given = [name.strip() for name in (names or "").split(",") if name.strip()]
-    if not given:
-        raise UserError(f"--benchmarks: {names!r}; expected all, or some of {', '.join(benchmarks.names())}")
-    if given != [ALL]:
-        return [benchmarks.get(name) for name in dict.fromkeys(given)]
-    if data is None and owner is None:
-        raise UserError(_NO_DATA)
-    every = [benchmarks.get(name) for name in benchmarks.names()]
-    there = [module for module in every if (_folder(module, data) if data else module.HUB) is not None]
-    left = [module.NAME for module in every if module not in there]
-    if not there:
-        raise UserError(f"--data {data}: expected folders named {', '.join(left)}; there is {_listing(data)}")
-    if left:
-        print(f"left out, because there are no data: {', '.join(left)}", flush=True)
-    return there
-
-
-def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | None) -> dict[str, Path]:
-    """Where the data of each benchmark are: `data`/<name>, `data` itself when it is the only one, or the hub.
-
-    Raises:
-        UserError: a benchmark has none, and what there is instead.
-    """
-    from vargpt_lightning.evaluation.benchmarks.layouts import resolve
-
-    if data is None and owner is None:
-        raise UserError(_NO_DATA)
-    found: dict[str, Path] = {}
-    for module in modules:
-        if data is None:
-            if module.HUB is None:
-                raise UserError(f"{module.NAME}: has no data on the hub; expected --data DIR")
-            found[module.NAME] = resolve(None, module.HUB, owner=owner or OWNER)
-            continue
-        folder = _folder(module, data)
-        if folder is None and len(modules) > 1:
-            raise UserError(f"--data {data}: expected a folder named {module.NAME}; there is {_listing(data)}")
-        found[module.NAME] = folder or data
-        if not found[module.NAME].exists():
-            raise UserError(f"--data {data}: there is no such folder{near_path(data)}")
-    return found
-
-
-CHECKED = 20_000  # questions of a benchmark that are looked at beforehand
-
-
-def check_data(
-    modules: Sequence[ModuleType], data: Mapping[str, Path], style: str, protocols: Sequence[str] = ("lmms_eval",)
-) -> None:
-    """Word and score each benchmark's questions without an answer: what is wrong is told before a model is loaded.
-
-    Raises:
-        UserError: the data are of another benchmark, a key is none, the prompts have no such style, or the benchmark
-            no such protocol.
-    """
-    from vargpt_lightning.evaluation.benchmark_scoring import score_one
-    from vargpt_lightning.evaluation.benchmarks.base import PROTOCOLS
-
-    for module in modules:
-        known = getattr(module, "KNOWN", PROTOCOLS)
-        for protocol in protocols:
-            if protocol not in known:
-                raise UserError(f"protocol: {protocol!r}; {module.NAME} has {', '.join(known)}")
-        for record in islice(module.load(data[module.NAME], pictures=False), CHECKED):
-            module.prompt(record, style)
-            score_one(module, "", record, protocols[0])
-
-
-def check_options(modules: Sequence[ModuleType], settings: BenchmarkSettings) -> None:
-    """Refuse options of scoring that none of the benchmarks takes: they would have no effect."""
-    from vargpt_lightning.evaluation.benchmark_asked import accepts
-
-    for name in settings.options:
-        if not any(accepts(module.score, name) for module in modules):
-            titles = ", ".join(module.NAME for module in modules)
-            raise UserError(f"--{name}: has no meaning for {titles}; expected a benchmark of lettered choices")
-
-
-_NO_DATA = "--data DIR is not given; expected a folder with the benchmarks' data, or --hub-owner"
-
-
-def _folder(module: ModuleType, data: Path) -> Path | None:
-    """The benchmark's own folder below the data, named after it or after its mirror."""
-    names = [module.NAME, *([module.HUB.repo.rpartition("/")[2]] if module.HUB else [])]
-    return next((data / name for name in names if (data / name).exists()), None)
-
-
-def _listing(folder: Path | None) -> str:
-    if folder is None or not folder.is_dir():
-        return "no such folder"
-    return ", ".join(sorted(entry.name for entry in folder.iterdir())[:12]) or "nothing in it"
-
-
 def settings_of(arguments: argparse.Namespace) -> BenchmarkSettings:
     """How to ask and score, from the command line.
 
     Raises:
         UserError: a value that cannot be.
     """
-    from vargpt_lightning.evaluation.benchmark_runner import AUTO, BenchmarkSettings
+    from vargpt_lightning.evaluation.harness.run import AUTO, BenchmarkSettings
 
     size = getattr(arguments, "batch_size", None) or AUTO
     if size != AUTO and not size.isdigit():
@@ -242,7 +137,7 @@ def settings_of(arguments: argparse.Namespace) -> BenchmarkSettings:
 
 def protocols_of(names: str | None) -> tuple[str, ...]:
     """The protocols named with commas between; by default the first."""
-    from vargpt_lightning.evaluation.benchmarks.base import PROTOCOLS
+    from vargpt_lightning.evaluation.base.benchmark import PROTOCOLS
 
     given = tuple(dict.fromkeys(name.strip() for name in (names or PROTOCOLS[0]).split(",") if name.strip()))
     return tuple(PROTOCOLS) if given == (ALL,) else given
@@ -250,7 +145,7 @@ def protocols_of(names: str | None) -> tuple[str, ...]:
 
 def default_out(model: str) -> Path:
     """RUN/benchmarks for a run's folder, benchmarks/<model> for any other system."""
-    from vargpt_lightning.evaluation.files import file_stem
+    from vargpt_lightning.evaluation.base.files import file_stem
 
     path = Path(model)
     return path / "benchmarks" if (path / "run.json").is_file() else Path("benchmarks") / file_stem(model.strip("/."))
@@ -272,7 +167,7 @@ def more_options(words: Sequence[str]) -> dict[str, Any]:
     """
     import yaml
 
-    from vargpt_lightning.yaml_text import load_yaml
+    from vargpt_lightning.utils.yaml_text import load_yaml
 
     found: dict[str, Any] = {}
     for word in words:
@@ -293,26 +188,3 @@ def _own_device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-
-
-@contextmanager
-def shared_processes() -> Iterator[Processes]:
-    """This process among those that torchrun started; alone where it did not."""
-    from vargpt_lightning.evaluation.processes import Processes
-
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        yield Processes()
-        return
-    from datetime import timedelta
-
-    import torch.distributed as group
-
-    if group.is_initialized():  # by a caller, who ends it too
-        yield Processes.from_environment()
-        return
-    # nothing but a barrier travels: gloo does, on GPUs too; a slow share may keep the others waiting for long
-    group.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield Processes.from_environment()
-    finally:
-        group.destroy_process_group()

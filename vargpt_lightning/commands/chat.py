@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.generate import (
     add_sampling,
     answering,
     generation_settings,
-    load_speaker,
+    load_assistant,
     picture_file,
     print_answer,
 )
-from vargpt_lightning.commands.names import check_model
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.inference.named import check_model
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.paths import output_folder
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
-    from vargpt_lightning.models.answers import Answer
+    from vargpt_lightning.inference.assistant import Assistant, Conversation
+    from vargpt_lightning.models.generation.answers import Answer
 
 EXAMPLE = """example:
   vargpt chat runs/openmoji
@@ -61,8 +61,8 @@ def main(argv: list[str]) -> int:
     check_model(arguments.run, arguments.stage)
     out = arguments.out or Path(arguments.run) / "chat"
     output_folder(out)
-    run = load_speaker(arguments)
-    from vargpt_lightning.commands.loading import LoadedRun
+    run = load_assistant(arguments)
+    from vargpt_lightning.inference.load import LoadedRun
 
     run.settings = generation_settings(run, arguments)
     chat = Chat(run, out)
@@ -91,12 +91,12 @@ class Chat:
     """A conversation and the pictures that wait to be shown with the next line.
 
     Args:
-        speaker: who answers; its seed and the number of the turn make the random stream of an answer.
+        assistant: who answers; its seed and the number of the turn make the random stream of an answer.
         out: where drawings are saved; numbers go on after the files that are there.
     """
 
-    def __init__(self, speaker: Speaker, out: Path) -> None:
-        self.speaker = speaker
+    def __init__(self, assistant: Assistant, out: Path) -> None:
+        self.assistant = assistant
         self.out = out
         self.waiting: list[Any] = []
         self.shown = self.turn = 0
@@ -104,7 +104,7 @@ class Chat:
 
     def reset(self) -> None:
         """Forget what was said and what waits."""
-        from vargpt_lightning.evaluation.adapters.ours import Conversation
+        from vargpt_lightning.inference.assistant import Conversation
 
         self.conversation: Conversation = Conversation()
         self.waiting = []
@@ -141,11 +141,11 @@ class Chat:
         path = Path(name.strip("'\""))
         if not path.expanduser().exists():
             path = Path(name.replace("\\ ", " "))
-        self.waiting.append(self.speaker.see(picture_file(path)))
+        self.waiting.append(self.assistant.see(picture_file(path)))
         print(f"{path} is shown with your next line.")
 
     def _ask(self, line: str) -> None:
-        from vargpt_lightning.evaluation.adapters.missed_drawings import MISSED, missed_drawing
+        from vargpt_lightning.inference.missed_drawings import MISSED, missed_drawing
 
         asked = self.conversation.copy()
         asked.ask(line, {f"seen-{self.shown + number}": picture for number, picture in enumerate(self.waiting)})
@@ -169,14 +169,14 @@ class Chat:
 
     def _answer(self, asked: Conversation) -> Answer:
         """Answer with room for a picture; where the context is full the oldest turns are forgotten."""
-        if forgotten := self.speaker.forget_oldest(asked):
+        if forgotten := self.assistant.forget_oldest(asked):
             print(f"(the context is full: the {forgotten} oldest turns are forgotten)")
-        prompt = self.speaker.prompt(asked, self.turn)
-        settings = replace(self.speaker.settings, batch_size=1)
+        prompt = self.assistant.prompt(asked, self.turn)
+        settings = replace(self.assistant.settings, batch_size=1)
         if not sys.stderr.isatty():  # a pipe has a line for each turn already
-            return self.speaker.continue_all([prompt], settings)[0]
+            return self.assistant.continue_all([prompt], settings)[0]
         with answering() as watcher:
-            return self.speaker.continue_all([prompt], settings, watcher)[0]
+            return self.assistant.continue_all([prompt], settings, watcher)[0]
 
     def _stem(self) -> str:
         numbers = [

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vargpt_lightning.commands import COMMANDS
-from vargpt_lightning.commands.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser
 
 BASH = """_vargpt() {
     local IFS=$'\\n'
@@ -87,7 +87,7 @@ def _possible(before: Sequence[str], last: str) -> Iterable[str]:
 
         if not rest:
             return VERBS
-        name, rest = f"data_{rest[0].replace('-', '_')}", rest[1:]
+        name, rest = f"data.{rest[0].replace('-', '_')}", rest[1:]
     if name == "sweep" and not rest and not last.startswith("-"):
         return ["worker", "show"]
     if name == "evaluate" and rest[:1] == ["images"]:
@@ -135,11 +135,11 @@ def _values(action: argparse.Action, rest: Sequence[str]) -> Iterable[str]:
 
         return [*names(), "all"]
     if "--protocol" in action.option_strings:
-        from vargpt_lightning.evaluation.benchmarks.base import PROTOCOLS
+        from vargpt_lightning.evaluation.base.benchmark import PROTOCOLS
 
         return PROTOCOLS
     if "--gpus" in action.option_strings:
-        from vargpt_lightning.gpus import catalogue
+        from vargpt_lightning.utils.gpus import catalogue
 
         return catalogue()
     if "--stage" in action.option_strings:
@@ -149,7 +149,7 @@ def _values(action: argparse.Action, rest: Sequence[str]) -> Iterable[str]:
 
 def _fit(rest: Sequence[str], last: str) -> Iterable[str]:
     """The options of the short help; and the stages of the experiment that is named."""
-    from vargpt_lightning.commands.fit_help import TEXT
+    from vargpt_lightning.experiment.help import TEXT
 
     if rest[-1:] in (["-c"], ["--config"]):
         return [str(path) for path in sorted(Path("experiments").glob("*.yaml"))]
@@ -163,9 +163,9 @@ def _fit(rest: Sequence[str], last: str) -> Iterable[str]:
 
 
 def _stage_names(files: Sequence[str]) -> Iterable[str]:
-    from vargpt_lightning.errors import UserError
-    from vargpt_lightning.experiment_files import chain
-    from vargpt_lightning.sweep.cells import changed_stages
+    from vargpt_lightning.experiment.changes import changed_stages
+    from vargpt_lightning.experiment.files import chain
+    from vargpt_lightning.utils.errors import UserError
 
     with contextlib.suppress(UserError):
         trees = [tree for file in files for _, tree in chain(Path(file))]
@@ -175,6 +175,6 @@ def _stage_names(files: Sequence[str]) -> Iterable[str]:
 
 def runs() -> list[str]:
     """Return the paths of the runs below `runs`."""
-    from vargpt_lightning.results import find_run_folders
+    from vargpt_lightning.runs.folder import find_run_folders
 
     return [str(path) for path in find_run_folders(Path("runs"), DEPTH)]

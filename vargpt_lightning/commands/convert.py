@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.arguments import Parser
-from vargpt_lightning.commands.names import finished_stage
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.commands.progress import importing, working
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder
-from vargpt_lightning.weights.locate import check_place
+from vargpt_lightning.checkpoints.locate import check_place
+from vargpt_lightning.inference.named import finished_stage
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.paths import output_folder
+from vargpt_lightning.utils.progress import importing, working
 
 if TYPE_CHECKING:  # `--help` must not wait for torch
-    from vargpt_lightning.models.opened import Checkpoint
+    from vargpt_lightning.checkpoints.open import Checkpoint
 
 TARGETS = ("ours", "vargpt", "llava", "var")
 DESCRIPTION = """Convert weights to another format. That of IN is recognised by its files and names of tensors.
@@ -105,9 +105,9 @@ def convert(
     if check_place(source) is None and (Path(source) / "run.json").is_file():
         finished_stage(RunFolder(source), None)
     with working(f"reading {source}"), importing():
-        from vargpt_lightning.commands.converted import WRITERS
-        from vargpt_lightning.models.opened import open_checkpoint
-        from vargpt_lightning.weights.stored import Finite
+        from vargpt_lightning.checkpoints.export import WRITERS
+        from vargpt_lightning.checkpoints.lazy_tensors import Finite
+        from vargpt_lightning.checkpoints.open import open_checkpoint
 
     checkpoint = open_checkpoint(source, scales)
     checkpoint.check()
@@ -136,15 +136,15 @@ def check_constants(checkpoint: Checkpoint) -> None:
     """
     import torch
 
-    from vargpt_lightning.models import checkpoints
-    from vargpt_lightning.models.scales import ScaleSchedule
+    from vargpt_lightning.checkpoints import layouts
+    from vargpt_lightning.models.core.scales import ScaleSchedule
 
     if not checkpoint.constants or "tokenizer" not in checkpoint.sections:
         return
     schedule = ScaleSchedule(tuple(checkpoint.sections["tokenizer"]["scales"]))
     decoder: dict[str, Any] = {key: value for key, value in checkpoint.state.items() if key.startswith("visual_de")}
     prefix = "vargpt_gen." if checkpoint.layout == "vargpt" else ""
-    made = {f"{prefix}{key}": value for key, value in checkpoints.to_official(decoder, "var", schedule).items()}
+    made = {f"{prefix}{key}": value for key, value in layouts.to_official(decoder, "var", schedule).items()}
     for key, stored in checkpoint.constants.items():
         if key in made and not torch.equal(stored.part().double(), made[key].double()):
             raise UserError(f"{checkpoint.source}: {key} has other values than the scales {schedule.sizes} make")

@@ -10,31 +10,26 @@ evaluated again without its data, and a killed evaluation goes on where it stopp
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands import benchmarks
-from vargpt_lightning.commands.arguments import Parser
-from vargpt_lightning.commands.benchmark_results import score_own_answers
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
-from vargpt_lightning.commands.names import finished_stage
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.commands.progress import importing, working
-from vargpt_lightning.devices import choose
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, read_json, read_jsonl, write_json
+from vargpt_lightning.evaluation.run.benchmark_results import score_own_answers
+from vargpt_lightning.evaluation.run.examine import check_asked, examine, load_asked, print_figures, sampling_of
+from vargpt_lightning.inference.named import finished_stage
+from vargpt_lightning.models.core.devices import choose
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_json
+from vargpt_lightning.utils.paths import output_folder
+from vargpt_lightning.utils.progress import importing, working
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.evaluation.adapters.ours import Speaker
-    from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
-    from vargpt_lightning.evaluation.runner import EvaluationSettings, Progress
-    from vargpt_lightning.models.answers import GenerationSettings
+    from vargpt_lightning.inference.assistant import Assistant
 
-ASKED = "asked.json"
-SCALE_STRIPS = 8  # drawings kept with the pictures after each scale; decoding these takes as long as drawing
 EXAMPLE = """examples:
   vargpt evaluate runs/openmoji
   vargpt evaluate runs/openmoji --cfg 3 --out cfg3
@@ -45,121 +40,6 @@ EXAMPLE = """examples:
 """
 IMAGES = "images"
 EXPORT = "export"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """All that an evaluation asks; arguments as for `evaluation.runner.evaluate`."""
-
-    questions: Sequence[Question]
-    drawings: Sequence[Drawing]
-    pictures: Sequence[RealPicture]
-    training_answers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-
-def examine(
-    run: RunFolder,
-    speaker: Speaker,
-    asked: Asked,
-    settings: EvaluationSettings | None = None,
-    out: Path | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Evaluate a model into a run's folder, write the report, and return the figures.
-
-    Args:
-        speaker: the model; its generation settings are kept beside the questions.
-        out: another folder for the evaluation; the run's own evaluation and report stay as they are.
-        progress: called with a title, how many are done and how many there are.
-    """
-    from vargpt_lightning.evaluation.report import build_report
-    from vargpt_lightning.evaluation.runner import EvaluationSettings, evaluate
-
-    settings = settings or EvaluationSettings()
-    folder = out or run.evaluation
-    began = time.monotonic()
-    _keep(folder, asked, settings, speaker.settings)
-    step = max(1, len(asked.drawings) // SCALE_STRIPS)
-    chosen = [(drawing.prompt, drawing.seed) for drawing in asked.drawings[::step]]
-    metrics = evaluate(
-        speaker,
-        replace(speaker, scales_for=frozenset(chosen[:SCALE_STRIPS])),
-        questions=asked.questions,
-        drawings=asked.drawings,
-        pictures=asked.pictures,
-        training_answers=asked.training_answers,
-        out=folder,
-        settings=settings,
-        model=speaker.digest,
-        sampling=_sampling(speaker),
-        reconstruct=speaker.reconstruct,
-        progress=progress,
-    )
-    if out is None:
-        run.add_duration("evaluation", time.monotonic() - began)
-        score_own_answers(run)
-        build_report(run)
-    return metrics
-
-
-def check_asked(folder: Path) -> None:
-    """Make sure that an evaluation's folder says what was asked; raises UserError where it does not."""
-    file = folder / ASKED
-    if not file.is_file():
-        raise UserError(f"{file} is missing: the run was not evaluated yet; `vargpt fit` does so after its last stage")
-
-
-def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSettings]:
-    """Return what an evaluation's folder was asked, with its settings and the generation's.
-
-    Raises:
-        UserError: nothing was asked there yet, or a file is missing or broken.
-    """
-    check_asked(folder)
-    from vargpt_lightning.evaluation.files import open_picture
-    from vargpt_lightning.evaluation.protocols import Drawing, Question, RealPicture
-    from vargpt_lightning.evaluation.runner import EvaluationSettings
-    from vargpt_lightning.models.answers import GenerationSettings
-    from vargpt_lightning.models.sampling import SamplingSettings
-
-    kept = read_json(folder / ASKED)
-    try:
-        questions = [Question(**{**row, "options": tuple(row["options"])}) for row in kept["questions"]]
-        drawings = [Drawing(**row) for row in kept["drawings"]]
-        pictures = [
-            RealPicture(row["id"], open_picture(folder, row), *(row[key] for key in _PICTURE_FIELDS))
-            for row in read_jsonl(folder / "pictures.jsonl")
-        ]
-        generation = dict(kept["generation"])
-        visual = generation.pop("visual")
-        words = GenerationSettings(**generation, visual=visual and SamplingSettings(**visual))
-        asked = Asked(questions, drawings, pictures, kept["training_answers"])
-        return asked, EvaluationSettings(**kept["settings"]), words
-    except (KeyError, TypeError, AttributeError, OSError) as error:
-        reason = str(error) if isinstance(error, OSError) else repr(error)
-        raise UserError(f"{folder}: what was asked cannot be read again: {reason}") from error
-
-
-_PICTURE_FIELDS = ("name", "split", "category", "subcategory")
-
-
-def _keep(folder: Path, asked: Asked, settings: EvaluationSettings, generation: GenerationSettings) -> None:
-    """Write down what is asked before the first question: from then on nothing else is needed."""
-    from vargpt_lightning.evaluation.files import digest, keep_pictures
-
-    keep_pictures(folder, asked.pictures, {picture.key: digest(picture.image) for picture in asked.pictures})
-    rows = {"questions": [asdict(row) for row in asked.questions], "drawings": [asdict(row) for row in asked.drawings]}
-    kept = {"settings": asdict(settings), "generation": asdict(generation), "training_answers": asked.training_answers}
-    write_json(folder / ASKED, {**kept, **rows})
-
-
-def _sampling(speaker: Speaker) -> dict[str, Any]:
-    """The settings that an answer depends on."""
-    visual = speaker.settings.visual or speaker.model.sampling_settings()
-    words = asdict(replace(speaker.settings, visual=None))
-    for key in ("visual", "batch_size", "keep_scales"):
-        words.pop(key)
-    return {**asdict(visual), "text": words}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -234,29 +114,29 @@ def _again(run: RunFolder, arguments: Any) -> dict[str, Any]:
     check_asked(run.evaluation)
     with working(f"loading {run.path}"):
         with importing():
-            from vargpt_lightning.commands.loading import load_run
-            from vargpt_lightning.evaluation.runner import rich_progress
+            from vargpt_lightning.evaluation.run.runner import rich_progress
+            from vargpt_lightning.inference.load import load_run
         choose(arguments.device)
         asked, settings, generation = load_asked(run.evaluation)
-        speaker = load_run(arguments.run, arguments.stage, arguments.device)
-    speaker.settings = generation
-    speaker.settings = generation_settings(speaker, arguments)
+        assistant = load_run(arguments.run, arguments.stage, arguments.device)
+    assistant.settings = generation
+    assistant.settings = generation_settings(assistant, arguments)
     if arguments.out is not None and not arguments.replace:
-        _check_free(arguments.out, speaker)
+        _check_free(arguments.out, assistant)
     if arguments.out is None and run.metrics().get("complete"):
         for name in ("answers", "drawings", "reconstructions"):
             (run.evaluation / f"{name}.jsonl").unlink(missing_ok=True)
     with rich_progress() as progress:
-        return examine(run, speaker, asked, settings, arguments.out, progress)
+        return examine(run, assistant, asked, settings, arguments.out, progress)
 
 
-def _check_free(out: Path, speaker: Speaker) -> None:
+def _check_free(out: Path, assistant: Assistant) -> None:
     """Refuse a folder with the figures of other weights, or of other settings: a figure must not change its meaning."""
-    from vargpt_lightning.results import plain
+    from vargpt_lightning.utils.files import plain
 
     if not (out / "inputs.json").is_file():
         return
-    before, now = read_json(out / "inputs.json"), {"model": speaker.digest, "sampling": plain(_sampling(speaker))}
+    before, now = read_json(out / "inputs.json"), {"model": assistant.digest, "sampling": plain(sampling_of(assistant))}
     for key, value in now.items():
         if before.get(key) != value:
             raise UserError(
@@ -266,25 +146,10 @@ def _check_free(out: Path, speaker: Speaker) -> None:
 
 
 def _rescore(run: RunFolder) -> dict[str, Any]:
-    from vargpt_lightning.evaluation.report import build_report
-    from vargpt_lightning.evaluation.scoring import score_folder
+    from vargpt_lightning.evaluation.reports.report import build_report
+    from vargpt_lightning.evaluation.run.scoring import score_folder
 
     metrics = score_folder(run.evaluation)
     score_own_answers(run)
     build_report(run)
     return metrics
-
-
-def print_figures(metrics: Mapping[str, Any]) -> None:
-    """Print the headline figures with their baselines as a table."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    rows = Table(box=None, pad_edge=False)
-    for name in ("figure", "value", "baseline"):
-        rows.add_column(name, overflow="fold")
-    for figure in metrics.get("headline", []):
-        rows.add_row(*(escape(str(figure.get(key, ""))) for key in ("name", "text", "baseline")))
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(rows)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vargpt_lightning.commands.benchmarks import add_data_options, chosen_modules, find_data
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.commands.benchmarks import add_data_options
+from vargpt_lightning.evaluation.harness.data import chosen_modules, find_data
+from vargpt_lightning.utils.errors import UserError
 
 QUESTIONS, IMAGES = "questions.jsonl", "images"
 EXAMPLE = """examples:
@@ -64,8 +65,8 @@ def export(
     Raises:
         UserError: the data are of another benchmark, or the prompts have no such style.
     """
-    from vargpt_lightning.evaluation.benchmark_asked import Asked, choose
-    from vargpt_lightning.results import write_jsonl
+    from vargpt_lightning.evaluation.harness.select import Asked, choose
+    from vargpt_lightning.utils.files import write_jsonl
 
     rows = module.load(data)
     asked = Asked(module.NAME, style=style, limit=limit, source=str(rows.source), data=str(data))
@@ -89,7 +90,7 @@ def export(
 
 def _kept(picture: Any, folder: Path) -> str:
     """Write a picture as systems here see it, once, and return its place below the benchmark's folder."""
-    from vargpt_lightning.evaluation.files import save_picture
+    from vargpt_lightning.evaluation.base.files import save_picture
 
     if picture is None:
         raise UserError("the question has no picture")

@@ -12,17 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.arguments import Parser, device_name, seed_number
-from vargpt_lightning.commands.names import check_file
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.counted import counted
-from vargpt_lightning.devices import choose
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.inference.named import check_file
+from vargpt_lightning.models.core.devices import choose
+from vargpt_lightning.utils.arguments import Parser, device_name, seed_number
+from vargpt_lightning.utils.counted import counted
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.paths import output_folder
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.evaluation.image_settings import MeasureSettings
-    from vargpt_lightning.evaluation.instruct_set import Prompt
-    from vargpt_lightning.evaluation.processes import Processes
+    from vargpt_lightning.distributed.group import Processes
+    from vargpt_lightning.evaluation.images.instruct_set import Prompt
+    from vargpt_lightning.evaluation.images.settings import MeasureSettings
 
 PROG = "vargpt evaluate images"
 FORMS = {
@@ -143,8 +143,8 @@ def main(argv: list[str]) -> int:
     prompts, left_out = _read(arguments)
     _check_places(arguments)
     device = choose(arguments.device) if arguments.device is not None else None
-    from vargpt_lightning.commands.benchmarks import shared_processes
-    from vargpt_lightning.commands.fit import ended_by_signals
+    from vargpt_lightning.distributed.torchrun import shared_processes
+    from vargpt_lightning.utils.signals import ended_by_signals
 
     with ended_by_signals(), shared_processes() as processes:
         if arguments.form in ("sample", "run"):
@@ -159,7 +159,7 @@ def main(argv: list[str]) -> int:
 def _check_places(arguments: Any) -> None:
     """Make sure that what the arguments name is there, before torch is imported."""
     from vargpt_lightning.commands.benchmarks import more_options
-    from vargpt_lightning.commands.systems import check_system
+    from vargpt_lightning.evaluation.systems.open import check_system
 
     if arguments.form in ("sample", "run"):
         check_system(arguments.model, more_options(arguments.option).get("stage"))
@@ -173,7 +173,7 @@ def _check_places(arguments: Any) -> None:
 
 def _read(arguments: Any) -> tuple[list[Prompt], list[str]]:
     """The prompts, and the ids of those beyond the limit."""
-    from vargpt_lightning.evaluation.instruct_set import read_prompts
+    from vargpt_lightning.evaluation.images.instruct_set import read_prompts
 
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}; expected 1 or more")
@@ -187,8 +187,8 @@ def _read(arguments: Any) -> tuple[list[Prompt], list[str]]:
 
 
 def _prompts(arguments: Any) -> int:
-    from vargpt_lightning.evaluation import instruct_sources as sources
-    from vargpt_lightning.evaluation.instruct_set import class_prompts, read_class_list, write_prompts
+    from vargpt_lightning.evaluation.images import instruct_sources as sources
+    from vargpt_lightning.evaluation.images.instruct_set import class_prompts, read_class_list, write_prompts
 
     if arguments.packed is None and (idle := [name for name in ("limit", "split") if getattr(arguments, name)]):
         raise UserError(f"--{idle[0]} goes with --packed alone; classes have --per-class")
@@ -215,9 +215,9 @@ def _prompts(arguments: Any) -> int:
 
 def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None:
     from vargpt_lightning.commands.benchmarks import more_options
-    from vargpt_lightning.commands.systems import open_system
-    from vargpt_lightning.evaluation.picture_runs import draw_pictures
-    from vargpt_lightning.evaluation.protocols import Drawer
+    from vargpt_lightning.evaluation.base.protocols import Drawer
+    from vargpt_lightning.evaluation.images.picture_runs import draw_pictures
+    from vargpt_lightning.evaluation.systems.open import open_system
 
     device = arguments.device or (_device() if processes.world > 1 else None)
     system = open_system(arguments.model, device=device, **more_options(arguments.option))
@@ -241,7 +241,7 @@ def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None
 
 def measure_settings(arguments: Any) -> MeasureSettings:
     """Return what the arguments ask to be measured; raises UserError for a name that is not known."""
-    from vargpt_lightning.evaluation.image_settings import MeasureSettings
+    from vargpt_lightning.evaluation.images.settings import MeasureSettings
 
     given: dict[str, Any] = {name: getattr(arguments, name, None) for name in MeasureSettings.__dataclass_fields__}
     given["metrics"] = () if arguments.metrics == "none" else _names([arguments.metrics])
@@ -272,8 +272,8 @@ def _measure(
     left_out: list[str],
     processes: Processes,
 ) -> None:
-    from vargpt_lightning.evaluation.image_measures import measure
-    from vargpt_lightning.evaluation.image_settings import RESULT
+    from vargpt_lightning.evaluation.images.measures import measure
+    from vargpt_lightning.evaluation.images.settings import RESULT
 
     with _progress(processes) as progress:
         result = measure(
@@ -301,6 +301,6 @@ def _measure(
 def _progress(processes: Processes) -> Any:
     if not processes.first:
         return nullcontext()
-    from vargpt_lightning.evaluation.runner import rich_progress
+    from vargpt_lightning.evaluation.run.runner import rich_progress
 
     return rich_progress()

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.capacity import READING, TRAINING, check_processes
-from vargpt_lightning.commands.fit_help import TEXT, wanted
-from vargpt_lightning.commands.launch import end_with_parent, launch, local_processes, one_of_several, started_by_others
-from vargpt_lightning.commands.names import check_places
-from vargpt_lightning.commands.progress import say
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.processes import Processes
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.distributed.group import Processes
+from vargpt_lightning.experiment.help import TEXT, wanted
+from vargpt_lightning.experiment.places import check_places
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.training.launch import end_with_parent, launch, local_processes, one_of_several, started_by_others
+from vargpt_lightning.utils.capacity import READING, TRAINING, check_processes
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.progress import say
+from vargpt_lightning.utils.signals import ended_by_signals
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.experiment import Experiment
+    from vargpt_lightning.experiment.schema import Experiment
 
 OVERSUBSCRIBE = "--trainer.oversubscribe true"
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
@@ -40,7 +38,7 @@ def main(argv: list[str]) -> int:
     if (help_ := wanted(argv)) == "short":
         sys.stdout.write(TEXT)
         return 0
-    from vargpt_lightning.commands.experiment import build_parser, load_experiment
+    from vargpt_lightning.experiment.parser import build_parser, load_experiment
 
     if help_ == "all":
         build_parser().print_help()
@@ -70,7 +68,7 @@ def processes_here(experiment: Experiment) -> int:
         return 1
     if settings.accelerator == "cpu" and settings.devices == "auto":
         return 1
-    from vargpt_lightning.commands.trainers import make_trainer
+    from vargpt_lightning.training.trainer import make_trainer
 
     trainer = make_trainer(settings, enable_checkpointing=False)
     count = int(trainer.num_devices)
@@ -96,9 +94,9 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
         UserError: what the folder has does not belong to the experiment, or something in it cannot be used.
     """
     from vargpt_lightning.callbacks.run_record import run_status
-    from vargpt_lightning.commands.finished_stages import alone, check_folder
-    from vargpt_lightning.commands.quiet import quiet_lightning
-    from vargpt_lightning.commands.trainers import join
+    from vargpt_lightning.training.console import quiet_lightning
+    from vargpt_lightning.training.resume import alone, check_folder
+    from vargpt_lightning.training.trainer import join
 
     with quiet_lightning():
         processes = join(experiment.trainer)
@@ -124,7 +122,7 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
             run.end("interrupted")
             return code
     if run.report.exists():
-        from vargpt_lightning.evaluation.report import build_report
+        from vargpt_lightning.evaluation.reports.report import build_report
 
         build_report(run)  # again: only now does the run's record say that it has finished
     pages = {"report": run.report, "benchmarks": run.benchmark_report}
@@ -135,8 +133,8 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
 
 def _train(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
     """Train all stages, and leave the group of processes: what follows is the first one's alone."""
-    from vargpt_lightning.commands.stage_runner import StageRunner
-    from vargpt_lightning.commands.trainers import leave
+    from vargpt_lightning.training.runner import StageRunner
+    from vargpt_lightning.training.trainer import leave
 
     code = StageRunner(experiment, run, processes).all_stages()
     leave(processes)
@@ -147,7 +145,7 @@ def _train_and_evaluate(experiment: Experiment, run: RunFolder, processes: Proce
     if code := _train(experiment, run, processes):
         return code
     if experiment.evaluation.enabled:
-        from vargpt_lightning.commands.final_evaluation import evaluate_run
+        from vargpt_lightning.training.final_evaluation import evaluate_run
 
         evaluate_run(experiment, run)
     return 0
@@ -169,27 +167,3 @@ def others_named() -> Iterator[None]:
         raise UserError(
             f"another process of this run has ended ({sign}); the same command resumes from the last checkpoint"
         ) from error
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """End the block with SystemExit 143 on SIGTERM, so that the run's record says how it ended; SIGINT stays SIGINT.
-
-    While batches are trained, GracefulStop is in charge instead.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes exit code 1 of it
-            raise KeyboardInterrupt from stop
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.arguments import Parser, device_name, seed_number
-from vargpt_lightning.commands.names import check_model
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.commands.progress import importing, working
-from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.inference.named import check_model
+from vargpt_lightning.utils.arguments import Parser, device_name, seed_number
+from vargpt_lightning.utils.errors import UserError, near_path
+from vargpt_lightning.utils.paths import output_folder
+from vargpt_lightning.utils.progress import importing, working
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
-    from vargpt_lightning.models.answers import Answer, GenerationSettings, Watcher
+    from vargpt_lightning.inference.assistant import Assistant, Conversation
+    from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Watcher
 
 EXAMPLE = """examples:
   vargpt generate runs/openmoji "Please draw a shamrock." -n 4 --out drawings --seed 1
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     check_model(arguments.run, arguments.stage)
     output_folder(arguments.out)
     shown = [picture_file(path) for path in arguments.image]
-    run = load_speaker(arguments)
+    run = load_assistant(arguments)
     run.settings = generation_settings(run, arguments)
     conversations = [_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)]
     prompts = [run.prompt(conversation, row) for row, conversation in enumerate(conversations)]
@@ -88,18 +88,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def load_speaker(arguments: Any) -> Speaker:
+def load_assistant(arguments: Any) -> Assistant:
     """Load the model that `run`, `stage` and `device` of the arguments name, and say so."""
     with working(f"loading {arguments.run}"):
         with importing():
-            from vargpt_lightning.commands.loading import load_run_or_directory
+            from vargpt_lightning.inference.load import load_run_or_directory
         return load_run_or_directory(arguments.run, arguments.stage, arguments.device)
 
 
 @contextmanager
 def answering(count: int = 1) -> Iterator[Watcher]:
     """Say how far the answers are that are made in this block; yields what has to watch them."""
-    from vargpt_lightning.models.answers import Watcher
+    from vargpt_lightning.models.generation.answers import Watcher
 
     what = "answering" if count == 1 else f"making {count} answers"
     with working(what) as step:
@@ -119,15 +119,15 @@ def answering(count: int = 1) -> Iterator[Watcher]:
         yield Teller()
 
 
-def generation_settings(speaker: Speaker, arguments: Any) -> GenerationSettings:
-    """Return a speaker's generation settings with what the command line changes."""
+def generation_settings(assistant: Assistant, arguments: Any) -> GenerationSettings:
+    """Return a assistant's generation settings with what the command line changes."""
     given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature")}
     changes = {key: value for key, value in given.items() if value is not None}
     if changes.get("temperature") == 0:
         changes |= {"temperature": 1.0, "greedy": True}
-    visual = speaker.settings.visual or speaker.model.sampling_settings()
+    visual = assistant.settings.visual or assistant.model.sampling_settings()
     words = {"temperature": "text_temperature", "max_new_tokens": "max_tokens", "seed": "seed"}
-    settings = replace(speaker.settings, visual=replace(visual, **changes))
+    settings = replace(assistant.settings, visual=replace(visual, **changes))
     for key, name in words.items():
         if (value := getattr(arguments, name)) is not None:
             try:
@@ -149,7 +149,7 @@ def picture_file(path: Path) -> Any:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected a picture file{near_path(path)}"
         ) from error
-    from vargpt_lightning.data.pictures import PictureError, decode_picture
+    from vargpt_lightning.data.images.pictures import PictureError, decode_picture
 
     try:
         return decode_picture(data, str(path))
@@ -174,7 +174,7 @@ def print_answer(answer: Answer, out: Path, stem: str) -> None:
 
 def save_png(path: Path, image: Any) -> None:
     """Write a PNG in one step."""
-    from vargpt_lightning.results import write_bytes
+    from vargpt_lightning.utils.files import write_bytes
 
     content = io.BytesIO()
     image.save(content, "PNG")
@@ -190,9 +190,9 @@ def slug(text: str) -> str:
     return "-".join(words)[:40].strip("-") or "answer"
 
 
-def _conversation(speaker: Speaker, prompt: str, shown: Sequence[Any]) -> Conversation:
-    from vargpt_lightning.evaluation.adapters.ours import Conversation
+def _conversation(assistant: Assistant, prompt: str, shown: Sequence[Any]) -> Conversation:
+    from vargpt_lightning.inference.assistant import Conversation
 
     conversation = Conversation()
-    conversation.ask(prompt, {f"seen-{number}": speaker.see(image) for number, image in enumerate(shown)})
+    conversation.ask(prompt, {f"seen-{number}": assistant.see(image) for number, image in enumerate(shown)})
     return conversation

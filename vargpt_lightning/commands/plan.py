@@ -9,17 +9,17 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.arguments import Parser
-from vargpt_lightning.commands.paths import output_folder
-from vargpt_lightning.commands.progress import Step, importing, working
-from vargpt_lightning.errors import UserError, hint
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError, hint
+from vargpt_lightning.utils.paths import output_folder
+from vargpt_lightning.utils.progress import Step, importing, working
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.experiment import Experiment
-    from vargpt_lightning.gpus import Cluster
-    from vargpt_lightning.modules.stage import Stage
+    from vargpt_lightning.experiment.schema import Experiment
     from vargpt_lightning.planning.generation import GenerationPlan
     from vargpt_lightning.planning.stage_plan import StagePlan
+    from vargpt_lightning.recipe.stage import Stage
+    from vargpt_lightning.utils.gpus import Cluster
 
 DESCRIPTION = """Estimate what an experiment needs before you rent GPUs: memory of a rank, time, and whether it fits.
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="vargpt plan", description=DESCRIPTION)
     parser.add_argument("experiment", help="experiment file")
     parser.add_argument("--gpus", help="such as 8xH100-80GB, from the catalogue; default: plan.gpus of the experiment")
-    parser.add_argument("--catalogue", type=Path, help="another file of GPUs, like vargpt_lightning/gpus.yaml")
+    parser.add_argument("--catalogue", type=Path, help="another file of GPUs, like vargpt_lightning/utils/gpus.yaml")
     parser.add_argument("--stage", action="append", help="plan only this stage; can be repeated")
     parser.add_argument(
         "--efficiency", type=float, help="share of the GPUs' peak that is reached; default: plan.efficiency, or 0.4"
@@ -57,12 +57,12 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     warnings.filterwarnings("ignore", message=".*self.trainer.*|.*not registered.*")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from vargpt_lightning.gpus import catalogue, parse_cluster
+    from vargpt_lightning.utils.gpus import catalogue, parse_cluster
 
     known = catalogue(options.catalogue) if options.catalogue else None
     if options.gpus:
         parse_cluster(options.gpus, known)
-    from vargpt_lightning.commands.experiment import load_experiment
+    from vargpt_lightning.experiment.parser import load_experiment
 
     experiment = load_experiment(["-c", options.experiment, *rest])
     asked = options.gpus or experiment.plan.gpus
@@ -113,13 +113,13 @@ def _plan_training(
 
 
 def _tell_training(experiment: Experiment, cluster: Cluster, options: Any, plans: list[StagePlan], began: float) -> int:
-    from vargpt_lightning.commands.plan_tables import show_stages
     from vargpt_lightning.planning.stage_plan import as_json
-    from vargpt_lightning.results import write_json
+    from vargpt_lightning.planning.tables import show_stages
+    from vargpt_lightning.utils.files import write_json
 
     show_stages(experiment.run.name or "", cluster, experiment.trainer.precision, plans)
     if options.out:
-        from vargpt_lightning.commands.plan_plots import draw_memory
+        from vargpt_lightning.planning.plots import draw_memory
 
         write_json(options.out / "plan.json", {"gpus": vars(cluster.gpu), "count": cluster.count,
                                                "stages": [as_json(plan) for plan in plans]})  # fmt: skip
@@ -145,8 +145,8 @@ def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any) -> lis
 def _tell_drawing(
     experiment: Experiment, cluster: Cluster, options: Any, plans: list[GenerationPlan], began: float
 ) -> int:
-    from vargpt_lightning.commands.plan_tables import show_drawing
-    from vargpt_lightning.results import write_json
+    from vargpt_lightning.planning.tables import show_drawing
+    from vargpt_lightning.utils.files import write_json
 
     show_drawing(experiment.run.name or "", cluster.gpu, experiment.plan.efficiency, options.prompt, plans)
     if options.out:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vargpt_lightning.commands.arguments import Parser
-from vargpt_lightning.errors import UserError, near_path
-from vargpt_lightning.results import list_runs
+from vargpt_lightning.runs.folder import list_runs
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError, near_path
 
 COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red"}
 FIGURES = 3  # more make a terminal's line too narrow to read; the report has them all

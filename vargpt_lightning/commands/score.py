@@ -10,18 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.commands.arguments import Parser
-from vargpt_lightning.commands.benchmark_results import show
-from vargpt_lightning.commands.benchmarks import (
-    add_data_options,
-    add_scoring_options,
-    check_options,
-    chosen_modules,
-    default_out,
-    find_data,
-    settings_of,
-)
-from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.commands.benchmarks import add_data_options, add_scoring_options, default_out, settings_of
+from vargpt_lightning.evaluation.harness.data import check_options, chosen_modules, find_data
+from vargpt_lightning.evaluation.run.benchmark_results import show
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError, near_path
 
 EXAMPLE = """examples:
   vargpt score minigpt4.jsonl --benchmark mme --data data --out benchmarks/minigpt4
@@ -68,8 +61,8 @@ Scored = tuple[list[Mapping[str, Any]], Path, dict[str, Path], list[str]]
 
 def _file(arguments: argparse.Namespace) -> Scored:
     """Take a file's predictions over into a folder of outputs, and score them there."""
-    from vargpt_lightning.commands.systems import open_system
-    from vargpt_lightning.evaluation.benchmark_runner import run_benchmark
+    from vargpt_lightning.evaluation.harness.run import run_benchmark
+    from vargpt_lightning.evaluation.systems.open import open_system
 
     if not arguments.predictions.is_file():
         raise UserError(f"{arguments.predictions}: there is no such file or folder{near_path(arguments.predictions)}")
@@ -93,9 +86,9 @@ def _file(arguments: argparse.Namespace) -> Scored:
 def _again(arguments: argparse.Namespace) -> Scored:
     """Score what a folder has by other rules."""
     from vargpt_lightning.evaluation import benchmarks
-    from vargpt_lightning.evaluation.benchmark_asked import Asked, check_free
-    from vargpt_lightning.evaluation.benchmark_scoring import score_benchmark
-    from vargpt_lightning.evaluation.benchmarks.base import rule_of
+    from vargpt_lightning.evaluation.base.benchmark import rule_of
+    from vargpt_lightning.evaluation.harness.score import score_benchmark
+    from vargpt_lightning.evaluation.harness.select import Asked, check_free
 
     for name in ("style", "limit", "allow"):
         if getattr(arguments, name) is not None:
@@ -136,7 +129,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
 
 def _data_before(folder: Path) -> Path:
     """The data that the outputs were asked from, when they still are where they were."""
-    from vargpt_lightning.evaluation.benchmark_asked import Asked
+    from vargpt_lightning.evaluation.harness.select import Asked
 
     asked = Asked.read(folder)
     data = Path(asked.data)

@@ -10,11 +10,11 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.commands.arguments import Parser
 from vargpt_lightning.commands.generate import add_sampling, generation_settings
-from vargpt_lightning.commands.names import check_model
-from vargpt_lightning.commands.progress import importing, working
-from vargpt_lightning.errors import UserError, install_hint
+from vargpt_lightning.inference.named import check_model
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError, install_hint
+from vargpt_lightning.utils.progress import importing, working
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.serving.limits import Limits
@@ -73,9 +73,9 @@ def main(argv: list[str]) -> int:
     check_installed(page=not arguments.no_page)
     check_model(arguments.run, arguments.stage, exported=False)
     with working(f"starting the server of {arguments.run}"), importing():
-        from vargpt_lightning.commands.loading import load_run
-        from vargpt_lightning.commands.request_examples import example_requests
+        from vargpt_lightning.inference.load import load_run
         from vargpt_lightning.serving.server import Service, http_server, listen
+        from vargpt_lightning.training.request_examples import example_requests
 
     token = read_token(arguments.token_file)
     limits = limits_of(arguments)

@@ -14,13 +14,8 @@ import yaml
 from rich.console import Console
 from rich.live import Live
 
-from vargpt_lightning.capacity import FLAG, TRAINING, check_processes, positive
-from vargpt_lightning.claims import PATIENCE
-from vargpt_lightning.commands.arguments import Parser
-from vargpt_lightning.counted import counted
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.experiment_files import read_tree
-from vargpt_lightning.results import write_bytes
+from vargpt_lightning.experiment.files import read_tree
+from vargpt_lightning.runs.locks import PATIENCE
 from vargpt_lightning.sweep.cells import make_cell, write_cell
 from vargpt_lightning.sweep.folder import ENDED, Row, SweepFolder, Taken
 from vargpt_lightning.sweep.launch import LocalWorkers, changes, submit
@@ -29,7 +24,12 @@ from vargpt_lightning.sweep.table import SweepTable
 from vargpt_lightning.sweep.tidy import tidy
 from vargpt_lightning.sweep.trial import Outcome
 from vargpt_lightning.sweep.worker import work
-from vargpt_lightning.yaml_text import load_yaml, told
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.capacity import FLAG, TRAINING, check_processes, positive
+from vargpt_lightning.utils.counted import counted
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import write_bytes
+from vargpt_lightning.utils.yaml_text import load_yaml, told
 
 DESCRIPTION = """Plan a sweep and run its trials; the same command again resumes it and adds new trials of the file.
 
@@ -164,7 +164,7 @@ def _check(sweep: Sweep) -> None:
     Raises:
         UserError: naming the cell, the key, its value and what was expected.
     """
-    from vargpt_lightning.commands.experiment import load_experiment
+    from vargpt_lightning.experiment.parser import load_experiment
 
     if sweep.sampled:
         cells = [make_cell(sweep, {key: _first(choice) for key, choice in sweep.space.items()}, sweep.seeds[0])]

@@ -8,17 +8,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from vargpt_lightning.data.chat import spoken_texts
-from vargpt_lightning.data.dataset import ShardDataset
-from vargpt_lightning.data.openmoji import DEFAULT_CATEGORIES
-from vargpt_lightning.data.openmoji_source import OpenMojiSettings, build_openmoji
-from vargpt_lightning.data.picture_fits import Resizing
-from vargpt_lightning.data.records import Record
-from vargpt_lightning.data.schedule import WINDOW
-from vargpt_lightning.data.text_tokenizer import TextTokenizer
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.names import check_name
-from vargpt_lightning.ranges import Few, Range, Rows, Seed, check_numbers
+from vargpt_lightning.data.images.fits import Resizing
+from vargpt_lightning.data.mixing.schedule import WINDOW
+from vargpt_lightning.data.openmoji.pictures import DEFAULT_CATEGORIES
+from vargpt_lightning.data.openmoji.source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.shards.records import Record
+from vargpt_lightning.data.text.chat import spoken_texts
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.names import check_name
+from vargpt_lightning.utils.ranges import Few, Range, Rows, Seed, check_numbers
 
 Several = Annotated[int, Range(1, 100_000)]
 TEXTS = 100_000  # records that a text tokenizer is trained on

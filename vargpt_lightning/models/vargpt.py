@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.attention_masks import (
+from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.core.losses import IGNORED, VARGPTOutput, image_loss, text_loss
+from vargpt_lightning.models.core.masks import (
     PictureLayout,
     attention_spans,
     block_mask,
@@ -27,25 +28,23 @@ from vargpt_lightning.models.attention_masks import (
     find_pictures,
     kernel_mask,
 )
-from vargpt_lightning.models.backbone import (
+from vargpt_lightning.models.core.packed_rows import labels_inside, record_positions, record_starts, records_with
+from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.core.shared_random import Draws, draw
+from vargpt_lightning.models.core.submodules import SUBMODULES
+from vargpt_lightning.models.decoder.sampling import SamplingSettings
+from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
+from vargpt_lightning.models.language.llama import (
     build_generation_projectors,
     build_language_model,
     build_vision_projector,
     build_vision_tower,
     check_pictures,
 )
-from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.models.image_tokenizer import ImageTokenizer
-from vargpt_lightning.models.losses import IGNORED, VARGPTOutput, image_loss, text_loss
-from vargpt_lightning.models.packed_rows import labels_inside, record_positions, record_starts, records_with
-from vargpt_lightning.models.pretrained import Pretrained
-from vargpt_lightning.models.row_draws import Draws, draw
-from vargpt_lightning.models.sampling import SamplingSettings
-from vargpt_lightning.models.scales import ScaleSchedule
-from vargpt_lightning.models.submodules import SUBMODULES
-from vargpt_lightning.models.visual_decoder import VisualDecoder
+from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.utils.errors import UserError
 
-__all__ = ["SUBMODULES", "VARGPT", "DrawnPictures", "VARGPTOutput"]
+__all__ = ["SUBMODULES", "DrawnPictures", "VARGPTModel", "VARGPTOutput"]
 
 
 class DrawnPictures(NamedTuple):
@@ -55,7 +54,7 @@ class DrawnPictures(NamedTuple):
     classes_Q: Tensor
 
 
-class VARGPT(nn.Module, Pretrained, library_name="vargpt-lightning", tags=["vargpt"], pipeline_tag="any-to-any"):
+class VARGPTModel(nn.Module):
     """A language model with a vision tower to see and a next-scale decoder to draw.
 
     Args:

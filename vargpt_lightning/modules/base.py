@@ -12,13 +12,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from vargpt_lightning.models.first_weights import FirstWeights
-from vargpt_lightning.models.row_draws import RowDraws
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.shared_random import RowDraws
 from vargpt_lightning.modules.finite import FiniteGuard, as_plain, gradient_norm
-from vargpt_lightning.modules.optimizers import build_optimizer, build_schedule
-from vargpt_lightning.modules.stage import Stage
-from vargpt_lightning.modules.step_batches import SHARE, Share
+from vargpt_lightning.modules.optim.optimizers import build_optimizer, build_schedule
+from vargpt_lightning.modules.step_counts import SHARE, Share
+from vargpt_lightning.recipe.stage import Stage
 
 Batch = Mapping[str, Any]
 Values = Mapping[str, Tensor | float | None]

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import append_jsonl
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import append_jsonl
 
 
 class FiniteGuard:

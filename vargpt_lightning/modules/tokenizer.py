@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from vargpt_lightning.models.codebook import initialize_codebook
-from vargpt_lightning.models.row_draws import RowDraws, draw
-from vargpt_lightning.models.towers.efficientnet_network import EfficientNetTower
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.shared_random import RowDraws, draw
+from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
+from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.recipe.stage import Stage
 
 USAGE_EVERY = 100
 COLLAPSED_BELOW = 1.0

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
-from vargpt_lightning.models.losses import VARGPTOutput
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.losses import VARGPTOutput
 from vargpt_lightning.modules.base import Batch, StageModule, samples_of, share
-from vargpt_lightning.modules.stage import Stage
-from vargpt_lightning.modules.step_batches import Share
+from vargpt_lightning.modules.step_counts import Share
+from vargpt_lightning.recipe.stage import Stage
 
 
 class UnifiedModule(StageModule):

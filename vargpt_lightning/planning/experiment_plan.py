@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.gpus import Cluster
-from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
-from vargpt_lightning.planning.settings import PlanConfig
 from vargpt_lightning.planning.stage_plan import Choice, StagePlan, StagePlanner
 from vargpt_lightning.planning.steps import build_empty
+from vargpt_lightning.recipe.plan import PlanConfig
+from vargpt_lightning.recipe.sharding import ShardingConfig
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.gpus import Cluster
 
 STRATEGIES = ("single", "ddp", "fsdp", "fsdp2")
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import torch
 
-from vargpt_lightning.gpus import CONTEXT, FRAGMENTS, KERNEL_CACHE, Gpu
-from vargpt_lightning.models.attention_masks import attention_mask, find_pictures
-from vargpt_lightning.models.drawing import PictureStep
-from vargpt_lightning.models.llm_cache import LanguageCache
-from vargpt_lightning.models.sampling import next_scale_loop
-from vargpt_lightning.models.vargpt import VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.masks import attention_mask, find_pictures
+from vargpt_lightning.models.decoder.sampling import next_scale_loop
+from vargpt_lightning.models.generation.drawing import PictureStep
+from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.planning.kernels import Target
-from vargpt_lightning.planning.shallow import SMALL_BATCHES
 from vargpt_lightning.planning.stage_plan import lower_bound
 from vargpt_lightning.planning.trace import Trace, extrapolated
 from vargpt_lightning.planning.tracing import tracing
+from vargpt_lightning.planning.truncated_model import SMALL_BATCHES
+from vargpt_lightning.utils.gpus import CONTEXT, FRAGMENTS, KERNEL_CACHE, Gpu
 
 PROMPT = 64
 """Text tokens of a prompt."""

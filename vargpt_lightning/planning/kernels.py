@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vargpt_lightning.models import attention
+from vargpt_lightning.models.decoder import attention
 
 Target = Literal["cpu", "cuda"]
 aten = torch.ops.aten

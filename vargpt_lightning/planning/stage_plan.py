@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from vargpt_lightning.callbacks.stage_scheduler import prepare_model
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.gpus import COMMUNICATION, CONTEXT, FRAGMENTS, KERNEL_CACHE, Cluster, catalogue
-from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.models.low_bits import low_bit_layers
-from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.optimizers import parameter_groups
-from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.language.quantization import low_bit_layers
+from vargpt_lightning.modules.optim.optimizers import parameter_groups
 from vargpt_lightning.planning.layout import SHARDED, Layout, Timeline, groups_of, lay_out
-from vargpt_lightning.planning.settings import CorpusShape, PlanConfig
-from vargpt_lightning.planning.shallow import StageTraces
 from vargpt_lightning.planning.steps import RowShape, named_blocks
 from vargpt_lightning.planning.trace import Trace
+from vargpt_lightning.planning.truncated_model import StageTraces
+from vargpt_lightning.recipe.plan import CorpusShape, PlanConfig
+from vargpt_lightning.recipe.sharding import ShardingConfig
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.gpus import COMMUNICATION, CONTEXT, FRAGMENTS, KERNEL_CACHE, Cluster, catalogue
 
 
 @dataclass(frozen=True)

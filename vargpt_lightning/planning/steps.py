@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from vargpt_lightning.callbacks.stage_scheduler import prepare_model
-from vargpt_lightning.models.config import VARGPTConfig
-from vargpt_lightning.models.losses import IGNORED
-from vargpt_lightning.models.vargpt import VARGPT
-from vargpt_lightning.modules.heads import HEADS
-from vargpt_lightning.modules.optimizers import build_optimizer
-from vargpt_lightning.modules.sharding_config import ShardingConfig
-from vargpt_lightning.modules.stage import Stage
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.distributed.fsdp2 import arrange_blocks, blocks
+from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.core.losses import IGNORED
+from vargpt_lightning.modules.objectives import HEADS
+from vargpt_lightning.modules.optim.optimizers import build_optimizer
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.trace import Trace
 from vargpt_lightning.planning.tracing import StepTracer, tracing
-from vargpt_lightning.sharding import arrange_blocks, blocks
+from vargpt_lightning.recipe.sharding import ShardingConfig
+from vargpt_lightning.recipe.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.models.answers import Answer, GenerationSettings, PicturePart, TextPart, Watcher
+from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, PicturePart, TextPart, Watcher
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
+from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
-    from vargpt_lightning.models.answers import Prompt
+    from vargpt_lightning.inference.assistant import Assistant, Conversation
+    from vargpt_lightning.models.generation.answers import Prompt
 
 logger = logging.getLogger(__name__)
 IDLE_SECONDS = 2.0  # without a request, after which memory is given back
@@ -137,16 +137,16 @@ class Engine:
     """A model with a queue before it.
 
     Args:
-        speaker: answers; only the engine's thread runs it.
+        assistant: answers; only the engine's thread runs it.
         limits: of the queue and of a batch.
         gather: seconds to wait for company before a batch begins.
         observer: is told of what was done.
     """
 
     def __init__(
-        self, speaker: Speaker, limits: Limits | None = None, gather: float = 0.02, observer: Observer | None = None
+        self, assistant: Assistant, limits: Limits | None = None, gather: float = 0.02, observer: Observer | None = None
     ) -> None:
-        self.speaker, self.limits, self.gather, self.observer = speaker, limits or Limits(), gather, observer
+        self.assistant, self.limits, self.gather, self.observer = assistant, limits or Limits(), gather, observer
         self._waiting: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._stopped = False
@@ -258,15 +258,15 @@ class Engine:
         if not asked:
             return
         settings = replace(asked[0].settings, batch_size=len(asked))
-        total = self.speaker.model.schedule.num_scales
-        answers = self.speaker.continue_all(prompts, settings, _Teller(asked, total))
+        total = self.assistant.model.schedule.num_scales
+        answers = self.assistant.continue_all(prompts, settings, _Teller(asked, total))
         for ticket, answer in zip(asked, answers, strict=True):
             self._end(ticket, Finished(answer))
 
     def _prompt(self, ticket: Ticket) -> Prompt:
-        reserve = self.speaker.model.schedule.num_tokens + 2 if ticket.draw else 1
-        prompt = self.speaker.prompt(ticket.conversation, ticket.row, reserve)
-        ids = [*prompt.input_ids, self.speaker.tokenizer.image_gen_start_id] if ticket.draw else prompt.input_ids
+        reserve = self.assistant.model.schedule.num_tokens + 2 if ticket.draw else 1
+        prompt = self.assistant.prompt(ticket.conversation, ticket.row, reserve)
+        ids = [*prompt.input_ids, self.assistant.tokenizer.image_gen_start_id] if ticket.draw else prompt.input_ids
         ticket.prompt_tokens = len(ids)
         return replace(prompt, input_ids=ids, seed=ticket.settings.seed)
 

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.serving.hosts import is_loopback, is_own_host, same_origin
 from vargpt_lightning.serving.limits import RateLimit, RefusedRequestError
+from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from vargpt_lightning.serving.metrics import ServerMetrics

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import httpx
 from PIL import Image
 
-from vargpt_lightning.data.picture_files import PictureError, TooManyPixelsError, decode_picture
+from vargpt_lightning.data.images.picture_files import PictureError, TooManyPixelsError, decode_picture
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 
 PORTS = {"http": 80, "https": 443}

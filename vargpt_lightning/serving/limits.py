@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

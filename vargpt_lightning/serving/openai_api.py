@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from vargpt_lightning.evaluation.adapters.ours import Conversation
-from vargpt_lightning.models.answers import Answer, PicturePart
+from vargpt_lightning.inference.assistant import Conversation
+from vargpt_lightning.models.generation.answers import Answer, PicturePart
 from vargpt_lightning.serving import openai_messages, openai_requests
 from vargpt_lightning.serving.engine import Drawn, Engine, Failed, Finished, Sketch, Ticket, Words
 from vargpt_lightning.serving.gate import PATHS, error_body, error_response
@@ -62,7 +62,7 @@ class OpenAIApi:
 
     def __init__(self, engine: Engine, metrics: ServerMetrics, name: str, remote_pictures: bool = False) -> None:
         self.engine, self.metrics, self.name, self.remote = engine, metrics, name, remote_pictures
-        self.limits, self.speaker = engine.limits, engine.speaker
+        self.limits, self.assistant = engine.limits, engine.assistant
         self.created = int(time.time())
         self.decoding = asyncio.Semaphore(AT_ONCE)
 
@@ -126,9 +126,9 @@ class OpenAIApi:
     def _chat_tickets(self, body: bytes) -> tuple[ChatRequest, list[Ticket]]:
         asked: ChatRequest = openai_requests.parse(ChatRequest, body)
         self._check_model(asked.model)
-        conversation = openai_messages.conversation(self.speaker, asked.messages, self.limits, self.remote)
+        conversation = openai_messages.conversation(self.assistant, asked.messages, self.limits, self.remote)
         asked.messages = []  # a picture's base64 need not stay as long as the answer takes
-        how = openai_requests.settings(self.speaker, asked, self.limits)
+        how = openai_requests.settings(self.assistant, asked, self.limits)
         sketches = bool(asked.stream and asked.sketches)
         rows = range(openai_requests.answers_wanted(asked, self.limits))
         return asked, [Ticket(conversation, how, row, sketches) for row in rows]
@@ -187,7 +187,7 @@ class OpenAIApi:
         if asked.size not in (None, "auto", self._size()):
             text = f"size: got {asked.size[:20]!r}, expected {self._size()!r}, which this model draws"
             raise RefusedRequestError(text, code="invalid_value", param="size")
-        how = openai_requests.settings(self.speaker, asked, self.limits)
+        how = openai_requests.settings(self.assistant, asked, self.limits)
         rows = range(openai_requests.answers_wanted(asked, self.limits))
         if asked.stream and len(rows) > 1:
             raise RefusedRequestError("n: one picture at most can be streamed", code="invalid_value", param="n")
@@ -197,12 +197,12 @@ class OpenAIApi:
         return asked, [Ticket(conversation, how, row, sketches, draw=True) for row in rows]
 
     def _size(self) -> str:
-        side = self.speaker.model.image_tokenizer.picture_size
+        side = self.assistant.model.image_tokenizer.picture_size
         return f"{side}x{side}"
 
     async def _draw_events(self, stream: Stream, partial: int) -> AsyncIterator[str]:
         about = {"size": self._size(), "quality": "auto", "background": "opaque", "output_format": "png"}
-        total = self.speaker.model.schedule.num_scales
+        total = self.assistant.model.schedule.num_scales
         shown = {round(total * (place + 1) / (partial + 1)) for place in range(partial)} - {0, total}
         sent = 0
         async for _, event in stream.events():

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from vargpt_lightning.data.pictures import PictureReader
-from vargpt_lightning.data.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
-from vargpt_lightning.evaluation.adapters.ours import Conversation, Speaker
+from vargpt_lightning.data.images.pictures import PictureReader
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
+from vargpt_lightning.inference.assistant import Assistant, Conversation
 from vargpt_lightning.serving.incoming_pictures import picture_from_url
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_parameters import check_extra
@@ -66,7 +66,9 @@ Piece = str | ContentPart
 """A text, or a part with the URL of a picture."""
 
 
-def conversation(speaker: Speaker, messages: Sequence[Message], limits: Limits, remote: bool = False) -> Conversation:
+def conversation(
+    assistant: Assistant, messages: Sequence[Message], limits: Limits, remote: bool = False
+) -> Conversation:
     """Return messages as the model takes them; pictures of the assistant are encoded to codes again.
 
     Raises:
@@ -89,7 +91,7 @@ def conversation(speaker: Speaker, messages: Sequence[Message], limits: Limits, 
             image = picture_from_url(piece.url, limits, remote, f"messages.{number}.content")
             key = f"picture-{len(result.pictures)}"
             drawn = message.role == "assistant"
-            result.pictures[key] = _codes(speaker, image) if drawn else speaker.see(image)
+            result.pictures[key] = _codes(assistant, image) if drawn else assistant.see(image)
             parts.append(PicturePart(DRAWN if drawn else SEEN, key))
         role = message.role if message.role in ("user", "assistant") else "system"
         result.turns.append(Turn(role, tuple(parts)))
@@ -167,7 +169,7 @@ def check_letters(letters: int, limits: Limits, param: str) -> None:
 
 
 @torch.no_grad()
-def _codes(speaker: Speaker, image: Image.Image) -> torch.Tensor:
-    tokenizer = speaker.model.image_tokenizer
+def _codes(assistant: Assistant, image: Image.Image) -> torch.Tensor:
+    tokenizer = assistant.model.image_tokenizer
     x_3HW = PictureReader(tokenizer.picture_size).to_tensor(image)
     return tokenizer.encode(x_3HW[None].to(next(tokenizer.parameters()).device))[0].cpu()

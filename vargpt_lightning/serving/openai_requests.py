@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.adapters.ours import Speaker
-from vargpt_lightning.models.answers import GenerationSettings
-from vargpt_lightning.models.sampling import SamplingSettings
+from vargpt_lightning.inference.assistant import Assistant
+from vargpt_lightning.models.decoder.sampling import SamplingSettings
+from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import Message, check_letters
 from vargpt_lightning.serving.openai_parameters import check_extra
+from vargpt_lightning.utils.errors import UserError
 
 
 def _texts(value: Any) -> Any:
@@ -107,19 +107,19 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
     return request
 
 
-def settings(speaker: Speaker, request: Sampling, limits: Limits) -> GenerationSettings:
+def settings(assistant: Assistant, request: Sampling, limits: Limits) -> GenerationSettings:
     """Return how a request is answered; a seed that was not given is drawn.
 
     Raises:
         RefusedRequestError: a value is out of its range.
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-    own = replace(speaker.settings, visual=_visual(speaker, request), keep_scales=False, max_images=1)
+    own = replace(assistant.settings, visual=_visual(assistant, request), keep_scales=False, max_images=1)
     own = _changed(own, "seed", "seed", seed)
     if not isinstance(request, ChatRequest):
         return replace(own, max_new_tokens=1)
-    asked = request.max_completion_tokens or request.max_tokens or speaker.settings.max_new_tokens
-    images = speaker.settings.max_images if request.max_images is None else request.max_images
+    asked = request.max_completion_tokens or request.max_tokens or assistant.settings.max_new_tokens
+    images = assistant.settings.max_images if request.max_images is None else request.max_images
     own = replace(own, max_new_tokens=min(asked, limits.new_tokens), max_images=min(images, limits.images))
     own = _changed(own, "temperature", "temperature", request.temperature)
     likeliest = request.top_p == 0  # of the settings 0 keeps all
@@ -128,8 +128,8 @@ def settings(speaker: Speaker, request: Sampling, limits: Limits) -> GenerationS
     return _changed(own, "stop", "stop", tuple(request.stop))
 
 
-def _visual(speaker: Speaker, request: Sampling) -> SamplingSettings:
-    visual = speaker.settings.visual or speaker.model.sampling_settings()
+def _visual(assistant: Assistant, request: Sampling) -> SamplingSettings:
+    visual = assistant.settings.visual or assistant.model.sampling_settings()
     visual = _changed(visual, "cfg", "cfg", request.cfg)
     visual = _changed(visual, "image_top_k", "top_k", request.image_top_k)
     if 0 in (request.image_temperature, request.image_top_p):

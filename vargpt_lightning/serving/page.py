@@ -16,10 +16,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is reporte
 import gradio as gr
 from fastapi import FastAPI
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.adapters.missed_drawings import MISSED, missed_drawing
-from vargpt_lightning.evaluation.adapters.ours import Conversation
-from vargpt_lightning.models.answers import MOST_SEED, GenerationSettings
+from vargpt_lightning.inference.assistant import Conversation
+from vargpt_lightning.inference.missed_drawings import MISSED, missed_drawing
+from vargpt_lightning.models.generation.answers import MOST_SEED, GenerationSettings
 from vargpt_lightning.serving.engine import Drawn, Engine, Event, Failed, Finished, Sketch, Ticket, Words
 from vargpt_lightning.serving.incoming_pictures import read_picture
 from vargpt_lightning.serving.limits import RateLimit, RefusedRequestError, refusal
@@ -27,6 +26,7 @@ from vargpt_lightning.serving.openai_messages import check_letters
 from vargpt_lightning.serving.page_files import HOUR, PageFiles
 from vargpt_lightning.serving.page_guard import COOKIE, PageGuard, owner_of
 from vargpt_lightning.serving.streams import Stream
+from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ class Page:
 
     def __init__(self, engine: Engine, rate: RateLimit, name: str, examples: Sequence[str] = ()) -> None:
         self.engine, self.rate, self.name, self.examples = engine, rate, name, list(examples)[:EXAMPLES]
-        self.limits, self.speaker = engine.limits, engine.speaker
+        self.limits, self.assistant = engine.limits, engine.assistant
         self.running: dict[str, Ticket | None] = {}  # by the tab; None while its pictures are read
         self.files = PageFiles()
 
@@ -146,9 +146,9 @@ class Page:
 
     def _settings(self) -> list[gr.components.Component]:
         """The controls, in the order in which `answer` takes them."""
-        visual = self.speaker.settings.visual or self.speaker.model.sampling_settings()
-        codes = self.speaker.model.image_tokenizer.vocabulary
-        words = self.speaker.settings
+        visual = self.assistant.settings.visual or self.assistant.model.sampling_settings()
+        codes = self.assistant.model.image_tokenizer.vocabulary
+        words = self.assistant.settings
         most = self.limits.new_tokens
         with gr.Accordion("Settings", open=True):
             return [
@@ -238,7 +238,7 @@ class Page:
             conversation = await asyncio.to_thread(self._ask, session, text, files)
             chosen = int(seed) if seed is not None and seed >= 0 else secrets.randbelow(2**31)
             how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length))
-            forgotten = self.speaker.forget_oldest(conversation)
+            forgotten = self.assistant.forget_oldest(conversation)
             ticket = self.running[tab] = Ticket(conversation, how, sketches=True)
             stream = Stream.of([ticket])
             self.engine.submit([ticket])
@@ -264,8 +264,8 @@ class Page:
     def _how(
         self, cfg: float, top_k: int, top_p: float, seed: int, temperature: float, length: int
     ) -> GenerationSettings:
-        words = self.speaker.settings
-        visual = words.visual or self.speaker.model.sampling_settings()
+        words = self.assistant.settings
+        visual = words.visual or self.assistant.model.sampling_settings()
         return replace(
             words,
             visual=replace(visual, cfg=cfg, top_k=top_k, top_p=top_p),
@@ -283,7 +283,7 @@ class Page:
         if before + len(files) > self.limits.pictures:
             most = self.limits.pictures
             raise RefusedRequestError(f"a conversation has {most} pictures at most; begin a new one")
-        pictures = [self.speaker.see(read_picture(data, self.limits)) for data in files]
+        pictures = [self.assistant.see(read_picture(data, self.limits)) for data in files]
         conversation.ask(text, {f"seen-{before + number}": picture for number, picture in enumerate(pictures)})
         return conversation
 

@@ -12,17 +12,17 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.serving.engine import Engine
 from vargpt_lightning.serving.gate import App, Gate, Receive, Scope, Send, check_address
 from vargpt_lightning.serving.limits import Limits, RateLimit
 from vargpt_lightning.serving.metrics import ServerMetrics
 from vargpt_lightning.serving.openai_api import OpenAIApi, refuse, refuse_path
+from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from vargpt_lightning.evaluation.adapters.ours import Speaker
+    from vargpt_lightning.inference.assistant import Assistant
 
 BACKLOG = 256
 
@@ -31,7 +31,7 @@ class Service:
     """A model behind an ASGI application, `app`.
 
     Args:
-        speaker: answers.
+        assistant: answers.
         name: what the model is called.
         limits: what is refused.
         token: who has it may ask; None for everyone on this machine.
@@ -42,7 +42,7 @@ class Service:
 
     def __init__(
         self,
-        speaker: Speaker,
+        assistant: Assistant,
         name: str,
         limits: Limits | None = None,
         token: str | None = None,
@@ -52,7 +52,7 @@ class Service:
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = ServerMetrics()
-        self.engine = Engine(speaker, self.limits, observer=self.metrics)
+        self.engine = Engine(assistant, self.limits, observer=self.metrics)
         self.metrics.watch(self.engine)
         self.rate = RateLimit(self.limits.requests_a_minute)
         api = OpenAIApi(self.engine, self.metrics, name, remote_pictures)

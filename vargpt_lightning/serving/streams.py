@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from vargpt_lightning.models.answers import Answer
+from vargpt_lightning.models.generation.answers import Answer
 from vargpt_lightning.serving.engine import Event, Failed, Finished, Ticket
 from vargpt_lightning.serving.limits import refusal
 

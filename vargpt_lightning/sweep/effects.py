@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.plot_texts import plain_texts
-from vargpt_lightning.evaluation.run_plots import note_figure
+from vargpt_lightning.evaluation.analysis.run_plots import note_figure
+from vargpt_lightning.evaluation.base.plot_texts import plain_texts
 from vargpt_lightning.sweep.folder import Row
 from vargpt_lightning.sweep.plots import HEIGHT, in_order, is_number, title_panel
 from vargpt_lightning.sweep.spec import Measure
 from vargpt_lightning.sweep.table import Cells, Stat, SweepTable, axis_title, stat, value_text
+from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

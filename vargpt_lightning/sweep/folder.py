@@ -22,12 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vargpt_lightning.claims import PATIENCE, Claim, holder
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import find_run_folders, now, plain, read_json, write_json
+from vargpt_lightning.runs.folder import find_run_folders, now
+from vargpt_lightning.runs.locks import PATIENCE, Claim, holder
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
 from vargpt_lightning.sweep.measures import read_measures
 from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import plain, read_json, write_json
 
 if TYPE_CHECKING:  # a third of a second, which the help need not wait for
     import optuna

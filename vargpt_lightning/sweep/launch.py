@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError, install_hint
 from vargpt_lightning.sweep.folder import ENDED, Row, SweepFolder
 from vargpt_lightning.sweep.trial import GRACE
 from vargpt_lightning.sweep.worker import ended_by_sigterm, thread_limits, work
+from vargpt_lightning.utils.errors import UserError, install_hint
 
 POLL = 0.5
 RESTARTS = 3

@@ -18,10 +18,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, read_json
+from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.sweep.spec import Measure
-from vargpt_lightning.yaml_text import load_yaml
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_json
+from vargpt_lightning.utils.yaml_text import load_yaml
 
 PROTOCOLS = ("lmms_eval", "official", "lenient")
 OF_ALL: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max, "mean": fmean}

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.plot_texts import plain_texts
-from vargpt_lightning.results import write_bytes
+from vargpt_lightning.evaluation.base.plot_texts import plain_texts
 from vargpt_lightning.sweep.spec import Measure
 from vargpt_lightning.sweep.table import Cells, SweepTable, axis_title, figure, value_text
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

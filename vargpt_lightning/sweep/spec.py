@@ -9,11 +9,11 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.experiment_files import Tree, read_tree
-from vargpt_lightning.names import check_name
-from vargpt_lightning.ranges import Few, Seed, fits, words
-from vargpt_lightning.ranges import Range as Numbers
+from vargpt_lightning.experiment.files import Tree, read_tree
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.names import check_name
+from vargpt_lightning.utils.ranges import Few, Seed, fits, words
+from vargpt_lightning.utils.ranges import Range as Numbers
 
 KEEP = ("all", "best", "figures")
 SMALLER_IS_BETTER = ("kid", "fd", "fid", "loss", "seconds", "memory", "error", "perplexity")

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder
+from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.sweep.folder import SweepFolder, Taken
 from vargpt_lightning.sweep.measures import read_measures, stage_values
 from vargpt_lightning.sweep.spec import DEFAULT_PROGRAM
+from vargpt_lightning.utils.errors import UserError
 
 POLL = 0.2
 GRACE = 120.0  # a stage saves a checkpoint when it is asked to end

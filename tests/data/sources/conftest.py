@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests import true_formats
 from tests.true_formats import write_json as write_json
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.sources import Rejected, Row
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.data.sources.conftest import jpeg, said
 from vargpt_lightning.data import sources
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.sources.base import Part, Rejected, RowError, conversation, row_id
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 def load(key: str) -> bytes:

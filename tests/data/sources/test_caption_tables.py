@@ -16,7 +16,7 @@ from tests.data.sources.hub_files import save_dict, save_to_disk, snapshot, tabl
 from vargpt_lightning.data.sources import captions, onevision
 from vargpt_lightning.data.sources.corpus_folders import find_layout, split_of
 from vargpt_lightning.data.sources.csv_rows import csv_parts, csv_rows
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 TEXTS = ["a red disc", 'one, "two"', "drei\nvier", "fünf"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.data.sources.conftest import jpeg, split, write_file, write_tar
-from vargpt_lightning.data.pack_reasons import reason_kind
+from vargpt_lightning.data.packing.reasons import reason_kind
 from vargpt_lightning.data.sources import captions, endings
 from vargpt_lightning.data.sources.caption_files import folder_captions, tar_key
 from vargpt_lightning.data.sources.tars import tar_parts
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 def files(count: int, first: int = 0) -> list[tuple[str, bytes]]:

@@ -8,7 +8,7 @@ from tests.data.sources.conftest import jpeg, split, write_file, write_parquet, 
 from tests.data.sources.test_picture_store import IDS, imagenet_in
 from vargpt_lightning.data.sources import imagenet
 from vargpt_lightning.data.sources.phrases import with_article
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 @pytest.mark.parametrize("kind", ["folders", "tar", "nested tar"])

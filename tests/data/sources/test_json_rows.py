@@ -11,7 +11,7 @@ import pytest
 from vargpt_lightning.data.sources import json_rows as module
 from vargpt_lightning.data.sources.base import RowError
 from vargpt_lightning.data.sources.json_rows import json_parts, json_rows
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 def rows_of(path: Path, rows: int = 3) -> list[tuple[int, Any]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.sources.conftest import jpeg, said, split, write_file, write_json
-from vargpt_lightning.data.records import PicturePart, TextPart
+from vargpt_lightning.data.shards.records import PicturePart, TextPart
 from vargpt_lightning.data.sources import llava, read_part
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 PICTURES = [
     "coco/train2017/000000033471.jpg",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.sources.conftest import jpeg, said, split, write_parquet
 from vargpt_lightning.data.sources import onevision
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 def row(name: str, data: bytes | None, question: str = "<image>\nWhat?") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from vargpt_lightning.data.sources import picture_index, picture_store
 from vargpt_lightning.data.sources.base import RowError
 from vargpt_lightning.data.sources.picture_index import imagenet_id
 from vargpt_lightning.data.sources.picture_store import PictureStore, open_pictures
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 IDS = ["n01440764_10026", "n01440764_7", "n01443537_3"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.sources.conftest import write_tar
 from vargpt_lightning.data.sources.tars import members, read_member, safe_name, tar_parts
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 def test_members_are_found_with_their_places(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vargpt_lightning.data.writing.captions import BadCaption, Caption, CaptionColumns, read_captions
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 GOOD = {"id": 7, "picture": "a/b.jpg", "caption": " a  tench\non grass "}
 CAPTION = Caption("7", "a/b.jpg", "a tench on grass")

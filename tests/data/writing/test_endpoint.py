@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from tests.data.writing.service import KEY, Service, good, said, wrote
-from vargpt_lightning.commands.data_write_instructions import main
-from vargpt_lightning.data.records import from_vargpt
+from vargpt_lightning.commands.data.write_instructions import main
+from vargpt_lightning.data.shards.records import from_vargpt
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.endpoint import EndpointWriter, WriterSettings
 from vargpt_lightning.data.writing.job import write_instructions
 from vargpt_lightning.data.writing.ledger import Ledger
 from vargpt_lightning.data.writing.seeds import read_seeds
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import read_json, read_jsonl
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -287,7 +287,7 @@ def test_a_torn_line_is_cut_and_a_damaged_one_named(service: Service, captions: 
 
 def command(service: Service, file: Path, out: Path) -> list[str]:
     code = (
-        "import sys; from vargpt_lightning.commands.data_write_instructions import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; from vargpt_lightning.commands.data.write_instructions import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = [str(file), "--out", str(out), "--endpoint", service.url, "--model", "tiny", "--backoff", "0.01"]
     return [sys.executable, "-c", code, *arguments, "--concurrency", "3"]

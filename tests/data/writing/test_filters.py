@@ -12,7 +12,7 @@ from vargpt_lightning.data.writing.filters import Duplicates, Filters, FilterSet
 from vargpt_lightning.data.writing.replies import is_refusal, read_reply
 from vargpt_lightning.data.writing.templates import Written
 from vargpt_lightning.data.writing.words import content_words, in_language
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 FORM = json.dumps({"request": "Draw a\n fox", "answer": " Here: "})
 TENCH = Caption("a", "p.jpg", "a man holding a large tench on the green grass")

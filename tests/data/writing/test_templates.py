@@ -12,7 +12,7 @@ from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.filters import Filters, FilterSettings
 from vargpt_lightning.data.writing.seeds import DEFAULT_SEEDS, read_seeds
 from vargpt_lightning.data.writing.templates import Clauses, TemplateWriter, clauses
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

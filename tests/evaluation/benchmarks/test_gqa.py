@@ -7,9 +7,9 @@ import json
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.benchmarks import gqa
-from vargpt_lightning.evaluation.benchmarks.base import Score
+from vargpt_lightning.utils.errors import UserError
 
 
 def question(number, image="n1", answer="yes", structural="verify", semantic="obj", **more):

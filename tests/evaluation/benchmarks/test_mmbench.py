@@ -10,9 +10,9 @@ import math
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, png, write_mirror
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.benchmarks import mmbench
-from vargpt_lightning.evaluation.benchmarks.base import Score
+from vargpt_lightning.utils.errors import UserError
 
 TEXTS = ("cat", "dog", "red", "blue")
 

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.benchmarks import mme
-from vargpt_lightning.evaluation.benchmarks.base import Score
+from vargpt_lightning.utils.errors import UserError
 
 YES, NO = {"question_id": "count/1.jpg", "answer": "Yes"}, {"question_id": "count/1.jpg", "answer": "No"}
 LINES = "Is it a dog? Please answer yes or no.\tYes\nIs it a cat? Please answer yes or no.\tNo\n\n"

@@ -9,9 +9,10 @@ import time
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.benchmarks import mmmu, mmmu_answers
-from vargpt_lightning.evaluation.benchmarks.base import Score
+from vargpt_lightning.evaluation.base.benchmark import Score
+from vargpt_lightning.evaluation.benchmarks import mmmu
+from vargpt_lightning.evaluation.rules import mmmu_answers
+from vargpt_lightning.utils.errors import UserError
 
 LONG = 100_000
 

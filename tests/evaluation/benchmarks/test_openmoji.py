@@ -7,13 +7,13 @@ import json
 import pytest
 
 from tests.evaluation.benchmarks.small_files import write_picture
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.evaluation.adapters.files import Predictions
-from vargpt_lightning.evaluation.benchmark_report import build_benchmark_report
-from vargpt_lightning.evaluation.benchmark_runner import BenchmarkSettings, run_benchmark
+from vargpt_lightning.evaluation.base.benchmark import Score
+from vargpt_lightning.evaluation.base.exact_match import score_kinds
 from vargpt_lightning.evaluation.benchmarks import openmoji
-from vargpt_lightning.evaluation.benchmarks.base import Score
-from vargpt_lightning.evaluation.questions import score_kinds
+from vargpt_lightning.evaluation.harness.run import BenchmarkSettings, run_benchmark
+from vargpt_lightning.evaluation.reports.benchmarks import build_benchmark_report
+from vargpt_lightning.evaluation.systems.files import Predictions
+from vargpt_lightning.utils.errors import UserError
 
 NAMES = ["red apple", "dog", "cat", "lion"]
 

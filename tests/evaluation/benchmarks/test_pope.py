@@ -8,9 +8,9 @@ import math
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.benchmarks import pope
-from vargpt_lightning.evaluation.benchmarks.base import Score
+from vargpt_lightning.utils.errors import UserError
 
 YES, NO = {"question_id": "1", "answer": "yes"}, {"question_id": "1", "answer": "no"}
 

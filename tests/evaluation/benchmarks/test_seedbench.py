@@ -8,9 +8,9 @@ import json
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.benchmarks import seedbench
-from vargpt_lightning.evaluation.benchmarks.base import Score
+from vargpt_lightning.utils.errors import UserError
 
 
 def row(number=1, answer="B", kind="image", type=1, **more):

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks import textvqa
+from vargpt_lightning.utils.errors import UserError
 
 KEYS = ["J.K. Smith"] * 3 + ["j k smith"] * 3 + ["smith"] * 4
 SHORT = "\nAnswer the question using a single word or phrase."

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
-from vargpt_lightning.errors import UserError
 from vargpt_lightning.evaluation.benchmarks import vizwiz
+from vargpt_lightning.utils.errors import UserError
 
 KEYS = ["unanswerable"] * 4 + ["coffee"] * 3 + ["K cups"] * 3
 

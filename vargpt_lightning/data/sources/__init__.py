@@ -11,7 +11,7 @@ from functools import cache
 from types import ModuleType
 
 from vargpt_lightning.data.sources.base import Part, Rejected, Row
-from vargpt_lightning.module_names import module_of, named_modules
+from vargpt_lightning.utils.plugins import module_of, named_modules
 
 __all__ = ["Part", "Rejected", "Row", "get", "names", "read_part"]
 

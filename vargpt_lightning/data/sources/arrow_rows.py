@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part, RowError
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 _BATCH = 32
 

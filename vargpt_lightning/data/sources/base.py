@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.data.picture_files import PictureError, decode_picture
-from vargpt_lightning.data.records import DRAWN, SEEN, SEEN_MARK, Record, from_llava
-from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.data.images.picture_files import PictureError, decode_picture
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, SEEN_MARK, Record, from_llava
+from vargpt_lightning.utils.errors import UserError, near_path
 
 ROWS_PER_PART = 2000
 _ID_LENGTH = 80  # a tar header holds names of 100 bytes
@@ -91,7 +91,7 @@ def conversation(
 ) -> Row:
     """Return a conversation with placeholders as a record with its pictures, or as refused.
 
-    `turns` is a list of mappings with the speaker and the text under `keys`; `pictures` are the pictures' keys in
+    `turns` is a list of mappings with the assistant and the text under `keys`; `pictures` are the pictures' keys in
     order of their placeholders, and `load` gives the encoded file for one (RowError when it cannot).
     """
     try:

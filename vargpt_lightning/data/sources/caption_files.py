@@ -15,7 +15,7 @@ from vargpt_lightning.data.sources.corpus_folders import TEXTS, Layout, find_lay
 from vargpt_lightning.data.sources.endings import endings_text, is_picture, picture_endings, split_ending, unread_reason
 from vargpt_lightning.data.sources.picture_store import within
 from vargpt_lightning.data.sources.tars import members, read_member, safe_name
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 CAPTION_KEYS = (
     *("caption", "captions", "text", "texts", "prompt", "prompts", "description", "descriptions"),

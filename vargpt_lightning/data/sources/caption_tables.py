@@ -18,7 +18,7 @@ from vargpt_lightning.data.sources.caption_files import (
 from vargpt_lightning.data.sources.parquet_rows import picture_bytes
 from vargpt_lightning.data.sources.picture_store import PictureStore, open_pictures
 from vargpt_lightning.data.sources.tables import Columns, table_parts, table_rows
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 PICTURE_NAMES = (
     *("image", "picture", "img", "photo", "jpg", "png", "file_name", "image_path", "image_file", "image_name"),

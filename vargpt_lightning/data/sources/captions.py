@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.sources.base import (
     ROWS_PER_PART,
     Part,
@@ -39,7 +39,7 @@ from vargpt_lightning.data.sources.corpus_folders import (
 )
 from vargpt_lightning.data.sources.phrases import drawn_caption, pick, seen_caption
 from vargpt_lightning.data.sources.tars import tar_parts
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "captions"
 USES = ("drawn", "seen", "both")

@@ -21,8 +21,8 @@ from vargpt_lightning.data.sources.base import need
 from vargpt_lightning.data.sources.endings import is_picture, unread_reason
 from vargpt_lightning.data.sources.tables import ARROW, PARQUET, is_table
 from vargpt_lightning.data.sources.tars import safe_name
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import read_json
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import read_json
 
 EXPECTED = (
     "webdataset's tar archives, captions as .jsonl, .csv or .parquet, a folder that `datasets` saved, an imagefolder "

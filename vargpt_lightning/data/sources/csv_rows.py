@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vargpt_lightning.counted import counted
 from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part, RowError
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.counted import counted
+from vargpt_lightning.utils.errors import UserError
 
 EXPECTED = "a CSV file with the columns' names in its first line"
 _LONGEST = 2**24  # characters of a cell

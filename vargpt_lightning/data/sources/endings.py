@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import PurePosixPath
 
-from vargpt_lightning.data.picture_files import readable_formats
+from vargpt_lightning.data.images.picture_files import readable_formats
 
 # in the order in which they count where a name has several
 _ENDINGS = {

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.data.records import Record
+from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.sources.base import (
     ROWS_PER_PART,
     Part,
@@ -26,7 +26,7 @@ from vargpt_lightning.data.sources.phrases import drawn_thing
 from vargpt_lightning.data.sources.picture_index import imagenet_id
 from vargpt_lightning.data.sources.picture_store import find_archives
 from vargpt_lightning.data.sources.tars import members, read_member, tar_parts
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "imagenet"
 CLASSES = Path(__file__).with_name("imagenet_classes.txt")

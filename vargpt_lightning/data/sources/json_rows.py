@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part, RowError, need
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 EXPECTED = "a JSON list of objects, or one JSON object a line"
 PART_BYTES = 32 * 2**20

@@ -20,7 +20,7 @@ from vargpt_lightning.data.sources.chats import picture_cells, turns_of
 from vargpt_lightning.data.sources.corpus_folders import saved_files
 from vargpt_lightning.data.sources.parquet_rows import find_parquet, picture_bytes
 from vargpt_lightning.data.sources.tables import Columns, table_parts, table_rows
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 NAME = "onevision"
 _TURNS = ("conversations", "messages")

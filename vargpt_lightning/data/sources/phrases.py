@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from vargpt_lightning.data.records import DRAWN, SEEN, PicturePart, TextPart, Turn
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, TextPart, Turn
 
 ASK_FOR_THING = (
     "Please draw {thing}.",

@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from vargpt_lightning.data.packing import cache_root
+from vargpt_lightning.data.shards.format import cache_root
 from vargpt_lightning.data.sources.parquet_rows import open_parquet
 from vargpt_lightning.data.sources.tars import members, plain_name, safe_name
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 _VERSION = 2
 _IMAGENET = re.compile(r"ILSVRC2012_(?:val|test)_\d{8}|n\d{8}_\d+")

@@ -22,7 +22,7 @@ from vargpt_lightning.data.sources.picture_index import (
     split_key,
 )
 from vargpt_lightning.data.sources.tars import plain_name, read_member, safe_name
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 By = Literal["path", "imagenet"]
 _USUAL = (".JPEG", ".jpg", ".png")  # tried before a folder is listed

@@ -12,7 +12,7 @@ from vargpt_lightning.data.sources.base import Part, RowError
 from vargpt_lightning.data.sources.csv_rows import csv_columns, csv_parts, csv_rows
 from vargpt_lightning.data.sources.json_rows import json_parts, json_rows
 from vargpt_lightning.data.sources.parquet_rows import open_parquet, parquet_parts, parquet_rows
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 JSON, CSV, PARQUET, ARROW = (".json", ".jsonl", ".ndjson"), (".csv", ".tsv"), (".parquet",), (".arrow",)
 ENDINGS = (*JSON, *CSV, *PARQUET, *ARROW)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vargpt_lightning.data.sources.base import ROWS_PER_PART, Part
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 EXPECTED = "an uncompressed tar archive"
 _BLOCK = 512

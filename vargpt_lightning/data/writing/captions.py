@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.errors import UserError, near_path
+from vargpt_lightning.utils.errors import UserError, near_path
 
 JSONL_ENDINGS, CSV_ENDINGS = (".jsonl", ".ndjson"), (".csv", ".tsv")
 

@@ -16,8 +16,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vargpt_lightning.capacity import MOST_AT_A_TIME
-from vargpt_lightning.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, Said, read_answer
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.ledger import ANSWERED, REFUSED, RELEASED, SENT, UNANSWERED, Ledger
 from vargpt_lightning.data.writing.replies import REFUSED as DECLINED
@@ -25,8 +23,10 @@ from vargpt_lightning.data.writing.replies import read_reply
 from vargpt_lightning.data.writing.seeds import MARK, Seeds
 from vargpt_lightning.data.writing.spending import Budget, Pace
 from vargpt_lightning.data.writing.templates import Written
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.http_calls import CallError, Patience, StoppedError, with_retries
+from vargpt_lightning.utils.capacity import MOST_AT_A_TIME
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.http.calls import CallError, Patience, StoppedError, with_retries
+from vargpt_lightning.utils.http.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, Said, read_answer
 
 NOT_ASKED, FAILED, CUT = "not asked", "failed", "cut short"
 

@@ -17,7 +17,7 @@ from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.replies import EMPTY, REFUSED, WRONG_FORM, is_refusal
 from vargpt_lightning.data.writing.templates import Written
 from vargpt_lightning.data.writing.words import check_language, content_words, in_language, named, words
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 TOO_SHORT, TOO_LONG, LANGUAGE = "too short", "too long", "language"
 OTHER_NOUNS, DUPLICATE, UNLIKE = "other nouns", "near duplicate", "unlike picture"

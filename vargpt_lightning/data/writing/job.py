@@ -28,8 +28,8 @@ from vargpt_lightning.data.writing.endpoint import FAILED, NOT_ASKED, EndpointWr
 from vargpt_lightning.data.writing.filters import Filters
 from vargpt_lightning.data.writing.ledger import Ledger
 from vargpt_lightning.data.writing.templates import TemplateWriter, Written
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import plain, read_json, write_json
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import plain, read_json, write_json
 
 INSTRUCTIONS, REJECTED, COUNTS, MANIFEST = "instructions.json", "rejected.jsonl", "counts.json", "manifest.jsonl"
 SETTINGS = "settings.json"

@@ -21,8 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import cut_torn_line, now
+from vargpt_lightning.runs.folder import now
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import cut_torn_line
 
 SENT, ANSWERED, REFUSED, RELEASED, UNANSWERED = "sent", "answered", "refused", "released", "unanswered"
 TOKENS = ("prompt_tokens", "completion_tokens")

@@ -9,8 +9,8 @@ from typing import Annotated
 import pydantic
 import yaml
 
-from vargpt_lightning.errors import UserError
-from vargpt_lightning.yaml_text import load_yaml, told
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.yaml_text import load_yaml, told
 
 MARK = "{caption}"
 DEFAULT_SEEDS = Path(__file__).with_name("seeds.yaml")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from vargpt_lightning.errors import UserError
+from vargpt_lightning.utils.errors import UserError
 
 _LISTS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 STOP_WORDS = {language: frozenset(found.split()) for language, found in _LISTS["stop_words"].items()}

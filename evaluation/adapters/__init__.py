@@ -1,1 +1,0 @@
-"""Systems that evaluation can ask: this project's models, transformers models, services, and files of answers."""

@@ -1,0 +1,213 @@
+"""Sums of features: they add up over batches, files and processes, and memory stays flat."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.evaluation.pictures import write_pictures
+from vargpt_lightning.evaluation.images.feature_store import BATCHES_AHEAD, measure_features
+from vargpt_lightning.evaluation.images.feature_sums import FeatureSums, load_moments
+from vargpt_lightning.evaluation.images.picture_lists import PictureFile, list_pictures
+from vargpt_lightning.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Colours:
+    """Stands in for a network: means and deviations of colours, in single precision."""
+
+    name, layers, about = "colours", ("mean",), {"extractor": "colours", "variant": "torch_fidelity", "weights": "0"}
+    seen: list[int]
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def sizes(self) -> dict[str, int]:
+        return {"mean": 6}
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+    def __call__(self, batch_B3HW: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen.append(len(batch_B3HW))
+        flat = batch_B3HW.float().flatten(2)
+        return {"mean": torch.cat([flat.mean(dim=2), flat.std(dim=2)], dim=1)}
+
+
+def rows(count: int = 100, size: int = 7) -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(count, size) + 3
+
+
+def sums_of(features: torch.Tensor, **about: Any) -> FeatureSums:
+    found = FeatureSums.empty(features.shape[1], about)
+    for part in features.split(33):
+        found.add(part)
+    return found
+
+
+def measured(folder: Path, work: Path, **options: Any) -> Any:
+    extractor: Any = Colours()
+    return measure_features(list_pictures(folder), extractor, work, sum_layers=["mean"], **options)
+
+
+def test_mean_and_covariance_equal_numpys() -> None:
+    found, x = sums_of(rows()), rows().double().numpy()
+    assert found.count == 100 and found.mean().dtype == np.float64
+    assert np.allclose(found.mean(), x.mean(axis=0), rtol=1e-12)
+    assert np.allclose(found.covariance(), np.cov(x, rowvar=False), rtol=1e-10)
+
+
+def test_sums_of_parts_are_the_sums_of_all() -> None:
+    whole, parts = sums_of(rows()), sums_of(rows()[:41]) + sums_of(rows()[41:])
+    assert parts.count == whole.count and torch.allclose(parts.outer_DD, whole.outer_DD, rtol=1e-12)
+    with pytest.raises(UserError, match="variant 'clean' beside features with variant 'adm'"):
+        sums_of(rows(), variant="adm") + sums_of(rows(), variant="clean")
+
+
+def test_one_picture_has_no_covariance() -> None:
+    with pytest.raises(UserError, match="1 pictures were measured; expected at least 2"):
+        sums_of(rows(1)).covariance()
+
+
+def test_saved_sums_come_back_exactly(tmp_path: Path) -> None:
+    about = {"variant": "clean", "layer": "64", "weights": "abc", "list": "123"}
+    before = sums_of(rows(), **about)
+    before.save(tmp_path / "sums.npz")
+    after = FeatureSums.load(tmp_path / "sums.npz")
+    assert after.count == 100 and torch.equal(after.outer_DD, before.outer_DD) and after.about == about
+    found = load_moments(tmp_path / "sums.npz")
+    assert (found.sigma == before.covariance()).all() and found.count == 100 and found.about == about
+    assert [path.name for path in tmp_path.iterdir()] == ["sums.npz"], "nothing is left of the writing"
+
+
+def test_files_that_are_no_statistics(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("mu")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.savez(tmp_path / "shape.npz", mu=np.zeros(3), sigma=np.zeros((2, 2)))
+    np.savez(tmp_path / "code.npz", mu=np.array([{}], dtype=object), sigma=np.zeros((1, 1)))
+    sums_of(rows()).save(tmp_path / "torn.npz")
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "torn.npz").read_bytes()[:300])
+    for name, message in (
+        ("nothing", "not found"),
+        ("text", "not readable"),
+        ("torn", "not readable"),
+        ("code", "not readable"),
+        ("other", "has x; expected saved statistics, or mu and sigma"),
+        ("shape", r"mu is \(3,\), sigma \(2, 2\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_moments(tmp_path / f"{name}.npz")
+
+
+def test_the_list_is_named_by_ids_and_contents(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "a", 5)
+    write_pictures(tmp_path / "b", 5)
+    one = measured(tmp_path / "a", tmp_path / "w")
+    assert one.digest == measured(tmp_path / "b", tmp_path / "w").digest == one.sums["mean"].about["list"]
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "b" / "3.png")
+    assert measured(tmp_path / "b", tmp_path / "w").digest != one.digest
+    (tmp_path / "a" / "4.png").rename(tmp_path / "a" / "5.png")
+    assert measured(tmp_path / "a", tmp_path / "w").digest != one.digest
+
+
+def test_pictures_that_do_not_decode(tmp_path: Path) -> None:
+    files = write_pictures(tmp_path / "a", 9)
+    whole = files[4].path.read_bytes()
+    files[4].path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"4\.png: does not decode .*--allow broken"):
+        measured(tmp_path / "a", tmp_path / "w", batch_size=4)
+    found = measured(tmp_path / "a", tmp_path / "w", batch_size=4, allow=("broken",), keep_layers=["mean"])
+    assert (found.count, found.broken, len(found.features["mean"])) == (8, 1, 8)
+    files[4].path.unlink()
+    assert torch.allclose(measured(tmp_path / "a", tmp_path / "w2").sums["mean"].sum_D, found.sums["mean"].sum_D)
+    for file in files[5:]:
+        file.path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"5\.png: no picture"):
+        measured(tmp_path / "a", tmp_path / "w")
+
+
+def test_nothing_to_measure(tmp_path: Path) -> None:
+    extractor: Any = Colours()
+    with pytest.raises(UserError, match="no pictures"):
+        measure_features([], extractor, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures; expected"):
+        list_pictures(tmp_path / "empty")
+
+
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted by the decoded pictures that are alive: a process's size is its allocator's business."""
+    write_pictures(tmp_path / "a", 1)
+    decoded: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def prepare(self: Colours, picture: Image.Image) -> torch.Tensor:
+        array = np.array(picture)  # lives as long as a tensor that looks at it
+        decoded.append(weakref.ref(array))
+        return torch.from_numpy(array).permute(2, 0, 1)
+
+    def progress(*_: Any) -> None:
+        alive.append(sum(reference() is not None for reference in decoded))
+
+    monkeypatch.setattr(Colours, "prepare", prepare)
+    extractor: Any = Colours()
+    files = [PictureFile(str(number), tmp_path / "a" / "0.png") for number in range(60)]
+    measure_features(files, extractor, tmp_path / "w", sum_layers=["mean"], batch_size=3, progress=progress)
+    assert len(decoded) == 60 and len(alive) == 20
+    assert 3 <= max(alive) <= 3 * (BATCHES_AHEAD + 2)
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from tests.evaluation.images.test_feature_sums import measured
+from vargpt_lightning.distributed.group import Processes
+processes = Processes.from_environment()
+found = measured(Path(sys.argv[1]), Path(sys.argv[2]), batch_size=4, keep_layers=["mean"], processes=processes)
+sums = found.sums["mean"]
+if processes.first:
+    sums.save(Path(sys.argv[3]))
+print(json.dumps([processes.rank, sums.count, found.count, found.digest, found.features["mean"].sum().item()]))
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+    """19 pictures in batches of 4: three batches for one process, two for the other, the last one short."""
+    write_pictures(tmp_path / "a", 19)
+    one = measured(tmp_path / "a", tmp_path / "w1", batch_size=4, keep_layers=["mean"])
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "a"), str(tmp_path / "w2"), str(tmp_path / "sums.npz")]
+    started = [
+        subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **address, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in (0, 1)
+    ]
+    said = [json.loads(process.communicate(timeout=180)[0].splitlines()[-1]) for process in started]
+    assert [row[0] for row in said] == [0, 1] and said[0][1:] == said[1][1:]
+    assert said[0][1:4] == [19, 19, one.digest]
+    assert said[0][4] == one.features["mean"].sum().item(), "the very same features"
+    both = FeatureSums.load(tmp_path / "sums.npz")
+    assert both.count == one.count
+    assert torch.allclose(both.sum_D, one.sums["mean"].sum_D, rtol=1e-9, atol=0)
+    assert torch.allclose(both.outer_DD, one.sums["mean"].outer_DD, rtol=1e-9, atol=0)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

@@ -1,0 +1,128 @@
+"""What all commands' arguments have in common: seeds, devices, and how they are refused."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vargpt_lightning.cli import main
+from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.errors import UserError
+
+MODULES = [
+    *("generate", "chat", "serve", "evaluate", "evaluate_images", "score", "convert", "plan", "runs", "sweep"),
+    *("data_pack", "data_check", "data_show", "data_stats", "data_tokenize", "data_write_instructions", "completion"),
+]
+NO_SEEDS = ["-1", "nan", "1.5", "", "1e3", str(2**63), str(2**64), "١"]
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+def every_parser() -> list[argparse.ArgumentParser]:
+    found = []
+    for name in MODULES:
+        module = importlib.import_module(f"vargpt_lightning.commands.{name}")
+        made = next(getattr(module, maker) for maker in ("parser", "build_parser", "_parser") if hasattr(module, maker))
+        found += list(parsers(made()))
+    return found
+
+
+def test_every_command_refuses_in_one_line() -> None:
+    assert all(isinstance(parser, Parser) for parser in every_parser())
+
+
+def test_every_seed_and_device_is_looked_at() -> None:
+    seeds = devices = 0
+    for parser in every_parser():
+        for action in parser._actions:
+            if "--seed" in action.option_strings:
+                seeds += 1
+                assert action.type is not None and action.type(str(2**63 - 1)) == 2**63 - 1  # type: ignore[operator]
+                for text in NO_SEEDS:
+                    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a whole number from 0"):
+                        action.type(text)  # type: ignore[operator]
+            if "--device" in action.option_strings:
+                devices += 1
+                with pytest.raises(argparse.ArgumentTypeError, match="expected cpu, cuda"):
+                    action.type("abacus")  # type: ignore[operator]
+    assert seeds >= 8 and devices >= 7, "the others have another name than these"
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail before any weights are read; return its one line."""
+
+    def read(*arguments: object, **more: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(layouts, "fitting", read)
+
+    def run(*arguments: object) -> str:
+        assert main([str(word) for word in arguments]) == 2
+        said = capfd.readouterr().err
+        (line,) = [line for line in said.splitlines() if line.startswith("vargpt: error: ")]
+        assert "Traceback" not in said
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps:5"])
+def test_a_device_that_is_not_there_is_told_before_anything_is_loaded(
+    device: str, finished_run: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    shutil.copy(finished_run / "config.yaml", exported)
+    shutil.copytree(finished_run / "tokenizer", exported / "tokenizer")
+    shutil.copy(finished_run / "stages" / "02-generation" / "model.safetensors", exported)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "a", "class": "apple", "instruction": "Draw an apple."}\n')
+    images = ("evaluate", "images")
+    asked = ("--prompts", prompts, "--out", tmp_path / "out")
+    for words in (
+        ("generate", finished_run, "Draw."),
+        ("chat", finished_run),
+        ("serve", finished_run, "--no-page", "--port", "0"),
+        (*images, "sample", finished_run, *asked),
+        (*images, "sample", exported, *asked),
+        (*images, "run", finished_run, *asked),
+    ):
+        assert f"'{device}'" in refused(*words, "--device", device)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--sed", "1"], r"--sed is no option of vargpt x; did you mean '--seed'\?; see `vargpt x --help`"),
+        (["--seed"], "--seed: expected one argument"),
+        (["--kind", "rad"], r"--kind: invalid choice: 'rad'.*did you mean 'red'\?"),
+        (["a", "b"], "'b' is one argument too many"),
+        ([], "name"),
+    ],
+)
+def test_what_is_wrong_with_arguments_is_one_line(words: list[str], told: str) -> None:
+    parser = Parser(prog="vargpt x")
+    parser.add_argument("name")
+    parser.add_argument("--seed")
+    parser.add_argument("--kind", choices=("red", "blue"))
+    with pytest.raises(UserError, match=told):
+        parser.parse_args(words if words[:1] in ([], ["a"]) else ["name", *words])
+
+
+def test_a_seed_below_zero_is_refused_by_fit_too(tiny_experiment: dict, tmp_path: Path, refused) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_experiment))
+    for seed in ("-1", str(2**64), "nan"):
+        assert "seed" in refused("fit", "-c", file, "--seed", seed)

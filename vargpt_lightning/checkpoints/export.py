@@ -1,0 +1,159 @@
+"""What `vargpt convert` writes for each layout."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vargpt_lightning.checkpoints import layouts
+from vargpt_lightning.checkpoints.hub import read_companions, write_directory
+from vargpt_lightning.checkpoints.layouts import Layout
+from vargpt_lightning.checkpoints.lazy_tensors import Held, Source, nbytes
+from vargpt_lightning.checkpoints.open import Checkpoint
+from vargpt_lightning.checkpoints.published_config import llava_config, llava_processor, vargpt_config
+from vargpt_lightning.checkpoints.tokens import check_tokens
+from vargpt_lightning.checkpoints.write import write_pickle, write_shards
+from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, VARGPT_NAMES, TextTokenizer, renamed
+from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import write_bytes, write_json
+
+EXTRA = ("preprocessor_config.json", "processor_config.json", "generation_config.json")
+"""Small files of LLaVA's folder that do not belong to its text tokenizer."""
+
+
+def write_ours(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write our directory, of a whole model or of the submodules that there are; return notes."""
+    _room(folder, checkpoint.state)
+    companions = read_companions(checkpoint.folder) if checkpoint.folder else {}
+    notes = []
+    if checkpoint.whole:
+        if tokenizer := _tokenizer(checkpoint):
+            check_tokens(checkpoint.config, tokenizer, checkpoint.folder or checkpoint.path)
+            companions = {**companions, FILE_NAME: _text_of(tokenizer)}
+        else:
+            notes = ["  found no text tokenizer beside the weights: put its tokenizer.json into the folder"]
+        sections = checkpoint.config.to_dict()
+    else:
+        sections = checkpoint.sections
+    write_directory(folder, sections, checkpoint.state, companions, checkpoint.sampling, limit)
+    return notes
+
+
+def write_vargpt(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the layout of VARGPT-LLaVA-v1; return notes."""
+    config = checkpoint.config
+    _needs(checkpoint, "vargpt", layouts.LAYOUT_PARTS["vargpt"])
+    state = _published(checkpoint, "vargpt")
+    _room(folder, state)
+    write_shards(folder, state, limit)
+    _write_words(checkpoint, folder, vargpt=True)
+    write_json(folder / "config.json", vargpt_config(checkpoint.sections, _dtype(state)))
+    rows, wanted = config.decoder.classes + 1, config.tokens.image_gen_start + 2
+    if rows == wanted:
+        return []
+    return [f"  note: the authors' code expects {wanted} class rows (start token's id + 2), this model has {rows}"]
+
+
+def write_llava(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the part that answers as transformers' LLaVA; return notes."""
+    _needs(checkpoint, "llava", layouts.LAYOUT_PARTS["llava"])
+    if checkpoint.sections["language"].get("tie_embeddings"):  # one table is written once, as transformers does
+        one = {key: value for key, value in checkpoint.state.items() if key != layouts.TABLES[1]}
+        checkpoint = replace(checkpoint, state=one)
+    state = _published(checkpoint, "llava")
+    _room(folder, state)
+    write_shards(folder, state, limit)
+    _write_words(checkpoint, folder)
+    write_json(folder / "config.json", llava_config(checkpoint.sections, _dtype(state)))
+    return []
+
+
+def write_var(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the decoder and the image tokenizer as VAR's files, those of them that there are; return notes."""
+    there = [part for part in ("visual_decoder", "image_tokenizer") if part in checkpoint.parts]
+    if not there:
+        _needs(checkpoint, "var", ("visual_decoder",))
+    _room(folder, {key: value for key, value in checkpoint.state.items() if key.split(".")[0] in there})
+    decoder, tokenizer = checkpoint.sections.get("decoder", {}), checkpoint.sections["tokenizer"]
+    sizes = "ch{channels}v{vocabulary}z{code_size}".format(**tokenizer)
+    names = {"visual_decoder": f"var_d{decoder.get('depth')}.pth", "image_tokenizer": f"vae_{sizes}.pth"}
+    layouts: dict[str, Layout] = {"visual_decoder": "var", "image_tokenizer": "vqvae"}
+    for part in there:
+        write_pickle(folder / names[part], _published(checkpoint, layouts[part]))
+    return [f"  {names[part]}: {part}" for part in there]
+
+
+WRITERS: dict[str, Callable[[Checkpoint, Path, int], list[str]]] = {
+    "ours": write_ours,
+    "vargpt": write_vargpt,
+    "llava": write_llava,
+    "var": write_var,
+}
+
+
+def _needs(checkpoint: Checkpoint, to: str, parts: tuple[str, ...]) -> None:
+    kind = checkpoint.sections.get("vision", {}).get("kind", "clip")
+    if "vision_tower" in parts and kind != "clip":
+        raise UserError(f"--to {to}: the vision tower is {kind!r}; this layout has a place for 'clip' alone")
+    if missing := [part for part in parts if part not in checkpoint.parts]:
+        there = ", ".join(checkpoint.parts)
+        raise UserError(f"--to {to}: {checkpoint.source} holds {there}; this layout needs {', '.join(missing)} as well")
+    if to == "vargpt" and checkpoint.sections["language"].get("tie_embeddings"):
+        raise UserError(f"--to {to}: this model's output rows are its input rows (tie_embeddings); not in this layout")
+
+
+def _published(checkpoint: Checkpoint, layout: Layout) -> dict[str, Source]:
+    """The weights under published names, with the constants that the published files carry."""
+    scales = checkpoint.sections.get("tokenizer", {}).get("scales")
+    schedule = ScaleSchedule(tuple(scales)) if scales else None
+    state: Mapping[str, Any] = layouts.to_official(checkpoint.state, layout, schedule)
+    return {key: Held(value, key) if isinstance(value, Tensor) else value for key, value in state.items()}
+
+
+def _dtype(state: Mapping[str, Source]) -> str:
+    """The type of most of the weights."""
+    sizes: dict[torch.dtype, int] = {}
+    for source in state.values():
+        sizes[source.dtype] = sizes.get(source.dtype, 0) + nbytes(source)
+    return str(max(sizes, key=lambda dtype: sizes[dtype])).removeprefix("torch.")
+
+
+def _room(folder: Path, state: Mapping[str, Source]) -> None:
+    needed, free = sum(map(nbytes, state.values())), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"--out: the weights need {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB left")
+
+
+def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer | None:
+    folder = checkpoint.folder
+    there = folder is not None and any((folder / name).is_file() for name in (FILE_NAME, "tokenizer.model"))
+    return TextTokenizer.load(folder) if folder is not None and there else None
+
+
+def _text_of(tokenizer: TextTokenizer) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return tokenizer.save(folder).read_bytes()
+
+
+def _write_words(checkpoint: Checkpoint, folder: Path, vargpt: bool = False) -> None:
+    """Write the tokenizer's and the processor's files: those that came with the weights, or else made ones."""
+    came = read_companions(checkpoint.folder) if checkpoint.folder else {}
+    if checkpoint.folder and checkpoint.layout != "ours":
+        came |= {
+            name: (checkpoint.folder / name).read_bytes() for name in EXTRA if (checkpoint.folder / name).is_file()
+        }
+    for name, value in llava_processor(checkpoint.sections).items():
+        if name not in came and not (name == "chat_template.json" and "chat_template.jinja" in came):
+            write_json(folder / name, value)
+    for name, content in came.items():
+        if vargpt and name == FILE_NAME:
+            content = renamed(content.decode(), {ours: theirs for theirs, ours in VARGPT_NAMES.items()}).encode()
+        write_bytes(folder / name, content)

@@ -1,0 +1,16 @@
+"""Names of the files in a model's own directory."""
+
+from __future__ import annotations
+
+MODEL_TYPE, VERSION = "vargpt_lightning", 1
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""Small files that belong to a text tokenizer and travel with the weights."""

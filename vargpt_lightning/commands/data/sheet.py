@@ -1,0 +1,158 @@
+"""Records as a model will see them: the rendered template token by token, with the pictures at the model's size."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vargpt_lightning.data.images.pictures import PictureReader
+from vargpt_lightning.data.shards.records import SEEN, PicturePart, Record
+from vargpt_lightning.data.text.chat import IGNORED, ChatTemplate, Rendered
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.utils.errors import UserError
+
+_CONTEXT = 6  # tokens before one that may change how it is written
+
+
+@dataclass
+class Token:
+    """A token, or several that make one character, as text; `special` ones are put in by id."""
+
+    text: str
+    trained: bool
+    special: bool = False
+    picture: dict[str, Any] | None = None
+
+
+@dataclass
+class SheetRecord:
+    """What the sheet shows of a record."""
+
+    id: str
+    source: str
+    kind: str
+    tokens: list[Token]
+    length: int
+    whole: int
+    trained: int
+    cut: bool
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SheetMaker:
+    """Makes records into what the sheet shows; without `seen` the model sees no pictures."""
+
+    template: ChatTemplate
+    seen: PictureReader | None
+    drawn: PictureReader
+    context: int
+
+    def __call__(self, record: Record) -> SheetRecord:
+        """Return a record as it is rendered within the context."""
+        rendered = self.template.render(record, self.context)
+        whole = self.template.render(record) if rendered.cut else rendered
+        notes = []
+        lost = len(whole.seen) + len(whole.drawn) - len(rendered.seen) - len(rendered.drawn)
+        if rendered.cut:
+            notes.append(
+                f"cut at the context of {self.context}: {len(rendered.ids)} of {len(whole.ids)} tokens are left"
+            )
+        if lost:
+            notes.append(f"{lost} of its pictures were cut off")
+        if not rendered.trained and not rendered.drawn:
+            notes.append("nothing of it is trained: training passes it over")
+        kind = str(record.meta.get("kind", ""))
+        tokens = list(self._tokens(rendered))
+        counts = (len(rendered.ids), len(whole.ids), rendered.trained)
+        return SheetRecord(record.id, record.source, kind, tokens, *counts, rendered.cut, notes)
+
+    def _tokens(self, rendered: Rendered) -> Iterator[Token]:
+        """The tokens in order; the places of a picture are one, with the picture."""
+        ids, tokens = rendered.ids, self.template.tokenizer
+        seen, drawn = iter(rendered.seen), iter(rendered.drawn)
+        pieces = token_texts(ids, tokens)
+        special = set(tokens.token_ids().values())
+        at = 0
+        while at < len(ids):
+            places = {tokens.image_id: self.template.seen_tokens, tokens.image_gen_id: self.template.drawn_tokens}
+            count = places.get(ids[at], 0)
+            if count:
+                part = next(seen if ids[at] == tokens.image_id else drawn)
+                yield Token(
+                    f"{tokens.decode([ids[at]], skip_special=False)} × {count}", False, True, self._picture(part)
+                )
+                at += count
+                continue
+            end = at + 1
+            while end < len(ids) and pieces[end] is None:
+                end += 1
+            yield Token(pieces[at] or "", rendered.labels[at] != IGNORED, ids[at] in special)
+            at = end
+
+    def _picture(self, part: PicturePart) -> dict[str, Any]:
+        """The picture as the reader gives it to the model, back from the tensor; or why it cannot be had."""
+        reader = self.seen if part.use == SEEN else self.drawn
+        found: dict[str, Any] = {"use": part.use, "key": part.name, "size": 0, "uri": "", "error": ""}
+        if reader is None:
+            return found | {"error": "this model sees no pictures"}
+        try:
+            uri = picture_uri(reader, part)
+        except UserError as error:
+            return found | {"size": reader.size, "error": str(error)}
+        return found | {"size": reader.size, "uri": uri}
+
+
+def picture_uri(reader: PictureReader, part: PicturePart) -> str:
+    """Return a picture's pixels after the reader, as a PNG in a data URI; raises PictureError as the reader does."""
+    import torch
+    from PIL import Image
+
+    pixels_CHW = reader.read(part.data, part.name)
+    mean_C, std_C = torch.tensor(reader.mean), torch.tensor(reader.std)
+    pixels_HWC = (pixels_CHW.permute(1, 2, 0) * std_C + mean_C).clamp(0, 1).mul(255).round().to(torch.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HWC.numpy()).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def token_texts(ids: Sequence[int], tokenizer: TextTokenizer) -> list[str | None]:
+    """Return what each token adds to the text; None for one that only completes the character before it."""
+    special = set(tokenizer.token_ids().values())
+    texts: list[str | None] = []
+    start = 0  # of the stretch that is decoded together: a special token ends one
+    shown, pending = "", 0
+    for at, index in enumerate(ids):
+        if index in special:
+            texts.append(tokenizer.decode([index], skip_special=False))
+            start, shown, pending = at + 1, "", 0
+            continue
+        text = tokenizer.decode(ids[start : at + 1])
+        if text.endswith("\ufffd") and pending < 4:
+            # the first bytes of a character: the token that completes it has no text of its own
+            texts.append("" if not pending else None)
+            pending += 1
+            continue
+        new = text[len(shown) :]
+        if pending:
+            texts[at - pending] = new
+            texts.append(None)
+        else:
+            texts.append(new)
+        shown, pending = text, 0
+        if at - start >= 64:
+            # long texts are decoded in stretches, with a few tokens before each that say how it begins
+            start = at - _CONTEXT
+            shown = tokenizer.decode(ids[start : at + 1])
+    return texts
+
+
+def token_html(token: Token) -> str:
+    """Return a token as HTML; line breaks are shown and kept."""
+    text = html.escape(token.text).replace("\n", '<span class="nl">↵</span>\n')
+    names = [name for name, on in (("t", token.trained), ("s", token.special)) if on]
+    return f'<span class="{" ".join(["k", *names])}">{text}</span>'

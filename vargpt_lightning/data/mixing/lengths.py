@@ -1,0 +1,112 @@
+"""How many tokens each record of a corpus has, measured once for a text tokenizer and kept.
+
+What is kept are the text's tokens and the numbers of pictures, so that a file serves models with other picture sizes
+and contexts. It is named after the hashes of the shards, of the tokenizer and of the template: it cannot go stale.
+
+Shape suffixes: N records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.data.text.chat import ChatTemplate, spoken_texts
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.utils.counted import counted
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import write_bytes
+
+_CHUNK = 2048  # records whose texts are encoded together
+_FRAME = 2  # tokens around a drawn picture: its start and its end
+# what the template makes of this stands for the template itself
+_PROBE = Record(
+    "",
+    "",
+    (
+        Turn("system", (TextPart("s"),)),
+        Turn("user", (PicturePart(SEEN, ""), TextPart("q"))),
+        Turn("assistant", (TextPart("a"), PicturePart(DRAWN, ""), TextPart("z"))),
+    ),
+)
+
+
+def record_lengths(
+    source: ShardDataset, template: ChatTemplate, folder: Path, context: int | None = None
+) -> NDArray[np.int64]:
+    """Return the tokens (N,) of each record as the template renders it, from `folder` or measured and kept there.
+
+    A record longer than `context` counts as that: it will be cut, to that length or a shorter one.
+    Raises UserError when the file cannot be written.
+    """
+    counts_N3 = _kept(source, template.tokenizer, folder).astype(np.int64)
+    pictures = np.array([1, template.seen_tokens, template.drawn_tokens + _FRAME])
+    lengths_N = counts_N3 @ pictures
+    return lengths_N if context is None else np.minimum(lengths_N, context)
+
+
+def count_tokens(source: ShardDataset, tokenizer: TextTokenizer) -> NDArray[np.uint32]:
+    """Return for each record its tokens outside of pictures, its seen pictures and its drawn ones: (N, 3)."""
+    counts_N3 = np.zeros((len(source), 3), np.uint32)
+    for first in range(0, len(source), _CHUNK):
+        texts: list[str] = []
+        owners: list[int] = []
+        for place in range(first, min(first + _CHUNK, len(source))):
+            record = source.outline(place)
+            spoken = list(spoken_texts(record, tokenizer.joins_turns))
+            texts += spoken
+            owners += [place] * len(spoken)
+            answers = sum(turn.role == "assistant" for turn in record.turns)
+            # the token that opens a record, and the one that closes each answer
+            counts_N3[place] = 1 + answers, len(record.pictures(SEEN)), len(record.pictures(DRAWN))
+        np.add.at(counts_N3[:, 0], owners, tokenizer.counts(texts))
+    return counts_N3
+
+
+def _kept(source: ShardDataset, tokenizer: TextTokenizer, folder: Path) -> NDArray[np.uint32]:
+    file = folder / f"{_key(source, tokenizer)}.npy"
+    try:
+        with _locked(file.with_suffix(".lock")):  # the processes of a run come all at once; one of them measures
+            if (found := _read(file, len(source))) is not None:
+                return found
+            print(f"{source.folder}: measuring the tokens of {counted(len(source), 'record')}, once", flush=True)
+            counts_N3 = count_tokens(source, tokenizer)
+            content = io.BytesIO()
+            np.save(content, counts_N3)
+            write_bytes(file, content.getvalue())
+            return counts_N3
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error}); expected a folder for lengths of records") from error
+
+
+def _read(file: Path, count: int) -> NDArray[np.uint32] | None:
+    try:
+        found: NDArray[np.uint32] = np.load(file, allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return found if found.shape == (count, 3) else None
+
+
+def _key(source: ShardDataset, tokenizer: TextTokenizer) -> str:
+    shards = [[shard["sha256"], shard["count"]] for shard in source.index["shards"]]
+    told = json.dumps([shards, tokenizer.fingerprint, list(spoken_texts(_PROBE, tokenizer.joins_turns))])
+    return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[str]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file

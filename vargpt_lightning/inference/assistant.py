@@ -1,0 +1,164 @@
+"""A model that speaks: conversations with pictures, answers and drawings as evaluation asks for them.
+
+Shape suffixes: B pictures, S, H, W pixels, L visual tokens of a drawn picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.data.images.pictures import PictureReader
+from vargpt_lightning.data.loading.feature_cache import weights_hash
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
+from vargpt_lightning.data.text.chat import ChatTemplate
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.models.core.config import VisionConfig
+from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Prompt, Watcher, to_images
+from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
+from vargpt_lightning.models.generation.generate import generate
+from vargpt_lightning.utils.errors import UserError
+
+
+def seen_reader(config: VisionConfig) -> PictureReader:
+    """Return how pictures are read for the vision tower: its size, and the mean and deviation of its own training."""
+    if config.kind == "none":
+        raise UserError("this model sees no pictures (vision.kind is 'none'); expected words alone")
+    mean, std = config.scaling
+    return PictureReader(config.picture_size, mean, std, config.squaring)
+
+
+@dataclass
+class Conversation:
+    """What was said so far, with the pictures in the form that the model takes.
+
+    `pictures` holds a tensor for each picture key: (3, S, S) pixels of a seen one, (L,) codes of a drawn one.
+    """
+
+    turns: list[Turn] = field(default_factory=list)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+
+    def copy(self) -> Conversation:
+        """Return a conversation that can go on by itself."""
+        return Conversation(list(self.turns), dict(self.pictures))
+
+    def ask(self, text: str, seen: Mapping[str, Tensor] | None = None) -> None:
+        """Add the user's turn: the pictures, then the text."""
+        self.pictures |= seen or {}
+        parts: list[Part] = [PicturePart(SEEN, key) for key in seen or {}]
+        self.turns.append(Turn("user", (*parts, *([TextPart(text)] if text else []))))
+
+    def add(self, answer: Answer) -> None:
+        """Add the model's turn, with what it drew."""
+        parts: list[Part] = []
+        for part in answer.parts:
+            if isinstance(part, DrawnPart):
+                key = f"drawn-{len(self.pictures)}"
+                self.pictures[key] = part.indices
+                parts.append(PicturePart(DRAWN, key))
+            else:
+                parts.append(TextPart(part.text))
+        self.turns.append(Turn("assistant", tuple(parts)))
+
+
+@dataclass(kw_only=True)
+class Assistant:
+    """A model with its text tokenizer: it continues conversations, answers questions and draws.
+
+    Args:
+        settings: of all that it says; `seed` and the row of a prompt make the random stream of that prompt.
+    """
+
+    model: VARGPT
+    tokenizer: TextTokenizer
+    settings: GenerationSettings = field(default_factory=GenerationSettings)
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The chat template of this model's pictures."""
+        return ChatTemplate(self.tokenizer, self.model.config.vision.patches, self.model.schedule.num_tokens)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all weights: what evaluation knows this model by."""
+        return weights_hash(self.model.state_dict())
+
+    def see(self, image: Image.Image) -> Tensor:
+        """Return a picture as the vision tower takes it, (3, S, S)."""
+        return seen_reader(self.model.config.vision).to_tensor(image)
+
+    def prompt(self, conversation: Conversation, row: int | None = None, reserve: int = 1) -> Prompt:
+        """Render a conversation whose last turn is the user's.
+
+        Raises:
+            UserError: it leaves less than `reserve` tokens of the context for the answer.
+        """
+        context = self.model.config.language.max_positions
+        rendered = self.template.prompt(conversation.turns, context, reserve)
+        seen, drawn = (
+            torch.stack([conversation.pictures[part.name] for part in parts]) if parts else None
+            for parts in (rendered.seen, rendered.drawn)
+        )
+        return Prompt(rendered.ids.tolist(), pixel_values=seen, drawn_indices=drawn, row=row)
+
+    def reply(
+        self,
+        conversations: Sequence[Conversation],
+        rows: Sequence[int] | None = None,
+        settings: GenerationSettings | None = None,
+        reserve: int = 1,
+    ) -> list[Answer]:
+        """Answer each conversation; `rows` name their random streams, by default their places."""
+        rows = range(len(conversations)) if rows is None else rows
+        prompts = [self.prompt(one, row, reserve) for one, row in zip(conversations, rows, strict=True)]
+        return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings)
+
+    def continue_all(
+        self, prompts: Sequence[Prompt], settings: GenerationSettings, watcher: Watcher | None = None
+    ) -> list[Answer]:
+        """Answer prompts, each from its own stream; a watcher is told what comes while it comes."""
+        return generate(self.model, prompts, self.tokenizer.decode, settings, watcher)
+
+    def forget_oldest(self, conversation: Conversation) -> int:
+        """Forget the oldest turns until there is room for an answer with a picture; returns how many.
+
+        Raises:
+            UserError: the last turn alone leaves too little.
+        """
+        reserve = self.model.schedule.num_tokens + min(self.settings.max_new_tokens, 32)
+        reserve = min(reserve, self.model.config.language.max_positions // 2)
+        forgotten = 0
+        while True:
+            try:
+                self.prompt(conversation, reserve=reserve)
+                return forgotten
+            except UserError:
+                if len(conversation.turns) < 3:
+                    raise
+                del conversation.turns[:2]
+                forgotten += 2
+
+    def ask(self, text: str, *pictures: Image.Image, **changes: Any) -> Answer:
+        """Answer one request, with words, drawings or both (`text` and `pictures` of the answer).
+
+        Args:
+            pictures: what the request is about.
+            changes: of the `GenerationSettings`, such as seed=1 or max_new_tokens=40.
+        """
+        conversation = Conversation()
+        conversation.ask(text, {f"seen-{number}": self.see(picture) for number, picture in enumerate(pictures)})
+        return self.reply([conversation], settings=replace(self.settings, **changes))[0]
+
+    @torch.inference_mode()
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+        """Send pictures through the image tokenizer and back."""
+        tokenizer = self.model.image_tokenizer
+        reader = PictureReader(tokenizer.picture_size)
+        x_B3HW = torch.stack([reader.to_tensor(picture) for picture in pictures])
+        return to_images(tokenizer.reconstruct(x_B3HW.to(next(tokenizer.parameters()).device)))

@@ -1,0 +1,386 @@
+"""The sizes and settings of a VARGPT as plain values, checked when they are made.
+
+Where the paper (arXiv 2501.12327) and the authors' released code differ, a field of `VARGPTConfig` says which is
+meant; left at None it takes the value of the chosen preset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal
+
+from vargpt_lightning.models import vision as towers
+from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.core.settings import (
+    PRESET_STAGES,
+    PRESETS,
+    AfterImage,
+    ClassRow,
+    Preset,
+    Settings,
+    TextLoss,
+    Unconditional,
+    VisualAttention,
+)
+from vargpt_lightning.utils.ranges import (
+    Depth,
+    Epsilon,
+    Factor,
+    Range,
+    Ranged,
+    Rate,
+    Rows,
+    Share,
+    Size,
+    require,
+    require_choice,
+)
+
+__all__ = [
+    "PRESETS",
+    "PRESET_STAGES",
+    "DecoderConfig",
+    "LanguageConfig",
+    "Settings",
+    "TokenIds",
+    "TokenizerConfig",
+    "VARGPTConfig",
+    "VisionConfig",
+    "full_size",
+]
+
+
+Side = Annotated[int, Range(1, 2**16)]
+"""Pixels."""
+RowId = Annotated[int, Range(0, 2**24)]
+
+
+@dataclass
+class LanguageConfig(Ranged):
+    """Sizes of the LLaMA language model.
+
+    Args:
+        width: hidden size.
+        layers: number of blocks.
+        heads: attention heads of a block; must divide the width.
+        kv_heads: key and value heads; None uses as many as `heads`.
+        mlp: inner width of the feed-forward block; None uses 8/3 of the width, rounded up to a multiple of 32.
+        vocabulary: rows of the token embedding, special tokens included.
+        max_positions: longest sequence, counting text and visual tokens.
+        rope_theta: base of the rotary frequencies.
+        norm_eps: epsilon of the normalisations.
+        attention_dropout: dropout on attention weights.
+        initializer_range: standard deviation of fresh weights.
+        tie_embeddings: use one table for input and output embeddings.
+        attention: attention implementation, by transformers' name.
+        checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    place: ClassVar[str] = "language"
+
+    width: Size = 256
+    layers: Depth = 4
+    heads: Size = 4
+    kv_heads: Size | None = None
+    mlp: Size | None = None
+    vocabulary: Rows = 32064
+    max_positions: Rows = 2048
+    rope_theta: Annotated[float, Range(0, 10**15, above=True)] = 10000.0
+    norm_eps: Epsilon = 1e-5
+    attention_dropout: Rate = 0.0
+    initializer_range: Annotated[float, Range(0, 100)] = 0.02
+    tie_embeddings: bool = False
+    attention: str = "sdpa"
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.width % self.heads == 0, "language.heads", self.heads, f"a divisor of the width {self.width}")
+        kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+        require(self.heads % kv_heads == 0, "language.kv_heads", kv_heads, f"a divisor of the {self.heads} heads")
+
+    @property
+    def mlp_width(self) -> int:
+        """Inner width of the feed-forward block, the default resolved."""
+        return self.mlp if self.mlp is not None else -(-self.width * 8 // 3 // 32) * 32
+
+
+@dataclass
+class VisionConfig(Ranged):
+    """The vision tower.
+
+    Args:
+        kind: "clip" (patch features of a CLIP vision transformer), "efficientnet_lite0" (feature map of an
+            EfficientNet-Lite0), "none" (a model that sees no pictures), or the name of another file in `models/towers`.
+        picture_size: side length of input pictures in pixels.
+        patch_size, width, layers, heads, mlp: sizes of a vision transformer.
+        feature_layer: index of CLIP's hidden state that is used as the feature, as in transformers; the class token is
+            dropped.
+        feature: EfficientNet only: "head" (1280 channels after the last activation) or "blocks" (320 channels of the
+            last block); both at stride 32.
+        pretrained: load EfficientNet's ImageNet weights from the installed package.
+        fit: how pictures are made square: "clip" resizes the short side and takes the centre, as CLIP's processor does;
+            "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with white; "crop" takes the
+            middle. None uses "clip" for CLIP and "pad" for other towers.
+        dropout: dropout on the features before the projector, while the projector is trained.
+    """
+
+    place: ClassVar[str] = "vision"
+
+    kind: str = "efficientnet_lite0"
+    picture_size: Side = 128
+    patch_size: Side = 14
+    width: Size = 1024
+    layers: Depth = 24
+    heads: Size = 16
+    mlp: Size = 4096
+    feature_layer: Annotated[int, Range(-10_001, 10_000)] = -2
+    feature: Literal["head", "blocks"] = "head"
+    pretrained: bool = True
+    fit: Literal["clip", "llava", "pad", "crop"] | None = None
+    dropout: Rate = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fit is not None:
+            require_choice("vision.fit", self.fit, ("clip", "llava", "pad", "crop"))
+        require_choice("vision.kind", self.kind, (*towers.names(), towers.NONE))
+        require_choice("vision.feature", self.feature, ("head", "blocks"))
+        if self.kind != towers.NONE:
+            stride = self._tower.stride(self)
+            fits = self.picture_size % stride == 0
+            require(fits, "vision.picture_size", self.picture_size, f"a positive multiple of {stride}")
+            check = getattr(self._tower, "check", None)
+            if check is not None:
+                check(self)
+
+    @property
+    def _tower(self) -> ModuleType:
+        return towers.get(self.kind)
+
+    @property
+    def patches(self) -> int:
+        """N, the number of feature tokens of one seen picture."""
+        return 0 if self.kind == towers.NONE else (self.picture_size // self._tower.stride(self)) ** 2
+
+    @property
+    def squaring(self) -> Literal["clip", "llava", "pad", "crop"]:
+        """How pictures are made square, the default resolved."""
+        return self.fit or ("pad" if self.kind == towers.NONE else self._tower.FIT)
+
+    @property
+    def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation by colour, of values in [0, 1], with which the tower was trained."""
+        scaling: tuple[tuple[float, ...], tuple[float, ...]] = self._tower.SCALING
+        return scaling
+
+    @property
+    def channels(self) -> int:
+        """Channels of one feature token."""
+        return 0 if self.kind == towers.NONE else int(self._tower.channels(self))
+
+
+@dataclass
+class TokenizerConfig(Ranged):
+    """The arguments of `ImageTokenizer`."""
+
+    place: ClassVar[str] = "tokenizer"
+
+    scales: tuple[Annotated[int, Range(1, 4096)], ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    channels: Size = 160
+    channel_multipliers: tuple[Annotated[int, Range(1, 1024)], ...] = (1, 1, 2, 2, 4)
+    residual_blocks: Depth = 2
+    code_size: Size = 32
+    vocabulary: Rows = 4096
+    beta: Factor = 0.25
+    residual_ratio: Share = 0.5
+    phi: Literal["partial", "shared", "separate"] = "partial"
+    phi_count: Annotated[int, Range(1, 1024)] = 4
+    normalize_codes: bool = False
+    attention: bool = True
+    quant_kernel: Annotated[int, Range(1, 99)] = 3
+    dropout: Rate = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes, steps = list(self.scales), len(self.channel_multipliers)
+        rising = bool(sizes) and sizes == sorted(set(sizes))
+        require(rising, "tokenizer.scales", self.scales, "strictly increasing positive integers")
+        require(1 <= steps <= 12, "tokenizer.channel_multipliers", self.channel_multipliers, "1 to 12 of them")
+        require(self.quant_kernel % 2 == 1, "tokenizer.quant_kernel", self.quant_kernel, "an odd number")
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        """The scale schedule that the sizes make."""
+        return ScaleSchedule(tuple(self.scales))
+
+
+@dataclass
+class DecoderConfig(Ranged):
+    """The arguments of `VisualDecoder` that the image tokenizer does not settle."""
+
+    place: ClassVar[str] = "decoder"
+
+    depth: Depth = 16
+    width: Size | None = None
+    heads: Size | None = None
+    classes: Rows = 1000
+    mlp_ratio: Annotated[float, Range(0, 1024, above=True)] = 4.0
+    dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    drop_path: Rate | None = None
+    norm_eps: Epsilon = 1e-6
+    shared_adaln: bool = False
+    class_dropout: Share = 0.1
+    qk_norm: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width, heads = self.width or 64 * self.depth, self.heads or self.depth
+        require(width % heads == 0, "decoder.width", width, f"a multiple of the {heads} heads")
+        require(int(width * self.mlp_ratio) > 0, "decoder.mlp_ratio", self.mlp_ratio, "a hidden width of 1 or more")
+
+
+@dataclass
+class TokenIds(Ranged):
+    """Token ids with a special meaning; the defaults are those of VARGPT-LLaVA-v1.
+
+    Args:
+        bos: begins every text.
+        eos: ends an answer.
+        pad: fills up rows.
+        image: stands for each feature token of a seen picture.
+        image_gen_start, image_gen_end: before and after a drawn picture.
+        image_gen: stands for each of its visual tokens.
+    """
+
+    place: ClassVar[str] = "tokens"
+
+    bos: RowId = 1
+    eos: RowId = 2
+    pad: RowId = 32001
+    image: RowId = 32000
+    image_gen_start: RowId = 32002
+    image_gen_end: RowId = 32003
+    image_gen: RowId = 32004
+
+
+@dataclass
+class VARGPTConfig(Ranged):
+    """All sizes and settings of a VARGPT.
+
+    Args:
+        preset: "paper" or "official": sets all settings that are None.
+        unused_layer_norm: include the unused layer norms that official checkpoints have in both generation projectors,
+            so that every key of such a checkpoint can be loaded.
+        generation_projectors: projectors between visual decoder and language model: "two": one for each direction, as
+            in the paper; "shared": the same one for both; "none". The last two need a decoder as wide as the language
+            model.
+
+    Other arguments are those of `Settings`.
+
+    Raises:
+        UserError: (a ValueError) naming the key, its value and what was expected.
+    """
+
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    tokens: TokenIds = field(default_factory=TokenIds)
+    preset: Preset = "paper"
+    visual_attention: VisualAttention | None = None
+    unconditional: Unconditional | None = None
+    prompt_dropout: Share | None = None
+    text_loss: TextLoss | None = None
+    top_p: Share | None = None
+    after_image: AfterImage | None = None
+    class_row: ClassRow | None = None
+    unused_layer_norm: bool = False
+    generation_projectors: Literal["two", "shared", "none"] = "two"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("preset", self.preset, tuple(PRESETS))
+        require_choice("generation_projectors", self.generation_projectors, ("two", "shared", "none"))
+        self._check_widths()
+        ids = asdict(self.tokens)
+        for key, value in ids.items():
+            expected = f"a row of the vocabulary of {self.language.vocabulary}"
+            require(0 <= value < self.language.vocabulary, f"tokens.{key}", value, expected)
+        visual = [ids[key] for key in ("image", "image_gen_start", "image_gen", "image_gen_end")]
+        require(len(set(visual)) == 4, "tokens", ids, "four different ids for the picture tokens")
+        if self.settings.class_row == "start_token":
+            expected = f"more classes than the start token's id {self.tokens.image_gen_start}"
+            require(
+                self.decoder.classes > self.tokens.image_gen_start, "decoder.classes", self.decoder.classes, expected
+            )
+
+    @property
+    def decoder_width(self) -> int:
+        """Width of the visual decoder, the default resolved."""
+        return self.decoder.width or 64 * self.decoder.depth
+
+    def _check_widths(self) -> None:
+        fits = self.generation_projectors == "two" or self.decoder_width == self.language.width
+        expected = f"two where decoder.width={self.decoder_width} is not language.width={self.language.width}"
+        require(fits, "generation_projectors", self.generation_projectors, expected)
+
+    @property
+    def settings(self) -> Settings:
+        """The preset's settings with this configuration's own in place."""
+        names = [entry.name for entry in fields(Settings)]
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(PRESETS[self.preset], **own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> VARGPTConfig:
+        """Make a configuration from what `to_dict` returned.
+
+        Raises:
+            UserError: naming a key that is not known, or a value that is not allowed.
+        """
+        parts = {
+            "language": LanguageConfig,
+            "vision": VisionConfig,
+            "tokenizer": TokenizerConfig,
+            "decoder": DecoderConfig,
+            "tokens": TokenIds,
+        }
+        known = {entry.name for entry in fields(cls)}
+        arguments: dict[str, Any] = {}
+        for key, value in values.items():
+            require(key in known, key, value, "a key among " + ", ".join(sorted(known)))
+            arguments[key] = _part_from_dict(parts[key], key, value) if key in parts else value
+        return cls(**arguments)
+
+
+def _part_from_dict(kind: type, name: str, values: dict[str, Any]) -> Any:
+    known = {entry.name for entry in fields(kind)}
+    for key, value in values.items():
+        require(key in known, f"{name}.{key}", value, "a key among " + ", ".join(sorted(known)))
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def full_size(preset: Preset = "official") -> VARGPTConfig:
+    """Return the 7B+2B model: LLaVA-1.5-7B, CLIP ViT-L/14 at 336 px, the 256 px VQ-VAE and VAR-d30.
+
+    Preset "official" has the sizes of VARGPT-LLaVA-v1 (32,004 class rows, unused layer norms); "paper" the 1,001
+    class rows of the published VAR-d30.
+    """
+    official = preset == "official"
+    return VARGPTConfig(
+        language=LanguageConfig(
+            width=4096, layers=32, heads=32, mlp=11008, vocabulary=32064, max_positions=4096, initializer_range=0.02
+        ),
+        vision=VisionConfig(kind="clip", picture_size=336),
+        tokenizer=TokenizerConfig(),
+        decoder=DecoderConfig(depth=30, classes=32003 if official else 1000),
+        preset=preset,
+        unused_layer_norm=official,
+    )

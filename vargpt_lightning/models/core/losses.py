@@ -1,0 +1,93 @@
+"""What a forward pass gives: cross-entropy of text tokens and of visual tokens, each with its counts.
+
+Legend: B batch, T text+image sequence, M trained text positions, Q drawn pictures, L visual tokens, K scales,
+V codebook, C width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vargpt_lightning.models.core.scales import ScaleSchedule
+
+IGNORED = -100
+
+
+@dataclass
+class VARGPTOutput:
+    """What a forward pass gives; a loss is None when the batch trains nothing of its kind.
+
+    Attributes:
+        text_loss, image_loss: means over the trained tokens.
+        text_tokens, image_tokens: how many there are.
+        text_correct, image_correct: how many of them the argmax gets right.
+        image_loss_per_scale: (K,) mean image loss of each scale, detached.
+        image_logits: (Q, L, V).
+        image_indices: (Q, L), the targets.
+        text_logits: (B, T, vocabulary), only when asked for.
+    """
+
+    text_loss: Tensor | None = None
+    image_loss: Tensor | None = None
+    text_tokens: Tensor | int = 0
+    image_tokens: Tensor | int = 0
+    text_correct: Tensor | int = 0
+    image_correct: Tensor | int = 0
+    image_loss_per_scale: Tensor | None = None
+    image_logits: Tensor | None = None
+    image_indices: Tensor | None = None
+    text_logits: Tensor | None = None
+
+    @property
+    def loss(self) -> Tensor | None:
+        """The sum of the losses that there are (VARGPT, section 3.3)."""
+        present = [loss for loss in (self.text_loss, self.image_loss) if loss is not None]
+        return torch.stack(present).sum() if present else None
+
+
+class TextLoss(NamedTuple):
+    """Mean loss over the trained tokens (None when there is none), their number, and how many the argmax gets right."""
+
+    loss: Tensor | None
+    tokens: Tensor
+    correct: Tensor
+
+
+class ImageLoss(NamedTuple):
+    """Mean loss over visual tokens, their number, how many the argmax gets right, and the mean loss of each scale."""
+
+    loss: Tensor
+    tokens: Tensor
+    correct: Tensor
+    per_scale_K: Tensor
+
+
+def text_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> TextLoss:
+    """Return the next-token loss: position i predicts label i+1.
+
+    The head is applied to the positions whose successor is trained and to no other: a vocabulary's logits for a whole
+    batch with its visual tokens are the largest tensor there is.
+    """
+    targets_BT = labels_BT[:, 1:]
+    trained_BT = targets_BT != IGNORED
+    targets_M = targets_BT[trained_BT]
+    tokens = torch.tensor(targets_M.numel(), device=targets_M.device)
+    if targets_M.numel() == 0:
+        return TextLoss(None, tokens, torch.zeros_like(tokens))
+    logits_MV = head(hidden_BTC[:, :-1][trained_BT]).float()
+    correct = (logits_MV.detach().argmax(-1) == targets_M).sum()
+    return TextLoss(F.cross_entropy(logits_MV, targets_M), tokens, correct)
+
+
+def image_loss(logits_QLV: Tensor, indices_QL: Tensor, schedule: ScaleSchedule) -> ImageLoss:
+    """Return the loss of visual tokens: a position predicts its own token, there is no shift (VAR, section 3.2)."""
+    losses_QL = F.cross_entropy(logits_QLV.float().transpose(1, 2), indices_QL, reduction="none")
+    correct = (logits_QLV.detach().argmax(-1) == indices_QL).sum()
+    per_scale_K = torch.stack([losses_QL.detach()[:, part].mean() for part in schedule.slices])
+    tokens = torch.tensor(indices_QL.numel(), device=indices_QL.device)
+    return ImageLoss(losses_QL.mean(), tokens, correct, per_scale_K)

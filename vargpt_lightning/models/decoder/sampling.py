@@ -1,0 +1,213 @@
+"""From logits to codes: top-k and top-p, guidance, smoothing, and the one loop over the scales of a picture.
+
+Shapes: B batch, L visual tokens of all scales, l tokens of one scale, s its side, K scales, V codebook, C code size,
+H and W the side of the finest scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.utils.errors import UserError
+
+COLDEST, HOTTEST = 1e-4, 1e3  # temperatures that leave numbers of float32 when logits are divided by them
+MOST_GUIDANCE = 100.0
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""None: torch's own stream. One: shared by the batch. A sequence: one for each row, so that rows are independent."""
+
+ScaleStep = Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]]
+"""(k, input_BlC, or None for k = 0) -> (logits_BlV, the logits without the condition or None when guidance is off)."""
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How codes are drawn from logits.
+
+    Args:
+        top_k: codes kept per position, ties included; 0 keeps all, as does any number not below V.
+        top_p: probability mass kept per position, after top-k; 0 and 1 keep all.
+        cfg: guidance strength; 0 turns guidance off, and with it the second half of the batch.
+        cfg_schedule: "linear" grows from 0 at the first scale to `cfg` at the last, "constant" is `cfg` at each.
+        temperature: what guided logits are divided by.
+        smooth: feed on a mixture of codes (Gumbel softmax) in place of the drawn one: prettier, less diverse.
+        greedy: take the likeliest code; uses no randomness.
+
+    Raises:
+        UserError: a value is out of its range, or `greedy` and `smooth` are both set.
+    """
+
+    top_k: int = 900
+    top_p: float = 0.95
+    cfg: float = 1.5
+    cfg_schedule: Literal["linear", "constant"] = "linear"
+    temperature: float = 1.0
+    smooth: bool = False
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.top_k, int) and self.top_k >= 0):
+            raise UserError(f"top_k: got {self.top_k!r}, expected 0 (keep all) or a larger whole number")
+        if not 0 <= self.top_p <= 1:
+            raise UserError(f"top_p: got {self.top_p!r}, expected a number from 0 to 1")
+        if not 0 <= self.cfg <= MOST_GUIDANCE:
+            raise UserError(f"cfg: got {self.cfg!r}, expected a number from 0 (no guidance) to {MOST_GUIDANCE:g}")
+        if self.cfg_schedule not in ("linear", "constant"):
+            raise UserError(f'cfg_schedule: got {self.cfg_schedule!r}, expected "linear" or "constant"')
+        if not COLDEST <= self.temperature <= HOTTEST:
+            expected = f"a number from {COLDEST:g} to {HOTTEST:g}; greedy takes the likeliest code"
+            raise UserError(f"temperature: got {self.temperature!r}, expected {expected}")
+        if self.greedy and self.smooth:
+            raise UserError("greedy, smooth: got both, expected at most one, since smooth mixes codes at random")
+
+    @property
+    def guided(self) -> bool:
+        """Whether logits without the condition are needed at all."""
+        return self.cfg != 0
+
+
+def progress(k: int, K: int) -> float:
+    """Where scale k of K stands, from 0 (first) to 1 (last); 0 when there is one scale only."""
+    return k / (K - 1) if K > 1 else 0.0
+
+
+def guidance_weight(settings: SamplingSettings, k: int, K: int) -> float:
+    """The guidance weight t of scale k of K (VAR's released sampler: cfg * k / (K - 1))."""
+    return settings.cfg if settings.cfg_schedule == "constant" else settings.cfg * progress(k, K)
+
+
+def guided_logits(cond_BlV: Tensor, uncond_BlV: Tensor | None, weight: float) -> Tensor:
+    """(1 + t) cond - t uncond in float32 (arXiv 2207.12598, equation 6); `cond` alone when there is no `uncond`."""
+    cond_BlV = cond_BlV.float()
+    return cond_BlV if uncond_BlV is None else (1 + weight) * cond_BlV - weight * uncond_BlV.float()
+
+
+def filter_logits(logits_BlV: Tensor, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    """A copy of the logits with all that top-k, then top-p removes at minus infinity.
+
+    Ties at the k-th value are all kept. Top-p removes, from the least likely up, what adds up to at most 1 - p, and
+    never the likeliest.
+    """
+    if 0 < top_k < logits_BlV.shape[-1]:
+        kth_Bl1 = logits_BlV.topk(top_k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+        logits_BlV = logits_BlV.masked_fill(logits_BlV < kth_Bl1, -torch.inf)
+    if 0 < top_p < 1:
+        ascending_BlV, order_BlV = logits_BlV.sort(dim=-1)
+        drop_BlV = ascending_BlV.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        drop_BlV[..., -1] = False
+        logits_BlV = logits_BlV.masked_fill(drop_BlV.scatter(-1, order_BlV, drop_BlV), -torch.inf)
+    return logits_BlV
+
+
+def sample_indices(filtered_BlV: Tensor, generator: Generators = None) -> Tensor:
+    """Draws one code per position: idx_Bl from logits that are filtered already.
+
+    One generator serves the batch in one draw; with one for each row, a row's codes are what they would be alone.
+    """
+
+    def draw(logits_blV: Tensor, stream: torch.Generator | None) -> Tensor:
+        # Drawn where the generator lives, so that a seed means the same stream on every device.
+        chances_NV = logits_blV.softmax(dim=-1).flatten(0, 1).to(stream.device if stream else logits_blV.device)
+        idx_N1 = torch.multinomial(chances_NV, num_samples=1, replacement=True, generator=stream)
+        return idx_N1.view(logits_blV.shape[:-1]).to(logits_blV.device)
+
+    return _by_stream(draw, filtered_BlV, generator)
+
+
+def gumbel_softmax(logits_BlV: Tensor, tau: float, generator: Generators = None) -> Tensor:
+    """Softmax of (logits + Gumbel noise) / tau over the codes (arXiv 1611.01144, equation 2)."""
+
+    def soften(logits_blV: Tensor, stream: torch.Generator | None) -> Tensor:
+        device = stream.device if stream else logits_blV.device
+        noise_blV = torch.empty(logits_blV.shape, dtype=torch.float32, device=device)
+        noise_blV = -noise_blV.exponential_(generator=stream).log().to(logits_blV)
+        return ((logits_blV + noise_blV) / tau).softmax(dim=-1)
+
+    return _by_stream(soften, logits_BlV, generator)
+
+
+def _by_stream(draw: Callable[[Tensor, Any], Tensor], logits_BlV: Tensor, generator: Generators) -> Tensor:
+    """Calls `draw` once for the batch, or once for each row when each row has its own generator."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return draw(logits_BlV, generator)
+    if len(generator) != len(logits_BlV):
+        raise ValueError(f"generator: got a list of {len(generator)}, expected one for each of {len(logits_BlV)} rows")
+    return torch.cat([draw(row_1lV, own) for row_1lV, own in zip(logits_BlV.split(1), generator, strict=True)])
+
+
+class Drawing(NamedTuple):
+    """What the loop over the scales leaves: the codes, the accumulated features, and the guided logits if kept."""
+
+    idx_BL: Tensor
+    f_hat_BCHW: Tensor
+    logits_BLV: Tensor | None = None
+
+
+@torch.no_grad()
+def next_scale_loop(
+    step: ScaleStep,
+    tokenizer: ImageTokenizer,
+    settings: SamplingSettings,
+    generator: Generators = None,
+    *,
+    keep_logits: bool = False,
+    on_scale: Callable[[int, Tensor], None] | None = None,
+) -> Drawing:
+    """Draws pictures scale by scale (VAR, arXiv 2404.02905, section 3.2).
+
+    Args:
+        step: gives the logits of scale k from the features accumulated so far, at that scale's size (B, l, C), or None
+            at the first scale; anything random in it is drawn before the codes of the scale.
+        tokenizer: an `ImageTokenizer`: its schedule, `embed_codes` and `accumulate` are used.
+        settings: how codes are drawn.
+        generator: source of randomness for the batch, or one for each row.
+        keep_logits: also return the guided logits of all scales, before temperature and filters.
+        on_scale: is told k and the features (B, C, H, W) after each scale; what it raises ends the drawing.
+
+    Raises:
+        ValueError: guidance is on and `step` gives no logits without the condition.
+    """
+    K = tokenizer.schedule.num_scales
+    input_BlC = f_hat_BCHW = None
+    idx: list[Tensor] = []
+    kept: list[Tensor] = []
+    for k in range(K):
+        cond_BlV, uncond_BlV = step(k, input_BlC)
+        if settings.guided and uncond_BlV is None:
+            raise ValueError(f"cfg: got {settings.cfg}, expected 0 where scale {k} has no logits without the condition")
+        logits_BlV = guided_logits(cond_BlV, uncond_BlV, guidance_weight(settings, k, K))
+        if keep_logits:
+            kept.append(logits_BlV)
+        codes_BlC, idx_Bl = _draw_scale(logits_BlV, tokenizer, settings, generator, progress(k, K))
+        idx.append(idx_Bl)
+        if f_hat_BCHW is None:
+            f_hat_BCHW = tokenizer.empty_f_hat(len(codes_BlC))
+        f_hat_BCHW, input_BlC = tokenizer.accumulate(k, f_hat_BCHW, codes_BlC)
+        if on_scale is not None:
+            on_scale(k, f_hat_BCHW)
+    assert f_hat_BCHW is not None
+    return Drawing(torch.cat(idx, dim=1), f_hat_BCHW, torch.cat(kept, dim=1) if keep_logits else None)
+
+
+def _draw_scale(
+    logits_BlV: Tensor, tokenizer: ImageTokenizer, settings: SamplingSettings, generator: Generators, ratio: float
+) -> tuple[Tensor, Tensor]:
+    """The codes' features that the picture is built from, and the drawn indices, of one scale."""
+    if settings.greedy:
+        idx_Bl = logits_BlV.argmax(dim=-1)
+        return tokenizer.embed_codes(idx_Bl), idx_Bl
+    filtered_BlV = filter_logits(logits_BlV / settings.temperature, settings.top_k, settings.top_p)
+    idx_Bl = sample_indices(filtered_BlV, generator)
+    if not settings.smooth:
+        return tokenizer.embed_codes(idx_Bl), idx_Bl
+    # Both numbers are the released sampler's: sharper, and surer of the logits, towards the last scale.
+    tau = max(0.27 * (1 - 0.95 * ratio), 0.005)
+    weights_BlV = gumbel_softmax(filtered_BlV * (1 + ratio), tau, generator)
+    codebook_VC = tokenizer.embed_codes(torch.arange(weights_BlV.shape[-1], device=weights_BlV.device))
+    return weights_BlV.to(codebook_VC.dtype) @ codebook_VC, idx_Bl

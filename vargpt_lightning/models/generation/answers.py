@@ -1,0 +1,185 @@
+"""What goes into generation and what comes out: prompts, answers and the settings between them.
+
+Legend: P seen pictures, N feature tokens, Q drawn pictures, L visual tokens of all scales, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vargpt_lightning.models.decoder.sampling import COLDEST, HOTTEST, SamplingSettings
+from vargpt_lightning.utils.errors import UserError
+
+Finish = Literal["end", "length", "picture", "stop", "stopped"]
+MOST_SEED = 2**63 - 1
+MOST_STOPS = 4
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The context of one answer, rendered to token ids; its pictures stand in it as in a training row.
+
+    A prompt that ends with the start token of a picture is answered by drawing at once.
+
+    Args:
+        input_ids: N `<image>` ids for each seen picture; start, L `<image_gen>` ids and end for each drawn one.
+        pixel_values: seen pictures (P, 3, S, S), normalised for the tower, or
+        vision_features: what the tower gave for them, (P, N, C).
+        drawn_indices: codes (Q, L) of the pictures drawn earlier, or
+        drawn_pixels: those pictures (Q, 3, H, W) in [-1, 1].
+        row: names the prompt's own random stream; None takes its place in the list.
+        seed: of that stream; None takes the settings'.
+    """
+
+    input_ids: Sequence[int]
+    pixel_values: Tensor | None = None
+    vision_features: Tensor | None = None
+    drawn_indices: Tensor | None = None
+    drawn_pixels: Tensor | None = None
+    row: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Text between two pictures, without white space around it, and the token ids that it was made of."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PicturePart:
+    """A drawn picture with its codes (L,); `scales` are the pictures after each scale, when they were asked for."""
+
+    image: Image.Image
+    indices: Tensor
+    scales: tuple[Image.Image, ...] = ()
+
+
+@dataclass
+class Answer:
+    """An answer: text and pictures in their order.
+
+    Attributes:
+        parts: text and pictures.
+        token_ids: everything the sequence has after the prompt, visual placeholders and special tokens too: prompt
+            ids, these, and `drawn_indices` are the context of the next turn.
+        finished: why it ended: the end token, the length, after its picture (setting `after_image`), a text of the
+            setting `stop`, or ("stopped") because who watched it had enough.
+    """
+
+    parts: list[TextPart | PicturePart] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    finished: Finish = "length"
+
+    @property
+    def text(self) -> str:
+        """The texts of all parts, a line each; pictures are left out."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def pictures(self) -> list[PicturePart]:
+        """The drawn pictures in their order."""
+        return [part for part in self.parts if isinstance(part, PicturePart)]
+
+    @property
+    def drawn_indices(self) -> Tensor | None:
+        """Codes (Q, L) of the drawn pictures, None without any."""
+        codes = [picture.indices for picture in self.pictures]
+        return torch.stack(codes) if codes else None
+
+
+class Watcher:
+    """Is told of answers while they are made; a subclass overrides what it wants to know.
+
+    It is called between two steps of the model; `row` is the prompt's place in the list that is answered.
+    """
+
+    def text(self, row: int, text: str) -> None:
+        """The text since the answer's start, or since its last picture, as far as it is written."""
+
+    def wants_scales(self, row: int) -> bool:
+        """Whether `scale` is called for this row: a picture is then decoded after each scale."""
+        return False
+
+    def scale(self, row: int, k: int, image: Image.Image) -> None:
+        """The picture as it is after scale k."""
+
+    def part(self, row: int, part: TextPart | PicturePart) -> None:
+        """A part of the answer is finished."""
+
+    def gone(self, row: int) -> bool:
+        """Whether nobody waits for this answer any more: it ends then, as "stopped"."""
+        return False
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How answers are generated.
+
+    Args:
+        max_new_tokens: text tokens of an answer, start tokens of pictures included.
+        max_images: pictures of an answer; once there, no more are begun.
+        temperature: of text; 0 takes the likeliest token.
+        text_top_k, text_top_p: tokens kept when text is sampled; 0 keeps all.
+        visual: how codes are drawn; None takes the model's preset.
+        seed: with a prompt's row it seeds the stream of that prompt, so that neighbours change nothing.
+        batch_size: prompts answered together.
+        keep_scales: also decode the picture after each scale.
+        stop: texts before which an answer ends, four at most; the answer holds none of them.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    max_new_tokens: int = 256
+    max_images: int = 4
+    temperature: float = 0.0
+    text_top_k: int = 0
+    text_top_p: float = 0.0
+    visual: SamplingSettings | None = None
+    seed: int = 0
+    batch_size: int = 16
+    keep_scales: bool = False
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": self.max_new_tokens >= 1,
+            "max_images": self.max_images >= 0,
+            "temperature": self.temperature == 0 or COLDEST <= self.temperature <= HOTTEST,
+            "text_top_k": self.text_top_k >= 0,
+            "text_top_p": 0 <= self.text_top_p <= 1,
+            "seed": -MOST_SEED - 1 <= self.seed <= MOST_SEED,
+            "batch_size": self.batch_size >= 1,
+            "stop": len(self.stop) <= MOST_STOPS and all(self.stop),
+        }
+        for key, fine in checks.items():
+            if not fine:
+                raise UserError(f"{key}: got {getattr(self, key)!r}, expected {_EXPECTED[key]}")
+
+
+_EXPECTED = {
+    "max_new_tokens": "1 or more",
+    "max_images": "0 or more",
+    "temperature": f"0 (the likeliest token) or a number from {COLDEST:g} to {HOTTEST:g}",
+    "text_top_k": "0 (keep all) or more",
+    "text_top_p": "a number from 0 to 1",
+    "seed": "a whole number from -2**63 to 2**63 - 1",
+    "batch_size": "1 or more",
+    "stop": f"{MOST_STOPS} texts at most, none of them empty",
+}
+
+
+def to_images(pictures_B3HW: Tensor) -> list[Image.Image]:
+    """Return pictures in [-1, 1] as PIL images."""
+    levels = ((pictures_B3HW.detach().float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return [Image.fromarray(np.ascontiguousarray(one)) for one in levels.permute(0, 2, 3, 1).cpu().numpy()]

@@ -1,0 +1,91 @@
+"""The language model's keys and values: allocated once, written in place, each row with its own length.
+
+Legend: R rows of a step, B rows of the cache, n new tokens of a row, S slots, H key heads, D head dimension, C width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, LlamaModel
+
+from vargpt_lightning.models.core.masks import kernel_mask
+
+# transformers 5.24 renamed the argument; the old name warns at every call and goes in 5.40.
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
+
+
+class LanguageCache:
+    """Keys and values of every layer for `rows` sequences of up to `capacity` tokens.
+
+    Slot i of a row holds its token i, so rows of different lengths need neither padding nor shifted positions: a step
+    names the slots that it writes, and its mask the slots that it sees.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, rows: int, capacity: int) -> None:
+        config, weight = model.config, model.lm_head.weight
+        heads, depth = config.num_key_value_heads, config.head_dim
+        assert heads is not None and depth is not None
+        shape = (config.num_hidden_layers, rows, heads, capacity, depth)
+        self.model = model
+        self.rows, self.capacity = rows, capacity
+        # Zeros, not empty: a masked slot has weight 0, and 0 times a stray NaN would be NaN.
+        self.keys_LBHSD = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        self.values_LBHSD = torch.zeros_like(self.keys_LBHSD)
+
+    def run(
+        self,
+        embeds_RnC: Tensor,
+        slots_Rn: Tensor,
+        mask_R1nS: Tensor,
+        *,
+        rows: Sequence[int] | None = None,
+        positions_Rn: Tensor | None = None,
+    ) -> Tensor:
+        """Run new tokens through the language model and return their last hidden states (R, n, C).
+
+        Args:
+            embeds_RnC: the tokens' input embeddings.
+            slots_Rn: where their keys and values go.
+            mask_R1nS: True where a token may see a slot, over the first S slots.
+            rows: which rows of the cache these are; None for all of them, in order.
+            positions_Rn: positions in the sequence, where they are not the slots.
+        """
+        everyone = rows is None or list(rows) == list(range(self.rows))
+        rows_R = None if everyone else torch.tensor(rows, device=slots_Rn.device)
+        step = _Step(self, rows_R, slots_Rn, mask_R1nS.shape[-1])
+        output = self.model.model(
+            inputs_embeds=embeds_RnC,
+            attention_mask=kernel_mask(mask_R1nS, self.model.config._attn_implementation, embeds_RnC.dtype),
+            position_ids=slots_Rn if positions_Rn is None else positions_Rn,
+            use_cache=True,
+            **{CACHE_ARGUMENT: step},
+        )
+        return output.last_hidden_state
+
+
+class _Step:
+    """What transformers' attention calls in place of its own cache while a step runs."""
+
+    def __init__(self, cache: LanguageCache, rows_R: Tensor | None, slots_Rn: Tensor, total: int) -> None:
+        self.cache, self.rows_R, self.slots_Rn, self.total = cache, rows_R, slots_Rn, total
+        every_row = torch.arange(cache.rows, device=slots_Rn.device) if rows_R is None else rows_R
+        self.where = (every_row[:, None], slice(None), slots_Rn)
+
+    def update(
+        self, keys_RHnD: Tensor, values_RHnD: Tensor, layer: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values of a layer and return all of the rows' first slots."""
+        return (
+            self._write(self.cache.keys_LBHSD[layer], keys_RHnD),
+            self._write(self.cache.values_LBHSD[layer], values_RHnD),
+        )
+
+    def _write(self, store_BHSD: Tensor, new_RHnD: Tensor) -> Tensor:
+        store_BHSD[self.where] = new_RHnD.transpose(1, 2).to(store_BHSD.dtype)
+        seen_BHSD = store_BHSD[:, :, : self.total]
+        return seen_BHSD if self.rows_R is None else seen_BHSD.index_select(0, self.rows_R)

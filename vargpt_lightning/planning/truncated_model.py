@@ -1,0 +1,99 @@
+"""Traces of a large model's steps, put together from those of a shallow one with two small batches.
+
+A tower's inner blocks do the same, so the trace of a few of them is repeated; every operation is linear in the batch,
+so two batches tell any other. Both are exact, which the tests show on small models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.planning.kernels import Target
+from vargpt_lightning.planning.steps import RowShape, build_empty, trace_step
+from vargpt_lightning.planning.trace import Trace, deepened, extrapolated
+from vargpt_lightning.recipe.sharding import ShardingConfig
+from vargpt_lightning.recipe.stage import Stage
+
+SMALL_BATCHES = (2, 3)
+"""Not 1: tensors of one row need no copies where larger ones do."""
+
+
+def checkpointing_period(sharding: ShardingConfig) -> int:
+    """Return after how many blocks a tower's checkpointing repeats itself."""
+    every = sharding.checkpointing.removeprefix("every_")
+    return int(every) if every.isdigit() else 1
+
+
+def shallow_depth(depth: int, period: int) -> int:
+    """Return the fewest blocks that stand for `depth` of them; `depth` itself where that is not fewer."""
+    fewest = period + 2 + (depth - 2) % period
+    return min(fewest, depth)
+
+
+def towers(config: VARGPTConfig) -> dict[str, int]:
+    """Return the names of the towers' block lists in the model, and their depths."""
+    depths = {"language_model.model.layers": config.language.layers, "visual_decoder.blocks": config.decoder.depth}
+    if config.vision.kind == "clip":
+        depths["vision_tower.model.encoder.layers"] = config.vision.layers
+    return depths
+
+
+def shallow(config: VARGPTConfig, period: int) -> VARGPTConfig:
+    """Return a configuration with few blocks a tower and all else the same."""
+    decoder = config.decoder
+    drop_path = 0.1 * decoder.depth / 24 if decoder.drop_path is None else decoder.drop_path
+    return replace(
+        config,
+        language=replace(config.language, layers=shallow_depth(config.language.layers, period)),
+        vision=replace(config.vision, layers=shallow_depth(config.vision.layers, period)),
+        decoder=replace(
+            decoder,
+            depth=shallow_depth(decoder.depth, period),
+            width=decoder.width or 64 * decoder.depth,
+            heads=decoder.heads or decoder.depth,
+            drop_path=drop_path,
+        ),
+    )
+
+
+@dataclass
+class StageTraces:
+    """Traces of one stage for any batch, kept as they are made.
+
+    Args:
+        kinds: type of the weights that are computed with; the image tokenizer's own where it differs.
+    """
+
+    config: VARGPTConfig
+    stage: Stage
+    dtype: torch.dtype
+    tokenizer_dtype: torch.dtype | None = None
+    target: Target = "cuda"
+    _kept: dict[tuple[RowShape, str, int], Trace] = field(default_factory=dict)
+
+    def at(self, row: RowShape, count: int, sharding: ShardingConfig) -> Trace:
+        """Return the trace of a step with `count` rows."""
+        if count in SMALL_BATCHES:
+            return self._deep(row, count, sharding)
+        low, high = (self._deep(row, small, sharding) for small in SMALL_BATCHES)
+        return extrapolated(low, high, *SMALL_BATCHES, count)
+
+    def _deep(self, row: RowShape, count: int, sharding: ShardingConfig) -> Trace:
+        key = (row, sharding.checkpointing, count)
+        if key not in self._kept:
+            period = checkpointing_period(sharding)
+            trace = trace_step(self._model(period), self.stage, row, count, sharding, self.target)
+            for tower, depth in towers(self.config).items():
+                trace = deepened(trace, tower, depth, period)
+            self._kept[key] = trace
+        return self._kept[key]
+
+    def _model(self, period: int) -> VARGPT:
+        model = build_empty(shallow(self.config, period), self.dtype)
+        if self.tokenizer_dtype is not None:
+            model.image_tokenizer.to(self.tokenizer_dtype)
+        return model

@@ -1,0 +1,284 @@
+"""A stage as data: what it trains, on what, for how long and how. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from vargpt_lightning.data.mixing.spec import MixBy, MixtureSpec
+from vargpt_lightning.models.core.submodules import SUBMODULES
+from vargpt_lightning.utils.errors import UserError, hint
+from vargpt_lightning.utils.names import check_name
+from vargpt_lightning.utils.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
+
+Head = Literal["unified", "understanding", "generation", "tokenizer"]
+LearningRate = Annotated[float, Range(0, 100)]
+Steps = Annotated[float, Range(0, 10**12)]
+"""Steps of a stage: below 1 a share of them."""
+
+
+@dataclass
+class OptimizerConfig(Ranged):
+    """The optimizer of a stage.
+
+    Args:
+        name: "adamw", or "muon": torch's Muon for the matrices of the blocks, and AdamW for everything else.
+        lr: peak learning rate (of AdamW).
+        muon_lr: peak learning rate of Muon; None uses `lr`. Updates are scaled to the size of AdamW's.
+        weight_decay: decoupled weight decay, applied only to matrices, not to biases, norm weights or embeddings.
+        betas: AdamW's two betas.
+        clip: largest gradient norm; 0 does not clip.
+    """
+
+    place: ClassVar[str] = "optimizer"
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: LearningRate = 1e-4
+    muon_lr: LearningRate | None = None
+    weight_decay: Annotated[float, Range(0, 1000)] = 0.0
+    betas: tuple[Rate, Rate] = (0.9, 0.95)
+    clip: Annotated[float, Range(0, 10**12)] = 1.0
+
+
+@dataclass
+class ScheduleConfig(Ranged):
+    """The learning rate over a stage's steps, as a factor of its peak.
+
+    Args:
+        name: "cosine" and "linear" fall to `final`; "constant" stays at 1 until `decay` begins.
+        warmup: length of the linear warm-up: a share of the stage if below 1, otherwise a number of steps.
+        final: the factor at the last step.
+        decay: "constant" only: length of the linear fall to `final` at the end: a share of the stage if below 1,
+            otherwise a number of steps; 0 for none.
+    """
+
+    place: ClassVar[str] = "schedule"
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Steps = 0.1
+    final: Share = 0.0
+    decay: Steps = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decay and self.name != "constant":
+            raise UserError(f"schedule.decay={self.decay}; expected 0 with {self.name}, which falls by itself")
+
+
+@dataclass
+class LoraSettings(Ranged):
+    """Low-rank adapters (LoRA) for the language model, merged into its weights at the end of the stage.
+
+    Args:
+        rank: rank of the two matrices added to each adapted matrix.
+        alpha: the adapters' output is scaled by alpha / rank.
+        dropout: dropout on the adapters' input.
+        targets: which matrices of a block get adapters.
+        also: modules that are trained completely, besides the adapters, such as lm_head and embed_tokens, whose rows
+            for new tokens start untrained.
+    """
+
+    place: ClassVar[str] = "lora"
+
+    rank: Size = 64
+    alpha: Annotated[float, Range(0, 1_000_000, above=True)] = 128.0
+    dropout: Rate = 0.0
+    targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    also: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.targets:
+            raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
+
+
+@dataclass
+class Stage(Ranged):
+    """One stage of a recipe.
+
+    Args:
+        name: unique; names its folder in the run.
+        train: submodules to train, by the names of `SUBMODULES`; all others are frozen.
+        data: the mixture: names of corpora with numbers, whose meaning depends on `mixture`.
+        mixture: what the numbers in `data` mean. "weights": relative shares of samples. "counts": samples per epoch; a
+            corpus with fewer records starts over, and no record is used a third time before all were used twice.
+            "passes": passes over the corpus per epoch; 1 uses each record once.
+        epochs: length in epochs. An epoch has the mixture's counts or, with weights, as many samples as its corpora;
+            its last step is filled up with samples of the next epoch. Give either this or `steps`.
+        steps: length in optimizer steps. Give either this or `epochs`.
+        batch_size: samples per batch and device; with `max_tokens` it applies only to validation.
+        records: use at most this many records of each corpus, chosen by the seed; a smaller number is a subset of a
+            larger one. None uses all.
+        text_batch_size: samples in batches without drawings; None uses `batch_size`. Text is short, so larger batches
+            of it cost little. The weights of drawings and text are then shares of batches, not of samples. Mixtures by
+            weight need `steps` for it.
+        max_tokens: form batches by token count instead of `batch_size`: at most this many tokens per batch and device,
+            including padding, from records of similar length. At least the model's context length.
+        packing: with `max_tokens`, put several records into each row up to the model's context length, with almost no
+            padding; records do not see each other.
+        accumulate: batches per optimizer step.
+        head: which losses are used: "unified" text and image, "understanding" text, "generation" image, "tokenizer"
+            those of the image tokenizer.
+        decoder_alone: train the visual decoder only on pictures, without the language model.
+        text_weight, image_weight: weights of the text loss and of the image loss.
+        label_smoothing: label smoothing of the image loss.
+        average: how the image loss is averaged: "tokens" gives each visual token the same weight, as VAR does, so that
+            the finest scale has most of the weight; "scales" gives each scale the same weight. The first scales decide
+            what a picture shows, so "scales" helps in short trainings.
+        ema: decay of an exponential moving average of the trained weights, which becomes the result of the stage; None
+            turns it off.
+        warmup_autoencoder: tokenizer only: share of steps without quantization at the start; then the codebook is
+            initialised by k-means on the features.
+        feature_weight: tokenizer only: weight of the loss between EfficientNet features; 0 turns it off.
+        flip: tokenizer only: probability of mirroring a picture.
+        squared_weight: tokenizer only: weight of the squared error of the reconstruction.
+        lora: train adapters (LoRA) of the language model instead of its weights.
+        frozen_bits: names of frozen submodules with 4 or 8: their linear weights are kept in this many bits per element
+            while the stage trains; the stage writes the original weights. In a language model with adapters this
+            applies to the original weights, not to the adapters.
+        chroma_weight: tokenizer only: weight of the squared error of the colour differences red - green and green -
+            blue; helps with flat drawings, where colours matter more than the plain error shows.
+    """
+
+    name: str
+    train: list[str]
+    data: dict[str, Annotated[float, Range(0, 10**12)]]
+    mixture: MixBy = "weights"
+    epochs: Annotated[float, Range(0, 1_000_000, above=True)] | None = None
+    steps: Count | None = None
+    batch_size: Size = 8
+    records: Count | None = None
+    text_batch_size: Size | None = None
+    max_tokens: Count | None = None
+    packing: bool = False
+    accumulate: Size = 1
+    head: Head = "unified"
+    decoder_alone: bool = False
+    text_weight: Factor = 1.0
+    image_weight: Factor = 1.0
+    label_smoothing: Rate = 0.0
+    average: Literal["tokens", "scales"] = "tokens"
+    ema: Rate | None = None
+    warmup_autoencoder: Rate = 0.0
+    feature_weight: Factor = 0.0
+    flip: Share = 0.0
+    squared_weight: Factor = 1.0
+    chroma_weight: Factor = 0.0
+    lora: LoraSettings | None = None
+    frozen_bits: dict[str, Annotated[int, Range(4, 8)]] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        where = f"stages.{self.name}"
+        if not self.name or not all(letter.isalnum() or letter in "_-" for letter in self.name):
+            raise UserError(f"stages: name {self.name[:80]!r}; expected letters, digits, - and _")
+        check_name(self.name, "stages: name")
+        check_numbers(self, where)
+        if not self.train:
+            raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(f"{where}: epochs={self.epochs}, steps={self.steps}; expected one of the two")
+        if self.text_batch_size is not None and self.steps is None and self.mixture == "weights":
+            raise UserError(
+                f"{where}.text_batch_size={self.text_batch_size}; expected none in a stage counted in epochs"
+            )
+        self._check_tokens(where)
+        if not self.data or not any(self.data.values()):
+            raise UserError(f"{where}.data={self.data}; expected corpora with weights, one of them above 0")
+        if self.lora and "language_model" not in self.train:
+            raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
+        self._check_bits(where)
+        if "image_tokenizer" in self.train or self.head == "tokenizer":
+            alone = set(self.train) == {"image_tokenizer"}
+            if self.head != "tokenizer" or not alone:
+                raise UserError(
+                    f"{where}: head={self.head}, train={self.train}; expected the image tokenizer by itself with head "
+                    "tokenizer, and no other head for it"
+                )
+
+    def _check_bits(self, where: str) -> None:
+        trained = {part for name in self.train for part in SUBMODULES.get(name, ())}
+        if self.lora:
+            trained.discard("language_model")
+        for name, bits in self.frozen_bits.items():
+            key = f"{where}.frozen_bits"
+            if name not in SUBMODULES:
+                raise UserError(f"{key}: {name!r} is not a submodule; {hint(name, SUBMODULES)}")
+            if bits not in (4, 8):
+                raise UserError(f"{key}.{name}={bits}; expected 4 or 8")
+            if name == "image_tokenizer":
+                raise UserError(f"{key}: {name} computes in 32 bits always, its codes are nearest ones; leave it out")
+            if trained & set(SUBMODULES[name]):
+                others = " or adapters of it (lora)" if name == "language_model" else ""
+                raise UserError(f"{key}.{name}={bits}: the stage trains {name}; expected a frozen submodule{others}")
+
+    def _check_tokens(self, where: str) -> None:
+        if self.packing and self.max_tokens is None:
+            raise UserError(f"{where}.packing=true; expected max_tokens beside it, the tokens of a batch")
+        others = {
+            "records": (self.records is not None, "none, batches by tokens take whole corpora"),
+            "text_batch_size": (self.text_batch_size is not None, "none, max_tokens fits batches of text too"),
+            "head": (self.head == "tokenizer", "another, the image tokenizer trains on pictures alone; use batch_size"),
+            "decoder_alone": (self.decoder_alone, "false, pictures alone have no rows of tokens; use batch_size"),
+        }
+        for key, (wrong, expected) in others.items():
+            if self.max_tokens is not None and wrong:
+                value = getattr(self, key)
+                raise UserError(f"{where}.{key}={value} with max_tokens={self.max_tokens}; expected {expected}")
+
+    def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
+        """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""
+        if self.records is not None:
+            sizes = {name: min(size, self.records) for name, size in sizes.items()}
+        by_group = {"text": self.text_batch_size} if self.text_batch_size else None
+        return MixtureSpec(sizes, self.data, self.mixture, self.batch_size, ranks, groups, by_group)
+
+    def total_steps(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> int:
+        """Return the stage's optimizer steps; for `sizes`, the samples of each corpus, and `groups` see `spec`."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return -(-self.spec(sizes, ranks, groups).batches(self.epochs) // self.accumulate)
+
+
+def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: Iterable[str] | None = None) -> None:
+    """Refuse a plan with duplicate names, unknown submodules or unknown corpora.
+
+    Raises:
+        UserError: naming the stage, the value and what there is.
+    """
+    known, seen = list(submodules), set[str]()
+    any_corpus, there = corpora is None, list(corpora or ())
+    if not stages:
+        raise UserError("stages: the list is empty; expected at least one stage")
+    for stage in stages:
+        if stage.name in seen:
+            raise UserError(f"stages: the name {stage.name!r} occurs twice; expected names that differ")
+        seen.add(stage.name)
+        for name in stage.train:
+            if name not in known:
+                raise UserError(f"stages.{stage.name}.train: {name!r} is not a submodule; {hint(name, known)}")
+        for name in stage.data:
+            if not any_corpus and name not in there:
+                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; {hint(name, there)}")
+
+
+def stage_hashes(stages: Sequence[Mapping[str, Any]], shared: Any) -> list[str]:
+    """Return a content hash for each stage: its own settings, what all stages share, and the stages before it."""
+    hashes: list[str] = []
+    before = _digest(shared)
+    for stage in stages:
+        before = _digest([before, stage])
+        hashes.append(before)
+    return hashes
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

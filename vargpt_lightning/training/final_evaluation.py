@@ -1,0 +1,177 @@
+"""The evaluation that ends a run: questions, drawings and real pictures of its data, asked of its last model."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from dataclasses import replace
+from typing import Any
+
+from vargpt_lightning.callbacks.stage_scheduler import summary
+from vargpt_lightning.data.corpora import OpenMoji
+from vargpt_lightning.data.images.pictures import PictureError, decode_picture, make_square
+from vargpt_lightning.data.openmoji.pictures import ATTRIBUTION
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, Record
+from vargpt_lightning.evaluation.base.protocols import (
+    OWN,
+    Drawing,
+    Question,
+    RealPicture,
+    drawing_from_record,
+    question_from_record,
+)
+from vargpt_lightning.evaluation.run.examine import Asked, examine, print_figures
+from vargpt_lightning.evaluation.run.runner import EvaluationSettings, rich_progress
+from vargpt_lightning.experiment.schema import EvaluationConfig, Experiment
+from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.training.samples import generation_settings
+from vargpt_lightning.utils.counted import counted
+
+NAME = "name"
+FEW_WORDS = 20  # of an answer that can be told in the same words
+MANY = 200  # questions of your own that are asked of a split, where evaluation.questions does not say
+
+
+def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
+    """Evaluate the run's last stage as the experiment says, write figures and report, print the figures."""
+    config = experiment.evaluation
+    assistant = load_run(run.path, device="cpu" if experiment.trainer.accelerator == "cpu" else None)
+    assistant.settings = generation_settings(experiment, assistant.model)
+    asked = collect(experiment, assistant.model.image_tokenizer.picture_size)
+    settings = EvaluationSettings(
+        answer_batch=config.answer_batch,
+        draw_batch=config.draw_batch,
+        feature_size=config.feature_size,
+        seed=experiment.seed,
+        aims=config.aims,
+    )
+    run.update(
+        parameters={name: count for name, count, _ in summary(assistant.model)},
+        attribution=ATTRIBUTION if isinstance(experiment.data, OpenMoji) else "",
+    )
+    with rich_progress() as progress:
+        metrics = examine(run, assistant, asked, settings, progress=progress)
+    print_figures(metrics)
+    return metrics
+
+
+def collect(experiment: Experiment, picture_size: int) -> Asked:
+    """Return what to ask: held-out questions, open names of training pictures, one drawing for each picture.
+
+    A record that names no kind and answer in its `meta`, as one of your own corpora, is a question of the kind "own":
+    its first answer is the right one, where that is a line of a few words. Records whose picture cannot be decoded are
+    left out, with one line that says how many.
+    """
+    config = experiment.evaluation
+    seed = experiment.seed if config.seed is None else config.seed
+    gallery = _Gallery(picture_size)
+    questions: list[Question] = []
+    drawings: list[Drawing] = []
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    ids = _Ids()
+    for split in ("train", "val", "test"):
+        sources = experiment.data.open(split)
+        requests = [record for record in _records(sources, DRAWN, ids, split) if gallery.add(record, split)]
+        asking = [asked for record in _records(sources, SEEN, ids, split) if (asked := _asked(record)) is not None]
+        if split == "train":
+            for record in asking:
+                answers[record.meta["kind"]][str(record.meta["answer"])] += 1
+            open_ones = [[record for record in asking if record.meta["kind"] == kind] for kind in (NAME, OWN)]
+            asking = [record for those in open_ones for record in _pick(those, config.names, seed)]
+        asking = [record for record in _limit(asking, config, seed) if gallery.add(record, split)]
+        questions += [question_from_record(record, split) for record in asking]
+        wanted = config.drawings if split == "train" else int(config.heldout_drawings)
+        for record in _per_picture(requests, wanted, config.drawings_limit):
+            drawings.append(drawing_from_record(record, split, seed=seed * 1_000_003 + len(drawings)))
+    if gallery.bad:
+        lost = (
+            f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
+        )
+        print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
+    return Asked(questions, drawings, list(gallery.pictures.values()), answers)
+
+
+def _asked(record: Record) -> Record | None:
+    """The record with the kind and the right answer of its question; None where it has no answer to compare with."""
+    if {"kind", "answer"} <= record.meta.keys():
+        return record
+    answer = next((turn.text.strip() for turn in record.turns if turn.role == "assistant"), "")
+    if not answer or "\n" in answer or len(answer.split()) > FEW_WORDS:
+        return None
+    return replace(record, meta={**record.meta, "kind": OWN, "answer": answer})
+
+
+def _records(sources: dict[str, ShardDataset], use: str, ids: _Ids, split: str) -> list[Record]:
+    """The records that show one picture and ask about it, or that ask for one drawing, under ids that differ."""
+    return [
+        ids.alone(record, use, f"{split}/{name}")
+        for name, source in sources.items()
+        for record in source
+        if record.turns[0].role == "user" and len(record.pictures()) == len(record.pictures(use)) == 1
+    ]
+
+
+class _Ids:
+    """The ids of records by use: those of two corpora, or of two splits of one, may be the same."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, set[str]] = defaultdict(set)
+
+    def alone(self, record: Record, use: str, corpus: str) -> Record:
+        """Return the record, under an id with its corpus where another one has its own."""
+        taken, id_ = self._taken[use], record.id
+        while id_ in taken:
+            id_ = f"{corpus}/{id_}"
+        taken.add(id_)
+        return record if id_ == record.id else replace(record, id=id_)
+
+
+def _limit(records: list[Record], config: EvaluationConfig, seed: int) -> list[Record]:
+    kinds: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        kinds[record.meta["kind"]].append(record)
+    most = {OWN: MANY} if config.questions is None else dict.fromkeys(kinds, config.questions)
+    return [record for kind, those in kinds.items() for record in _pick(those, most.get(kind, len(those)), seed)]
+
+
+def _pick(records: list[Record], count: int, seed: int) -> list[Record]:
+    return records if len(records) <= count else random.Random(seed).sample(records, count)
+
+
+def _per_picture(records: list[Record], count: int, limit: int | None) -> list[Record]:
+    """`count` requests for each picture, for at most `limit` pictures, spread evenly over all."""
+    keys = list(dict.fromkeys(record.pictures(DRAWN)[0].key for record in records))
+    if limit is not None and limit < len(keys):
+        keys = [keys[place * len(keys) // limit] for place in range(limit)]
+    left = dict.fromkeys(keys, count)
+    result = []
+    for record in records:
+        key = record.pictures(DRAWN)[0].key
+        if left.get(key, 0) > 0:
+            left[key] -= 1
+            result.append(record)
+    return result
+
+
+class _Gallery:
+    """The real pictures that are asked about or asked for, at the size of drawings."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.pictures: dict[str, RealPicture] = {}
+        self.bad: set[tuple[str, str]] = set()  # names, which people know, and keys
+
+    def add(self, record: Record, split: str) -> bool:
+        """Take the record's picture in; False when it cannot be decoded."""
+        part, meta = record.pictures()[0], record.meta
+        if part.key not in self.pictures and (part.name, part.key) not in self.bad:
+            try:
+                image = make_square(decode_picture(part.data, part.key), self.size)
+            except PictureError:
+                self.bad.add((part.name, part.key))
+            else:
+                about = meta.get("name", ""), split, meta.get("category", ""), meta.get("subcategory", "")
+                self.pictures[part.key] = RealPicture(part.key, image, *about)
+        return part.key in self.pictures

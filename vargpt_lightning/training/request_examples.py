@@ -1,0 +1,25 @@
+"""Requests that a run can draw, for who does not know what to ask: the run's own training requests."""
+
+from __future__ import annotations
+
+import logging
+
+from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.training.samples import one_for_each_picture, request_of
+
+logger = logging.getLogger(__name__)
+
+
+def example_requests(folder: RunFolder, count: int = 6) -> list[str]:
+    """Return some of the requests that a run was trained to draw, spread over its pictures.
+
+    Without the data, which may be on another machine, there are none.
+    """
+    try:
+        data = load_experiment(["--config", str(folder.path / "config.yaml")]).data
+        records = one_for_each_picture(data.open("train").values(), count)
+    except Exception as error:  # whatever is wrong with the data, the model answers without them
+        logger.info("%s: no example requests (%s)", folder.path, error)
+        return []
+    return [request_of(record) for record in records]

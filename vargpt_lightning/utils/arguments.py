@@ -1,0 +1,85 @@
+"""What the commands' arguments have in common: how they are refused, and the values that several take. No torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from vargpt_lightning.utils.errors import UserError, nearest
+
+SEEDS = 2**63  # what every generator here takes
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help keeps its lines, and which says in one line what it refuses, with the nearest name."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        more.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **more)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        words = list(sys.argv[1:] if args is None else args)
+        found, rest = self.parse_known_args(words, namespace)
+        if rest:
+            self.error(self._unknown(rest[0], words))
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            UserError: always; `vargpt` prints it and exits with code 2.
+        """
+        message = re.sub(r"^argument ([^:]+): ", lambda found: f"{found[1].split('/')[-1]}: ", message)
+        raise UserError(f"{self._closer(message)}; see `{self.prog} --help`")
+
+    def _unknown(self, word: str, words: Sequence[str]) -> str:
+        if not word.startswith("-") or word == "-":
+            return f"{word!r} is one argument too many"
+        known = [option for parser in self._parsers(words) for option in parser._option_string_actions]
+        option = word.partition("=")[0]
+        close = nearest(option, [each for each in known if each.startswith("--")])
+        return f"{option} is no option of {self.prog}" + (f"; did you mean '{close}'?" if close else "")
+
+    def _parsers(self, words: Sequence[str]) -> list[argparse.ArgumentParser]:
+        """This parser, and that of the form of the command that was chosen."""
+        found: list[argparse.ArgumentParser] = [self]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [parser for name, parser in action.choices.items() if name in words]
+        return found
+
+    def _closer(self, message: str) -> str:
+        """The message, and the nearest of the values that there are where another one was given."""
+        refused = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if refused is None:
+            return message
+        close = nearest(refused[1], [name.strip("' ") for name in refused[2].split(",")])
+        return message + (f"; did you mean '{close}'?" if close else "")
+
+
+def seed_number(text: str) -> int:
+    """Read the seed of random choices: a whole number, 0 to 2**63 - 1."""
+    if not re.fullmatch(r"\+?[0-9]+", text) or int(text) >= SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 0 to 2**63 - 1")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Read how many: a whole number, 1 or more."""
+    if not re.fullmatch(r"\+?[0-9]+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 1 or more")
+    return int(text)
+
+
+def device_name(text: str) -> str:
+    """Read the name of a device, such as cpu or cuda:0; whether it is there is found out where torch is loaded."""
+    from vargpt_lightning.utils.names import check_device
+
+    try:
+        return check_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

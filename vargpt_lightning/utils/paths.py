@@ -1,0 +1,33 @@
+"""Paths as they are given on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vargpt_lightning.utils.errors import UserError
+
+
+def user_path(text: str) -> Path:
+    """Return the path; `~` is the home folder where the shell left it so, as in --out=~/data."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: {error}; expected a path") from error
+
+
+def output_file(path: Path) -> Path:
+    """Return the path if a file can be there; raises UserError where a folder is, or a file has the place of one."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; expected a file to write")
+    output_folder(path.parent)
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """Return the path if a folder can be there; raises UserError where a file has its place."""
+    for each in (path, *path.parents):
+        if each.is_dir():
+            break
+        if each.exists() or each.is_symlink():
+            raise UserError(f"{path}: {each} is a file; expected a folder to write")
+    return path

@@ -1,1 +1,0 @@
-"""Weight files: found, read without loading them, and written in shards. Knows files and tensors, no model."""
