@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.cli import main
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError
 
 MODULES = [
     *("generate", "chat", "serve", "evaluate", "evaluate_images", "score", "convert", "plan", "runs", "sweep"),
-    *("data_pack", "data_check", "data_show", "data_stats", "data_tokenize", "data_write_instructions", "completion"),
+    *("data.pack", "data.check", "data.show", "data.stats", "data.tokenize", "data.write_instructions", "completion"),
 ]
 NO_SEEDS = ["-1", "nan", "1.5", "", "1e3", str(2**63), str(2**64), "١"]
 
