@@ -73,8 +73,7 @@ def _prepare(place: Place, end: Callable[[], None]) -> None:
     from vargpt_lightning.callbacks.samples import SampleSheets
     from vargpt_lightning.modules.base import StageModule
     from vargpt_lightning.runs.folder import StageFolder
-    from vargpt_lightning.training import final_evaluation
-    from vargpt_lightning.training import runner as stage_runner
+    from vargpt_lightning.training import final_evaluation, weights
     from vargpt_lightning.training.datamodule import StageData
 
     now = {"stage": "", "step": -1}
@@ -105,7 +104,7 @@ def _prepare(place: Place, end: Callable[[], None]) -> None:
         "checkpoint": (torch, "save", tear),
         "validation": (StageModule, "on_validation_start", lambda *args: now["stage"] == place.stage),
         "sheet": (SampleSheets, "_write", lambda sheets, *args: sheets.title == place.stage),
-        "weights": (stage_runner, "save_weights", lambda model, folder, *args: folder.name == place.stage),
+        "weights": (weights, "save_weights", lambda model, folder, *args: folder.name == place.stage),
         "finished": (
             StageFolder,
             "update",

@@ -20,7 +20,7 @@ from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.runner import build_module
+from vargpt_lightning.training.module import build_module
 
 
 class Rows(Logger):

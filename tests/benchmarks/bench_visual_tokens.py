@@ -28,7 +28,7 @@ from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.runner import build_module
+from vargpt_lightning.training.module import build_module
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "openmoji.yaml"
 

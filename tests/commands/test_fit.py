@@ -318,12 +318,12 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
 def test_a_full_disk_while_weights_are_written_loses_no_step(
     experiment: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    from vargpt_lightning.training import runner as stage_runner
+    from vargpt_lightning.checkpoints import stage_weights
 
     def refuse(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stage_runner, "write_safetensors", refuse)
+    monkeypatch.setattr(stage_weights, "write_safetensors", refuse)
     assert main(fit(experiment, tmp_path)) == 2
     monkeypatch.undo()
     assert "01-tokenizer/model.safetensors: cannot be written" in capfd.readouterr().err

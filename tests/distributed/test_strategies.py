@@ -85,7 +85,7 @@ def _write_states(out: Path, peek: bool) -> None:
     from vargpt_lightning.callbacks.ema import EMA
     from vargpt_lightning.callbacks.graceful_stop import GracefulStop
     from vargpt_lightning.distributed.tensors import whole
-    from vargpt_lightning.training.runner import StageRunner
+    from vargpt_lightning.training import runner
 
     class Write(pl.Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -112,14 +112,14 @@ def _write_states(out: Path, peek: bool) -> None:
             if trainer.global_rank == 0:
                 torch.save(states, out)
 
-    callbacks = StageRunner._trainer
+    stage_trainer = runner.stage_trainer
 
-    def with_write(runner: StageRunner, *arguments: Any) -> Any:
-        trainer = callbacks(runner, *arguments)
+    def with_write(*arguments: Any) -> Any:
+        trainer = stage_trainer(*arguments)
         trainer.callbacks.append(Write())
         return trainer
 
-    StageRunner._trainer = with_write  # type: ignore[method-assign]
+    runner.stage_trainer = with_write
 
 
 def assert_same_losses(run: Path, other: Path) -> None:

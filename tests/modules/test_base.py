@@ -17,7 +17,7 @@ from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.modules.base import share
 from vargpt_lightning.recipe.stage import OptimizerConfig, ScheduleConfig
 from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.runner import build_module
+from vargpt_lightning.training.module import build_module
 
 
 class Counts(pl.Callback):
@@ -87,7 +87,7 @@ def test_the_last_rate_is_the_final_one_also_when_training_is_taken_up(
     stage = tiny_stage(
         "draw", optimizer=optimizer, schedule=schedule, accumulate=accumulate, steps=None, epochs=4, batch_size=6
     )
-    total = stage_data.total_steps(stage, 1)
+    total = stage_data.order.total_steps(stage, 1)
     checkpoint = LastCheckpoint(tmp_path / "last.ckpt", seconds=0)
     whole = fit_stage(stage_data, tiny_model(), stage, total).values("train/lr")
     assert list(whole)[-1] == total and whole[total] == 0.01 * 0.5 < whole[total - 1]

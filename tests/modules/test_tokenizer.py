@@ -19,7 +19,7 @@ from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.modules import tokenizer as subject
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.runner import build_module
+from vargpt_lightning.training.module import build_module
 from vargpt_lightning.utils.errors import UserError
 
 

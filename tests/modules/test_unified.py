@@ -17,7 +17,7 @@ from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.runner import build_module
+from vargpt_lightning.training.module import build_module
 
 ALL = ["language_model", "vision_projector", "visual_decoder", "generation_projectors"]
 
@@ -38,7 +38,7 @@ def losses_of(data: StageData, stage: Stage, batches: int = 4) -> tuple[UnifiedM
 
 
 def test_the_head_says_which_module() -> None:
-    from vargpt_lightning.training.runner import HEADS
+    from vargpt_lightning.modules.objectives import HEADS
 
     assert HEADS["unified"] is UnifiedModule
     assert HEADS["understanding"] is UnderstandingModule

@@ -12,7 +12,7 @@ from tests.tiny import tiny_stage
 from tests.tiny_training import tiny_model, tiny_stage_data
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training import datamodule as subject
+from vargpt_lightning.training import features as subject
 from vargpt_lightning.training.datamodule import StageData
 from vargpt_lightning.utils.errors import UserError
 
@@ -59,7 +59,7 @@ def test_a_mixture_by_counts_goes_on_with_any_number_of_workers(
     for workers, start in ((before, 0), (after, 5)):
         data = tiny_stage_data(tiny_data, tmp_path, workers=workers, prefetch=3)
         data.prepare(tiny_model(), stage)
-        total = data.total_steps(stage)
+        total = data.order.total_steps(stage)
         assert total == 13, "two epochs of 26 in steps of 4, their last one filled up"
         batches = iter(data.train_loader(stage, total, start))
         found.append(list(batches))
@@ -69,7 +69,7 @@ def test_a_mixture_by_counts_goes_on_with_any_number_of_workers(
 
 def test_how_often_records_come_is_told(stage_data: StageData) -> None:
     stage = Stage("counted", ["language_model"], epochs=2, batch_size=13, **COUNTED)
-    told = stage_data.repeats(stage, stage_data.total_steps(stage))
+    told = stage_data.order.repeats(stage, stage_data.order.total_steps(stage))
     # 42 and 10 samples, filled up to whole batches of one kind
     assert told == {
         "questions": {"records": 9, "samples": 52, "times": 5.778},
@@ -77,7 +77,7 @@ def test_how_often_records_come_is_told(stage_data: StageData) -> None:
     }
     ranks = [ids(stage_data.train_loader(stage, 2, 0, rank, 3)) for rank in range(3)]
     drawn = sum(name.endswith("-d") for batches in ranks for batch in batches for name in batch)
-    assert stage_data.repeats(stage, 2, 3)["drawings"]["samples"] == drawn
+    assert stage_data.order.repeats(stage, 2, 3)["drawings"]["samples"] == drawn
 
 
 @pytest.mark.parametrize("key", ["workers", "prefetch", "shuffle_shards"])
@@ -133,7 +133,7 @@ def test_pictures_travel_as_bytes_and_arrive_as_the_reader_gives_them(stage_data
     records = {record.id: record for source in stage_data.sources("train").values() for record in source}
     for batch in stage_data.train_loader(MIXED, 4, 0):
         name = "pixel_values" if "pixel_values" in batch else "drawn_pixels"
-        reader = stage_data._seen_reader() if name == "pixel_values" else stage_data._tokens.reader
+        reader = stage_data._seen.reader() if name == "pixel_values" else stage_data._tokens.reader
         parts = [part for row in batch["rows"].records for part in records[row.id].pictures()]
         assert batch[name].dtype == torch.uint8 and batch[name].shape[-1] == 3
         assert torch.equal(
@@ -251,7 +251,7 @@ def by_tokens(packing: bool, **more: Any) -> Stage:
 def test_batches_by_token_count_have_each_record_once(packing: bool, ranks: int, stage_data: StageData) -> None:
     stage = by_tokens(packing)
     stage_data.prepare(tiny_model(), stage)
-    total = stage_data.total_steps(stage, ranks)
+    total = stage_data.order.total_steps(stage, ranks)
     found = [list(stage_data.train_loader(stage, total, 0, rank, ranks)) for rank in range(ranks)]
     assert [len(batches) for batches in found] == [total] * ranks
     batches = [batch for step in zip(*found, strict=True) for batch in step]
@@ -275,7 +275,7 @@ def test_batches_by_token_count_go_on_exactly(packing: bool, stage_data: StageDa
     rest = list(stage_data.train_loader(stage, 9, 5))
     assert len(whole) == 18 and len(rest) == 8
     assert all(map(same, whole[10:], rest)) and ids(whole[10:]) == ids(rest)
-    drawn = stage_data.repeats(stage, 9)
+    drawn = stage_data.order.repeats(stage, 9)
     assert sum(each["samples"] for each in drawn.values()) == sum(map(len, ids(whole)))
 
 
@@ -283,5 +283,5 @@ def test_lengths_are_kept_beside_other_prepared_data(
     stage_data: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VARGPT_CACHE", str(tmp_path / "shared"))
-    stage_data.total_steps(by_tokens(packing=True))
+    stage_data.order.total_steps(by_tokens(packing=True))
     assert len(list((tmp_path / "shared" / "lengths").glob("*.npy"))) == 3

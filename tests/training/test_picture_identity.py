@@ -51,7 +51,7 @@ def prepared(tiny_data: dict[str, Any], folder: Path, seen: int = 1, **corpora: 
 
 def wrong(data: StageData) -> list[str]:
     """The records that are given other features than those of their own pictures."""
-    tower, reader, found = tiny_model(), data._seen_reader(), []
+    tower, reader, found = tiny_model(), data._seen.reader(), []
     assert data._features is not None
     for split in ("train", "val"):
         for name, source in data.sources(split).items():
@@ -97,7 +97,7 @@ def test_features_of_another_layer_are_other_features(tiny_data: dict[str, Any],
     for feature in ("head", "blocks"):
         data = prepared(tiny_data, tmp_path, train={"a": packed(tmp_path / "warm", WARM)})
         data.config.vision.feature = feature  # type: ignore[assignment]
-        data._build_features(tiny_model())
+        data._seen.build(tiny_model())
     assert len(list((shared / "features").iterdir())) == 2
 
 

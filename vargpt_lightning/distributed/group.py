@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,6 +57,20 @@ class Processes:
     def told(self, value: T) -> T:
         """The first process's value, in every process."""
         return self.gather(value)[0]
+
+    def say(self, line: str) -> None:
+        """Print a line, in the first process alone."""
+        if self.first:
+            print(line, flush=True)
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """Let the first process do the block before the others, who find what it has left on the disk."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
     def add(self, tensor: Any) -> None:
         """Replaces a tensor by the sum over all processes."""

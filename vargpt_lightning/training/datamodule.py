@@ -6,49 +6,38 @@ Legend: B pictures, H and W height and width, L visual tokens, N feature tokens.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.corpora import Corpora
-from vargpt_lightning.data.images.pictures import LevelReader, PictureError, PictureReader, scale_pictures
+from vargpt_lightning.data.images.pictures import LevelReader, PictureError, scale_pictures
 from vargpt_lightning.data.loading.collate import Collator
 from vargpt_lightning.data.loading.examples import ExampleMaker
 from vargpt_lightning.data.loading.feature_cache import (
-    FeatureCache,
     PictureCache,
-    fingerprint_of,
-    hash_of_pictures,
-    pictures_of,
-    weights_hash,
 )
 from vargpt_lightning.data.loading.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.loading.packed import PackedCollator
-from vargpt_lightning.data.mixing.lengths import record_lengths
 from vargpt_lightning.data.mixing.mixture import Mixture, MixtureBatchSampler, Part
-from vargpt_lightning.data.mixing.spec import MixtureSpec
-from vargpt_lightning.data.mixing.token_sampler import TokenBatchSampler, TokenPlan, window_records
 from vargpt_lightning.data.shards.dataset import ShardDataset
-from vargpt_lightning.data.shards.format import cache_root
-from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart
+from vargpt_lightning.data.shards.records import DRAWN
 from vargpt_lightning.data.text.chat import ChatTemplate
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
-from vargpt_lightning.inference.load import seen_reader
-from vargpt_lightning.models.core.config import VARGPTConfig, VisionConfig
+from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.training.features import SeenFeatures
+from vargpt_lightning.training.record_order import RecordOrder
 from vargpt_lightning.training.visual_tokens import StageTokens
 from vargpt_lightning.utils.errors import UserError
 
 CALIBRATION_PICTURES = 256
-IDLE_VISION_SETTINGS = ("pretrained", "dropout", "fit")  # the reader, or nothing, depends on these
 VALIDATION_SEED = 7
 
 
@@ -70,22 +59,20 @@ class StageData:
     cache: Path
     seed: int = 0
     _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
-    _found: dict[str, tuple[dict[str, PicturePart], set[str]]] = field(default_factory=dict)
     _features: PictureCache | None = None
 
     def __post_init__(self) -> None:
         self._tokens = StageTokens(self.config.tokenizer, self.corpora, self.cache)
+        self._seen = SeenFeatures(self.config.vision, self.corpora, self.sources)
+        self.order = RecordOrder(
+            self.config.language.max_positions, self.corpora, self.sources, self._template, self.seed
+        )
 
     def sources(self, split: str) -> dict[str, ShardDataset]:
         """The corpora of a split, opened once."""
         if split not in self._opened:
             self._opened[split] = self.corpora.open(split)
         return self._opened[split]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Records of each training corpus."""
-        return {name: len(source) for name, source in self.sources("train").items()}
 
     def prepare(self, model: VARGPT, stage: Stage) -> None:
         """Compute what this stage's frozen networks give for every picture, unless it is kept already.
@@ -98,40 +85,8 @@ class StageData:
         if model.vision_tower is None or not keep or "vision_tower" in stage.train:
             self._features = None
         elif self._features is None:
-            self._features = self._build_features(model)
+            self._features = self._seen.build(model)
         self._tokens.prepare(model.image_tokenizer, stage, {split: self.sources(split) for split in ("train", "val")})
-
-    def _build_features(self, model: VARGPT) -> PictureCache | None:
-        pictures, plain = self._pictures(SEEN)
-        if not pictures:
-            return None
-        assert model.vision_tower is not None
-        network = _network(model.vision_tower, self.config.vision)
-        path = cache_root(getattr(self.corpora, "cache", None)) / "features"
-        reader = self._seen_reader()
-        files = {key: part.data or b"" for key, part in pictures.items()}
-        names = {key: part.name for key, part in pictures.items()}
-        made_of = hash_of_pictures(files, {key: 1 if key in plain else reader.variants for key in files}, names)
-        file = path / f"{fingerprint_of(network, reader)}-{made_of[:16]}.safetensors"
-        return FeatureCache.build(files, reader, model.see, network=network, path=file, plain=plain, names=names)
-
-    def _pictures(self, use: str) -> tuple[dict[str, PicturePart], set[str]]:
-        """All pictures of a use by key, and the keys of those that are not trained on, never varied; read once."""
-        if use not in self._found:
-            found: dict[str, PicturePart] = {}
-            trained: set[str] = set()
-            for split in ("train", "val", "test"):
-                for source in self.sources(split).values():
-                    pictures = pictures_of(source, use) if source.index["pictures"][use] else {}
-                    same = {key: min((found.get(key, part), part), key=_name) for key, part in pictures.items()}
-                    found |= same
-                    trained |= set(pictures) if split == "train" else set()
-            self._found[use] = found, set(found) - trained
-        return self._found[use]
-
-    def _seen_reader(self) -> PictureReader:
-        reader = seen_reader(self.config.vision)
-        return PictureReader(reader.size, reader.mean, reader.std, reader.fit, variants=self.corpora.seen_variants)
 
     def _template(self) -> ChatTemplate:
         return ChatTemplate(
@@ -143,82 +98,20 @@ class StageData:
 
     def _maker(self, vary: bool) -> ExampleMaker:
         resizing, sees = self.corpora.resizing, self.config.vision.kind != "none"
-        seen: Any = self._features or (LevelReader(self._seen_reader(), resizing) if sees else None)
+        seen: Any = self._features or (LevelReader(self._seen.reader(), resizing) if sees else None)
         drawn, context = LevelReader(self._tokens.reader, resizing), self.config.language.max_positions
         return ExampleMaker(self._template(), seen, drawn, context, self.seed, vary)
 
     def scaled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return a loader's batch with its pictures, which come as bytes, as networks take them."""
-        readers = {"pixel_values": self._seen_reader, "drawn_pixels": lambda: self._tokens.reader}
+        readers = {"pixel_values": self._seen.reader, "drawn_pixels": lambda: self._tokens.reader}
         return scale_pictures(batch, {name: make() for name, make in readers.items() if name in batch})
-
-    def _groups(self, split: str) -> dict[str, str]:
-        """Records alike in length go into batches together."""
-        return {name: "drawn" if source.draws else "text" for name, source in self.sources(split).items()}
-
-    def total_steps(self, stage: Stage, ranks: int = 1) -> int:
-        """The optimizer steps of a stage."""
-        if stage.max_tokens is not None and stage.epochs is not None:
-            windows = self._windows(stage).batches(stage.epochs)
-            return -(-self._token_sampler(stage).batches_of(windows) // (ranks * stage.accumulate))
-        return stage.total_steps(self.sizes, ranks, self._groups("train"))
-
-    def _sampler(
-        self, stage: Stage, steps: int, start: int = 0, rank: int = 0, ranks: int = 1
-    ) -> MixtureBatchSampler | TokenBatchSampler:
-        if stage.max_tokens is not None:
-            return self._token_sampler(stage, steps, start, rank, ranks)
-        shards = {name: source.shard_counts for name, source in self.sources("train").items()}
-        return MixtureBatchSampler(
-            stage.spec(self.sizes, ranks, self._groups("train")),
-            steps=steps * stage.accumulate,
-            start_step=start * stage.accumulate,
-            seed=self.seed,
-            rank=rank,
-            shards=shards if stage.records is None else None,
-            window=self.corpora.shuffle_shards,
-        )
-
-    def _windows(self, stage: Stage) -> MixtureSpec:
-        """The mixture in windows of records, which become batches by token count; records of all groups meet there."""
-        spec = stage.spec(self.sizes)
-        size = window_records(sum(spec.epoch.values()))
-        return replace(spec, groups=None, batch_sizes=None, batch_size=size, world_size=1)
-
-    def _token_sampler(
-        self, stage: Stage, steps: int = 0, start: int = 0, rank: int = 0, ranks: int = 1
-    ) -> TokenBatchSampler:
-        assert stage.max_tokens is not None
-        spec, sources = self._windows(stage), self.sources("train")
-        shards = {name: source.shard_counts for name, source in sources.items()}
-        order = MixtureBatchSampler(spec, steps=1, seed=self.seed, shards=shards, window=self.corpora.shuffle_shards)
-        context = self.config.language.max_positions
-        kept = cache_root(getattr(self.corpora, "cache", None)) / "lengths"
-        return TokenBatchSampler(
-            order.batch,
-            {name: record_lengths(sources[name], self._template(), kept, context) for name in spec.used},
-            TokenPlan(stage.max_tokens, context if stage.packing else None),
-            steps=steps * stage.accumulate,
-            start_step=start * stage.accumulate,
-            seed=self.seed,
-            rank=rank,
-            world_size=ranks,
-        )
-
-    def repeats(self, stage: Stage, total_steps: int, ranks: int = 1) -> dict[str, dict[str, float]]:
-        """Return for each corpus of a stage its records, the samples drawn of it, and how often each comes."""
-        drawn = self._sampler(stage, total_steps, ranks=ranks).draws(total_steps * stage.accumulate)
-        return {
-            name: {"records": size, "samples": drawn[name], "times": round(drawn[name] / size, 3)}
-            for name, size in stage.spec(self.sizes).sizes.items()
-            if name in drawn
-        }
 
     def train_loader(
         self, stage: Stage, total_steps: int, start_step: int, rank: int = 0, world_size: int = 1
     ) -> StreamLoader:
         """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
-        sampler = self._sampler(stage, total_steps, start_step, rank, world_size)
+        sampler = self.order.sampler(stage, total_steps, start_step, rank, world_size)
         used = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
         sources: dict[str, Any] = self._tokens.apply("train", used)
         if stage.records is not None:
@@ -240,7 +133,7 @@ class StageData:
         if not sources or batches < 1:
             return None
         mixture = Mixture(self._tokens.apply("val", sources), self._maker(vary=False))
-        spec = stage.spec(self.sizes, groups=self._groups("val"))
+        spec = stage.spec(self.order.sizes, groups=self.order.groups("val"))
         values = stage.data if stage.mixture == "weights" else spec.epoch
         weights = {name: values[name] for name in sources}
         spec = replace(spec, sizes=mixture.sizes, values=weights, by="weights")
@@ -291,14 +184,3 @@ class StageData:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _network(tower: nn.Module, settings: VisionConfig) -> str:
-    """A hash of all that a tower's features depend on: which layer they are of is not in its weights."""
-    values = {key: value for key, value in asdict(settings).items() if key not in IDLE_VISION_SETTINGS}
-    text = json.dumps([weights_hash(tower.state_dict()), values], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _name(part: PicturePart) -> str:
-    return part.name

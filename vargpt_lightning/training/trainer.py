@@ -10,9 +10,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from vargpt_lightning.callbacks.metrics_log import MetricsLog
+from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
 from vargpt_lightning.distributed.group import Processes
-from vargpt_lightning.distributed.strategies import build_strategy, join_processes, trainer_precision
-from vargpt_lightning.experiment.schema import TrainerConfig
+from vargpt_lightning.distributed.strategies import SHARDED, build_strategy, join_processes, trainer_precision
+from vargpt_lightning.experiment.schema import Experiment, TrainerConfig
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.runs.folder import RunFolder, StageFolder
+from vargpt_lightning.training.loggers import build_loggers
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -45,6 +50,36 @@ def make_trainer(settings: TrainerConfig, tokenizer: bool = False, **more: Any) 
     except (MisconfigurationException, ValueError, TypeError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in shared.items())
         raise UserError(f"trainer: Lightning refuses {given}: {str(error).strip()}") from error
+
+
+def is_sharded(settings: TrainerConfig, stage: Stage) -> bool:
+    """Whether the stage's weights are spread over the processes."""
+    return settings.strategy in SHARDED and stage.head != "tokenizer"
+
+
+def stage_trainer(
+    experiment: Experiment, run: RunFolder, folder: StageFolder, stage: Stage, total: int, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """Return the trainer of one stage of a run, for its `total` optimizer steps; raises as `make_trainer` does."""
+    settings = experiment.trainer
+    validate = max(1, total // settings.validate) if settings.validate else None
+    return make_trainer(
+        settings,
+        tokenizer=stage.head == "tokenizer",
+        max_steps=total,
+        max_epochs=-1,
+        accumulate_grad_batches=stage.accumulate,
+        gradient_clip_val=stage.optimizer.clip or None,
+        logger=[MetricsLog(folder), *build_loggers(settings.loggers, run, stage.name)],
+        log_every_n_steps=min(settings.log_every, total),
+        val_check_interval=validate * stage.accumulate if validate else None,
+        check_val_every_n_epoch=None,
+        limit_val_batches=settings.validation_batches if validate else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        plugins=[] if is_sharded(settings, stage) else [AtomicCheckpointIO()],
+        callbacks=callbacks,
+    )
 
 
 def join(settings: TrainerConfig) -> Processes:
