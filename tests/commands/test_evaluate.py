@@ -10,7 +10,7 @@ from vargpt_lightning.commands.evaluate import main
 from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
 from vargpt_lightning.evaluation.run.examine import Asked, examine, load_asked
 from vargpt_lightning.evaluation.run.runner import EvaluationSettings
-from vargpt_lightning.inference.load import LoadedRun, load_run
+from vargpt_lightning.evaluation.systems.own import OwnModel, load_run
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.errors import UserError
 
@@ -76,17 +76,17 @@ def test_evaluate_asks_everything_again(evaluated: Path, script, capsys: pytest.
 
 def test_an_interrupted_evaluation_goes_on(evaluated: Path, script, monkeypatch) -> None:
     script("White", "Green")
-    done = LoadedRun.answer
+    done = OwnModel.answer
 
     def break_off(self, requests):
         if requests[0].id == "q-white":
             raise KeyboardInterrupt
         return done(self, requests)
 
-    monkeypatch.setattr(LoadedRun, "answer", break_off)
+    monkeypatch.setattr(OwnModel, "answer", break_off)
     with pytest.raises(KeyboardInterrupt):
         main([str(evaluated)])
-    monkeypatch.setattr(LoadedRun, "answer", done)
+    monkeypatch.setattr(OwnModel, "answer", done)
     script("Red")
     main([str(evaluated)])
     assert answers(evaluated) == ["White", "Red"]
