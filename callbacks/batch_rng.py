@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+
+
+@runtime_checkable
+class SeedsRows(Protocol):
+    """A module with draws that all ranks make alike."""
+
+    def seed_rows(self, seed: int) -> None: ...
 
 
 class BatchRng(pl.Callback):
@@ -17,7 +24,7 @@ class BatchRng(pl.Callback):
     The seed is a hash of (seed, stage, optimizer steps taken, batch of the step, rank): dropout, drop path and dropped
     conditions of a batch are the same whether the run came here in one go or was killed, and whatever ran between two
     batches (validation, sample sheets) drew from the generators. The order of the data is no concern of this callback.
-    The module's `row_seed` is the first rank's seed, for draws that all ranks make alike.
+    A module that `SeedsRows` is told the first rank's seed, for draws that all ranks make alike.
 
     Args:
         seed: the run's seed.
@@ -34,8 +41,8 @@ class BatchRng(pl.Callback):
         part = batch_idx % trainer.accumulate_grad_batches  # a resumed epoch may count its batches from 0 again
         place = (self.seed, self.stage, trainer.global_step, part)
         seed_everything_at(*place, trainer.global_rank)
-        module: Any = pl_module
-        module.row_seed = seed_of(*place, 0)
+        if isinstance(pl_module, SeedsRows):
+            pl_module.seed_rows(seed_of(*place, 0))
 
 
 def seed_everything_at(*place: int | str) -> int:

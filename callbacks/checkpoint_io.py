@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vargpt_lightning.checkpoints.atomic import unreadable
 from vargpt_lightning.checkpoints.dcp import SUFFIX, complete_folders, step_of
+from vargpt_lightning.distributed.protocol import Sharding
 
 
 class LastCheckpoint(Checkpoint):
@@ -40,9 +41,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         between_batches = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        finish = getattr(trainer.strategy, "finish_checkpoint", None)
-        if finish is not None and not between_batches:
-            finish()
+        if isinstance(sharding := trainer.strategy, Sharding) and not between_batches:
+            sharding.finish_checkpoint()
         if between_batches or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
             return
         # the ranks save together or not at all

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from vargpt_lightning.callbacks.checkpoint_io import last_checkpoint
+from vargpt_lightning.distributed.protocol import Sharding
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -80,9 +81,8 @@ class GracefulStop(pl.Callback):
         self.saved = self._target(trainer)
         if self.saved is not None:
             trainer.save_checkpoint(self.saved, weights_only=False)
-            finish = getattr(trainer.strategy, "finish_checkpoint", None)
-            if finish is not None:  # it may be written while training goes on, which ends here
-                finish(now=True)
+            if isinstance(sharding := trainer.strategy, Sharding):
+                sharding.finish_checkpoint(now=True)  # it may be written while training goes on, which ends here
             self.saved = last_checkpoint(self.saved) or self.saved
         loop = trainer.fit_loop
         loop.min_epochs, loop.epoch_loop.min_steps = 0, 0  # else the stop waits for them

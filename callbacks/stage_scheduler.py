@@ -29,8 +29,8 @@ class StageScheduler(pl.Callback):
     no optimizer state) and their modules stay in eval mode (no dropout, fixed statistics), after validation too.
 
     Args:
-        stages: the whole plan.
-        active: the name of the stage that this fit trains.
+        stages: the whole plan, or the only stage.
+        active: the name of the stage that this fit trains; None takes the only one.
         console: where the table of submodules is printed; stdout by default.
 
     Raises:
@@ -39,12 +39,17 @@ class StageScheduler(pl.Callback):
             is loaded.
     """
 
-    def __init__(self, stages: Sequence[Stage], active: str, console: Console | None = None) -> None:
+    def __init__(
+        self, stages: Stage | Sequence[Stage], active: str | None = None, console: Console | None = None
+    ) -> None:
+        stages = [stages] if isinstance(stages, Stage) else list(stages)
         check_stages(stages, SUBMODULES)
         names = [stage.name for stage in stages]
+        if active is None and len(names) == 1:
+            active = names[0]
         if active not in names:
             raise UserError(f"stage {active!r} is not in the plan; there are {', '.join(names)}")
-        self.stages = list(stages)
+        self.stages = stages
         self.index = names.index(active)
         self.console = console or Console()
 

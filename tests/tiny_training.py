@@ -18,9 +18,10 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.corpora import Packed
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.modules.base import StageModule
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module
+from vargpt_lightning.training.datamodule import StageDataModule
+from vargpt_lightning.training.stage_data import StageData
 
 
 class Rows(Logger):
@@ -70,13 +71,12 @@ def fit_stage(
     total: int | None = None,
     callbacks: Sequence[pl.Callback] = (),
     checkpoint: Path | None = None,
-    start: int = 0,
     **settings: Any,
 ) -> Fit:
     """Train a model as a stage says, for `total` steps; `settings` are the trainer's."""
     total = total or stage.steps or 1
     data.prepare(model, stage)
-    module = build_module(model, stage, total, data)
+    module = VARGPTModule(model, stage, total)
     logger = Rows()
     defaults: dict[str, Any] = {"log_every_n_steps": 1, "limit_val_batches": 0, "num_sanity_val_steps": 0}
     defaults |= {"max_steps": total, "max_epochs": -1, "accumulate_grad_batches": stage.accumulate}
@@ -89,6 +89,6 @@ def fit_stage(
         callbacks=[StageScheduler([stage], stage.name), BatchRng(0, stage.name), *callbacks],
         **(defaults | settings),
     )
-    validation = data.validation_loader(stage, 1) if settings.get("limit_val_batches") else None
-    trainer.fit(module, data.train_loader(stage, total, start), validation, ckpt_path=checkpoint, weights_only=True)
+    batches = StageDataModule(data, stage, 1 if settings.get("limit_val_batches") else 0)
+    trainer.fit(module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
     return Fit(module, trainer, logger.rows)

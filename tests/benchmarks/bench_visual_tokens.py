@@ -26,9 +26,9 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module
+from vargpt_lightning.training.stage_data import StageData
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "openmoji.yaml"
 
@@ -64,7 +64,7 @@ def measure(name: str, steps: int, rounds: int) -> None:
         loaders = {"made before": loader(data, model, stage, "auto")}
         made = time.perf_counter() - began
         loaders["encoded in training"] = loader(data, model, stage, "off")
-        module = build_module(model, stage, 10_000, data)
+        module = VARGPTModule(model, stage, 10_000)
         trained = [*model.visual_decoder.parameters()]
         for part in ("generation_projector_in", "generation_projector_out"):
             trained += getattr(model, part).parameters()

@@ -25,7 +25,7 @@ from vargpt_lightning.utils.files import read_json, read_jsonl
 PACKAGES = {
     "evaluation/benchmarks": "vargpt_lightning.evaluation.benchmarks",
     "vargpt_lightning/data/sources": "vargpt_lightning.data.sources",
-    "vargpt_lightning/models/towers": "vargpt_lightning.models.vision",
+    "vargpt_lightning/models/vision": "vargpt_lightning.models.vision",
 }
 Follow = Callable[..., list[str]]
 
@@ -151,3 +151,13 @@ def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> No
     give(generate)
     report = read_json(Path("runs/dino/init_from.json"))
     assert report["parts"].keys() == {"vision_tower"}
+
+
+def test_from_python(follow: Follow, tiny_experiment: dict[str, Any], tmp_path: Path) -> None:
+    follow("python.md")
+    tiny_experiment["run"]["root"] = "runs"
+    small_experiment(tiny_experiment, 2)
+    write_run(Path("runs/openmoji"))
+    for name in ("own_trainer", "resumed", "resumed", "own_module", "whole_run", "ask"):
+        exec(compile(Path(f"{name}.py").read_text(), f"{name}.py", "exec"), {"__name__": "__main__"})
+    assert [stage.status for stage in RunFolder(Path("runs/debug")).stages()] == ["finished"] * 2

@@ -15,9 +15,9 @@ from tests.tiny import tiny_stage
 from tests.tiny_training import Rows, fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.modules.base import share
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import OptimizerConfig, ScheduleConfig
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module
+from vargpt_lightning.training.stage_data import StageData
 
 
 class Counts(pl.Callback):
@@ -49,7 +49,7 @@ def test_a_row_is_the_mean_over_all_tokens_since_the_row_before(stage_data: Stag
 
 
 def test_tokens_weigh_the_losses_of_tokens_and_samples_all_else(stage_data: StageData) -> None:
-    module = build_module(tiny_model(), tiny_stage("draw"), 4, stage_data)
+    module = VARGPTModule(tiny_model(), tiny_stage("draw"), 4)
     weights: list[tuple[str, int]] = []
     module.log = lambda name, value, **how: weights.append((name, how["batch_size"]))  # type: ignore[method-assign]
     rows = Rows()
@@ -92,7 +92,7 @@ def test_the_last_rate_is_the_final_one_also_when_training_is_taken_up(
     whole = fit_stage(stage_data, tiny_model(), stage, total).values("train/lr")
     assert list(whole)[-1] == total and whole[total] == 0.01 * 0.5 < whole[total - 1]
     fit_stage(stage_data, tiny_model(), stage, total, [checkpoint], max_steps=3)
-    rest = fit_stage(stage_data, tiny_model(), stage, total, checkpoint=checkpoint.path, start=2).values("train/lr")
+    rest = fit_stage(stage_data, tiny_model(), stage, total, checkpoint=checkpoint.path).values("train/lr")
     assert rest == {step: rate for step, rate in whole.items() if step > 2}
 
 

@@ -15,8 +15,8 @@ from tests.tiny_training import tiny_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.shared_random import RowDraws
 from vargpt_lightning.modules.step_counts import SHARE, Counts, Share, StepBatches
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
+from vargpt_lightning.training.stage_data import StageData
 
 IMAGE, START, GEN, END, PAD, BOS, EOS = 3, 4, 6, 5, 0, 1, 2
 LENGTH, PATCHES = 5, 4
@@ -173,11 +173,11 @@ def test_processes_draw_together_what_one_would_have_drawn() -> None:
 
 def test_a_later_process_goes_on_where_the_first_ones_stream_stands(stage_data: StageData) -> None:
     """The first one has drawn for the codebook before it draws for its pictures."""
-    module = build_module(tiny_model(), tiny_stage("tokenizer"), 4, stage_data)
+    module = VARGPTModule(tiny_model(), tiny_stage("tokenizer"), 4)
     module._trainer = SimpleNamespace(global_rank=1)  # type: ignore[assignment]
     own, every = Counts(rows=2, drawn_pixels=2), Counts(rows=5, drawn_pixels=5)
     share = Share(own, every, Counts(rows=3, drawn_pixels=3), every, 2, True)
-    module.row_seed = 5
+    module.seed_rows(5)
     first = torch.Generator().manual_seed(5)
     before = torch.get_rng_state()
     with module.as_first_process():

@@ -18,8 +18,8 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.modules import tokenizer as subject
 from vargpt_lightning.modules.tokenizer import TokenizerModule
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
+from vargpt_lightning.training.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -75,7 +75,7 @@ def module_of(data: StageData, model: VARGPT, **changes: Any) -> tuple[Tokenizer
     """A module that logs nowhere, and a batch for it."""
     stage = tiny_stage("tokenizer", warmup_autoencoder=0.0, **changes)
     data.prepare(model, stage)
-    module = build_module(model.eval(), stage, 6, data)
+    module = VARGPTModule(model.eval(), stage, 6)
     assert isinstance(module, TokenizerModule)
     module.log_losses = lambda *args: None  # type: ignore[method-assign]
     return module, data.scaled(next(iter(data.train_loader(stage, 1, 0))))["drawn_pixels"]
@@ -153,7 +153,7 @@ def test_the_record_of_the_codes_hits_goes_on_after_a_resume(stage_data: StageDa
 
     with pytest.raises(RuntimeError, match="killed"):
         fit_stage(stage_data, tiny_model(), stage, 60, [checkpoint, Stop()])
-    fit_stage(stage_data, resumed, stage, 60, checkpoint=checkpoint.path, start=56)
+    fit_stage(stage_data, resumed, stage, 60, checkpoint=checkpoint.path)
     for name, value in resumed.state_dict().items():
         assert torch.equal(value, unbroken.state_dict()[name]), name
     quantizers = [model.image_tokenizer.quantize for model in (unbroken, resumed)]

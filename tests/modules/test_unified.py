@@ -15,9 +15,9 @@ from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
 from vargpt_lightning.modules.generation import GenerationModule
 from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module
+from vargpt_lightning.training.stage_data import StageData
 
 ALL = ["language_model", "vision_projector", "visual_decoder", "generation_projectors"]
 
@@ -28,7 +28,7 @@ def losses_of(data: StageData, stage: Stage, batches: int = 4) -> tuple[UnifiedM
     data.prepare(model, stage)
     freeze_all_but(model, stage)
     model.eval()
-    module = build_module(model, stage, batches, data)
+    module = VARGPTModule(model, stage, batches)
     assert isinstance(module, UnifiedModule)
     found = []
     for batch in data.train_loader(stage, batches, 0):
@@ -38,11 +38,11 @@ def losses_of(data: StageData, stage: Stage, batches: int = 4) -> tuple[UnifiedM
 
 
 def test_the_head_says_which_module() -> None:
-    from vargpt_lightning.modules.objectives import HEADS
+    from vargpt_lightning.modules.objectives import OBJECTIVES
 
-    assert HEADS["unified"] is UnifiedModule
-    assert HEADS["understanding"] is UnderstandingModule
-    assert HEADS["generation"] is GenerationModule
+    assert OBJECTIVES["unified"] is UnifiedModule
+    assert OBJECTIVES["understanding"] is UnderstandingModule
+    assert OBJECTIVES["generation"] is GenerationModule
 
 
 @pytest.mark.parametrize(

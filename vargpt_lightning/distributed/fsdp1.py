@@ -24,6 +24,7 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
 from vargpt_lightning.checkpoints.dcp import with_averages, without_averages
 from vargpt_lightning.distributed.fsdp2 import blocks
+from vargpt_lightning.distributed.protocol import Sharding
 from vargpt_lightning.distributed.tensors import FlatPart, gathered, named_parameters, plain_name, set_flat_part, spread
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.utils.errors import UserError
@@ -31,7 +32,7 @@ from vargpt_lightning.utils.errors import UserError
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-class FlatSharding(FSDPStrategy):
+class FlatSharding(FSDPStrategy, Sharding):
     """FSDP1 of a stage module's VARGPT; the image tokenizer stays whole in each process, in 32 bits.
 
     Gradients are reduced after each accumulated batch: kept back, they would be lost where the step's last batch does

@@ -51,6 +51,7 @@ from vargpt_lightning.checkpoints.deferred import FirstWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.fsdp1 import FlatSharding
 from vargpt_lightning.distributed.fsdp2 import passed, shard
+from vargpt_lightning.distributed.protocol import Sharding
 from vargpt_lightning.distributed.tensors import like, local, spread
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.utils.errors import UserError
@@ -90,7 +91,7 @@ def trainer_precision(name: str, precision: str) -> str:
     return "32-true" if name in SHARDED and precision.endswith("-mixed") else precision
 
 
-class BlockSharding(ModelParallelStrategy):
+class BlockSharding(ModelParallelStrategy, Sharding):
     """FSDP2 of a VARGPT's blocks, with checkpoints that another number of processes can take up.
 
     A module whose `vargpt` is to be sharded calls `shard` in its `configure_model`.

@@ -81,17 +81,22 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def load_experiment(arguments: Sequence[str]) -> Experiment:
-    """Read and check an experiment from the command line's arguments.
+def load_experiment(arguments: str | Path | Sequence[str], *options: str) -> Experiment:
+    """Read and check an experiment.
+
+    Args:
+        arguments: the path of its file, or the arguments of a command line: ["-c", FILE, "--seed", "1"].
+        options: more arguments, such as "--seed=1".
 
     Raises:
         UserError: naming the key, its value and what was expected, or the nearest key there is.
         SystemExit: after `--help`.
     """
     parser = build_parser()
-    arguments, files = _checked(list(arguments))
+    given = ["-c", str(arguments)] if isinstance(arguments, (str, Path)) else list(arguments)
+    checked, files = _checked([*given, *options])
     try:
-        config = parser.parse_args(arguments)
+        config = parser.parse_args(checked)
         made = parser.instantiate_classes(config)
     except Exception as error:  # jsonargparse raises several kinds for one wrong value
         raise _as_user_error(error) from error

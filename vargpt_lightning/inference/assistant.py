@@ -67,11 +67,13 @@ class Conversation:
         self.turns.append(Turn("assistant", tuple(parts)))
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Assistant:
     """A model with its text tokenizer: it continues conversations, answers questions and draws.
 
     Args:
+        model: used as it is; put it into evaluation mode first.
+        tokenizer: the text tokenizer that the model was trained with.
         settings: of all that it says; `seed` and the row of a prompt make the random stream of that prompt.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from vargpt_lightning.checkpoints.deferred import FirstWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.distributed.protocol import Sharding
 from vargpt_lightning.models.core.shared_random import RowDraws
 from vargpt_lightning.modules.finite import FiniteGuard, as_plain, gradient_norm
 from vargpt_lightning.modules.optim.optimizers import build_optimizer, build_schedule
 from vargpt_lightning.modules.step_counts import SHARE, Share
 from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.errors import UserError
 
 Batch = Mapping[str, Any]
 Values = Mapping[str, Tensor | float | None]
@@ -33,41 +35,61 @@ class StageModule(pl.LightningModule):
     Args:
         vargpt: the model, shared by the modules of all stages.
         stage: the stage's settings.
-        total_steps: optimizer steps of the stage, for the schedule.
+        total_steps: optimizer steps of the stage, for the schedule; None takes the trainer's `max_steps`.
+        guard: looks at losses and gradients; None stops training at one that is not finite.
+        first_weights: of a model that gets its memory when it is sharded.
     """
 
     # The tower of the default comes with its package; checkpoints need not carry it.
     strict_loading = False
 
-    def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int) -> None:
+    def __init__(
+        self,
+        vargpt: VARGPT,
+        stage: Stage,
+        total_steps: int | None = None,
+        guard: FiniteGuard | None = None,
+        first_weights: FirstWeights | None = None,
+    ) -> None:
         super().__init__()
         self.vargpt = vargpt
         self.stage = stage
-        self.total_steps = total_steps
+        self._total_steps = total_steps
         self.last_counts: dict[str, int] = {"text_tokens": 0, "image_tokens": 0, "samples": 0}
-        self.prepared: Callable[[Batch], Batch] | None = None  # what is still to be done to a batch on its device
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, int] = {}
-        self.row_seed: int | None = None
+        self._row_seed = 0
         self._row_state: Tensor | None = None
         self.step_is_covered = True  # see `Share.covered`
-        self.guard = FiniteGuard()
-        self.first_weights: FirstWeights | None = None  # of a model that gets its memory when it is sharded
+        self.guard = guard or FiniteGuard()
+        self.first_weights = first_weights
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the stage.
+
+        Raises:
+            UserError: neither the module nor the trainer knows them.
+        """
+        steps = self.trainer.max_steps if self._total_steps is None else self._total_steps
+        if steps < 1:
+            raise UserError(f"trainer.max_steps={steps}; expected the optimizer steps of stage {self.stage.name!r}")
+        return steps
+
+    def seed_rows(self, seed: int) -> None:
+        """Take the seed of draws that all processes make alike, before each batch."""
+        self._row_seed = seed
 
     def configure_model(self) -> None:
         """Spread the model over the processes, where the strategy does."""
-        spread = getattr(self.trainer.strategy, "shard", None)
-        if spread is not None:
-            spread(self.vargpt, self.first_weights)
+        if isinstance(strategy := self.trainer.strategy, Sharding):
+            strategy.shard(self.vargpt, self.first_weights)
             self.first_weights = None
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self, self.stage.optimizer)
         schedule = build_schedule(optimizer, self.total_steps, self.stage.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return batch if self.prepared is None else self.prepared(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out a tower that is not trained: it comes with its package, or with the stage before."""
@@ -112,9 +134,8 @@ class StageModule(pl.LightningModule):
         for module in self.vargpt.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
-        free = getattr(self.trainer.strategy, "free_gathered", None)
-        if free is not None:
-            free()
+        if isinstance(strategy := self.trainer.strategy, Sharding):
+            strategy.free_gathered()
 
     def on_before_backward(self, loss: Tensor) -> None:
         self.guard.note(loss)
@@ -124,13 +145,12 @@ class StageModule(pl.LightningModule):
     ) -> None:
         """Clip the gradient's norm over all processes' shards; no step is taken with one that is no number."""
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
-        strategy: Any = self.trainer.strategy
-        flat = hasattr(strategy, "total_norm")
-        if flat:
-            strategy.drop_unused(parameters)
+        sharding = self.trainer.strategy
+        if isinstance(sharding, Sharding):
+            sharding.drop_unused(parameters)
         norm = gradient_norm(parameters)
-        if flat:
-            norm = strategy.total_norm(norm)
+        if isinstance(sharding, Sharding):
+            norm = sharding.total_norm(norm)
         shown = as_plain(norm)
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not self.guard.passes(None if scaled else shown, self.global_step, self.stage.name):
@@ -156,7 +176,7 @@ class StageModule(pl.LightningModule):
             return None
         generator = None
         if share.before.rows:
-            generator = torch.Generator(self.device).manual_seed(self.row_seed or 0)
+            generator = torch.Generator(self.device).manual_seed(self._row_seed)
             if self._row_state is not None:
                 generator.set_state(self._row_state)
                 self._row_state = None
@@ -171,7 +191,7 @@ class StageModule(pl.LightningModule):
             return
         gpu = self.device.type == "cuda"
         with torch.random.fork_rng([self.device] if gpu else []):
-            torch.manual_seed(self.row_seed or 0)
+            torch.manual_seed(self._row_seed)
             yield
             self._row_state = torch.cuda.get_rng_state(self.device) if gpu else torch.get_rng_state()
 

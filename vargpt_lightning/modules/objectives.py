@@ -8,7 +8,7 @@ from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
 
-HEADS: dict[str, type[StageModule]] = {
+OBJECTIVES: dict[str, type[StageModule]] = {
     "unified": UnifiedModule,
     "understanding": UnderstandingModule,
     "generation": GenerationModule,

@@ -5,6 +5,8 @@ Legend: B batch, H and W height and width, K scales.
 
 from __future__ import annotations
 
+from typing import Any, Protocol, runtime_checkable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -17,26 +19,38 @@ from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
 from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
 from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.errors import UserError
 
 USAGE_EVERY = 100
 COLLAPSED_BELOW = 1.0
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
 
 
+@runtime_checkable
+class Calibrates(Protocol):
+    """A data module with pictures to lay a codebook over, (B, 3, H, W) in [-1, 1]."""
+
+    def calibration_pictures(self) -> Tensor: ...
+
+
 class TokenizerModule(StageModule):
     """L1 + squared error of the reconstruction, codebook and commitment terms (VAR, arXiv 2404.02905, equation 5).
 
     With `warmup_autoencoder` the first steps train an autoencoder without quantization; the codebook is then laid over
-    the features of `calibration_pictures`. With `feature_weight` the mean squared distance between features of
-    EfficientNet-Lite0 of a picture and of its reconstruction is added, in place of VAR's LPIPS, whose weights no
-    package carries.
+    the features of the data module's `calibration_pictures`, or of a batch. With `feature_weight` the mean squared
+    distance between features of EfficientNet-Lite0 of a picture and of its reconstruction is added, in place of VAR's
+    LPIPS, whose weights no package carries.
 
     The share of codes in use is logged for each scale; a scale whose usage collapses is warned of, once.
     """
 
-    def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int) -> None:
-        super().__init__(vargpt, stage, total_steps)
-        self.calibration_pictures: Tensor | None = None
+    def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int | None = None, **more: Any) -> None:
+        if stage.feature_weight and vargpt.config.vision.kind != "efficientnet_lite0":
+            raise UserError(
+                f"stages.{stage.name}.feature_weight={stage.feature_weight}: features come from EfficientNet, but "
+                f"model.vision.kind is {vargpt.config.vision.kind!r}; expected 0"
+            )
+        super().__init__(vargpt, stage, total_steps, **more)
         self._warned: set[int] = set()
 
     @property
@@ -48,8 +62,9 @@ class TokenizerModule(StageModule):
         super().on_train_batch_start(batch, batch_idx)
         first_batch = batch_idx % self.trainer.accumulate_grad_batches == 0
         if self.warmup_steps and self.global_step == self.warmup_steps and first_batch:
-            pictures = self.calibration_pictures
-            pictures = batch["drawn_pixels"] if pictures is None else pictures.to(self.device)
+            data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
+            known = isinstance(data, Calibrates)
+            pictures = data.calibration_pictures().to(self.device) if known else batch["drawn_pixels"]
             with self.as_first_process():
                 initialize_codebook(self.vargpt.image_tokenizer, pictures)
             if self.trainer.world_size > 1:  # not only alike: the same

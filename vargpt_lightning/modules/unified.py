@@ -10,11 +10,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
-from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.losses import VARGPTOutput
 from vargpt_lightning.modules.base import Batch, StageModule, samples_of, share
 from vargpt_lightning.modules.step_counts import Share
-from vargpt_lightning.recipe.stage import Stage
 
 
 class UnifiedModule(StageModule):
@@ -28,9 +26,7 @@ class UnifiedModule(StageModule):
     text = True
     image = True
 
-    def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int) -> None:
-        super().__init__(vargpt, stage, total_steps)
-        self._warned = False
+    _warned = False
 
     def forward(self, batch: Batch) -> VARGPTOutput:
         alone = self.stage.decoder_alone and (batch.get("drawn_indices") is not None or "drawn_pixels" in batch)

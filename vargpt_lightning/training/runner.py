@@ -20,15 +20,16 @@ from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.step_counts import StepBatches
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
 from vargpt_lightning.training.callbacks import StageCallbacks
 from vargpt_lightning.training.contents import StageContents
-from vargpt_lightning.training.datamodule import StageData
-from vargpt_lightning.training.module import build_module, keep_packed_apart
+from vargpt_lightning.training.datamodule import StageDataModule
+from vargpt_lightning.training.module import keep_packed_apart
 from vargpt_lightning.training.reuse import StageReuse
+from vargpt_lightning.training.stage_data import StageData
 from vargpt_lightning.training.text_tokenizer import run_tokenizer
 from vargpt_lightning.training.trainer import is_sharded, stage_trainer
 from vargpt_lightning.training.weights import StageWeights
@@ -94,14 +95,14 @@ class StageRunner:
         total = self._prepare_data(stage, folder)
         model = self.weights.model
         arrange_blocks(model, settings.sharding)
-        module = build_module(model, stage, total, self.data)
-        module.guard = guard = FiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
+        guard = FiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
+        module = VARGPTModule(model, stage, total, guard=guard, first_weights=self.weights.deferred)
         stop = GracefulStop(folder.checkpoint)
         last = LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
         callbacks = [*self.callbacks.of(stage, folder, model), stop, last]
         trainer = stage_trainer(self.experiment, self.run, folder, stage, total, callbacks)
         device = trainer.strategy.root_device
-        module.first_weights = self.weights.make_ready(stage, device)
+        self.weights.make_ready(stage, device)
         keep_packed_apart(module)
         if self.processes.first:
             remove_leftovers(folder.checkpoint)
@@ -113,14 +114,12 @@ class StageRunner:
             prepared = time.monotonic() - began
             folder.update(preparation=folder.record.get("preparation", 0.0) + prepared)
             self.run.add_duration(stage.name, prepared)
-        loader = self.data.train_loader(stage, total, start, self.processes.rank, self.processes.world)
-        train = StepBatches(loader, model, stage.accumulate, stage.decoder_alone, self.processes.world)
-        validation = self.data.validation_loader(stage, settings.validation_batches) if settings.validate else None
-        trainer.fit(module, train, validation, ckpt_path=checkpoint, weights_only=True)
+        data = StageDataModule(self.data, stage, settings.validation_batches if settings.validate else 0)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if stop.exit_code:
             return stop.exit_code
         self.weights.save(stage, folder, trainer.strategy)
-        del trainer, module, train, model, callbacks
+        del trainer, module, data, model, callbacks
         gc.collect()
         if self.processes.first:
             if is_sharded(settings, stage) and settings.samples:  # drawn with whole weights

@@ -30,6 +30,7 @@ class StageWeights:
 
     Attributes:
         model: in memory; without memory (on the meta device) where the next stage spreads it over the processes.
+        deferred: the weights of a model that has no memory yet.
     """
 
     model: VARGPT
@@ -37,14 +38,14 @@ class StageWeights:
     def __init__(self, experiment: Experiment, run: RunFolder, processes: Processes) -> None:
         self.experiment, self.run, self.processes = experiment, run, processes
         self._has: Path | None = None  # the file whose weights the model in memory has
-        self._deferred: FirstWeights | None = None  # of a model that has no memory yet
+        self.deferred: FirstWeights | None = None
 
     def load_before(self, stage: Stage, before: StageFolder | None) -> None:
         """Make the model as the stage before has left it, or as the first one begins."""
         experiment = self.experiment
         if is_sharded(experiment.trainer, stage) and experiment.trainer.strategy == "fsdp2":
             weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
-            self._deferred, self.model, self._has = weights, weights.model, None
+            self.deferred, self.model, self._has = weights, weights.model, None
             if before is not None:
                 weights.take(stage_weights(self.model, before.weights))
             elif experiment.init_from:
@@ -56,15 +57,12 @@ class StageWeights:
 
     def fill_encoders(self) -> None:
         """Give memory to what the data are prepared with, where the model has none yet."""
-        if self._deferred is not None:
-            self._deferred.fill_parts("vision_tower", "image_tokenizer")
+        if self.deferred is not None:
+            self.deferred.fill_parts("vision_tower", "image_tokenizer")
 
-    def make_ready(self, stage: Stage, device: torch.device) -> FirstWeights | None:
-        """Make of the model what the stage trains; adapters begin alike whatever was drawn before.
-
-        Returns the weights of a model that gets its memory when it is sharded.
-        """
-        deferred, self._deferred = self._deferred, None
+    def make_ready(self, stage: Stage, device: torch.device) -> None:
+        """Make of the model what the stage trains; adapters begin alike whatever was drawn before."""
+        deferred, self.deferred = self.deferred, None
         if deferred is not None:
             seed = seed_of(self.experiment.seed, stage.name)
             deferred.change(lambda model: attach_adapters_of(model, stage), seed)
@@ -74,7 +72,6 @@ class StageWeights:
             seed_everything_at(self.experiment.seed, stage.name)
             attach_adapters_of(self.model, stage)
         freeze_for(self.model, stage, device)
-        return deferred
 
     def save(self, stage: Stage, folder: StageFolder, strategy: Any) -> None:
         """Write what the stage has trained as plain weights: adapters merged, frozen weights as they were before."""

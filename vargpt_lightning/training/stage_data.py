@@ -1,0 +1,186 @@
+"""A run's data made ready for its stages: corpora, caches of what frozen networks compute, loaders that resume.
+
+Legend: B pictures, H and W height and width, L visual tokens, N feature tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.data.corpora import Corpora
+from vargpt_lightning.data.images.pictures import LevelReader, PictureError, scale_pictures
+from vargpt_lightning.data.loading.collate import Collator
+from vargpt_lightning.data.loading.examples import ExampleMaker
+from vargpt_lightning.data.loading.feature_cache import (
+    PictureCache,
+)
+from vargpt_lightning.data.loading.loader import StreamLoader, stream_loader
+from vargpt_lightning.data.loading.packed import PackedCollator
+from vargpt_lightning.data.mixing.mixture import Mixture, MixtureBatchSampler, Part
+from vargpt_lightning.data.shards.dataset import ShardDataset
+from vargpt_lightning.data.shards.records import DRAWN
+from vargpt_lightning.data.text.chat import ChatTemplate
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.training.features import SeenFeatures
+from vargpt_lightning.training.record_order import RecordOrder
+from vargpt_lightning.training.visual_tokens import StageTokens
+from vargpt_lightning.utils.errors import UserError
+
+CALIBRATION_PICTURES = 256
+VALIDATION_SEED = 7
+
+
+@dataclass
+class StageData:
+    """Loaders for the stages of a run.
+
+    Args:
+        config: the model's sizes, for the pictures' sizes and the tokens' numbers.
+        corpora: where the data come from.
+        tokenizer: the text tokenizer.
+        cache: the run's own cache folder, for the visual tokens of drawn pictures.
+        seed: of the order of the data.
+    """
+
+    config: VARGPTConfig
+    corpora: Corpora
+    tokenizer: TextTokenizer
+    cache: Path
+    seed: int = 0
+    _opened: dict[str, dict[str, ShardDataset]] = field(default_factory=dict)
+    _features: PictureCache | None = None
+
+    def __post_init__(self) -> None:
+        self._tokens = StageTokens(self.config.tokenizer, self.corpora, self.cache)
+        self._seen = SeenFeatures(self.config.vision, self.corpora, self.sources)
+        self.order = RecordOrder(
+            self.config.language.max_positions, self.corpora, self.sources, self._template, self.seed
+        )
+
+    def sources(self, split: str) -> dict[str, ShardDataset]:
+        """The corpora of a split, opened once."""
+        if split not in self._opened:
+            self._opened[split] = self.corpora.open(split)
+        return self._opened[split]
+
+    def prepare(self, model: VARGPT, stage: Stage) -> None:
+        """Compute what this stage's frozen networks give for every picture, unless it is kept already.
+
+        Raises:
+            UserError: the mixture names a corpus that there is not, or lacks what the stage's head trains on.
+        """
+        self._check(stage)
+        keep = self.corpora.cache_features
+        if model.vision_tower is None or not keep or "vision_tower" in stage.train:
+            self._features = None
+        elif self._features is None:
+            self._features = self._seen.build(model)
+        self._tokens.prepare(model.image_tokenizer, stage, {split: self.sources(split) for split in ("train", "val")})
+
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(
+            self.tokenizer,
+            self.config.vision.patches,
+            self.config.tokenizer.schedule.num_tokens,
+            "all" if self.config.settings.text_loss == "all" else "answer",
+        )
+
+    def _maker(self, vary: bool) -> ExampleMaker:
+        resizing, sees = self.corpora.resizing, self.config.vision.kind != "none"
+        seen: Any = self._features or (LevelReader(self._seen.reader(), resizing) if sees else None)
+        drawn, context = LevelReader(self._tokens.reader, resizing), self.config.language.max_positions
+        return ExampleMaker(self._template(), seen, drawn, context, self.seed, vary)
+
+    def scaled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a loader's batch with its pictures, which come as bytes, as networks take them."""
+        readers = {"pixel_values": self._seen.reader, "drawn_pixels": lambda: self._tokens.reader}
+        return scale_pictures(batch, {name: make() for name, make in readers.items() if name in batch})
+
+    def train_loader(
+        self, stage: Stage, total_steps: int, start_step: int, rank: int = 0, world_size: int = 1
+    ) -> StreamLoader:
+        """Return the batches from an optimizer step on: the same ones that an unbroken run would have had."""
+        sampler = self.order.sampler(stage, total_steps, start_step, rank, world_size)
+        used = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
+        sources: dict[str, Any] = self._tokens.apply("train", used)
+        if stage.records is not None:
+            sources = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
+        settings, pad_id = self.corpora, self.tokenizer.pad_id
+        packed = PackedCollator(pad_id, self.config.language.max_positions)
+        return stream_loader(
+            Mixture(sources, self._maker(vary=True)),
+            sampler,
+            packed if stage.packing else Collator(pad_id),
+            workers=settings.workers,
+            prefetch=settings.prefetch,
+            pin_memory=settings.pin_memory,
+        )
+
+    def validation_loader(self, stage: Stage, batches: int) -> DataLoader[Any] | None:
+        """Return a few batches of held-out records, always the same; None when the mixture has none."""
+        sources = {name: source for name, source in self.sources("val").items() if stage.data.get(name) and len(source)}
+        if not sources or batches < 1:
+            return None
+        mixture = Mixture(self._tokens.apply("val", sources), self._maker(vary=False))
+        spec = stage.spec(self.order.sizes, groups=self.order.groups("val"))
+        values = stage.data if stage.mixture == "weights" else spec.epoch
+        weights = {name: values[name] for name in sources}
+        spec = replace(spec, sizes=mixture.sizes, values=weights, by="weights")
+        sampler = MixtureBatchSampler(spec, steps=batches, seed=VALIDATION_SEED)
+        return DataLoader(mixture, batch_sampler=sampler, collate_fn=Collator(self.tokenizer.pad_id))
+
+    def _check(self, stage: Stage) -> None:
+        there = self.sources("train")
+        for name in stage.data:
+            if name not in there:
+                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; there are {', '.join(there)}")
+        used = {name: there[name].draws for name, weight in stage.data.items() if weight > 0}
+        wordy = [name for name, draws in used.items() if not draws]
+        if stage.head == "tokenizer" and wordy:
+            raise UserError(
+                f"stages.{stage.name}.data: {wordy[0]!r} has no drawn pictures; expected corpora that the head "
+                f"tokenizer can train on: {_listed(name for name, source in there.items() if source.draws)}"
+            )
+        if (stage.head == "generation" or stage.decoder_alone) and len(wordy) == len(used):
+            raise UserError(
+                f"stages.{stage.name}.data: {', '.join(used)} have no drawn pictures to train on; corpora that have "
+                f"some: {_listed(name for name, source in there.items() if source.draws)}"
+            )
+
+    def drawn_pictures(self, count: int) -> Tensor:
+        """Return training pictures (B, 3, H, W) in [-1, 1], at most `count`, always the same; bad ones are left out.
+
+        Raises:
+            UserError: there is not one.
+        """
+        reader, found = self._tokens.reader, dict[str, Tensor]()
+        for source in self.sources("train").values():
+            for record in source if source.draws else ():
+                for part in record.pictures(DRAWN):
+                    if part.key not in found and len(found) < count:
+                        with contextlib.suppress(PictureError):
+                            found[part.key] = reader.read(part.data, part.name)
+                if len(found) == count:
+                    return torch.stack(list(found.values()))
+        if not found:
+            raise UserError(f"data: no drawn picture can be read from {_listed(self.sources('train'))}")
+        return torch.stack(list(found.values()))
+
+    def calibration_pictures(self) -> Tensor:
+        """Return the pictures to lay a codebook over."""
+        return self.drawn_pictures(CALIBRATION_PICTURES)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
