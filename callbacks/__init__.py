@@ -1,7 +1,8 @@
 """Part of vargpt_lightning: import it as `vargpt_lightning.callbacks`.
 
-Lightning callbacks: what happens around the steps of a fit. What a step computes belongs in `modules`, which callbacks
-a run has in `training`.
+Lightning callbacks: what happens around the steps of a fit.
+
+What a step computes belongs in `modules`, which callbacks a run has in `training`.
 """
 
 from __future__ import annotations

@@ -1,3 +1,8 @@
+"""The `vargpt` commands: each parses arguments, calls a room below, and prints.
+
+Work that somebody may want from Python belongs in the rooms below; options that several commands share in `options`.
+"""
+
 from __future__ import annotations
 
 COMMANDS = {

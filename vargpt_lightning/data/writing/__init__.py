@@ -1,1 +1,4 @@
-"""Instruction data written from captions: by templates, or by a language model behind a chat endpoint."""
+"""Instruction data written from captions: by templates, or by a language model behind a chat endpoint.
+
+Captions are read in `data.sources`; packing what was written belongs in `data.packing`.
+"""
