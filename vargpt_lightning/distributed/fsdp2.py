@@ -22,7 +22,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.recipe.sharding import ShardingConfig
 
 MATRIX_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
@@ -34,14 +34,14 @@ ATTENTION = (
 )
 
 
-def blocks(model: VARGPT) -> Iterator[tuple[int, nn.Module]]:
+def blocks(model: VARGPTModel) -> Iterator[tuple[int, nn.Module]]:
     """Yield each tower's blocks, with their places in the tower."""
     yield from enumerate(model.language_model.model.layers)
     yield from enumerate(getattr(model.vision_tower, "blocks", ()))
     yield from enumerate(model.visual_decoder.blocks)
 
 
-def arrange_blocks(model: VARGPT, config: ShardingConfig) -> None:
+def arrange_blocks(model: VARGPTModel, config: ShardingConfig) -> None:
     """Set up checkpointing and compilation of the blocks; a second call changes nothing."""
     if model.config.language.checkpoint_activations and config.checkpointing == "none":
         language = set(model.language_model.model.layers)
@@ -97,7 +97,7 @@ def _pass(group: nn.Module, _: Any) -> None:
     group._passed.fill_(True)  # type: ignore[operator]
 
 
-def passed(model: VARGPT) -> bool:
+def passed(model: VARGPTModel) -> bool:
     """Whether each sharded group that is trained in mixed precision has been passed by a batch.
 
     Until then torch cannot keep its gradients whole for the next batch: it converts what it has not gathered yet.
@@ -105,7 +105,7 @@ def passed(model: VARGPT) -> bool:
     return all(bool(getattr(module, "_passed", True)) for module in model.modules())
 
 
-def shard(model: VARGPT, mesh: DeviceMesh, config: ShardingConfig, precision: str = "32-true") -> None:
+def shard(model: VARGPTModel, mesh: DeviceMesh, config: ShardingConfig, precision: str = "32-true") -> None:
     """Shard a model's parameters in place, frozen ones too: each process keeps its part of each.
 
     Args:

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.losses import IGNORED
+from vargpt_lightning.models.vargpt import VARGPTModel
 
 SHARE = "share"
 SEEN_KEYS = ("pixel_values", "vision_features")
@@ -95,7 +95,7 @@ class StepBatches:
     def __init__(
         self,
         batches: Iterable[dict[str, Any]],
-        model: VARGPT,
+        model: VARGPTModel,
         accumulate: int = 1,
         decoder_alone: bool = False,
         processes: int = 1,

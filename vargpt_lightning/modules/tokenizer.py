@@ -63,8 +63,9 @@ class TokenizerModule(StageModule):
         first_batch = batch_idx % self.trainer.accumulate_grad_batches == 0
         if self.warmup_steps and self.global_step == self.warmup_steps and first_batch:
             data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
-            known = isinstance(data, Calibrates)
-            pictures = data.calibration_pictures().to(self.device) if known else batch["drawn_pixels"]
+            pictures: Tensor = batch["drawn_pixels"]
+            if isinstance(data, Calibrates):
+                pictures = data.calibration_pictures().to(self.device)
             with self.as_first_process():
                 initialize_codebook(self.vargpt.image_tokenizer, pictures)
             if self.trainer.world_size > 1:  # not only alike: the same

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.modules.base import StageModule
-from vargpt_lightning.modules.objectives import OBJECTIVES
+from vargpt_lightning.modules.objectives import module_of
 from vargpt_lightning.recipe.stage import Stage
 
 
@@ -33,6 +33,6 @@ class VARGPTModule(pl.LightningModule):
         cls, model: VARGPT | VARGPTConfig, stage: Stage, total_steps: int | None = None, **more: Any
     ) -> StageModule:
         made = VARGPT(model) if isinstance(model, VARGPTConfig) else model
-        return OBJECTIVES[stage.head](made, stage, total_steps, **more)
+        return module_of(made, stage, total_steps, **more)
 
     def __init__(self, model: VARGPT | VARGPTConfig, stage: Stage, total_steps: int | None = None) -> None: ...

@@ -13,7 +13,8 @@ from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.models.core.config import VARGPTConfig
-from vargpt_lightning.modules.base import Batch, StageModule
+from vargpt_lightning.models.vargpt import VARGPTModel
+from vargpt_lightning.modules.base import Batch
 from vargpt_lightning.modules.step_counts import StepBatches
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.stage_data import StageData
@@ -46,7 +47,7 @@ class StageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> StepBatches:
         """Return the batches from the step on where the fit stands: those that an unbroken fit would have had."""
-        trainer, model = self._trainer(), self._module().vargpt
+        trainer, model = self._trainer(), self._model()
         rank, world = trainer.global_rank, trainer.world_size
         loader = self.data.train_loader(self.stage, self.total_steps, trainer.global_step, rank, world)
         return StepBatches(loader, model, self.stage.accumulate, self.stage.decoder_alone, world)
@@ -83,11 +84,12 @@ class StageDataModule(pl.LightningDataModule):
             raise UserError("the data module has no trainer yet; expected trainer.fit(module, datamodule=...)")
         return self.trainer
 
-    def _module(self) -> StageModule:
+    def _model(self) -> VARGPTModel:
         module = self._trainer().lightning_module
-        if not hasattr(module, "vargpt"):
+        model = getattr(module, "vargpt", None)
+        if not isinstance(model, VARGPTModel):
             raise UserError(f"{type(module).__name__} has no VARGPT under `vargpt`, which the data module prepares for")
-        return module
+        return model
 
 
 class VARGPTDataModule(StageDataModule):
@@ -124,4 +126,4 @@ class VARGPTDataModule(StageDataModule):
         if stage == "fit":
             trainer = self._trainer()
             with Processes(trainer.global_rank, trainer.world_size).first_goes_first():
-                self.data.prepare(self._module().vargpt, self.stage)
+                self.data.prepare(self._model(), self.stage)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 from torch import nn
 
-from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.images.pictures import PictureReader
 from vargpt_lightning.data.loading.feature_cache import (
@@ -25,6 +24,7 @@ from vargpt_lightning.data.shards.format import cache_root
 from vargpt_lightning.data.shards.records import SEEN, PicturePart
 from vargpt_lightning.inference.assistant import seen_reader
 from vargpt_lightning.models.core.config import VisionConfig
+from vargpt_lightning.models.vargpt import VARGPTModel
 
 IDLE_VISION_SETTINGS = ("pretrained", "dropout", "fit")  # the reader, or nothing, depends on these
 
@@ -47,7 +47,7 @@ class SeenFeatures:
         reader = seen_reader(self.vision)
         return PictureReader(reader.size, reader.mean, reader.std, reader.fit, variants=self.corpora.seen_variants)
 
-    def build(self, model: VARGPT) -> PictureCache | None:
+    def build(self, model: VARGPTModel) -> PictureCache | None:
         """Return the features of every picture, computed or read from the cache; None where there is no picture."""
         pictures, plain = self._pictures(SEEN)
         if not pictures:

@@ -20,7 +20,7 @@ from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.modules.finite import FiniteGuard
-from vargpt_lightning.modules.vargpt_module import VARGPTModule
+from vargpt_lightning.modules.objectives import module_of
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
@@ -96,7 +96,7 @@ class StageRunner:
         model = self.weights.model
         arrange_blocks(model, settings.sharding)
         guard = FiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
-        module = VARGPTModule(model, stage, total, guard=guard, first_weights=self.weights.deferred)
+        module = module_of(model, stage, total, guard=guard, first_weights=self.weights.deferred)
         stop = GracefulStop(folder.checkpoint)
         last = LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
         callbacks = [*self.callbacks.of(stage, folder, model), stop, last]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.images.pictures import LevelReader, PictureError, scale_pictures
 from vargpt_lightning.data.loading.collate import Collator
@@ -31,6 +30,7 @@ from vargpt_lightning.data.shards.records import DRAWN
 from vargpt_lightning.data.text.chat import ChatTemplate
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.features import SeenFeatures
 from vargpt_lightning.training.record_order import RecordOrder
@@ -74,7 +74,7 @@ class StageData:
             self._opened[split] = self.corpora.open(split)
         return self._opened[split]
 
-    def prepare(self, model: VARGPT, stage: Stage) -> None:
+    def prepare(self, model: VARGPTModel, stage: Stage) -> None:
         """Compute what this stage's frozen networks give for every picture, unless it is kept already.
 
         Raises:

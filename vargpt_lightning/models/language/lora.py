@@ -32,7 +32,7 @@ def attach_adapters(
         raise UserError(f"lora: the package peft is not installed; {install_hint('lora')}") from error
     if unknown := [name for name in targets if name not in LINEAR]:
         raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(LINEAR)}")
-    config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))  # type: ignore[arg-type]
+    config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
     empty = next(language_model.parameters()).is_meta
     with quiet_bitsandbytes():  # which peft imports where it is installed
         inject_adapter_in_model(config, language_model, low_cpu_mem_usage=empty)
