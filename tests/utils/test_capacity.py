@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.tiny import write_experiment
 from vargpt_lightning.cli import main
-from vargpt_lightning.commands import fit
 from vargpt_lightning.utils import capacity
 from vargpt_lightning.utils.capacity import GIB, READING, TRAINING, add_processes, asked_processes, check_processes
 from vargpt_lightning.utils.errors import UserError
@@ -100,28 +98,3 @@ def test_fit_refuses_before_it_writes(
     said = capsys.readouterr().err
     assert named in said and (("--trainer.oversubscribe true" in said) or "num_nodes" in named)
     assert not (tmp_path / "runs").exists()
-
-
-def machines(**settings: Any) -> Any:
-    """An experiment's trainer with these settings, as far as the number of processes asks for it."""
-    trainer = {"num_nodes": 1, "strategy": "auto", "devices": 1, "accelerator": "cpu", "oversubscribe": False}
-    return SimpleNamespace(trainer=SimpleNamespace(**trainer | settings), data=SimpleNamespace(workers=0))
-
-
-def test_several_machines_want_somebody_who_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "0")  # left behind: nobody says that there are others
-    with pytest.raises(UserError, match=r"trainer\.num_nodes=2"):
-        fit.processes_here(machines(num_nodes=2))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert fit.processes_here(machines(num_nodes=2)) == 1
-
-
-def test_readers_of_all_processes_of_the_machine_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = machines()
-    experiment.data.workers = 3
-    fit.check_readers(experiment, 4)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    with pytest.raises(UserError, match=r"data\.workers=3 of 8 training processes together=24"):
-        fit.check_readers(experiment, 1)
-    experiment.trainer.oversubscribe = True
-    fit.check_readers(experiment, 1)
