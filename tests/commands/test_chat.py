@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from vargpt_lightning.commands import chat
-from vargpt_lightning.commands.chat import Chat, main
-from vargpt_lightning.inference.assistant import Conversation
-from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.commands.chat import main
+from vargpt_lightning.inference.chat import Chat
 
 
 @pytest.fixture
@@ -50,26 +49,6 @@ def test_drawings_go_into_the_run_by_default(run_copy: Path, monkeypatch, script
     assert (run_copy / "chat" / "0001.png").is_file()
 
 
-def test_what_was_said_and_shown_stays_in_the_context(finished_run: Path, tmp_path: Path, script) -> None:
-    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
-    chatting = Chat(load_run(finished_run), tmp_path)
-    script("Red*")
-    chatting.take(f"/image {tmp_path / 'red.png'}")
-    chatting.take("Which colour?")
-    chatting.take("And now?")
-    roles = [turn.role for turn in chatting.conversation.turns]
-    assert roles == ["user", "assistant"] * 2
-    ids = list(
-        chatting.assistant.prompt(
-            Conversation(chatting.conversation.turns[:3], chatting.conversation.pictures)
-        ).input_ids
-    )
-    tokens = chatting.assistant.tokenizer
-    assert ids.count(tokens.image_id) == 4 and ids.count(tokens.image_gen_id) == 21
-    chatting.take("/reset")
-    assert chatting.conversation == Conversation() and chatting.waiting == []
-
-
 def test_commands_and_mistakes_do_not_end_the_chat(talk, tmp_path: Path, script) -> None:
     (tmp_path / "text.png").write_text("no picture")
     script("Yes")
@@ -103,25 +82,6 @@ def test_nothing_is_asked_again_before_anything_was(talk) -> None:
 def test_quit_ends_it(talk, script) -> None:
     script("Yes")
     assert talk("/quit", "Is it?") == []
-
-
-def test_a_line_that_does_not_fit_leaves_no_trace(finished_run: Path, tmp_path: Path, script, capsys) -> None:
-    chatting = Chat(load_run(finished_run), tmp_path)
-    script("Yes")
-    chatting.take("dog " * 200)
-    assert "context holds 192" in capsys.readouterr().out and chatting.conversation.turns == []
-    chatting.take("Is it?")
-    assert capsys.readouterr().out == "Yes\n"
-
-
-def test_a_full_context_forgets_the_oldest_turns(finished_run: Path, tmp_path: Path, script, capsys) -> None:
-    chatting = Chat(load_run(finished_run), tmp_path)
-    script("Yes")
-    for _ in range(6):
-        chatting.take("Is it a dog or a cat?")
-    said = capsys.readouterr().out
-    assert said.count("Yes") == 6 and "2 oldest turns are forgotten" in said
-    assert chatting.conversation.turns[0].role == "user"
 
 
 def test_the_end_of_the_input_ends_a_chat_in_a_terminal(monkeypatch, capsys) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vargpt_lightning.commands.generate import generation_settings, main, parser, slug
-from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.commands.generate import main
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -41,20 +40,6 @@ def test_a_second_picture_of_an_answer_has_a_file_of_its_own(finished_run: Path,
     script("One:*Two:*")
     main([str(finished_run), "Draw two.", "--out", str(tmp_path)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["draw-two-0-0-1.png", "draw-two-0-0.png"]
-
-
-def test_options_reach_the_sampler(finished_run: Path) -> None:
-    run = load_run(finished_run)
-    plain = generation_settings(run, parser().parse_args(["run", "prompt"]))
-    assert plain.visual is not None
-    assert (plain.visual.top_k, plain.visual.top_p, plain.visual.cfg, plain.temperature) == (900, 0.95, 1.5, 0.0)
-    words = "run prompt --top-k 5 --top-p 0.5 --cfg 3 --temperature 0.7 --text-temperature 0.2 --max-tokens 9 --seed 4"
-    given = generation_settings(run, parser().parse_args(words.split()))
-    assert given.visual is not None
-    assert (given.visual.top_k, given.visual.top_p, given.visual.cfg, given.visual.temperature) == (5, 0.5, 3.0, 0.7)
-    assert (given.temperature, given.max_new_tokens, given.seed) == (0.2, 9, 4)
-    greedy = generation_settings(run, parser().parse_args(["run", "prompt", "--temperature", "0"]))
-    assert greedy.visual is not None and greedy.visual.greedy
 
 
 def test_a_picture_can_be_shown(finished_run: Path, tmp_path: Path, script, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,8 +86,3 @@ def test_a_file_in_place_of_the_folder_is_refused(finished_run: Path, tmp_path: 
     script("*")
     with pytest.raises(UserError, match="taken is a file"):
         main([str(finished_run), "Draw.", "--out", str(tmp_path / "taken")])
-
-
-def test_names_of_files_are_short_and_plain() -> None:
-    assert slug("Please draw a/b: 'Ünïcode'!") == "please-draw-a-b-ünïcode"
-    assert slug("?!") == "answer" and len(slug("word " * 30)) <= 40

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands import benchmarks
-from vargpt_lightning.commands.generate import add_sampling, generation_settings
+from vargpt_lightning.commands.options import add_sampling, generation_settings
 from vargpt_lightning.evaluation.run.benchmark_results import score_own_answers
 from vargpt_lightning.evaluation.run.examine import check_asked, examine, load_asked, print_figures, sampling_of
 from vargpt_lightning.inference.named import finished_stage

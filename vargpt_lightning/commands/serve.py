@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.commands.generate import add_sampling, generation_settings
+from vargpt_lightning.commands.options import add_sampling, generation_settings
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError, install_hint

@@ -1,0 +1,44 @@
+"""What is told while a model is loaded and while it answers. No torch until then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.utils.progress import importing, working
+
+if TYPE_CHECKING:  # a command's refusals must not wait for torch
+    from vargpt_lightning.inference.assistant import Assistant
+    from vargpt_lightning.models.generation.answers import Watcher
+
+
+def load_assistant(where: str, stage: str | None, device: str | None) -> Assistant:
+    """Load the model of a run or of a folder that `vargpt convert` wrote, and say so."""
+    with working(f"loading {where}"):
+        with importing():
+            from vargpt_lightning.inference.load import load_run_or_directory
+        return load_run_or_directory(where, stage, device)
+
+
+@contextmanager
+def answering(count: int = 1) -> Iterator[Watcher]:
+    """Say how far the answers are that are made in this block; yields what has to watch them."""
+    from vargpt_lightning.models.generation.answers import Watcher
+
+    what = "answering" if count == 1 else f"making {count} answers"
+    with working(what) as step:
+        written: dict[int, int] = {}
+        drawn = 0
+
+        class Teller(Watcher):
+            def text(self, row: int, text: str) -> None:
+                written[row] = len(text)
+                step.text = f"{what}: {sum(written.values())} characters, {drawn} pictures"
+
+            def part(self, row: int, part: Any) -> None:
+                nonlocal drawn
+                drawn += hasattr(part, "image")
+                step.text = f"{what}: {sum(written.values())} characters, {drawn} pictures"
+
+        yield Teller()
