@@ -45,6 +45,14 @@ def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> l
     return there
 
 
+def chosen_protocols(names: str | None) -> tuple[str, ...]:
+    """Return the protocols named with commas between; by default the first."""
+    from vargpt_lightning.evaluation.base.benchmark import PROTOCOLS
+
+    given = tuple(dict.fromkeys(name.strip() for name in (names or PROTOCOLS[0]).split(",") if name.strip()))
+    return tuple(PROTOCOLS) if given == (ALL,) else given
+
+
 def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | None) -> dict[str, Path]:
     """Where the data of each benchmark are: `data`/<name>, `data` itself when it is the only one, or the hub.
 

@@ -27,6 +27,14 @@ def show(
         raise UserError("; ".join(refused))
 
 
+def default_out(model: str) -> Path:
+    """Return RUN/benchmarks for a run's folder, benchmarks/<model> for any other system."""
+    from vargpt_lightning.evaluation.base.files import file_stem
+
+    path = Path(model)
+    return path / "benchmarks" if (path / "run.json").is_file() else Path("benchmarks") / file_stem(model.strip("/."))
+
+
 def write_report(out: Path, data: Mapping[str, Path]) -> Path:
     """Write the report of the benchmarks in a folder into it; return its first page.
 

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from tests.commands.test_benchmarks import write_benchmarks
+from tests.commands.test_evaluate_benchmarks import write_benchmarks
 from tests.evaluation import squares
 from tests.evaluation.squares import Painter
 from tests.tiny import write_experiment

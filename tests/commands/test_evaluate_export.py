@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.commands.test_benchmarks import result, write_benchmarks
+from tests.commands.test_evaluate_benchmarks import result, write_benchmarks
 from vargpt_lightning.cli import main
 from vargpt_lightning.evaluation import benchmarks
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_benchmarks import Agrees, data, result, systems, write_benchmarks
+from tests.commands.test_evaluate_benchmarks import Agrees, data, result, systems, write_benchmarks
 from vargpt_lightning.cli import main
 from vargpt_lightning.evaluation.harness.outputs import read_rows
 

@@ -1,7 +1,7 @@
 """`vargpt evaluate`: ask a run's model everything that evaluation asks, score it, and write the report.
 
-With `--benchmarks` any system is asked public benchmarks instead (`commands/benchmarks.py`), and `vargpt evaluate
-images` measures generated pictures (`commands/evaluate_images.py`).
+With `--benchmarks` any system is asked public benchmarks instead, and `vargpt evaluate images` measures generated
+pictures (`commands/evaluate_images`).
 
 What is asked is kept in RUN/evaluation/asked.json, with the settings, and the real pictures beside it: a run can be
 evaluated again without its data, and a killed evaluation goes on where it stopped.
@@ -12,23 +12,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vargpt_lightning.commands import benchmarks
-from vargpt_lightning.commands.options import add_sampling, generation_settings
-from vargpt_lightning.evaluation.run.benchmark_results import score_own_answers
-from vargpt_lightning.evaluation.run.examine import check_asked, examine, load_asked, print_figures, sampling_of
+from vargpt_lightning.commands.options import (
+    add_benchmark_options,
+    add_sampling,
+    benchmark_settings,
+    generation_settings,
+    more_options,
+)
+from vargpt_lightning.evaluation.harness.data import check_data, check_options, chosen_modules, find_data
+from vargpt_lightning.evaluation.run.again import examine_again, score_again
+from vargpt_lightning.evaluation.run.benchmark_results import default_out
+from vargpt_lightning.evaluation.run.examine import check_asked, load_asked, print_figures
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.models.core.devices import choose
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import read_json
 from vargpt_lightning.utils.paths import output_folder
 from vargpt_lightning.utils.progress import importing, working
-
-if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.inference.assistant import Assistant
 
 EXAMPLE = """examples:
   vargpt evaluate runs/openmoji
@@ -54,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "run", metavar="MODEL", help="the run folder; for benchmarks also a model's directory, hub id or endpoint"
     )
     result.add_argument("--out", type=Path, metavar="DIR", help="another folder for the figures; a run's own stay")
-    benchmarks.add_options(result.add_argument_group("benchmarks"))
+    add_benchmark_options(result.add_argument_group("benchmarks"))
     again = result.add_argument_group("a run")
     again.add_argument("--report-only", action="store_true", help="score the answers there are and rebuild the report")
     add_sampling(again)
@@ -74,18 +77,40 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.benchmarks is not None:
         _refuse(arguments, _RUN_OPTIONS, "have no meaning with --benchmarks")
-        return benchmarks.run(arguments)
+        return _benchmarks(arguments)
     _refuse(arguments, _BENCHMARK_OPTIONS, "need --benchmarks")
     if arguments.out is None:
         _refuse(arguments, _SAMPLING_OPTIONS, "need --out DIR: a run's own figures are made with its own settings")
     run = RunFolder(arguments.run)
     if arguments.out is not None:
         output_folder(arguments.out)
-    metrics = _rescore(run) if arguments.report_only else _again(run, arguments)
+    metrics = score_again(run) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
     print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
     if arguments.out is None and run.benchmark_report.is_file():
         print(f"benchmarks: {run.benchmark_report}")
+    return 0
+
+
+def _benchmarks(arguments: Any) -> int:
+    """Check everything that is named before anything is loaded; then ask."""
+    from vargpt_lightning.evaluation.run.benchmark_run import run_benchmarks
+    from vargpt_lightning.evaluation.systems.open import check_system, runs_here
+
+    check_system(arguments.run, arguments.stage)
+    modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
+    settings = benchmark_settings(arguments)
+    check_options(modules, settings)
+    data = find_data(modules, arguments.data, arguments.hub_owner)
+    check_data(modules, data, settings.style, settings.protocols)
+    out = arguments.out or default_out(arguments.run)
+    own = arguments.out is None and (Path(arguments.run) / "run.json").is_file()  # a run's own figures are its last
+    output_folder(out)
+    if arguments.device is not None and runs_here(arguments.run):
+        choose(arguments.device)
+    given = {name: getattr(arguments, name) for name in ("device", "dtype", "stage")}
+    options = {name: value for name, value in given.items() if value is not None} | more_options(arguments.option)
+    run_benchmarks(arguments.run, modules, data, out, settings, options, own or bool(arguments.replace))
     return 0
 
 
@@ -114,42 +139,10 @@ def _again(run: RunFolder, arguments: Any) -> dict[str, Any]:
     check_asked(run.evaluation)
     with working(f"loading {run.path}"):
         with importing():
-            from vargpt_lightning.evaluation.run.runner import rich_progress
             from vargpt_lightning.inference.load import load_run
         choose(arguments.device)
         asked, settings, generation = load_asked(run.evaluation)
         assistant = load_run(arguments.run, arguments.stage, arguments.device)
     assistant.settings = generation
     assistant.settings = generation_settings(assistant, arguments)
-    if arguments.out is not None and not arguments.replace:
-        _check_free(arguments.out, assistant)
-    if arguments.out is None and run.metrics().get("complete"):
-        for name in ("answers", "drawings", "reconstructions"):
-            (run.evaluation / f"{name}.jsonl").unlink(missing_ok=True)
-    with rich_progress() as progress:
-        return examine(run, assistant, asked, settings, arguments.out, progress)
-
-
-def _check_free(out: Path, assistant: Assistant) -> None:
-    """Refuse a folder with the figures of other weights, or of other settings: a figure must not change its meaning."""
-    from vargpt_lightning.utils.files import plain
-
-    if not (out / "inputs.json").is_file():
-        return
-    before, now = read_json(out / "inputs.json"), {"model": assistant.digest, "sampling": plain(sampling_of(assistant))}
-    for key, value in now.items():
-        if before.get(key) != value:
-            raise UserError(
-                f"{out} holds the figures of another {key}: {before.get(key)}, and this is {value}; expected another "
-                "--out, or --replace to write over them"
-            )
-
-
-def _rescore(run: RunFolder) -> dict[str, Any]:
-    from vargpt_lightning.evaluation.reports.report import build_report
-    from vargpt_lightning.evaluation.run.scoring import score_folder
-
-    metrics = score_folder(run.evaluation)
-    score_own_answers(run)
-    build_report(run)
-    return metrics
+    return examine_again(run, assistant, asked, settings, arguments.out, bool(arguments.replace))

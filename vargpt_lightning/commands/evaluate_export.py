@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vargpt_lightning.commands.benchmarks import add_data_options
+from vargpt_lightning.commands.options import add_data_options
 from vargpt_lightning.evaluation.harness.data import chosen_modules, find_data
 from vargpt_lightning.utils.errors import UserError
 

@@ -158,7 +158,7 @@ def main(argv: list[str]) -> int:
 
 def _check_places(arguments: Any) -> None:
     """Make sure that what the arguments name is there, before torch is imported."""
-    from vargpt_lightning.commands.benchmarks import more_options
+    from vargpt_lightning.commands.options import more_options
     from vargpt_lightning.evaluation.systems.open import check_system
 
     if arguments.form in ("sample", "run"):
@@ -214,7 +214,7 @@ def _prompts(arguments: Any) -> int:
 
 
 def _sample(arguments: Any, prompts: list[Prompt], processes: Processes) -> None:
-    from vargpt_lightning.commands.benchmarks import more_options
+    from vargpt_lightning.commands.options import more_options
     from vargpt_lightning.evaluation.base.protocols import Drawer
     from vargpt_lightning.evaluation.images.picture_runs import draw_pictures
     from vargpt_lightning.evaluation.systems.open import open_system

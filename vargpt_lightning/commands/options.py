@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.evaluation.harness.data import OWNER, chosen_protocols
 from vargpt_lightning.utils.arguments import device_name, seed_number
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # a sub-command's help must not wait for torch
+    from vargpt_lightning.evaluation.harness.run import BenchmarkSettings
     from vargpt_lightning.inference.assistant import Assistant
     from vargpt_lightning.models.generation.answers import GenerationSettings
 
@@ -46,3 +51,97 @@ def generation_settings(assistant: Assistant, arguments: Any) -> GenerationSetti
             except UserError as error:  # the setting may have another name than the option
                 raise UserError(f"--{name.replace('_', '-')}: {str(error).partition(': ')[2]}") from error
     return settings
+
+
+def add_benchmark_options(group: Any) -> None:
+    """Add the options of `vargpt evaluate MODEL --benchmarks`; all are None where they are not given."""
+    group.add_argument(
+        "--benchmarks", metavar="NAMES", help="names such as mmbench,pope; all: every benchmark with data"
+    )
+    add_data_options(group)
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="ask at most N questions of each benchmark, always the same ones"
+    )
+    group.add_argument("--batch-size", metavar="N", help="questions per batch; auto halves it when memory runs out")
+    group.add_argument("--style", metavar="NAME", help="prompt style: llava (default), plain, or a benchmark's own")
+    group.add_argument(
+        "--dtype", metavar="NAME", help="precision of the weights, such as bfloat16 (default: the model's own)"
+    )
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the model, such as concurrency=8 (endpoint), template=... (transformers)",
+    )
+    add_scoring_options(group)
+
+
+def add_data_options(group: Any) -> None:
+    """Add where benchmarks' data come from."""
+    group.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with a folder for each benchmark, or the data of the only one"
+    )
+    group.add_argument(
+        "--hub-owner", nargs="?", const=OWNER, metavar="NAME", help=f"download the data from the hub ({OWNER})"
+    )
+
+
+def add_scoring_options(group: Any) -> None:
+    """Add how outputs are scored, and whether others' results may be written over."""
+    group.add_argument(
+        "--replace", action="store_true", default=None, help="write over another system's results in the folder"
+    )
+    group.add_argument(
+        "--protocol", metavar="NAMES", help="lmms_eval (default), official, lenient; several with commas between"
+    )
+    group.add_argument(
+        "--guess", choices=["random"], help="choose a random answer if a reply has none; counted and marked"
+    )
+    group.add_argument(
+        "--allow-partial", action="store_true", default=None, help="score incomplete groups; the result is marked"
+    )
+
+
+def benchmark_settings(arguments: argparse.Namespace) -> BenchmarkSettings:
+    """How to ask and score, from the command line.
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+    from vargpt_lightning.evaluation.harness.run import AUTO, BenchmarkSettings
+
+    size = getattr(arguments, "batch_size", None) or AUTO
+    if size != AUTO and not size.isdigit():
+        raise UserError(f"--batch-size {size}: expected a number or auto")
+    return BenchmarkSettings(
+        protocols=chosen_protocols(arguments.protocol),
+        style=arguments.style or "llava",
+        limit=arguments.limit,
+        batch_size=size if size == AUTO else int(size),
+        max_new_tokens=getattr(arguments, "max_tokens", None),
+        allow_partial=bool(arguments.allow_partial),
+        options={"guess": arguments.guess} if arguments.guess else {},
+    )
+
+
+def more_options(words: Sequence[str]) -> dict[str, Any]:
+    """The values of `--option KEY=VALUE`, numbers and truth values as such.
+
+    Raises:
+        UserError: no equals sign.
+    """
+    import yaml
+
+    from vargpt_lightning.utils.yaml_text import load_yaml
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--option {word}: expected KEY=VALUE, such as concurrency=8")
+        try:
+            found[key.strip().replace("-", "_")] = load_yaml(value) if value else ""
+        except yaml.YAMLError:
+            found[key.strip().replace("-", "_")] = value
+    return found

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.commands.benchmarks import add_data_options, add_scoring_options, default_out, settings_of
+from vargpt_lightning.commands.options import add_data_options, add_scoring_options, benchmark_settings
 from vargpt_lightning.evaluation.harness.data import check_options, chosen_modules, find_data
-from vargpt_lightning.evaluation.run.benchmark_results import show
+from vargpt_lightning.evaluation.run.benchmark_results import default_out, show
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError, near_path
 
@@ -74,7 +74,7 @@ def _file(arguments: argparse.Namespace) -> Scored:
     data = find_data(modules, arguments.data, arguments.hub_owner)
     out = arguments.out or default_out(arguments.predictions.stem)
     arguments.batch_size = str(BATCH)
-    settings = settings_of(arguments)
+    settings = benchmark_settings(arguments)
     check_options(modules, settings)
     allow = tuple(name.strip() for name in arguments.allow.split(",")) if arguments.allow else None
     system = open_system(str(arguments.predictions), allow=allow)
@@ -109,7 +109,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
         data = {name: _data_before(folders[name]) for name in wanted}
     else:
         data = find_data(modules, arguments.data, arguments.hub_owner)
-    settings = settings_of(arguments)
+    settings = benchmark_settings(arguments)
     check_options(modules, settings)
     out = arguments.out or folder
     more: dict[str, Any] = {"allow_partial": settings.allow_partial, "options": settings.options}

@@ -32,3 +32,12 @@ def shared_processes() -> Iterator[Processes]:
         yield Processes.from_environment()
     finally:
         group.destroy_process_group()
+
+
+def own_device() -> str:
+    """Return a GPU for each process of this machine, where there are some."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"

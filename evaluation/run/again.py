@@ -1,0 +1,68 @@
+"""A run evaluated again, without its data: by asking its model, or by scoring the answers that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.evaluation.run.benchmark_results import score_own_answers
+from vargpt_lightning.evaluation.run.examine import Asked, examine, sampling_of
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import plain, read_json
+
+if TYPE_CHECKING:  # refusals must not wait for torch
+    from vargpt_lightning.evaluation.run.runner import EvaluationSettings
+    from vargpt_lightning.inference.assistant import Assistant
+
+
+def examine_again(
+    run: RunFolder,
+    assistant: Assistant,
+    asked: Asked,
+    settings: EvaluationSettings,
+    out: Path | None = None,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Ask a run's model what it was asked before, and return the figures; an evaluation that was killed resumes.
+
+    Args:
+        out: another folder for the figures; the run's own stay.
+        replace: write over the figures of other weights or settings in `out`.
+
+    Raises:
+        UserError: `out` holds such figures.
+    """
+    from vargpt_lightning.evaluation.run.runner import rich_progress
+
+    if out is not None and not replace:
+        _check_free(out, assistant)
+    if out is None and run.metrics().get("complete"):
+        for name in ("answers", "drawings", "reconstructions"):
+            (run.evaluation / f"{name}.jsonl").unlink(missing_ok=True)
+    with rich_progress() as progress:
+        return examine(run, assistant, asked, settings, out, progress)
+
+
+def _check_free(out: Path, assistant: Assistant) -> None:
+    """Refuse a folder with the figures of other weights, or of other settings: a figure must not change its meaning."""
+    if not (out / "inputs.json").is_file():
+        return
+    before, now = read_json(out / "inputs.json"), {"model": assistant.digest, "sampling": plain(sampling_of(assistant))}
+    for key, value in now.items():
+        if before.get(key) != value:
+            raise UserError(
+                f"{out} holds the figures of another {key}: {before.get(key)}, and this is {value}; expected another "
+                "--out, or --replace to write over them"
+            )
+
+
+def score_again(run: RunFolder) -> dict[str, Any]:
+    """Score the answers that a run has, rebuild its report, and return the figures."""
+    from vargpt_lightning.evaluation.reports.report import build_report
+    from vargpt_lightning.evaluation.run.scoring import score_folder
+
+    metrics = score_folder(run.evaluation)
+    score_own_answers(run)
+    build_report(run)
+    return metrics
