@@ -1,0 +1,53 @@
+"""`vargpt evaluate images prompts`: a prompt file from classes or from packed data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.utils.counted import counted
+from vargpt_lightning.utils.errors import UserError
+
+
+def add_options(form: argparse.ArgumentParser) -> None:
+    """Add the form's arguments."""
+    source = form.add_mutually_exclusive_group()
+    source.add_argument("--folder", type=Path, metavar="DIR", help="pictures in one folder a class")
+    source.add_argument("--parquet", type=Path, metavar="PATH", help="parquet files with image and label")
+    source.add_argument("--packed", type=Path, metavar="DIR", help="packed data of this project")
+    form.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line or JSON; enough by itself")
+    form.add_argument("--per-class", type=int, default=50, metavar="N", help="pictures of each class (50)")
+    form.add_argument("--size", type=int, metavar="PIXELS", help="of references (256; packed data keep their own)")
+    form.add_argument("--allow-fewer", action="store_true", help="take classes with fewer pictures as they are")
+    form.add_argument("--limit", type=int, metavar="N", help="at most N prompts of packed data")
+    form.add_argument("--split", metavar="NAME", help="of packed data, such as test")
+    form.add_argument("--out", type=Path, required=True, metavar="FILE", help="the prompt file, .jsonl")
+
+
+def main(arguments: Any) -> int:
+    """Build the prompts, and say how many there are."""
+    from vargpt_lightning.evaluation.images import instruct_sources as sources
+    from vargpt_lightning.evaluation.images.instruct_set import class_prompts, read_class_list, write_prompts
+
+    if arguments.packed is None and (idle := [name for name in ("limit", "split") if getattr(arguments, name)]):
+        raise UserError(f"--{idle[0]} goes with --packed alone; classes have --per-class")
+    if arguments.per_class < 1:
+        raise UserError(f"--per-class {arguments.per_class}; expected 1 or more")
+    classes = read_class_list(arguments.classes) if arguments.classes is not None else []
+    out: Path = arguments.out
+    if arguments.packed is not None:
+        folder = out.parent / f"references-{arguments.size or 'own'}"
+        found = sources.packed_prompts(arguments.packed, folder, arguments.size, arguments.limit, arguments.split)
+    elif arguments.folder is not None or arguments.parquet is not None:
+        size = arguments.size or 256
+        build = sources.folder_prompts if arguments.folder is not None else sources.parquet_prompts
+        root = arguments.folder or arguments.parquet
+        folder = out.parent / f"references-{size}"
+        found = build(root, folder, classes, arguments.per_class, size, arguments.allow_fewer)
+    elif classes:
+        found = class_prompts(classes, arguments.per_class)
+    else:
+        raise UserError("nothing to build from; name --folder, --parquet, --packed or --classes")
+    print(f"{counted(write_prompts(out, found), 'prompt')}: {out}")
+    return 0
