@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vargpt_lightning.commands.sweep import _options
 from vargpt_lightning.data.writing.seeds import read_seeds
 from vargpt_lightning.experiment.check import ConfigCheck
 from vargpt_lightning.experiment.files import read_tree
 from vargpt_lightning.runs.config import parse_experiment
+from vargpt_lightning.sweep.changes import read_values
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.gpus import catalogue
 from vargpt_lightning.utils.yaml_text import Refused, load_yaml
@@ -39,7 +39,7 @@ READERS = {
     "GPUs": catalogue,
     "seeds of wordings": read_seeds,
     "a run's configuration": lambda file: parse_experiment(file.read_text(), file),
-    "option of a sweep": lambda file: _options([f"key={file.read_text()}"]),
+    "option of a sweep": lambda file: read_values([f"key={file.read_text()}"]),
     "option": lambda file: ConfigCheck({"seed": int}, {}).arguments(["--seed", file.read_text()]),
 }
 
