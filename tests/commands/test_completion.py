@@ -9,7 +9,8 @@ import pytest
 
 from vargpt_lightning import __version__
 from vargpt_lightning.cli import COMMANDS, main
-from vargpt_lightning.commands.completion import SCRIPTS, candidates
+from vargpt_lightning.commands.completion import SCRIPTS
+from vargpt_lightning.commands.completion_words import candidates
 from vargpt_lightning.runs.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
