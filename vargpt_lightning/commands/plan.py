@@ -113,44 +113,33 @@ def _plan_training(
 
 
 def _tell_training(experiment: Experiment, cluster: Cluster, options: Any, plans: list[StagePlan], began: float) -> int:
-    from vargpt_lightning.planning.stage_plan import as_json
+    from vargpt_lightning.planning.files import write_stages
     from vargpt_lightning.planning.tables import show_stages
-    from vargpt_lightning.utils.files import write_json
 
     show_stages(experiment.run.name or "", cluster, experiment.trainer.precision, plans)
-    if options.out:
-        from vargpt_lightning.planning.plots import draw_memory
-
-        write_json(options.out / "plan.json", {"gpus": vars(cluster.gpu), "count": cluster.count,
-                                               "stages": [as_json(plan) for plan in plans]})  # fmt: skip
-        for plan in plans:
-            print(f"picture: {draw_memory(plan, options.out / f'memory-{plan.stage.name}.png')}")
-        print(f"figures: {options.out / 'plan.json'}")
-    print(f"planned in {time.monotonic() - began:.0f} s")
+    _tell_files(write_stages(options.out, cluster, plans) if options.out else [], began)
     return 0 if all(plan.fits for plan in plans) else 1
 
 
 def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any) -> list[GenerationPlan]:
-    import torch
+    from vargpt_lightning.planning.experiment_plan import plan_drawings
 
-    from vargpt_lightning.planning.generation import plan_drawing
-    from vargpt_lightning.planning.steps import build_empty
-
-    kind = torch.float32 if experiment.trainer.precision.startswith("32") else torch.bfloat16
-    model = build_empty(experiment.model, kind)
-    batches = options.batch or [1, 8, 32]
-    return list(plan_drawing(model, batches, cluster.gpu, experiment.plan.efficiency, options.prompt))
+    precision, batches = experiment.trainer.precision, options.batch or [1, 8, 32]
+    return plan_drawings(experiment.model, precision, experiment.plan, cluster.gpu, batches, options.prompt)
 
 
 def _tell_drawing(
     experiment: Experiment, cluster: Cluster, options: Any, plans: list[GenerationPlan], began: float
 ) -> int:
+    from vargpt_lightning.planning.files import write_drawing
     from vargpt_lightning.planning.tables import show_drawing
-    from vargpt_lightning.utils.files import write_json
 
     show_drawing(experiment.run.name or "", cluster.gpu, experiment.plan.efficiency, options.prompt, plans)
-    if options.out:
-        write_json(options.out / "generation.json", [vars(plan) for plan in plans])
-        print(f"figures: {options.out / 'generation.json'}")
-    print(f"planned in {time.monotonic() - began:.0f} s")
+    _tell_files(write_drawing(options.out, plans) if options.out else [], began)
     return 0 if all(plan.fits for plan in plans) else 1
+
+
+def _tell_files(lines: list[str], began: float) -> None:
+    for line in lines:
+        print(line)
+    print(f"planned in {time.monotonic() - began:.0f} s")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.planning.generation import GenerationPlan, plan_drawing
 from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
 from vargpt_lightning.planning.stage_plan import Choice, StagePlan, StagePlanner
@@ -13,7 +16,7 @@ from vargpt_lightning.recipe.plan import PlanConfig
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.gpus import Cluster
+from vargpt_lightning.utils.gpus import Cluster, Gpu
 
 STRATEGIES = ("single", "ddp", "fsdp", "fsdp2")
 
@@ -56,3 +59,11 @@ def plan_stages(
         if search and not plan.fits:
             plan.ways = ways_to_fit(planner, choice)
         yield plan
+
+
+def plan_drawings(
+    config: VARGPTConfig, precision: str, settings: PlanConfig, gpu: Gpu, batches: Sequence[int], prompt: int
+) -> list[GenerationPlan]:
+    """Return the plans of drawing, for each number of pictures that are drawn together."""
+    kind = torch.float32 if precision.startswith("32") else torch.bfloat16
+    return list(plan_drawing(build_empty(config, kind), batches, gpu, settings.efficiency, prompt))
