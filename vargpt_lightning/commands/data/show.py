@@ -16,7 +16,6 @@ from vargpt_lightning.utils.paths import output_file, user_path
 from vargpt_lightning.utils.progress import importing, working
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
-    from vargpt_lightning.commands.data.sheet import SheetMaker
     from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
     from vargpt_lightning.models.core.config import VARGPTConfig
 
@@ -64,8 +63,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--for {arguments.model}: not found; expected an experiment file or a run's folder{near}")
     with working(f"reading {arguments.model}"):
         with importing():
-            from vargpt_lightning.commands.data.pages import render
-            from vargpt_lightning.commands.data.sheet import token_html
+            from vargpt_lightning.evaluation.data_reports.pages import render
+            from vargpt_lightning.evaluation.data_reports.sheet import sheet_maker, token_html
         config, tokenizer = open_model(arguments.model, arguments.tokenizer)
         maker = sheet_maker(config, tokenizer)
     chosen = sorted(random.Random(arguments.seed).sample(range(len(records)), min(arguments.count, len(records))))
@@ -108,18 +107,3 @@ def open_model(path: Path, tokenizer: Path | None = None) -> tuple[VARGPTConfig,
         tokens = TextTokenizer.load(tokenizer) if tokenizer else experiment.data.text_tokenizer()
     check_tokens(config, tokens, tokenizer or path)
     return config, tokens
-
-
-def sheet_maker(config: VARGPTConfig, tokenizer: TextTokenizer) -> SheetMaker:
-    """Return what shows records for a model of these sizes."""
-    from vargpt_lightning.commands.data.sheet import SheetMaker
-    from vargpt_lightning.data.images.pictures import PictureReader
-    from vargpt_lightning.data.text.chat import ChatTemplate
-    from vargpt_lightning.inference.load import seen_reader
-
-    places = config.tokenizer.schedule.num_tokens
-    train_on = "all" if config.settings.text_loss == "all" else "answer"
-    template = ChatTemplate(tokenizer, config.vision.patches, places, train_on)  # type: ignore[arg-type]
-    size = config.tokenizer.scales[-1] * 2 ** (len(config.tokenizer.channel_multipliers) - 1)
-    seen = None if config.vision.kind == "none" else seen_reader(config.vision)
-    return SheetMaker(template, seen, PictureReader(size), config.language.max_positions)

@@ -1,4 +1,4 @@
-"""Pages about data: templates of this folder with the style of the run reports."""
+"""Templates of this folder, with the style of the run reports."""
 
 from __future__ import annotations
 

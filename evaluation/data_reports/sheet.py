@@ -13,6 +13,8 @@ from vargpt_lightning.data.images.pictures import PictureReader
 from vargpt_lightning.data.shards.records import SEEN, PicturePart, Record
 from vargpt_lightning.data.text.chat import IGNORED, ChatTemplate, Rendered
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.inference.assistant import seen_reader
+from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.utils.errors import UserError
 
 _CONTEXT = 6  # tokens before one that may change how it is written
@@ -105,6 +107,16 @@ class SheetMaker:
         except UserError as error:
             return found | {"size": reader.size, "error": str(error)}
         return found | {"size": reader.size, "uri": uri}
+
+
+def sheet_maker(config: VARGPTConfig, tokenizer: TextTokenizer) -> SheetMaker:
+    """Return what shows records for a model of these sizes."""
+    places = config.tokenizer.schedule.num_tokens
+    train_on = "all" if config.settings.text_loss == "all" else "answer"
+    template = ChatTemplate(tokenizer, config.vision.patches, places, train_on)  # type: ignore[arg-type]
+    size = config.tokenizer.scales[-1] * 2 ** (len(config.tokenizer.channel_multipliers) - 1)
+    seen = None if config.vision.kind == "none" else seen_reader(config.vision)
+    return SheetMaker(template, seen, PictureReader(size), config.language.max_positions)
 
 
 def picture_uri(reader: PictureReader, part: PicturePart) -> str:
