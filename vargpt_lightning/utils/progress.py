@@ -6,8 +6,9 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 PERIOD = 0.2  # seconds between two looks at the moving line
 
@@ -66,3 +67,58 @@ def importing() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()  # and it is not walked again
+
+
+@contextmanager
+def bar(title: str, describe: Callable[[int, int], str]) -> Iterator[Callable[[int, int, int, int], None] | None]:
+    """Show a bar where there is a terminal to see it; yields what is told how far the work is, else None.
+
+    Args:
+        describe: what stands behind the bar, made of two counts of the work's own.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as shown:
+        task = shown.add_task(title, total=None, said="")
+
+        def watch(done: int, total: int, one: int, other: int) -> None:
+            shown.update(task, completed=done, total=total, said=describe(one, other))
+
+        yield watch
+
+
+class Phases:
+    """A line that counts things, phase by phase, where somebody looks.
+
+    Args:
+        unit: what is counted.
+        names: what a phase is called on the line, where that is not its name.
+    """
+
+    def __init__(self, unit: str, names: Mapping[str, str]) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        told = TextColumn(f"{{task.description}} {{task.completed:.0f}} {unit}")
+        console = Console(file=sys.stderr)
+        columns = (SpinnerColumn(), told, TimeElapsedColumn())
+        self._names = names
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._bar.start()
+
+    def tell(self, phase: str, count: int) -> None:
+        """Count some more of a phase."""
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bar.add_task(self._names.get(phase, phase), total=None)
+        self._bar.advance(self._tasks[phase], count)
+
+    def close(self) -> None:
+        """Take the line away."""
+        self._bar.stop()

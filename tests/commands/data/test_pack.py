@@ -16,10 +16,7 @@ import pytest
 from tests.data.conftest import png
 from vargpt_lightning.cli import main
 from vargpt_lightning.commands.data import VERBS
-from vargpt_lightning.commands.data.pack import read_spec
-from vargpt_lightning.data.packing.job import SourceSpec
 from vargpt_lightning.data.shards.dataset import ShardDataset
-from vargpt_lightning.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -82,17 +79,6 @@ def test_a_killed_command_goes_on(tmp_path: Path) -> None:
     assert files[0] == files[1] and len(files[0]) > 5
 
 
-def test_a_source_is_read_from_one_word(tmp_path: Path) -> None:
-    spec = read_spec("llava:a,b.json,pictures=images,add_placeholder=true,name=x")
-    assert spec == SourceSpec("llava", Path("a,b.json"), Path("images"), {"add_placeholder": True, "name": "x"})
-
-
-@pytest.mark.parametrize("word", ["llava", "llava:", ":x", "mix.json"])
-def test_a_word_that_is_no_source(word: str) -> None:
-    with pytest.raises(UserError, match=f"source '{word}': expected NAME:PATH"):
-        read_spec(word)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -142,10 +128,3 @@ def test_the_first_error_names_the_option_that_allows_more(tmp_path: Path, capsy
     (photos / "0.txt").unlink()
     assert main(["data", "pack", f"captions:{photos}", "--out", str(tmp_path / "out")]) == 2
     assert "--max-rejected" in capsys.readouterr().err
-
-
-def test_paths_begin_at_home_where_the_shell_leaves_them_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    spec = read_spec("imagenet:~/a,pictures=~/b,classes=~/c.txt,split=train")
-    assert (spec.path, spec.pictures) == (tmp_path / "a", tmp_path / "b")
-    assert spec.options == {"classes": str(tmp_path / "c.txt"), "split": "train"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,13 @@ from vargpt_lightning.utils.capacity import add_processes, asked_processes
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import user_path
-from vargpt_lightning.utils.progress import importing, working
+from vargpt_lightning.utils.progress import bar, importing, working
 
 if TYPE_CHECKING:
     from vargpt_lightning.data.images.pictures import PictureReader
     from vargpt_lightning.data.shards.dataset import ShardDataset
-    from vargpt_lightning.data.visual_tokens.job import Watcher
     from vargpt_lightning.models.core.config import TokenizerConfig
 
-MEGABYTE = 2**20
 EXAMPLE = """examples:
   vargpt data tokenize data/photos --tokenizer runs/photos
   vargpt data tokenize data/imagenet-instruct-130k --tokenizer vae_ch160v4096z32.pth --fit var --variants 8
@@ -78,6 +75,7 @@ def main(argv: list[str]) -> int:
         with importing():
             from vargpt_lightning.data.visual_tokens.codes import FOLDER_NAME, VisualTokens
             from vargpt_lightning.data.visual_tokens.job import tokenize
+            from vargpt_lightning.data.visual_tokens.summary import summary
             from vargpt_lightning.inference.tokenizer import load_tokenizer
             from vargpt_lightning.training.visual_tokens import recipe_of
         device = choose(arguments.device)
@@ -86,7 +84,7 @@ def main(argv: list[str]) -> int:
     recipe = recipe_of(loaded.tokenizer, loaded.settings, reader)
     tokenizer = loaded.tokenizer.to(device)
     for dataset in datasets:
-        with _progress(dataset.folder.name) as watch:
+        with bar(dataset.folder.name, _told) as watch:
             made = tokenize(
                 dataset,
                 dataset.folder / FOLDER_NAME,
@@ -145,36 +143,5 @@ def _reader(settings: Any, data: Mapping[str, Any], arguments: argparse.Namespac
     return drawn_reader(settings, given("fit", "crop"), variants, given("flip", False))
 
 
-@contextmanager
-def _progress(name: str) -> Iterator[Watcher | None]:
-    """A bar over the records, where there is a terminal to see it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pictures]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("records", total=None, pictures="")
-
-        def watch(done: int, total: int, pictures: int, bad: int) -> None:
-            bar.update(
-                task, completed=done, total=total, pictures=f"{counted(pictures, 'picture')} encoded, {bad:,} bad"
-            )
-
-        yield watch
-
-
-def summary(folder: Path, made: Any) -> str:
-    """Return what there is now in a few lines."""
-    counts, size = made.index["counts"], sum(file.stat().st_size for file in made.folder.iterdir() if file.is_file())
-    lines = [
-        f"{folder}: {counted(counts['pictures'], 'drawn picture')} in {counted(made.variants, 'variant')}, "
-        f"{counted(counts['rows'], 'map')} of {counted(made.index['tokens'], 'token')}, {size / MEGABYTE:,.1f} MB in "
-        f"{made.folder}"
-    ]
-    if counts["bad"]:
-        lines.append(f"  {counted(counts['bad'], 'picture')} could not be decoded: {made.folder / 'bad.jsonl'}")
-    return "\n".join(lines)
+def _told(pictures: int, bad: int) -> str:
+    return f"{counted(pictures, 'picture')} encoded, {bad:,} bad"
