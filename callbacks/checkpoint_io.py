@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from vargpt_lightning.checkpoints.atomic import unreadable
-from vargpt_lightning.checkpoints.dcp import SUFFIX, complete_folders, step_of
+from vargpt_lightning.checkpoints.dcp.folder import SUFFIX, complete_folders, step_of
 from vargpt_lightning.distributed.protocol import Sharding
 
 

@@ -53,10 +53,10 @@ def make(folder: Path, gigabytes: float, limit: int) -> None:
     """Write the synthetic release."""
     import torch
 
-    from vargpt_lightning.checkpoints import layouts
     from vargpt_lightning.checkpoints.hub import VARGPT
     from vargpt_lightning.checkpoints.lazy_tensors import Held
-    from vargpt_lightning.checkpoints.published_config import vargpt_config
+    from vargpt_lightning.checkpoints.published import layouts
+    from vargpt_lightning.checkpoints.published.config import vargpt_config
     from vargpt_lightning.checkpoints.write import write_shards
 
     sizes = config(gigabytes)

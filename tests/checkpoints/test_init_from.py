@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.models.cases import small_model
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import CLASSES, WORDS, GrownRows, InitFrom, describe, initialise
 from vargpt_lightning.checkpoints.lazy_tensors import Held
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.utils.errors import UserError
 
 SPARE = 110

@@ -18,16 +18,16 @@ from tests.models.cases import small_model
 from tests.tiny import tiny_config, tiny_stage
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.copy import place
-from vargpt_lightning.checkpoints.dcp import FolderWriter, folder_for
-from vargpt_lightning.checkpoints.dcp_tensors import open_distributed
+from vargpt_lightning.checkpoints.dcp.folder import FolderWriter, folder_for
+from vargpt_lightning.checkpoints.dcp.tensors import open_distributed
 from vargpt_lightning.checkpoints.deferred import FirstWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import InitFrom, initialise
-from vargpt_lightning.checkpoints.layouts import TABLES
 from vargpt_lightning.checkpoints.lazy_tensors import Held
 from vargpt_lightning.checkpoints.open import open_checkpoint
+from vargpt_lightning.checkpoints.published import layouts
+from vargpt_lightning.checkpoints.published.layouts import TABLES
 from vargpt_lightning.checkpoints.stage_weights import load_weights
 from vargpt_lightning.commands.convert import convert
 from vargpt_lightning.models.language.lora import attach_adapters, freeze_beside_adapters, merge_adapters

@@ -20,7 +20,7 @@ from tests.ends import Place, _prepare
 from tests.ranks import run_ranks, said
 from tests.tiny import stage_weights, tiny_tree, write_corpora, write_experiment
 from tests.tiny_training import tiny_model
-from vargpt_lightning.checkpoints.dcp import complete_folders
+from vargpt_lightning.checkpoints.dcp.folder import complete_folders
 from vargpt_lightning.cli import main
 from vargpt_lightning.distributed.fsdp2 import shard
 from vargpt_lightning.distributed.strategies import BlockSharding

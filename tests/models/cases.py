@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.golden import LLM_RULES, VAR_RULES, fill, fill_tokenizer, load_golden
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.models.core.config import (
     DecoderConfig,
     LanguageConfig,

@@ -22,8 +22,8 @@ from tests.models.cases import (
     small_model,
 )
 from tests.rounding import assert_same_but_rounding
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.models.core.config import PRESET_STAGES, DecoderConfig, VisionConfig
 from vargpt_lightning.models.core.masks import attention_mask, find_pictures
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTOutput

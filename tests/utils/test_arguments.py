@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vargpt_lightning.checkpoints import layouts
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.cli import main
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError

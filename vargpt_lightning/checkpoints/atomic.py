@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from vargpt_lightning.checkpoints.dcp import load_as_file
+from vargpt_lightning.checkpoints.dcp.folder import load_as_file
 from vargpt_lightning.utils.errors import UserError
 
 

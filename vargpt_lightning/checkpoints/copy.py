@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.lazy_tensors import Source, finite
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.utils.errors import UserError
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.hub import read_companions, write_directory
-from vargpt_lightning.checkpoints.layouts import Layout
 from vargpt_lightning.checkpoints.lazy_tensors import Held, Source, nbytes
 from vargpt_lightning.checkpoints.open import Checkpoint
-from vargpt_lightning.checkpoints.published_config import llava_config, llava_processor, vargpt_config
+from vargpt_lightning.checkpoints.published import layouts
+from vargpt_lightning.checkpoints.published.config import llava_config, llava_processor, vargpt_config
+from vargpt_lightning.checkpoints.published.layouts import Layout
 from vargpt_lightning.checkpoints.tokens import check_tokens
 from vargpt_lightning.checkpoints.write import write_pickle, write_shards
 from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, VARGPT_NAMES, TextTokenizer, renamed

@@ -19,11 +19,11 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.copy import place
 from vargpt_lightning.checkpoints.format import COMPANIONS, CONFIG, MODEL_TYPE, PREPROCESSOR, VERSION
 from vargpt_lightning.checkpoints.lazy_tensors import INDEXES, SINGLE, Source
 from vargpt_lightning.checkpoints.open import Checkpoint, open_checkpoint
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.write import MAX_SHARD, write_shards
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.core.devices import choose

@@ -151,7 +151,7 @@ def _same_tokens(checkpoint: Checkpoint, tokens: TokenIds, name: str) -> None:
 
 def _tables(given: dict[str, Any], model: VARGPT, ignore: Iterable[str], name: str) -> dict[str, Any]:
     """The weights with the table of words under both of its names, where the model has one for both."""
-    from vargpt_lightning.checkpoints.layouts import with_one_table
+    from vargpt_lightning.checkpoints.published.layouts import with_one_table
 
     if model.config.language.tie_embeddings:
         return with_one_table(given, name)

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 import yaml
 
-from vargpt_lightning.checkpoints import layouts
-from vargpt_lightning.checkpoints.dcp import SUFFIX
-from vargpt_lightning.checkpoints.dcp_tensors import Spread, open_distributed
+from vargpt_lightning.checkpoints.dcp.folder import SUFFIX
+from vargpt_lightning.checkpoints.dcp.tensors import Spread, open_distributed
 from vargpt_lightning.checkpoints.format import CONFIG, MODEL_TYPE, VERSION
-from vargpt_lightning.checkpoints.infer_config import scales_of_levels, sizes_of
-from vargpt_lightning.checkpoints.layouts import Layout
 from vargpt_lightning.checkpoints.lazy_tensors import Finite, Held, Stored, open_weights
 from vargpt_lightning.checkpoints.locate import locate
+from vargpt_lightning.checkpoints.published import layouts
+from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
+from vargpt_lightning.checkpoints.published.layouts import Layout
 from vargpt_lightning.models.core.config import TokenIds, VARGPTConfig
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.vargpt import VARGPTModel

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.copy import copy_into
 from vargpt_lightning.checkpoints.hub import Gathered
 from vargpt_lightning.checkpoints.lazy_tensors import Held, Stored, open_weights
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.write import write_safetensors
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.runs.folder import StageFolder

@@ -136,7 +136,7 @@ def check_constants(checkpoint: Checkpoint) -> None:
     """
     import torch
 
-    from vargpt_lightning.checkpoints import layouts
+    from vargpt_lightning.checkpoints.published import layouts
     from vargpt_lightning.models.core.scales import ScaleSchedule
 
     if not checkpoint.constants or "tokenizer" not in checkpoint.sections:

@@ -22,7 +22,7 @@ from torch.distributed.fsdp import MixedPrecision, ShardingStrategy
 from torch.distributed.fsdp.wrap import CustomPolicy
 
 from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
-from vargpt_lightning.checkpoints.dcp import with_averages, without_averages
+from vargpt_lightning.checkpoints.dcp.folder import with_averages, without_averages
 from vargpt_lightning.distributed.fsdp2 import blocks
 from vargpt_lightning.distributed.protocol import Sharding
 from vargpt_lightning.distributed.tensors import FlatPart, gathered, named_parameters, plain_name, set_flat_part, spread

@@ -36,7 +36,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
-from vargpt_lightning.checkpoints.dcp import (
+from vargpt_lightning.checkpoints.dcp.folder import (
     AVERAGES,
     FolderWriter,
     by_name,

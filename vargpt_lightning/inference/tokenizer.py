@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vargpt_lightning.checkpoints import layouts
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import filesystem, metadata
 
 from vargpt_lightning.callbacks.checkpoint_io import last_checkpoint, remove_checkpoints, steps_taken
-from vargpt_lightning.checkpoints import dcp as module
 from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
-from vargpt_lightning.checkpoints.dcp import FolderWriter, complete_folders, folder_for, load_rest, load_tensors
-from vargpt_lightning.checkpoints.dcp_tensors import open_distributed
+from vargpt_lightning.checkpoints.dcp import folder as module
+from vargpt_lightning.checkpoints.dcp.folder import FolderWriter, complete_folders, folder_for, load_rest, load_tensors
+from vargpt_lightning.checkpoints.dcp.tensors import open_distributed
 from vargpt_lightning.utils.errors import UserError
 
 

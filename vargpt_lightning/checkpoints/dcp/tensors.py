@@ -11,8 +11,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from vargpt_lightning.checkpoints.dcp import step_of
-from vargpt_lightning.checkpoints.dcp_reader import FillPlanner, FolderReader
+from vargpt_lightning.checkpoints.dcp.folder import step_of
+from vargpt_lightning.checkpoints.dcp.reader import FillPlanner, FolderReader
 from vargpt_lightning.utils.errors import UserError
 
 

@@ -25,7 +25,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
-from vargpt_lightning.checkpoints.dcp_reader import FillPlanner, FolderReader, WholePlanner, read_metadata
+from vargpt_lightning.checkpoints.dcp.reader import FillPlanner, FolderReader, WholePlanner, read_metadata
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json, write_json
 

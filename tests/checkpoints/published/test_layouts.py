@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.golden import load_golden
 from tests.models.cases import DRAWN, SEEN, golden_config, golden_model, make_batch, random_codes, small_model
-from vargpt_lightning.checkpoints import layouts
 from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.models.core.config import DecoderConfig, VARGPTConfig, full_size
 from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.checkpoints.test_layouts import SCALES_512, published
-from vargpt_lightning.checkpoints.infer_config import scales_of_levels, sizes_of
-from vargpt_lightning.checkpoints.layouts import from_official
+from tests.checkpoints.published.test_layouts import SCALES_512, published
+from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
+from vargpt_lightning.checkpoints.published.layouts import from_official
 from vargpt_lightning.models.core.config import DecoderConfig, TokenizerConfig, VARGPTConfig, full_size
 from vargpt_lightning.utils.errors import UserError
 
