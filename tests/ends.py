@@ -74,7 +74,7 @@ def _prepare(place: Place, end: Callable[[], None]) -> None:
     from vargpt_lightning.modules.base import StageModule
     from vargpt_lightning.runs.folder import StageFolder
     from vargpt_lightning.training import final_evaluation, weights
-    from vargpt_lightning.training.stage_data import StageData
+    from vargpt_lightning.training.data.stage_data import StageData
 
     now = {"stage": "", "step": -1}
 

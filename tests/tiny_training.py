@@ -20,8 +20,8 @@ from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.datamodule import StageDataModule
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.datamodule import StageDataModule
+from vargpt_lightning.training.data.stage_data import StageData
 
 
 class Rows(Logger):

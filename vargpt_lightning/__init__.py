@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vargpt_lightning.modules.vargpt_module import VARGPTModule as VARGPTModule
     from vargpt_lightning.recipe.stage import Stage as Stage
     from vargpt_lightning.results import load_runs as load_runs
-    from vargpt_lightning.training.datamodule import VARGPTDataModule as VARGPTDataModule
+    from vargpt_lightning.training.data.datamodule import VARGPTDataModule as VARGPTDataModule
     from vargpt_lightning.training.fit_stages import fit_stages as fit_stages
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _LAZY = {
     "UnifiedModule": "modules.unified",
     "VARGPT": "checkpoints.hub",
     "VARGPTConfig": "models.core.config",
-    "VARGPTDataModule": "training.datamodule",
+    "VARGPTDataModule": "training.data.datamodule",
     "VARGPTModule": "modules.vargpt_module",
     "fit_stages": "training.fit_stages",
     "load": "inference.load",

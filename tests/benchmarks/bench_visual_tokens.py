@@ -28,7 +28,7 @@ from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "openmoji.yaml"
 

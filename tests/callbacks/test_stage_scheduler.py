@@ -19,7 +19,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.vargpt import SUBMODULES
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
 
 STAGES = {

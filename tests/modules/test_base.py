@@ -17,7 +17,7 @@ from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.modules.base import share
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import OptimizerConfig, ScheduleConfig
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 
 
 class Counts(pl.Callback):

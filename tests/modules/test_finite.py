@@ -14,7 +14,7 @@ from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.modules import base, unified
 from vargpt_lightning.modules.finite import FiniteGuard
 from vargpt_lightning.modules.optim.optimizers import build_optimizer
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_jsonl
 

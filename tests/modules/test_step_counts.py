@@ -16,7 +16,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.shared_random import RowDraws
 from vargpt_lightning.modules.step_counts import SHARE, Counts, Share, StepBatches
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 
 IMAGE, START, GEN, END, PAD, BOS, EOS = 3, 4, 6, 5, 0, 1, 2
 LENGTH, PATCHES = 5, 4

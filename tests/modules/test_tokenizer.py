@@ -19,7 +19,7 @@ from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.modules import tokenizer as subject
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
 
 

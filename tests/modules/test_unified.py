@@ -17,7 +17,7 @@ from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 
 ALL = ["language_model", "vision_projector", "visual_decoder", "generation_projectors"]
 

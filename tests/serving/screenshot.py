@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.serving.conftest import serving
 from tests.serving.test_page import BROWSER
 from vargpt_lightning.inference.load import load_run
-from vargpt_lightning.training.request_examples import example_requests
+from vargpt_lightning.training.data.request_examples import example_requests
 
 REQUEST, SEED, SIZE = "Please draw a shamrock.", 1, (1200, 900)
 

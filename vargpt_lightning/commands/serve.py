@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     with working(f"starting the server of {arguments.run}"), importing():
         from vargpt_lightning.inference.load import load_run
         from vargpt_lightning.serving.server import Service, http_server, listen
-        from vargpt_lightning.training.request_examples import example_requests
+        from vargpt_lightning.training.data.request_examples import example_requests
 
     token = read_token(arguments.token_file)
     limits = limits_of(arguments)

@@ -15,7 +15,7 @@ from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import StageFolder
-from vargpt_lightning.training.samples import generation_settings
+from vargpt_lightning.training.data.samples import generation_settings
 
 
 class StageBenchmarkRuns:

@@ -21,8 +21,8 @@ from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
-from vargpt_lightning.training.samples import requests_for
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.samples import requests_for
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.training.trainer import is_sharded
 
 

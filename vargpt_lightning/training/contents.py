@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.recipe.stage import stage_hashes
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
-from vargpt_lightning.training.inputs import Input, stage_inputs
+from vargpt_lightning.training.data.inputs import Input, stage_inputs
 
 if TYPE_CHECKING:
     from vargpt_lightning.experiment.schema import Experiment

@@ -26,7 +26,7 @@ from vargpt_lightning.evaluation.run.runner import EvaluationSettings, rich_prog
 from vargpt_lightning.experiment.schema import EvaluationConfig, Experiment
 from vargpt_lightning.inference.load import load_run
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.training.samples import generation_settings
+from vargpt_lightning.training.data.samples import generation_settings
 from vargpt_lightning.utils.counted import counted
 
 NAME = "name"

@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at
 from vargpt_lightning.callbacks.checkpoint_io import (
@@ -18,22 +19,24 @@ from vargpt_lightning.callbacks.checkpoint_io import (
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
-from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.modules.finite import FiniteGuard
 from vargpt_lightning.modules.objectives import module_of
-from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
 from vargpt_lightning.training.callbacks import StageCallbacks
 from vargpt_lightning.training.contents import StageContents
-from vargpt_lightning.training.datamodule import StageDataModule
+from vargpt_lightning.training.data.datamodule import StageDataModule
+from vargpt_lightning.training.data.stage_data import StageData
+from vargpt_lightning.training.data.text_tokenizer import run_tokenizer
 from vargpt_lightning.training.module import keep_packed_apart
 from vargpt_lightning.training.reuse import StageReuse
-from vargpt_lightning.training.stage_data import StageData
-from vargpt_lightning.training.text_tokenizer import run_tokenizer
 from vargpt_lightning.training.trainer import is_sharded, stage_trainer
 from vargpt_lightning.training.weights import StageWeights
 from vargpt_lightning.utils.counted import counted, times
+
+if TYPE_CHECKING:
+    from vargpt_lightning.experiment.schema import Experiment
+    from vargpt_lightning.recipe.stage import Stage
 
 
 class StageRunner:

@@ -22,7 +22,7 @@ from vargpt_lightning.models.generation.drawing import _normal
 from vargpt_lightning.models.language.quantization import pack_frozen
 from vargpt_lightning.modules.base import share
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 
 BF16 = torch.bfloat16
 

@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
             from vargpt_lightning.data.visual_tokens.job import tokenize
             from vargpt_lightning.data.visual_tokens.summary import summary
             from vargpt_lightning.inference.tokenizer import load_tokenizer
-            from vargpt_lightning.training.visual_tokens import recipe_of
+            from vargpt_lightning.training.data.visual_tokens import recipe_of
         device = choose(arguments.device)
         loaded = load_tokenizer(arguments.tokenizer, _settings(arguments.config), arguments.stage)
     reader = _reader(loaded.settings, loaded.data, arguments)
@@ -128,7 +128,7 @@ def _settings(config: Path | None) -> tuple[TokenizerConfig, dict[str, Any]] | N
 
 def _reader(settings: Any, data: Mapping[str, Any], arguments: argparse.Namespace) -> PictureReader:
     """How pictures are read: as the settings of data say, but for what the command does."""
-    from vargpt_lightning.training.visual_tokens import drawn_reader
+    from vargpt_lightning.training.data.visual_tokens import drawn_reader
 
     def given(name: str, default: Any) -> Any:
         own = getattr(arguments, name)

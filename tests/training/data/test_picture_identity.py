@@ -16,8 +16,8 @@ from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.format import write_source
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.training.final_evaluation import collect
-from vargpt_lightning.training.stage_data import StageData
 
 WARM, COLD = ("red", "orange", "brown"), ("blue", "green", "black")
 

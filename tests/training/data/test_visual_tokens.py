@@ -16,8 +16,8 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.format import write_source
 from vargpt_lightning.data.visual_tokens.job import tokenize
-from vargpt_lightning.training.stage_data import StageData
-from vargpt_lightning.training.visual_tokens import drawn_reader, recipe_of
+from vargpt_lightning.training.data.stage_data import StageData
+from vargpt_lightning.training.data.visual_tokens import drawn_reader, recipe_of
 from vargpt_lightning.utils.errors import UserError
 
 DRAW = tiny_stage("draw", steps=6)

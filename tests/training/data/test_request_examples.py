@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vargpt_lightning.data.openmoji.wording import DRAW_ASKED
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.training.request_examples import example_requests
+from vargpt_lightning.training.data.request_examples import example_requests
 
 
 def test_a_run_offers_what_it_was_trained_to_draw_while_its_data_are_there(debug_run: Path, tmp_path: Path) -> None:

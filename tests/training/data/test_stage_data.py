@@ -12,8 +12,8 @@ from tests.tiny import tiny_stage
 from tests.tiny_training import tiny_model, tiny_stage_data
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training import features as subject
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data import features as subject
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
 
 MIXED = Stage("mixed", ["language_model"], {"questions": 2.0, "drawings": 1.0}, steps=12, batch_size=2)

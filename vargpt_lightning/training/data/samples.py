@@ -18,7 +18,7 @@ from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.inference.load import Assistant
 from vargpt_lightning.models.generation.answers import GenerationSettings, to_images
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 
 MANY = 5000
 Shown = list[tuple[Image.Image, str]]

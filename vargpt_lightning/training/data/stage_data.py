@@ -32,9 +32,9 @@ from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.features import SeenFeatures
-from vargpt_lightning.training.record_order import RecordOrder
-from vargpt_lightning.training.visual_tokens import StageTokens
+from vargpt_lightning.training.data.features import SeenFeatures
+from vargpt_lightning.training.data.record_order import RecordOrder
+from vargpt_lightning.training.data.visual_tokens import StageTokens
 from vargpt_lightning.utils.errors import UserError
 
 CALIBRATION_PICTURES = 256

@@ -17,7 +17,7 @@ from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.modules.base import Batch
 from vargpt_lightning.modules.step_counts import StepBatches
 from vargpt_lightning.recipe.stage import Stage
-from vargpt_lightning.training.stage_data import StageData
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
 
 

@@ -6,7 +6,7 @@ import logging
 
 from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.training.samples import one_for_each_picture, request_of
+from vargpt_lightning.training.data.samples import one_for_each_picture, request_of
 
 logger = logging.getLogger(__name__)
 
