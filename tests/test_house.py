@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "vargpt_lightning"
+COMMAND_LINES = 150
+MOST_IMPORTS = 20
+MOST_FILES = 16
+PLUGINS = {
+    f"{PACKAGE}.data.sources": "a file for each published corpus, found by its name",
+    f"{PACKAGE}.evaluation.benchmarks": "a file for each public benchmark, found by its name",
+}
 
 
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
@@ -69,3 +80,98 @@ def test_extras_are_installed_from_a_checkout() -> None:
     wrong = re.compile(r"pip install ['\"]?vargpt.lightning(\[\w+\])?['\"]?(?! @)")
     texts = {name: (ROOT / name).read_text("utf-8") for name in listed.stdout.splitlines()}
     assert not [name for name, text in texts.items() if wrong.search(text)]
+
+
+def modules() -> dict[str, Path]:
+    """The files of the package by module name; `callbacks` and `evaluation` are links in it."""
+    found: dict[str, Path] = {}
+    for folder in (PACKAGE, f"{PACKAGE}/callbacks", f"{PACKAGE}/evaluation"):
+        for file in (ROOT / folder).rglob("*.py"):
+            found[".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")] = file
+    return found
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Names that a file imports, at its top and in its functions, but not for types alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                yield f"{node.module}.{name.name}"
+        yield from imported(node)
+
+
+@cache
+def graph() -> Mapping[str, frozenset[str]]:
+    """What each file of the package imports of the others."""
+    files = modules()
+    found = {}
+    for module, file in files.items():
+        names = set(imported(ast.parse(file.read_text("utf-8"))))
+        targets = {name if name in files else name.rpartition(".")[0] for name in names}
+        found[module] = frozenset((targets & files.keys()) - {module})
+    return found
+
+
+def cycles(edges: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Groups of nodes that reach one another: the strongly connected components of more than one node, by Tarjan."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for other in edges[node]:
+            if other not in order:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], order[other])
+        if low[node] == order[node]:
+            at = stack.index(node)
+            if len(group := stack[at:]) > 1:
+                found.append(sorted(group))
+            del stack[at:]
+
+    for node in edges:
+        if node not in order:
+            visit(node)
+    return found
+
+
+def test_commands_parse_call_and_print() -> None:
+    """What is longer, or no command, belongs in the room of its work."""
+    files = {name: file for name, file in modules().items() if name.startswith(f"{PACKAGE}.commands")}
+    texts = {name: file.read_text("utf-8") for name, file in files.items()}
+    assert len(files) > 20
+    assert {name: lines for name, text in texts.items() if (lines := text.count("\n")) > COMMAND_LINES} == {}
+    mains = {name for name, text in texts.items() if re.search(r"^def main\(", text, re.MULTILINE)}
+    helpers = {name for name, file in files.items() if file.name in ("options.py", "__init__.py")}
+    assert files.keys() - mains - helpers == set()
+
+
+def test_no_file_imports_half_of_the_package() -> None:
+    assert sum(map(len, graph().values())) > 1000, "imports were found"
+    assert {name: len(others) for name, others in graph().items() if len(others) > MOST_IMPORTS} == {}
+
+
+def test_no_files_import_one_another() -> None:
+    assert cycles({"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("a"), "d": frozenset("a")}) == [
+        ["a", "b", "c"]
+    ]
+    assert cycles(graph()) == []
+
+
+def test_folders_can_be_looked_over() -> None:
+    counts: dict[str, int] = {}
+    for name, file in modules().items():
+        if file.name != "__init__.py":
+            folder = name.rpartition(".")[0]
+            counts[folder] = counts.get(folder, 0) + 1
+    assert PLUGINS.keys() <= counts.keys()
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES and folder not in PLUGINS} == {}
