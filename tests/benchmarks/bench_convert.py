@@ -81,10 +81,10 @@ def step(name: str, folder: Path, limit: int) -> dict[str, float]:
     import torch
 
     import vargpt_lightning.checkpoints.export
+    from vargpt_lightning.checkpoints.convert import convert
     from vargpt_lightning.checkpoints.copy import local_slices
     from vargpt_lightning.checkpoints.hub import VARGPT
     from vargpt_lightning.checkpoints.open import open_checkpoint
-    from vargpt_lightning.commands.convert import convert
 
     assert vargpt_lightning.checkpoints.export and local_slices
     peak, stop = [0], threading.Event()

@@ -18,6 +18,7 @@ from tests.models.cases import small_model
 from tests.tiny import tiny_config, tiny_stage
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
+from vargpt_lightning.checkpoints.convert import convert
 from vargpt_lightning.checkpoints.copy import place
 from vargpt_lightning.checkpoints.dcp.folder import FolderWriter, folder_for
 from vargpt_lightning.checkpoints.dcp.tensors import open_distributed
@@ -29,7 +30,6 @@ from vargpt_lightning.checkpoints.open import open_checkpoint
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.layouts import TABLES
 from vargpt_lightning.checkpoints.stage_weights import load_weights
-from vargpt_lightning.commands.convert import convert
 from vargpt_lightning.models.language.lora import attach_adapters, freeze_beside_adapters, merge_adapters
 from vargpt_lightning.utils.errors import UserError
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import vargpt_lightning
 from tests.untrained import build_model, stored, text_tokenizer, tiny_config
+from vargpt_lightning.checkpoints.convert import convert
 from vargpt_lightning.cli import main
-from vargpt_lightning.commands.convert import convert
 from vargpt_lightning.inference.load import load_run
 from vargpt_lightning.utils.errors import UserError
 

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.checkpoints.convert import check_new, convert
 from vargpt_lightning.checkpoints.locate import check_place
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.arguments import Parser
-from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.paths import output_folder
-from vargpt_lightning.utils.progress import importing, working
-
-if TYPE_CHECKING:  # `--help` must not wait for torch
-    from vargpt_lightning.checkpoints.open import Checkpoint
 
 TARGETS = ("ours", "vargpt", "llava", "var")
 DESCRIPTION = """Convert weights to another format. That of IN is recognised by its files and names of tensors.
@@ -43,7 +34,11 @@ examples:
 def main(argv: list[str]) -> int:
     """Convert; return the exit code."""
     arguments = _parser().parse_args(argv)
-    lines = convert(arguments.source, Path(arguments.out), arguments.to, limit=arguments.shard, scales=arguments.scales)
+    source, out = arguments.source, Path(arguments.out)
+    check_new(out)
+    if check_place(source) is None and (Path(source) / "run.json").is_file():
+        finished_stage(RunFolder(source), None)
+    lines = convert(source, out, arguments.to, limit=arguments.shard, scales=arguments.scales)
     print("\n".join(lines), flush=True)
     return 0
 
@@ -86,65 +81,3 @@ def _scales(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}; expected side lengths such as 1,2,3,4") from error
-
-
-def convert(
-    source: str | Path, out: Path, to: str = "ours", *, limit: int = 5 * 1000**3, scales: tuple[int, ...] | None = None
-) -> list[str]:
-    """Write a checkpoint in another layout and return lines that say what was made.
-
-    The folder appears when it is complete.
-
-    Raises:
-        UserError: the input is of no known kind or does not fit together, the layout has no place for it, the folder
-            is not empty, or the disk is full.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: already exists; expected a new folder or an empty one")
-    output_folder(out)
-    if check_place(source) is None and (Path(source) / "run.json").is_file():
-        finished_stage(RunFolder(source), None)
-    with working(f"reading {source}"), importing():
-        from vargpt_lightning.checkpoints.export import WRITERS
-        from vargpt_lightning.checkpoints.lazy_tensors import Finite
-        from vargpt_lightning.checkpoints.open import open_checkpoint
-
-    checkpoint = open_checkpoint(source, scales)
-    checkpoint.check()
-    check_constants(checkpoint)
-    checkpoint = replace(checkpoint, state={key: Finite(stored, key) for key, stored in checkpoint.state.items()})
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        notes = WRITERS[to](checkpoint, temporary, limit)
-        if out.is_dir():
-            out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    numbers = sum(stored.shape.numel() for stored in checkpoint.state.values())
-    held = f"{checkpoint.source}: {checkpoint.layout}, {len(checkpoint.state)} tensors, {numbers:,} numbers"
-    return [held, f"  {', '.join(checkpoint.parts)}", *notes, f"written: {out} ({to})"]
-
-
-def check_constants(checkpoint: Checkpoint) -> None:
-    """Make sure that the constants of a published file are those that our modules make themselves.
-
-    Raises:
-        UserError: one has other values, which would be lost.
-    """
-    import torch
-
-    from vargpt_lightning.checkpoints.published import layouts
-    from vargpt_lightning.models.core.scales import ScaleSchedule
-
-    if not checkpoint.constants or "tokenizer" not in checkpoint.sections:
-        return
-    schedule = ScaleSchedule(tuple(checkpoint.sections["tokenizer"]["scales"]))
-    decoder: dict[str, Any] = {key: value for key, value in checkpoint.state.items() if key.startswith("visual_de")}
-    prefix = "vargpt_gen." if checkpoint.layout == "vargpt" else ""
-    made = {f"{prefix}{key}": value for key, value in layouts.to_official(decoder, "var", schedule).items()}
-    for key, stored in checkpoint.constants.items():
-        if key in made and not torch.equal(stored.part().double(), made[key].double()):
-            raise UserError(f"{checkpoint.source}: {key} has other values than the scales {schedule.sizes} make")

@@ -18,11 +18,11 @@ from tests.golden import load_golden
 from tests.models.cases import DRAWN, SEEN, golden_model, make_batch, random_codes, small_model
 from tests.rounding import assert_same_but_rounding
 from tests.untrained import plain, text_tokenizer, write_run
+from vargpt_lightning.checkpoints.convert import convert
 from vargpt_lightning.checkpoints.dcp.folder import FolderWriter
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.cli import main
-from vargpt_lightning.commands.convert import convert
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.models.core.config import TokenIds
 from vargpt_lightning.utils.errors import UserError
