@@ -54,6 +54,14 @@ def bot(tab):
     return tab.locator("#chat .bot")
 
 
+def settle(site: Running) -> None:
+    """Wait until no answer is under way: what models say next may be changed then."""
+    until = time.monotonic() + 30
+    while site.service.engine.running:
+        assert time.monotonic() < until, "the answer does not end"
+        time.sleep(0.02)
+
+
 def test_a_prompt_becomes_a_picture_and_can_be_downloaded(tab, script, tmp_path: Path) -> None:
     script("Here is:*")
     ask(tab, "Draw a dog.")
@@ -85,13 +93,15 @@ def test_nothing_stands_over_the_pictures(tab, script) -> None:
     assert tab.locator("button[aria-label='Share']:visible").count() == 0
 
 
-def test_an_answer_without_a_drawing_says_so_and_can_be_asked_for_again(tab, script) -> None:
+def test_an_answer_without_a_drawing_says_so_and_can_be_asked_for_again(tab, site: Running, script) -> None:
     script("Here is:*")
     ask(tab, "Draw a dog.")
     tab.locator("#scales img").nth(2).wait_for()
+    settle(site)
     script("Here")
     ask(tab, "Draw a cat.")
     tab.locator("#note").get_by_text("Nothing was drawn").wait_for()
+    settle(site)
     tab.locator("#scales img").first.wait_for(state="detached")
     assert tab.locator("#download").is_disabled()
     script("Here is:*")
@@ -127,6 +137,7 @@ def test_uploaded_pictures_are_asked_about_in_one_conversation(tab, site: Runnin
     ask(tab, "Which?", tmp_path / "red.png", tmp_path / "blue.png")
     bot(tab).get_by_text("They are").first.wait_for()
     tab.locator("#chat .user img").nth(1).wait_for()
+    settle(site)
     script("All of")
     ask(tab, "And?", tmp_path / "green.png")
     bot(tab).get_by_text("All of").first.wait_for()
