@@ -39,8 +39,8 @@ def run_benchmarks(
         UserError: scoring was refused; after everything else is shown.
     """
     from vargpt_lightning.evaluation.harness.progress import benchmark_progress
-    from vargpt_lightning.evaluation.harness.run import ScoringError, run_benchmark
-    from vargpt_lightning.evaluation.harness.select import describe
+    from vargpt_lightning.evaluation.harness.run import ScoringError, asked_of, run_benchmark
+    from vargpt_lightning.evaluation.harness.select import check_free, describe
     from vargpt_lightning.evaluation.systems.open import open_system
     from vargpt_lightning.utils.signals import ended_by_signals
 
@@ -51,6 +51,8 @@ def run_benchmarks(
         with working(f"loading {model}"):
             system = open_system(model, **{**own, **options})
         more: dict[str, Any] = {"processes": processes, "facts": describe(system), "replace_others": replace}
+        for module in [] if replace else modules:  # all of them before the first is asked, for hours
+            check_free(out / module.NAME, asked_of(module, settings, more["facts"]))
         with benchmark_progress(quiet=not processes.first) as progress:
             for module in modules:
                 place = data[module.NAME]
