@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.evaluation.run.benchmark_results import score_own_answers
-from vargpt_lightning.evaluation.run.examine import Asked, examine, sampling_of
+from vargpt_lightning.evaluation.run.examine import Asked, check_asked, examine, sampling_of
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, read_json
@@ -57,11 +57,18 @@ def _check_free(out: Path, assistant: Assistant) -> None:
             )
 
 
-def score_again(run: RunFolder) -> dict[str, Any]:
-    """Score the answers that a run has, rebuild its report, and return the figures."""
+def score_again(run: RunFolder, out: Path | None = None) -> dict[str, Any]:
+    """Score the answers that a run has, rebuild its report, and return the figures.
+
+    Args:
+        out: a folder with another evaluation of the run, which is scored instead; the report stays as it is.
+    """
     from vargpt_lightning.evaluation.reports.report import build_report
     from vargpt_lightning.evaluation.run.scoring import score_folder
 
+    if out is not None:
+        check_asked(out)
+        return score_folder(out)
     metrics = score_folder(run.evaluation)
     score_own_answers(run)
     build_report(run)

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     run = RunFolder(arguments.run)
     if arguments.out is not None:
         output_folder(arguments.out)
-    metrics = score_again(run) if arguments.report_only else _again(run, arguments)
+    metrics = score_again(run, arguments.out) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
     print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
     if arguments.out is None and run.benchmark_report.is_file():
