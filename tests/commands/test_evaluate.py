@@ -137,7 +137,7 @@ def test_the_answers_of_another_folder_are_scored_there(
     assert main([str(evaluated), "--out", str(tmp_path / "other")]) == 0
     own = {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
     (tmp_path / "other" / "metrics.json").unlink()
-    monkeypatch.setattr("vargpt_lightning.commands.loading.load_run", None)
+    monkeypatch.setattr("vargpt_lightning.inference.load.load_run", None)
     assert main([str(evaluated), "--out", str(tmp_path / "other"), "--report-only"]) == 0
     assert json.loads((tmp_path / "other" / "metrics.json").read_text())["complete"]
     assert own == {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
