@@ -8,6 +8,7 @@ What stands here is the public API (docs/python.md); each name is imported when 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,3 +61,18 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Name what can be asked for."""
     return sorted([*globals(), *_LAZY])
+
+
+class _Moved:
+    """Finds modules by their names of earlier versions; it is asked last, for what is not there."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if not name.startswith(f"{__name__}."):
+            return None
+        from vargpt_lightning.moved import spec_of
+
+        return spec_of(name)
+
+
+sys.meta_path.append(_Moved)
