@@ -5,6 +5,7 @@ The processes are forked from one that has imported everything already and run n
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -13,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["vargpt_lightning.training.runner", "vargpt_lightning.training.final_evaluation"]
+PRELOADED = [
+    "vargpt_lightning.experiment.parser",
+    "vargpt_lightning.data.corpora",
+    "vargpt_lightning.training.runner",
+    "vargpt_lightning.training.final_evaluation",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ def _main(arguments: list[str], log: str, place: Place | None, number: int, envi
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(environment)
+    gc.freeze()  # what came with the fork is no garbage; each stage would look through it
     import torch
 
     from vargpt_lightning.cli import main

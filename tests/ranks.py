@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -55,6 +56,7 @@ def _main(log: str, environment: dict[str, str], function: Callable[..., Any], a
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(environment)
+    gc.freeze()  # what came with the fork is no garbage
     import torch
 
     torch.set_num_threads(1)
