@@ -10,7 +10,8 @@ from vargpt_lightning.commands.evaluate import main
 from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
 from vargpt_lightning.evaluation.run.examine import Asked, examine, load_asked
 from vargpt_lightning.evaluation.run.runner import EvaluationSettings
-from vargpt_lightning.evaluation.systems.own import OwnModel, load_run
+from vargpt_lightning.evaluation.systems.own import OwnModel
+from vargpt_lightning.inference.load import load_run
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.errors import UserError
 

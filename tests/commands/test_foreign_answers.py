@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_benchmarks import result
+from tests.commands.test_evaluate_benchmarks import result
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
 from vargpt_lightning.cli import main
 

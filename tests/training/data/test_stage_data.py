@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def test_settings_of_reading_are_checked(key: str, tiny_data: dict[str, Any], tm
 def test_another_seed_gives_another_order(tiny_data: dict[str, Any], tmp_path: Path) -> None:
     orders = []
     for seed in (0, 0, 1):
-        data = tiny_stage_data(tiny_data, tmp_path)
-        data.seed = seed
+        data = replace(tiny_stage_data(tiny_data, tmp_path), seed=seed)
         orders.append(ids(data.train_loader(MIXED, 12, 0)))
     assert orders[0] == orders[1] != orders[2]
 
