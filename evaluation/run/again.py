@@ -9,7 +9,7 @@ from vargpt_lightning.evaluation.run.benchmark_results import score_own_answers
 from vargpt_lightning.evaluation.run.examine import Asked, check_asked, examine, sampling_of
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import plain, read_json
+from vargpt_lightning.utils.files import different, plain, read_json
 
 if TYPE_CHECKING:  # refusals must not wait for torch
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings
@@ -51,9 +51,10 @@ def _check_free(out: Path, assistant: Assistant) -> None:
     before, now = read_json(out / "inputs.json"), {"model": assistant.digest, "sampling": plain(sampling_of(assistant))}
     for key, value in now.items():
         if before.get(key) != value:
+            old, new = different(before.get(key), value)
             raise UserError(
-                f"{out} holds the figures of another {key}: {before.get(key)}, and this is {value}; expected another "
-                "--out, or --replace to write over them"
+                f"{out} holds the figures of another {key}: {old}, and this is {new}; expected another --out, or "
+                "--replace to write over them"
             )
 
 
