@@ -71,6 +71,38 @@ def test_a_file_starts_from_its_base_and_wins_over_it(file: Path, tmp_path: Path
     assert (made.seed, made.model.decoder.depth) == (6, 3)
 
 
+def test_a_list_of_stages_takes_nothing_from_its_bases_list(file: Path, tiny_experiment: Tree, tmp_path: Path) -> None:
+    """Neither the stage in the same place nor keys within its keys.
+
+    jsonargparse fills items from those in the same places of a list before that is as long; others are here too.
+    """
+    first = tiny_experiment["stages"][0]
+    first |= {"schedule": {"name": "constant", "warmup": 2}, "ema": 0.5, "accumulate": 3, "records": 7}
+    first["optimizer"] = {"name": "muon", "lr": 0.5, "clip": 0.25}
+    write_experiment(file, tiny_experiment)
+    own = {"name": "words", "train": ["language_model"], "head": "understanding", "data": {"questions": 1}, "epochs": 2}
+    own["optimizer"] = {"lr": 0.125}
+    for stages in ([own, *tiny_experiment["stages"][1:]], [own], [own, *tiny_experiment["stages"]]):
+        alone = write_experiment(tmp_path / "alone.yaml", tiny_experiment | {"stages": stages})
+        derived = write_experiment(tmp_path / "derived.yaml", {"base": "tiny.yaml", "stages": stages})
+        expected = load_experiment(["-c", str(alone)]).stages
+        assert (expected[0].data, expected[0].steps, expected[0].ema) == ({"questions": 1}, None, None)
+        assert (expected[0].optimizer.name, expected[0].optimizer.clip) == ("adamw", 1.0)
+        assert load_experiment(["-c", str(derived)]).stages == expected
+        if len(stages) == len(tiny_experiment["stages"]):
+            assert load_experiment(["-c", str(file), "-c", str(alone)]).stages == expected
+            assert load_experiment(["-c", str(file), f"--stages={stages}"]).stages == expected
+
+
+def test_stages_that_are_added_take_nothing_from_those_before(
+    file: Path, tiny_experiment: Tree, tmp_path: Path
+) -> None:
+    more = {"name": "more", "train": ["visual_decoder"], "data": {"drawings": 1}, "steps": 1}
+    derived = write_experiment(tmp_path / "derived.yaml", {"base": "tiny.yaml", "stages+": [more]})
+    alone = write_experiment(tmp_path / "alone.yaml", tiny_experiment | {"stages": [*tiny_experiment["stages"], more]})
+    assert load_experiment(["-c", str(derived)]).stages == load_experiment(["-c", str(alone)]).stages
+
+
 def test_the_run_is_named_after_the_file(tiny_experiment: Tree, tmp_path: Path) -> None:
     del tiny_experiment["run"]["name"]
     file = write_experiment(tmp_path / "some_name.yaml", tiny_experiment)
