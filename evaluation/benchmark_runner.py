@@ -111,16 +111,8 @@ def run_benchmark(
     settings, processes = settings or BenchmarkSettings(), processes or Processes()
     folder = out / module.NAME
     rows = module.load(data, pictures=getattr(system, "needs_pictures", True))
-    asked = Asked(
-        benchmark=module.NAME,
-        **(facts or describe(system)),
-        max_new_tokens=settings.max_new_tokens or module.MAX_NEW_TOKENS,
-        style=settings.style,
-        limit=settings.limit,
-        seed=settings.seed,
-        source=str(rows.source),
-        data=str(Path(data).resolve()),
-    )
+    about = asked_of(module, settings, facts or describe(system))
+    asked = replace(about, source=str(rows.source), data=str(Path(data).resolve()))
     if not replace_others:
         check_free(folder, asked)
     choice = choose(module, rows.without_pictures(), asked)
@@ -138,6 +130,18 @@ def run_benchmark(
         return {rule: score_benchmark(module, data, folder, rule, **more) for rule in rules}
     except UserError as error:
         raise ScoringError(str(error)) from error
+
+
+def asked_of(module: ModuleType, settings: BenchmarkSettings, facts: Mapping[str, Any]) -> Asked:
+    """What a system, which `facts` describes, is asked of a benchmark; where its data are is left open."""
+    return Asked(
+        benchmark=module.NAME,
+        **facts,
+        max_new_tokens=settings.max_new_tokens or module.MAX_NEW_TOKENS,
+        style=settings.style,
+        limit=settings.limit,
+        seed=settings.seed,
+    )
 
 
 class _Asking:

@@ -218,6 +218,36 @@ def test_earlier_rules_are_for_those_that_changed(data: Path, systems: Any, tmp_
     assert result(tmp_path / "out", "scienceqa_img", "lmms_eval_0.3")["figures"]["unparsed"] == 1
 
 
+@pytest.mark.parametrize("change", [{"name": "other"}, {"digest": "agrees-2"}, {"settings": {"precision": "bfloat16"}}])
+def test_a_folder_of_another_systems_results_is_refused(
+    change: dict[str, Any], data: Path, systems: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = ["--benchmarks", "mme,pope", "--data", data, "--out", tmp_path / "out"]
+    assert evaluate(*words) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for name, value in change.items():
+        monkeypatch.setattr(Agrees, name, value)
+    capsys.readouterr()
+    assert evaluate(*words) == 2
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("vargpt: error:"))
+    assert f"{tmp_path / 'out' / 'mme'} holds results of the" in said and "expected another --out, or --replace" in said
+    assert systems[1].asked == []
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert evaluate(*words, "--limit", "4", "--replace") == 0
+    assert result(tmp_path / "out", "mme")["asked"] == 4
+    assert len(systems[2].asked) == (0 if "name" in change else 8)  # the same weights by another name say the same
+
+
+def test_no_benchmark_is_asked_where_one_of_them_is_anothers(
+    data: Path, systems: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert evaluate("--benchmarks", "pope", "--data", data, "--out", tmp_path) == 0
+    monkeypatch.setattr(Agrees, "digest", "agrees-2")
+    assert evaluate("--benchmarks", "mme,pope", "--data", data, "--out", tmp_path) == 2
+    assert f"{tmp_path / 'pope'} holds results of the system" in capsys.readouterr().err
+    assert systems[1].asked == [] and not (tmp_path / "mme").exists()
+
+
 def test_pictures_that_are_drawn_have_a_command_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("vargpt_lightning.commands.evaluate_images")
     asked: list[list[str]] = []

@@ -82,9 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask, score, print the figures, and write the report."""
     from vargpt_lightning.commands.fit import ended_by_signals
     from vargpt_lightning.commands.systems import check_system, open_system, runs_here
-    from vargpt_lightning.evaluation.benchmark_asked import describe
+    from vargpt_lightning.evaluation.benchmark_asked import check_free, describe
     from vargpt_lightning.evaluation.benchmark_progress import benchmark_progress
-    from vargpt_lightning.evaluation.benchmark_runner import ScoringError, run_benchmark
+    from vargpt_lightning.evaluation.benchmark_runner import ScoringError, asked_of, run_benchmark
 
     check_system(arguments.run, arguments.stage)
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
@@ -105,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
             system = open_system(arguments.run, **options)
         more: dict[str, Any] = {"processes": processes, "facts": describe(system)}
         more["replace_others"] = own or bool(arguments.replace)
+        for module in [] if more["replace_others"] else modules:  # all of them before the first is asked, for hours
+            check_free(out / module.NAME, asked_of(module, settings, more["facts"]))
         with benchmark_progress(quiet=not processes.first) as progress:
             for module in modules:
                 place = data[module.NAME]
