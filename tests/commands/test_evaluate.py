@@ -102,12 +102,46 @@ def test_another_folder_leaves_the_run_alone(evaluated: Path, tmp_path: Path, sc
     assert (evaluated / "evaluation" / "metrics.json").read_bytes() == figures
 
 
+@pytest.mark.parametrize(("words", "what"), [(["--cfg", "3"], "sampling"), (["--stage", "pretrain"], "model")])
+def test_a_folder_of_other_figures_is_refused(
+    evaluated: Path, tmp_path: Path, script, words: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "other"
+    script("White")
+    assert main([str(evaluated), "--out", str(out)]) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"other holds the figures of another {what}: .*--out, or --replace") as error:
+        main([str(evaluated), "--out", str(out), *words])
+    assert "\n" not in str(error.value)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    script("Red")
+    assert main([str(evaluated), "--out", str(out), *words, "--replace"]) == 0
+    made = json.loads((out / "metrics.json").read_text())
+    rows = [json.loads(line)["answer"] for line in (out / "answers.jsonl").read_text().splitlines()]
+    assert made["complete"] and rows == ["Red", "Red"]
+
+
 def test_report_only_asks_nothing(evaluated: Path, monkeypatch) -> None:
     monkeypatch.setattr("vargpt_lightning.commands.loading.load_run", None)
     (evaluated / "report.html").unlink()
     (evaluated / "evaluation" / "metrics.json").unlink()
     assert main([str(evaluated), "--report-only"]) == 0
     assert RunFolder(evaluated).metrics()["complete"] and (evaluated / "report.html").is_file()
+
+
+def test_the_answers_of_another_folder_are_scored_there(
+    evaluated: Path, tmp_path: Path, script, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script("White")
+    assert main([str(evaluated), "--out", str(tmp_path / "other")]) == 0
+    own = {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
+    (tmp_path / "other" / "metrics.json").unlink()
+    monkeypatch.setattr("vargpt_lightning.commands.loading.load_run", None)
+    assert main([str(evaluated), "--out", str(tmp_path / "other"), "--report-only"]) == 0
+    assert json.loads((tmp_path / "other" / "metrics.json").read_text())["complete"]
+    assert own == {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"none/asked\.json is missing"):
+        main([str(evaluated), "--out", str(tmp_path / "none"), "--report-only"])
 
 
 def test_a_run_that_was_never_evaluated_says_so(finished_run: Path) -> None:

@@ -201,7 +201,7 @@ def main(argv: list[str]) -> int:
     run = RunFolder(arguments.run)
     if arguments.out is not None:
         output_folder(arguments.out)
-    metrics = _rescore(run) if arguments.report_only else _again(run, arguments)
+    metrics = _rescore(run, arguments.out) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
     print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
     if arguments.out is None and run.benchmark_report.is_file():
@@ -265,10 +265,13 @@ def _check_free(out: Path, speaker: Speaker) -> None:
             )
 
 
-def _rescore(run: RunFolder) -> dict[str, Any]:
+def _rescore(run: RunFolder, out: Path | None) -> dict[str, Any]:
     from vargpt_lightning.evaluation.report import build_report
     from vargpt_lightning.evaluation.scoring import score_folder
 
+    if out is not None:
+        check_asked(out)
+        return score_folder(out)
     metrics = score_folder(run.evaluation)
     score_own_answers(run)
     build_report(run)
