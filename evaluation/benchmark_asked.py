@@ -25,6 +25,7 @@ from vargpt_lightning.evaluation.files import short_hash
 from vargpt_lightning.results import plain, read_json, write_json
 
 FILE = "asked.json"
+AMBIGUOUS = ""  # in place of the id of what others call two questions
 SPEED = ("batch_size", "concurrency", "keep_scales")  # settings that no output depends on
 
 
@@ -123,11 +124,13 @@ class Choice:
     """The questions that are asked, in the order of the data.
 
     `keys` leads from an id to the key of its output, `places` from an id to its row; `total` counts all there are.
+    `others` leads from what other projects call a question to its id, where the benchmark's `other_id` says so.
     """
 
     keys: Mapping[str, str]
     places: Mapping[str, int]
     total: int
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
@@ -143,6 +146,8 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
     keys: dict[str, str] = {}
     places: dict[str, int] = {}
     groups: dict[str, str] = {}
+    others: dict[str, str] = {}
+    other_id: Callable[[Record], str] | None = getattr(module, "other_id", None)
     doubled: Counter[str] = Counter()
     for place, record in enumerate(rows):
         id_ = str(module.record_id(record))
@@ -154,6 +159,9 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
         places[id_] = place
         if asked.limit is not None:
             groups[id_] = str(group_of(record))
+        if other_id is not None:
+            other = other_id(record)
+            others[other] = AMBIGUOUS if other in others else id_
     if doubled:
         raise UserError(
             f"{asked.benchmark}: {sum(doubled.values())} questions have an id that another one has, such as "
@@ -165,7 +173,7 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
     if asked.limit is not None and asked.limit < total:
         wanted = _some_groups(groups.values(), asked.limit, asked.seed)
         keys = {id_: key for id_, key in keys.items() if groups[id_] in wanted}
-    return Choice(keys, places, total)
+    return Choice(keys, places, total, {other: id_ for other, id_ in others.items() if id_ != AMBIGUOUS})
 
 
 def _some_groups(names: Iterable[str], limit: int, seed: int) -> set[str]:

@@ -119,7 +119,7 @@ def run_benchmark(
     if processes.first:
         asked.write(folder)
     if isinstance(system, Expecting):
-        system.expect(module.NAME, list(choice.keys), choice.places)
+        system.expect(module.NAME, list(choice.keys), choice.places, choice.others)
     _Asking(system, module, rows, folder, asked, choice, settings.batch_size, processes, progress or _say_nothing).run()
     processes.wait()
     if not processes.first:

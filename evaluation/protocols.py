@@ -144,10 +144,17 @@ class Expecting(Protocol):
     """A system that wants to know beforehand what it will be asked, as one that reads ready answers from a file does.
 
     Who asks calls `expect` once a benchmark before the first request, with all ids that are asked (of all processes,
-    those answered earlier too) and, as `known`, all that the benchmark has, which are more under a limit.
+    those answered earlier too) and, as `known`, all that the benchmark has, which are more under a limit. `others`
+    leads from what other projects call a question to its id.
     """
 
-    def expect(self, benchmark: str, ids: Sequence[str], known: Collection[str] = ()) -> None: ...
+    def expect(
+        self,
+        benchmark: str,
+        ids: Sequence[str],
+        known: Collection[str] = (),
+        others: Mapping[str, str] | None = None,
+    ) -> None: ...
 
 
 def as_reply(raw: str | HasParts | Reply) -> Reply:

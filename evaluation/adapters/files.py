@@ -3,7 +3,7 @@
     answers.jsonl     {"id": "...", "output": "...", "benchmark": "pope", "finish": "stop"}, a line each
     answers.json      a list of such objects, or one object of id: output
     answers.parquet   columns of the same names
-    samples_*.jsonl, *.xlsx, *.tsv, ...   as LLaVA, lmms-eval and VLMEvalKit write them: see `foreign_rows`
+    *samples_*.jsonl, *.xlsx, *.tsv, ...   as LLaVA, lmms-eval and VLMEvalKit write them: see `foreign_rows`
     drawings/         <id>.png, .jpg, .jpeg or .webp; an id with other characters as `files.file_stem` writes it
 
 `benchmark` and `finish` may be missing; the id may be called question_id, the output prediction, response, text or
@@ -83,16 +83,23 @@ class Predictions:
         """What an answer depends on besides the file."""
         return {"adapter": "predictions", "allow": sorted(self.allow)}
 
-    def expect(self, benchmark: str, ids: Sequence[str], known: Collection[str] = ()) -> None:
+    def expect(
+        self,
+        benchmark: str,
+        ids: Sequence[str],
+        known: Collection[str] = (),
+        others: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare for a benchmark, and compare its ids with those that are there; `counts` holds what was found.
 
-        Answers to questions that are `known` and not asked, as under a limit, are left aside.
+        Answers to questions that are `known` and not asked, as under a limit, are left aside. `others` leads from what
+        other projects call a question to its id.
 
         Raises:
             UserError: an id is missing or unknown, and this is not allowed.
         """
         self._benchmark = benchmark
-        self._place(benchmark, [*dict.fromkeys([*known, *ids])])
+        self._place(benchmark, [*dict.fromkeys([*known, *ids])], others or {})
         there = {id_ for name, id_ in self._answers if name in ("", benchmark)}
         unknown = sorted(there.difference(ids, known))
         found = {MISSING: [id_ for id_ in ids if id_ not in there], UNKNOWN: unknown}
@@ -106,7 +113,7 @@ class Predictions:
             UserError: one is missing, and this is not allowed.
         """
         if self._benchmark not in self._expected:
-            self._place(self._benchmark, [request.id for request in requests])
+            self._place(self._benchmark, [request.id for request in requests], {})
         for request in requests:
             said = self._questions.get(request.id, "")
             if said and not same_question(said, request.prompt):
@@ -119,16 +126,16 @@ class Predictions:
         _refuse(self.path, {MISSING: lost}, self.allow)
         return [reply or Reply("") for reply in replies]
 
-    def _place(self, benchmark: str, known: Sequence[str]) -> None:
+    def _place(self, benchmark: str, known: Sequence[str], others: Mapping[str, str]) -> None:
         """Find the questions that other projects' rows mean, among those that the benchmark has."""
-        there, doubled = set(known), []
+        there, doubled = {**others, **{id_: id_ for id_ in known}}, []
         rows = [] if benchmark in self._expected else self._foreign
         self._expected.add(benchmark)
         for row, reply in rows:
             ids = ids_of(row, benchmark)
             numbered = [id_.removeprefix(NUMBERED) for id_ in ids if id_.startswith(NUMBERED)]
             places = [known[int(each)] for each in numbered if each.isdigit() and int(each) < len(known)]
-            id_ = next((each for each in (*ids, *places) if each in there), ids[0] if ids else "?")
+            id_ = next((there[each] for each in (*ids, *places) if each in there), ids[0] if ids else "?")
             if (benchmark, id_) in self._placed:
                 doubled.append(id_)
                 continue

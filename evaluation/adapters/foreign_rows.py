@@ -1,7 +1,9 @@
 """Answers as other projects' evaluations write them: LLaVA's JSON lines, lmms-eval's samples, VLMEvalKit's tables.
 
-    LLaVA        question_id, prompt, text; MME's two questions of a picture share their id, POPE names its category
-    lmms-eval    samples_*.jsonl: doc_id, doc, filtered_resps (or resps)
+    LLaVA        question_id, prompt, text; MME's two questions of a picture share their id, POPE names its category,
+                 TextVQA's id is the picture's
+    lmms-eval    *samples_*.jsonl: doc_id, input, filtered_resps (or resps), and what each figure is made of, with ids
+                 in most tasks; earlier releases: doc with the data's own columns, in one .json file under "logs"
     VLMEvalKit   .xlsx, .tsv, .csv: index, question, prediction, and the data's own columns
 
 Each writes another id. A row gives all ids that it may mean, and the first that the benchmark has counts; where it also
@@ -25,6 +27,10 @@ TABLES = (".tsv", ".csv", ".xlsx")
 YES_NO = " Please answer yes or no."  # which LLaVA's files of MME leave out
 NUMBERED = "#"  # before an id that is a row's number in the data
 _ID_COLUMNS = ("id", "question_id", "questionId", "index", "image_path")
+_PICTURE = re.compile(r"<image ?\d*>")
+_PICTURE_NAME = re.compile(r"\.(?:jpe?g|png)$", re.IGNORECASE)
+_LABELLED = re.compile(r"^Question: *(.*?)(?: *Short answer:)?$", re.MULTILINE)
+_NO_QUESTION = re.compile(r"(?:Context: N/A|(?:Reference )?OCR tokens?:.*)?")
 _SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
@@ -50,37 +56,59 @@ def ids_of(row: Mapping[str, Any], benchmark: str) -> list[str]:
     """All ids that a row may mean, the surest first."""
     from vargpt_lightning.evaluation import benchmarks
 
-    doc = row.get("doc")
-    sources = [doc] if isinstance(doc, Mapping) else []
-    sources.append(row)
+    asked = question_of(row)
+    forms = dict.fromkeys((asked, asked + YES_NO, asked.lower())) if asked else ()
     found: list[str] = []
-    for source in sources:
+    own: list[str] = []
+    for source in _sources(row):
         if benchmark in benchmarks.names():
             with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
-                found.append(str(benchmarks.get(benchmark).record_id(dict(source))))
+                own.append(str(benchmarks.get(benchmark).record_id(dict(source))))
         plain = [_text(source[name]) for name in _ID_COLUMNS if source.get(name) not in (None, "")]
-        asked = question_of(source)
-        found += [f"{id_}/{asked}{end}" for id_ in plain if asked for end in ("", YES_NO)]
+        plain += [_PICTURE_NAME.sub("", id_) for id_ in plain]
+        found += [f"{id_}/{form}" for id_ in plain for form in forms]
         found += [f"{source['category']}/{id_}" for id_ in plain if source.get("category")]
         found += plain
-    if row.get("doc_id") is not None:
+    if row.get("doc_id") is not None and not own:  # their data may have rows that are none here, as videos
         found.append(f"{NUMBERED}{_text(row['doc_id'])}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*own, *found]))
+
+
+def _sources(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a row may have its id in: the data's own row, itself, and what lmms-eval's figures are made of."""
+    doc = row.get("doc")
+    scored = [each for name, each in row.items() if name != "doc" and isinstance(each, Mapping)]
+    # a submission to VizWiz's or OK-VQA's server names the picture, whose name is the question's id
+    scored = [{"id": each["image"], **each} if isinstance(each.get("image"), str) else each for each in scored]
+    return [*([doc] if isinstance(doc, Mapping) else []), row, *(scored if "doc_id" in row else [])]
 
 
 def question_of(row: Mapping[str, Any]) -> str:
-    """The question that a row says it answers: its column, or a prompt's first line; empty where it says none."""
+    """The question that a row says it answers: its column, or that of its prompt; empty where it says none."""
     doc = row.get("doc")
     for source in (row, doc if isinstance(doc, Mapping) else {}):
         if isinstance(source.get("question"), str):
             return str(source["question"]).strip()
-    prompt = row.get("prompt")
-    return prompt.replace("<image>", "").strip().split("\n")[0].strip() if isinstance(prompt, str) else ""
+    for name in ("prompt", "input"):
+        prompt = row.get(name)
+        prompt = prompt[0] if isinstance(prompt, list) and prompt else prompt
+        if isinstance(prompt, str):
+            return _asked(prompt)
+    return ""
+
+
+def _asked(prompt: str) -> str:
+    """What a prompt asks: what is labelled as the question, or the first line that may be one."""
+    text = _PICTURE.sub("", prompt).strip()
+    if labelled := _LABELLED.search(text):
+        return labelled[1].strip()
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if not _NO_QUESTION.fullmatch(line)), "")
 
 
 def same_question(said: str, prompt: str) -> bool:
-    """Whether a prompt is about the question that a row says it answers, up to spaces and case."""
-    plain = [re.sub(r"\W+", "", text.replace(YES_NO, "")).lower() for text in (said, prompt)]
+    """Whether a prompt is about the question that a row says it answers, up to spaces, case and places of pictures."""
+    plain = [re.sub(r"\W+", "", _PICTURE.sub("", text.replace(YES_NO, ""))).lower() for text in (said, prompt)]
     return plain[0] in plain[1]
 
 

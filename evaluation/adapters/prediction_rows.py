@@ -72,6 +72,8 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def _objects(path: Path) -> Iterator[Any]:
     found = _json(path.read_bytes(), str(path))
+    if isinstance(found, dict) and isinstance(found.get("logs"), list):  # of lmms-eval before its lines
+        found = found["logs"]
     if isinstance(found, dict):
         found = [{"id": id_, "output": output} for id_, output in found.items()]
     if not isinstance(found, list):

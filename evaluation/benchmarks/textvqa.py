@@ -116,6 +116,11 @@ def record_id(record: Record) -> str:
     return str(record["question_id"])
 
 
+def other_id(record: Record) -> str:
+    """What LLaVA's files call the question: its picture's id and its words."""
+    return f"{record['image_id']}/{question(record).strip().lower()}"
+
+
 def pictures(record: Record) -> list[Picture]:
     """The question's one picture."""
     return one_picture(record)
