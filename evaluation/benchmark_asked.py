@@ -22,7 +22,7 @@ from vargpt_lightning.evaluation.benchmark_outputs import output_key
 from vargpt_lightning.evaluation.benchmarks.base import Record
 from vargpt_lightning.evaluation.benchmarks.letters import is_missing
 from vargpt_lightning.evaluation.files import short_hash
-from vargpt_lightning.results import plain, read_json, write_json
+from vargpt_lightning.results import different, plain, read_json, write_json
 
 FILE = "asked.json"
 AMBIGUOUS = ""  # in place of the id of what others call two questions
@@ -113,6 +113,7 @@ def check_free(folder: Path, asked: Asked) -> None:
     }
     for what, (old, new) in ways.items():
         if old != new:
+            old, new = different(old, new)
             raise UserError(
                 f"{folder} holds results of the {what} {old}, and these are of {new}; expected another --out, or "
                 "--replace to write over them"

@@ -22,7 +22,7 @@ from vargpt_lightning.evaluation.files import file_stem, save_picture, short_has
 from vargpt_lightning.evaluation.instruct_set import Prompt
 from vargpt_lightning.evaluation.processes import Processes
 from vargpt_lightning.evaluation.protocols import Drawer, Drawing, as_reply
-from vargpt_lightning.results import append_jsonl, plain, read_json, write_json
+from vargpt_lightning.results import append_jsonl, different, plain, read_json, write_json
 
 DRAWINGS, ROWS, SETTINGS = "drawings", "drawn", "sampling.json"
 
@@ -146,9 +146,9 @@ def _claim(out: Path, settings: Mapping[str, Any]) -> None:
     before = read_json(path)
     for name, value in settings.items():
         if before.get(name) != value:
+            old, new = different(before.get(name), value)
             raise UserError(
-                f"{out} holds pictures with {name} {before.get(name)!r}, now it is {value!r}; "
-                "expected the same, or another folder"
+                f"{out} holds pictures with the {name} {old}, now it is {new}; expected the same, or another folder"
             )
 
 

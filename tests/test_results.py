@@ -13,7 +13,7 @@ import pytest
 
 from vargpt_lightning import results
 from vargpt_lightning.errors import UserError
-from vargpt_lightning.results import RunFolder, find_runs, list_runs, now, read_json, read_jsonl, write_json
+from vargpt_lightning.results import RunFolder, different, find_runs, list_runs, now, read_json, read_jsonl, write_json
 
 
 @pytest.fixture
@@ -189,3 +189,10 @@ def test_runs_are_found_and_listed_the_oldest_first(run, tmp_path):
 def test_reading_results_imports_no_torch():
     code = "import sys, vargpt_lightning.results; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_of_settings_that_differ_only_the_difference_is_told():
+    before = {"cfg": 1.5, "top_k": 900, "text": {"seed": 0, "stop": []}}
+    now_ = {"cfg": 3.0, "top_k": 900, "text": {"seed": 1, "stop": []}, "smooth": False}
+    assert different(before, now_) == ("cfg=1.5, text.seed=0, no smooth", "cfg=3.0, text.seed=1, smooth=False")
+    assert different(None, "agrees-2") == ("None", "agrees-2")

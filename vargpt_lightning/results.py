@@ -87,6 +87,26 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def different(before: Any, now: Any) -> tuple[str, str]:
+    """What two values differ in, for messages: of settings the keys whose values are not the same, dotted."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return str(before), str(now)
+    old, new = _flat(before), _flat(now)
+    keys = [key for key in {**old, **new} if old.get(key, _NONE) != new.get(key, _NONE)]
+    texts = [[f"{key}={each[key]}" if key in each else f"no {key}" for key in keys] for each in (old, new)]
+    return ", ".join(texts[0]), ", ".join(texts[1])
+
+
+_NONE = object()
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON in one step; numbers that are not finite are written as null."""
     write_bytes(path, (json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n").encode())

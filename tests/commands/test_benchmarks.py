@@ -231,6 +231,8 @@ def test_a_folder_of_another_systems_results_is_refused(
     assert evaluate(*words) == 2
     (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("vargpt: error:"))
     assert f"{tmp_path / 'out' / 'mme'} holds results of the" in said and "expected another --out, or --replace" in said
+    if "settings" in change:
+        assert "of the settings precision=none, and these are of precision=bfloat16;" in said
     assert systems[1].asked == []
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert evaluate(*words, "--limit", "4", "--replace") == 0

@@ -134,7 +134,7 @@ def test_pictures_of_two_settings_do_not_mix(tmp_path: Path) -> None:
         (Painter(), {"seed": 5}, "seed"),
         (Painter(), {"text": "caption"}, "text"),
     ):
-        with pytest.raises(UserError, match=f"holds pictures with {name} "):
+        with pytest.raises(UserError, match=f"holds pictures with the {name} "):
             draw_pictures(painter, PROMPTS, tmp_path, **options)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="batch size 0"):
         draw_pictures(Painter(), PROMPTS, tmp_path, batch_size=0)
@@ -163,7 +163,7 @@ def test_a_folder_in_which_nothing_was_drawn_belongs_to_nobody(tmp_path: Path) -
     with pytest.raises(UserError, match="does not draw"):
         draw_pictures(Broken(), PROMPTS[:2], tmp_path)
     assert draw_pictures(Painter(), PROMPTS[:2], tmp_path).pictures == 2
-    with pytest.raises(UserError, match="holds pictures with name 'painter'"):
+    with pytest.raises(UserError, match="holds pictures with the name painter, now it is broken"):
         draw_pictures(Broken(), PROMPTS[:2], tmp_path)
 
 

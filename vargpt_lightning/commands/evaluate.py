@@ -252,16 +252,17 @@ def _again(run: RunFolder, arguments: Any) -> dict[str, Any]:
 
 def _check_free(out: Path, speaker: Speaker) -> None:
     """Refuse a folder with the figures of other weights, or of other settings: a figure must not change its meaning."""
-    from vargpt_lightning.results import plain
+    from vargpt_lightning.results import different, plain
 
     if not (out / "inputs.json").is_file():
         return
     before, now = read_json(out / "inputs.json"), {"model": speaker.digest, "sampling": plain(_sampling(speaker))}
     for key, value in now.items():
         if before.get(key) != value:
+            old, new = different(before.get(key), value)
             raise UserError(
-                f"{out} holds the figures of another {key}: {before.get(key)}, and this is {value}; expected another "
-                "--out, or --replace to write over them"
+                f"{out} holds the figures of another {key}: {old}, and this is {new}; expected another --out, or "
+                "--replace to write over them"
             )
 
 
