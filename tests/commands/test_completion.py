@@ -38,6 +38,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["evaluate", "runs/openmoji", "--benchmarks", "mm"], {"mmbench", "mme", "mmmu"}),
         (["evaluate", "images", ""], {"prompts", "sample", "measure", "run"}),
         (["evaluate", "images", "run", "--me"], {"--metrics"}),
+        (["evaluate", "ex"], {"export"}),
+        (["evaluate", "export", "--o"], {"--out"}),
         (["data", ""], {"pack", "check", "write-instructions"}),
         (["data", "pack", "--dup"], {"--duplicates"}),
         (["convert", "runs/openmoji", "--to", ""], {"ours", "llava", "var", "vargpt"}),

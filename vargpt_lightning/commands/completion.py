@@ -90,8 +90,8 @@ def _possible(before: Sequence[str], last: str) -> Iterable[str]:
         name, rest = f"data_{rest[0].replace('-', '_')}", rest[1:]
     if name == "sweep" and not rest and not last.startswith("-"):
         return ["worker", "show"]
-    if name == "evaluate" and rest[:1] == ["images"]:
-        name, rest = "evaluate_images", rest[1:]
+    if name == "evaluate" and rest[:1] in (["images"], ["export"]):
+        name, rest = f"evaluate_{rest[0]}", rest[1:]
     found = _parser(name)
     return [] if found is None else _of_parser(found, rest, last, name)
 
@@ -120,7 +120,7 @@ def _of_parser(parser: argparse.ArgumentParser, rest: Sequence[str], last: str, 
     if last.startswith("-"):
         return [*(option for option in options if option.startswith("--")), *ANYWHERE]
     takes_run = any(action.dest in RUN_ARGUMENTS for action in parser._actions if not action.option_strings)
-    more = ["images"] if name == "evaluate" and not rest else []
+    more = ["images", "export"] if name == "evaluate" and not rest else []
     return [*(runs() if takes_run else []), *more]
 
 
