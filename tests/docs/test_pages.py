@@ -18,6 +18,7 @@ from tests.commands.conftest import write_run
 from tests.data.nasty_pictures import halves
 from tests.docs.markdown import DOCS, ROOT, blocks, shell_lines
 from vargpt_lightning.cli import main
+from vargpt_lightning.gpus import catalogue, parse_cluster
 from vargpt_lightning.results import RunFolder, load_runs, read_json, read_jsonl
 
 PACKAGES = {
@@ -101,6 +102,16 @@ def test_add_a_benchmark(follow: Follow, tmp_path: Path, capsys: pytest.CaptureF
     give(evaluate)
     assert read_json(Path("asked/counting/result.lmms_eval.json"))["figures"]["n"] == 2
     assert "Counting" in capsys.readouterr().out
+
+
+def test_the_page_about_plans_names_every_gpu_and_describes_one(tmp_path: Path) -> None:
+    page = (DOCS / "plan.md").read_text("utf-8")
+    assert all(f"`{name}`" in page for name in catalogue())
+    (described,) = (block.text for block in blocks(page) if block.text.startswith("# gpus.yaml"))
+    (tmp_path / "gpus.yaml").write_text(described)
+    (gpu,) = catalogue(tmp_path / "gpus.yaml").values()
+    assert (gpu.memory, gpu.flops, gpu.bandwidth, gpu.bf16) == (32e9, 100e12, 900e9, False)
+    assert parse_cluster("8xMine", catalogue(tmp_path / "gpus.yaml")).count == 8
 
 
 def test_add_a_source(follow: Follow, tmp_path: Path) -> None:
