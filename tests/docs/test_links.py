@@ -15,6 +15,7 @@ import pytest
 from tests.docs.markdown import PAGES, ROOT, anchors, every_command, links
 from vargpt_lightning.cli import COMMANDS
 from vargpt_lightning.commands.data import VERBS
+from vargpt_lightning.modules.stage import Stage
 
 OTHERS = {"--help", "-h", "--debug"}
 OUTSIDE = ("https", "http", "mailto")
@@ -63,6 +64,8 @@ def test_wrong_commands_are_seen() -> None:
     found = list(every_command(page))
     assert found == ["data pack a --out b", "fitt -c x", "score x --benchmarks y"]
     assert [known(line) for line in found] == [True, False, False]
+    assert known("fit -c x --stages.base.steps 3 --stages.draw null") and not known("fit -c x --stages.base.stepps 3")
+    assert known("evaluate export --out x") and not known("evaluate export --cfg 3")
     assert not known("data peck a") and not known("fit -c x --model.depth 3") and not known("evaluate images meassure")
 
 
@@ -80,11 +83,20 @@ def known(line: str) -> bool:
     if name == "evaluate" and rest[:1] == ["images"]:
         forms = subcommands(importlib.import_module("vargpt_lightning.commands.evaluate_images").parser())
         return len(rest) < 2 or (rest[1] in forms and given <= set(forms[rest[1]]._option_string_actions))
+    if name == "evaluate" and rest[:1] == ["export"]:
+        return given <= options("evaluate_export")
     if name == "sweep" and rest[:1] in (["show"], ["worker"]):
         return given <= helped("sweep", rest[0])
     if name in ("fit", "plan"):
-        return all(option in options(name) or option.lstrip("-") in experiment_keys() for option in given)
+        keys = {option: option.lstrip("-") for option in given - options(name)}
+        return all(key in experiment_keys() or of_a_stage(key) for key in keys.values())
     return given <= options(name)
+
+
+def of_a_stage(key: str) -> bool:
+    """Whether a dotted key is `stages.NAME` or `stages.NAME.KEY` with a key that stages have."""
+    first, _, *names = [*key.split("."), ""]
+    return first == "stages" and bool(names) and (names[0] in Stage.__dataclass_fields__ or not names[0])
 
 
 @cache
