@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from vargpt_lightning.modules.stage import Stage
 
 from tests.docs.markdown import PAGES, ROOT, anchors, every_command, links
 from vargpt_lightning.cli import COMMANDS
 from vargpt_lightning.commands.data import VERBS
+from vargpt_lightning.recipe.stage import Stage
 
 OTHERS = {"--help", "-h", "--debug"}
 OUTSIDE = ("https", "http", "mailto")
