@@ -19,3 +19,10 @@ def load_runs(folder: Path | str | Sequence[Path | str], where: Any = None) -> R
     from vargpt_lightning.runs import tables
 
     return tables.load_runs(folder, where)
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in earlier versions."""
+    from vargpt_lightning.moved import attribute
+
+    return attribute(__name__, name)

@@ -311,3 +311,10 @@ def _place(embeds_BTC: Tensor, where_BT: Tensor, pictures: Tensor | None, use: s
     if pictures is None:
         return embeds_BTC
     return embeds_BTC.masked_scatter(where_BT[..., None], pictures.flatten(0, 1).to(embeds_BTC.dtype))
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in earlier versions."""
+    from vargpt_lightning.moved import attribute
+
+    return attribute(__name__, name)

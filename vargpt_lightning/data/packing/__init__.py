@@ -2,3 +2,14 @@
 
 The format of shards belongs in `data.shards`, the corpora's own formats in `data.sources`.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in earlier versions."""
+    from vargpt_lightning.moved import attribute
+
+    return attribute(__name__, name)
