@@ -14,7 +14,7 @@ import pytest
 from vargpt_lightning.runs import folder as results
 from vargpt_lightning.runs.folder import RunFolder, find_runs, list_runs, now
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import different, read_json, read_jsonl, write_json
+from vargpt_lightning.utils.files import append_jsonl, different, read_json, read_jsonl, write_json, write_jsonl
 
 
 @pytest.fixture
@@ -127,20 +127,20 @@ def test_json_holds_no_number_that_json_cannot(tmp_path):
 
 def test_rows_survive_a_torn_last_line(tmp_path):
     file = tmp_path / "a.jsonl"
-    results.append_jsonl(file, [{"id": 1}, {"id": 2}])
+    append_jsonl(file, [{"id": 1}, {"id": 2}])
     with open(file, "a") as out:
         out.write('{"id": 3, "te')
     assert read_jsonl(file) == [{"id": 1}, {"id": 2}]
-    results.append_jsonl(file, [{"id": 4}])
+    append_jsonl(file, [{"id": 4}])
     assert read_jsonl(file) == [{"id": 1}, {"id": 2}, {"id": 4}]
 
 
 def test_rows_come_back_whatever_their_texts_hold(tmp_path):
     rows = [{"text": f"a{sign}b"} for sign in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n", "\n")]
-    results.append_jsonl(tmp_path / "a.jsonl", rows[:4])
-    results.append_jsonl(tmp_path / "a.jsonl", rows[4:])
+    append_jsonl(tmp_path / "a.jsonl", rows[:4])
+    append_jsonl(tmp_path / "a.jsonl", rows[4:])
     assert read_jsonl(tmp_path / "a.jsonl") == rows
-    results.write_jsonl(tmp_path / "b.jsonl", rows)
+    write_jsonl(tmp_path / "b.jsonl", rows)
     (tmp_path / "c.jsonl").write_bytes((tmp_path / "b.jsonl").read_bytes().replace(b"\n", b"\r\n"))
     assert read_jsonl(tmp_path / "b.jsonl") == read_jsonl(tmp_path / "c.jsonl") == rows
 

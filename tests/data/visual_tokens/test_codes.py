@@ -249,7 +249,7 @@ def test_two_at_once(folder: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from tests.data import test_visual_tokens as here
+from tests.data.visual_tokens import test_codes as here
 
 def main():
     class Slow(here.Encoder):
