@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_evaluate_benchmarks import result
+from tests.commands.test_evaluate_benchmarks import result, write_benchmarks
 from tests.evaluation.benchmarks.small_files import cell, write_mirror, write_picture
 from vargpt_lightning.cli import main
 
@@ -324,3 +324,15 @@ def test_numbers_of_their_own_are_refused(name: str, data: Path, tmp_path: Path,
     said = capsys.readouterr().err
     assert f"ids for {name}: {len(rows)} missing" in said and f"{len(rows)} unknown (such as '0/" in said
     assert said.count("\n") == 1
+
+
+def test_the_table_of_pope_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """VLMEvalKit asks once what several categories ask, under numbers of its own."""
+    data = write_benchmarks(tmp_path / "data")
+    rows = [
+        {"index": number, "question": f"Is there a {thing}?", "answer": "Yes", "category": category,
+         "image_path": f"POPE/{number}.jpg", "prediction": "Yes"}
+        for number, (thing, category) in enumerate((("dog", "adversarial,popular,random"), ("cat", "popular,random")))
+    ]  # fmt: skip
+    assert score(write_tsv(tmp_path / "model_POPE.tsv", rows), "pope", data, tmp_path / "out") == 2
+    assert "ids for pope: 6 missing" in capsys.readouterr().err
