@@ -32,6 +32,24 @@ def test_the_command_answers_until_it_is_interrupted(finished_run: Path) -> None
         assert server.stderr is not None and "Traceback" not in server.stderr.read()
 
 
+def test_sigterm_removes_the_pictures_of_the_page_while_a_page_is_open(finished_run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vargpt_lightning.cli", "serve", str(finished_run), "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout is not None and server.stderr is not None
+        server.stdout.readline()
+        url = server.stdout.readline().split()[-1]
+        with httpx.stream("GET", f"{url}gradio_api/heartbeat/tab", timeout=60) as heartbeat:
+            assert heartbeat.status_code == 200
+            assert list(tmp_path.glob("vargpt-page-*"))
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 143
+        assert not list(tmp_path.glob("vargpt-page-*"))
+        assert "Traceback" not in server.stderr.read()
+
+
 def test_a_missing_extra_is_named(monkeypatch, finished_run: Path) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name == "gradio" else found(name))

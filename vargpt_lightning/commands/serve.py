@@ -15,6 +15,7 @@ from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError, install_hint
 from vargpt_lightning.utils.progress import importing, working
+from vargpt_lightning.utils.signals import ended_by_signals
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
     from vargpt_lightning.serving.limits import Limits
@@ -80,7 +81,8 @@ def main(argv: list[str]) -> int:
     token = read_token(arguments.token_file)
     limits = limits_of(arguments)
     # Listened at before the model is loaded: a port that is taken is found at once.
-    with listen(arguments.host, arguments.port, token) as place:
+    # uvicorn raises a SIGTERM again when it is done; as an exit it lets the page's folder be removed.
+    with listen(arguments.host, arguments.port, token) as place, ended_by_signals():
         with working(f"loading {arguments.run}"):
             run = load_run(arguments.run, arguments.stage, arguments.device)
         run.settings = generation_settings(run, arguments)

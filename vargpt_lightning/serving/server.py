@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -113,4 +114,11 @@ def http_server(service: Service) -> uvicorn.Server:
         proxy_headers=False,
         server_header=False,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancelled_request)
     return uvicorn.Server(config)
+
+
+def _is_no_cancelled_request(record: logging.LogRecord) -> bool:
+    """Drop the traceback of a request that was open when the server stopped: one line says how many there were."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError)
