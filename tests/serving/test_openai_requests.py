@@ -8,6 +8,7 @@ import pytest
 from openai.types import image_generate_params
 from openai.types.chat import completion_create_params
 
+from vargpt_lightning.serving import openai_requests
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import conversation
 from vargpt_lightning.serving.openai_requests import ChatRequest, DrawRequest, parse, settings
@@ -242,3 +243,17 @@ def test_messages_may_say_nothing_in_words(assistant) -> None:
     extra = {"tool_calls": [], "function_call": None, "audio": None, "refusal": None, "annotations": [], "name": "Ann"}
     assert prompted(assistant, USER, {"role": "assistant", "content": "", **extra}, USER).endswith("ASSISTANT:")
     assert prompted(assistant, {**USER, "name": "Ann", "content": [{**said("a"), "image_url": None}]})
+
+
+@pytest.mark.parametrize("value", ["[" * 40, '{"a":' * 40, "[" + "1," * 40], ids=["lists", "objects", "values"])
+def test_bodies_of_too_many_values_are_refused_before_they_are_read(monkeypatch, value: str) -> None:
+    monkeypatch.setattr(openai_requests, "MOST_VALUES", 30)
+    monkeypatch.setattr(ChatRequest, "model_validate_json", lambda body: pytest.fail("was read"))
+    error = refused(parse, ChatRequest, b'{"stop": ' + value.encode())
+    assert error.status == 400 and re.search(r"has 4[12] brackets and commas; expected 30 at most", str(error))
+
+
+def test_more_messages_than_there_may_be_are_refused() -> None:
+    assert len(chat(messages=CHAT["messages"] * 1000).messages) == 1000
+    error = refused(chat, messages=CHAT["messages"] * 1001)
+    assert error.param == "messages" and "at most 1000 items" in str(error)

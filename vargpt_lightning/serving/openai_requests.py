@@ -85,12 +85,19 @@ _RANGES = {
 }
 
 
+MOST_VALUES = 20_000  # brackets and commas of a body: a thousand messages have some 6,000
+
+
 def parse(kind: type[Sampling], body: bytes) -> Any:
     """Return a request of a kind.
 
     Raises:
-        RefusedRequestError: it is no JSON, a value is wrong, or something is asked for that there is not.
+        RefusedRequestError: it is no JSON, has too many values, a value is wrong, or something is asked for that there
+            is not.
     """
+    # Pydantic holds the interpreter while it reads: millions of values would keep all others waiting.
+    if (values := sum(map(body.count, (b"[", b"{", b",")))) > MOST_VALUES:
+        raise RefusedRequestError(f"the body has {values} brackets and commas; expected {MOST_VALUES} at most")
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
