@@ -49,6 +49,8 @@ def test_it_is_imported_as_it_was() -> None:
     found: dict[str, object] = {}
     with pytest.warns(DeprecationWarning):
         exec(code + "; from vargpt_lightning.evaluation.adapters.ours import Speaker; loss = losses.image_loss", found)
+        exec("from vargpt_lightning.data.records import *", found)
+    assert {"TextPart", "PicturePart", "DRAWN"} <= found.keys()
     from vargpt_lightning.inference.assistant import Assistant
     from vargpt_lightning.models.core.losses import image_loss
 

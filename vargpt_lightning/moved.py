@@ -273,6 +273,8 @@ def attribute(module: str, name: str) -> Any:
         AttributeError: it never had such a name.
     """
     package, _, old = module.partition(".")
+    if name == "__all__":  # of `from module import *`
+        return _public(package, old)
     found: dict[str, Any] = {}
     for place in {**MODULES, **NAMES}.get(old, "").split() if not name.startswith("__") else ():
         there = importlib.import_module(f"{package}.{place}")
@@ -287,6 +289,11 @@ def attribute(module: str, name: str) -> Any:
         warnings.warn(message, DeprecationWarning, stacklevel=3)
         return value
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _public(package: str, old: str) -> list[str]:
+    places = [importlib.import_module(f"{package}.{place}") for place in {**MODULES, **NAMES}.get(old, "").split()]
+    return sorted({name for place in places for name in vars(place) if not name.startswith("_")})
 
 
 def _home(value: Any) -> str:
