@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The versions that were tested, or what the ranges of pyproject.toml allow today.
 INSTALL := $(PIP) install $(if $(NEWEST),--upgrade --upgrade-strategy eager,--constraint constraints.txt)
 
+# Tests wait for processes that they have started: one worker more than cores keeps the cores at work.
 .PHONY: demo test lint docs lock clean
 
 demo: $(VENV)/.installed
@@ -24,7 +25,7 @@ demo: $(VENV)/.installed
 	if [ -f "$$report" ]; then echo "The report: file://$(CURDIR)/$$report"; fi
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(min(8, os.cpu_count() + 1))') --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
