@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +14,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from vargpt_lightning.callbacks.ema import averaged_weights
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.distributed.group import Processes
+from vargpt_lightning.evaluation.base.benchmark import Benchmark
 from vargpt_lightning.evaluation.base.protocols import Answerer
 from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 from vargpt_lightning.evaluation.harness.run import BenchmarkSettings, run_benchmark
@@ -45,7 +45,7 @@ class StageBenchmarks(pl.Callback):
         self,
         folder: StageFolder,
         system: Callable[[], Answerer],
-        benchmarks: Mapping[ModuleType, Path],
+        benchmarks: Mapping[Benchmark, Path],
         settings: BenchmarkSettings,
     ) -> None:
         self.folder = folder
@@ -93,7 +93,7 @@ class StageBenchmarks(pl.Callback):
             self.folder.update(benchmarks=figures, benchmark_seconds=seconds)
 
 
-def _logged(module: ModuleType, result: Mapping[str, Any], protocol: str) -> dict[str, float]:
+def _logged(module: Benchmark, result: Mapping[str, Any], protocol: str) -> dict[str, float]:
     """The headline figure with its interval; one that is undefined, as of no question of a kind, is left out."""
     where = "/".join(part for part in ("benchmark", module.NAME, protocol) if part)
     figures = {name: result["figures"].get(name) for name in (module.HEADLINE, "low", "high")}

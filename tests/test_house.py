@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from vargpt_lightning.data import sources
+from vargpt_lightning.evaluation import benchmarks
+from vargpt_lightning.models import vision
+from vargpt_lightning.utils.plugins import named_modules
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "vargpt_lightning"
@@ -175,3 +181,27 @@ def test_folders_can_be_looked_over() -> None:
             counts[folder] = counts.get(folder, 0) + 1
     assert PLUGINS.keys() <= counts.keys()
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES and folder not in PLUGINS} == {}
+
+
+def test_our_benchmarks_sources_and_towers_are_what_their_protocols_say(tmp_path: Path) -> None:
+    """mypy holds modules against Protocols where they are named; they are found by their names elsewhere."""
+    kinds = {"Benchmark": ("evaluation.benchmarks", benchmarks), "Source": ("data.sources", sources)}
+    kinds["Tower"] = ("models.vision", vision)
+    lines = [
+        "from vargpt_lightning.data.sources.base import Source",
+        "from vargpt_lightning.evaluation.base.benchmark import Benchmark",
+        "from vargpt_lightning.models.vision.tower import Tower",
+    ]
+    for protocol, (package, there) in kinds.items():
+        for name in named_modules(there.__path__):
+            lines += [f"from vargpt_lightning.{package} import {name} as {protocol}_{name}"]
+            lines += [f"{name}: {protocol} = {protocol}_{name}"]
+    lines += ["wrong: Benchmark = Tower_clip"]
+    (tmp_path / "held.py").write_text("\n".join(lines))
+    program = str(Path(sys.executable).with_name("mypy"))
+    settings = ["--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "held.py")]
+    environment = os.environ | {"MYPYPATH": str(ROOT)}
+    command = [program, *settings]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    found = [line for line in done.stdout.splitlines() if "held.py" in line]
+    assert len(found) == 1 and f"held.py:{len(lines)}" in found[0], done.stdout + done.stderr

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vargpt_lightning.utils.plugins import module_of, named_modules
+
+if TYPE_CHECKING:  # names are listed without what benchmarks need
+    from vargpt_lightning.evaluation.base.benchmark import Benchmark
 
 
 @cache
@@ -14,10 +17,11 @@ def names() -> tuple[str, ...]:
     return named_modules(__path__)
 
 
-def get(name: str) -> ModuleType:
+def get(name: str) -> Benchmark:
     """Return a benchmark's module by its name.
 
     Raises:
         UserError: there is no such benchmark.
     """
-    return module_of(__name__, name, names(), "benchmark")
+    module: Benchmark = module_of(__name__, name, names(), "benchmark")
+    return module

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vargpt_lightning.utils.errors import UserError, near_path
 
 if TYPE_CHECKING:
+    from vargpt_lightning.evaluation.base.benchmark import Benchmark
     from vargpt_lightning.evaluation.harness.run import BenchmarkSettings
 
 
@@ -20,7 +20,7 @@ ALL = "all"
 OWNER = "lmms-lab"
 
 
-def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> list[ModuleType]:
+def chosen_modules(names: str | None, data: Path | None, owner: str | None) -> list[Benchmark]:
     """The modules of the benchmarks named, in their order; "all" are those that have data.
 
     Raises:
@@ -53,7 +53,7 @@ def chosen_protocols(names: str | None) -> tuple[str, ...]:
     return tuple(PROTOCOLS) if given == (ALL,) else given
 
 
-def find_data(modules: Sequence[ModuleType], data: Path | None, owner: str | None) -> dict[str, Path]:
+def find_data(modules: Sequence[Benchmark], data: Path | None, owner: str | None) -> dict[str, Path]:
     """Where the data of each benchmark are: `data`/<name>, `data` itself when it is the only one, or the hub.
 
     Raises:
@@ -83,7 +83,7 @@ CHECKED = 20_000  # questions of a benchmark that are looked at beforehand
 
 
 def check_data(
-    modules: Sequence[ModuleType], data: Mapping[str, Path], style: str, protocols: Sequence[str] = ("lmms_eval",)
+    modules: Sequence[Benchmark], data: Mapping[str, Path], style: str, protocols: Sequence[str] = ("lmms_eval",)
 ) -> None:
     """Word and score each benchmark's questions without an answer: what is wrong is told before a model is loaded.
 
@@ -91,11 +91,11 @@ def check_data(
         UserError: the data are of another benchmark, a key is none, the prompts have no such style, or the benchmark
             no such protocol.
     """
-    from vargpt_lightning.evaluation.base.benchmark import PROTOCOLS
+    from vargpt_lightning.evaluation.base.benchmark import known_protocols
     from vargpt_lightning.evaluation.harness.score import score_one
 
     for module in modules:
-        known = getattr(module, "KNOWN", PROTOCOLS)
+        known = known_protocols(module)
         for protocol in protocols:
             if protocol not in known:
                 raise UserError(f"protocol: {protocol!r}; {module.NAME} has {', '.join(known)}")
@@ -104,7 +104,7 @@ def check_data(
             score_one(module, "", record, protocols[0])
 
 
-def check_options(modules: Sequence[ModuleType], settings: BenchmarkSettings) -> None:
+def check_options(modules: Sequence[Benchmark], settings: BenchmarkSettings) -> None:
     """Refuse options of scoring that none of the benchmarks takes: they would have no effect."""
     from vargpt_lightning.evaluation.harness.select import accepts
 
@@ -117,7 +117,7 @@ def check_options(modules: Sequence[ModuleType], settings: BenchmarkSettings) ->
 _NO_DATA = "--data DIR is not given; expected a folder with the benchmarks' data, or --hub-owner"
 
 
-def _folder(module: ModuleType, data: Path) -> Path | None:
+def _folder(module: Benchmark, data: Path) -> Path | None:
     """The benchmark's own folder below the data, named after it or after its mirror."""
     names = [module.NAME, *([module.HUB.repo.rpartition("/")[2]] if module.HUB else [])]
     return next((data / name for name in names if (data / name).exists()), None)

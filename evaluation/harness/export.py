@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from vargpt_lightning.evaluation.base.benchmark import Benchmark
 from vargpt_lightning.evaluation.base.files import save_picture
 from vargpt_lightning.evaluation.harness.select import Asked, choose
 from vargpt_lightning.utils.errors import UserError
@@ -17,7 +17,7 @@ QUESTIONS, IMAGES = "questions.jsonl", "images"
 
 
 def export(
-    module: ModuleType, data: Path, folder: Path, limit: int | None = None, style: str = "llava"
+    module: Benchmark, data: Path, folder: Path, limit: int | None = None, style: str = "llava"
 ) -> tuple[int, int]:
     """Write a benchmark's questions; return how many were written, and how many left out.
 

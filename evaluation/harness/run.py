@@ -15,11 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from vargpt_lightning.distributed.group import Processes
-from vargpt_lightning.evaluation.base.benchmark import EARLIER, OWN, PROTOCOLS, Record, check_protocol, rule_of
+from vargpt_lightning.evaluation.base.benchmark import (
+    EARLIER,
+    OWN,
+    PROTOCOLS,
+    Benchmark,
+    Record,
+    check_protocol,
+    rule_of,
+)
 from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError
 from vargpt_lightning.evaluation.formats.layouts import Picture, Rows
 from vargpt_lightning.evaluation.harness.batcher import AUTO, Batches, Request, said
@@ -80,7 +87,7 @@ class ScoringError(UserError):
 
 def run_benchmark(
     system: Answerer,
-    module: ModuleType,
+    module: Benchmark,
     data: Path,
     out: Path,
     settings: BenchmarkSettings | None = None,
@@ -132,7 +139,7 @@ def run_benchmark(
         raise ScoringError(str(error)) from error
 
 
-def asked_of(module: ModuleType, settings: BenchmarkSettings, facts: Mapping[str, Any]) -> Asked:
+def asked_of(module: Benchmark, settings: BenchmarkSettings, facts: Mapping[str, Any]) -> Asked:
     """What a system, which `facts` describes, is asked of a benchmark; where its data are is left open."""
     return Asked(
         benchmark=module.NAME,
@@ -150,7 +157,7 @@ class _Asking:
     def __init__(
         self,
         system: Answerer,
-        module: ModuleType,
+        module: Benchmark,
         rows: Rows,
         folder: Path,
         asked: Asked,
@@ -215,8 +222,9 @@ class _Asking:
         """The record's pictures with their bytes at hand; none where they are not wanted."""
         if not self.rows.pictures:
             return []
-        pictures = self.module.pictures(record)
-        if any(picture is None for picture in pictures):
+        found = self.module.pictures(record)
+        pictures = [picture for picture in found if picture is not None]
+        if len(pictures) < len(found):
             raise UserError("the question has no picture")
         return [replace(picture, data=picture.bytes()) for picture in pictures]
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from vargpt_lightning.evaluation.base.benchmark import Record, Score
+from vargpt_lightning.evaluation.base.benchmark import Benchmark, Record, Score, group_of, label_of, reference_of
 from vargpt_lightning.evaluation.harness.outputs import LENGTH, Output, OutputLog, read_rows, write_rows
 from vargpt_lightning.evaluation.harness.select import Asked, Choice, accepts, choose
 from vargpt_lightning.runs.folder import now
@@ -28,7 +27,7 @@ CATEGORY_COLUMNS = ("category", "answer_type", "question_type_id", "topic", "sub
 
 
 def score_benchmark(
-    module: ModuleType,
+    module: Benchmark,
     data: Path,
     folder: Path,
     protocol: str,
@@ -84,7 +83,7 @@ def score_benchmark(
         "digest": asked.digest,
         "settings": asked.settings,
         "max_new_tokens": asked.max_new_tokens,
-        "reference": getattr(module, "REFERENCES", {}).get(protocol, ""),
+        "reference": reference_of(module, protocol),
         "scoring": {name: value for name, value in given.items() if not callable(value)},
         "limit": asked.limit if asked.limit is not None and asked.limit < choice.total else None,
         "seed": asked.seed,
@@ -126,7 +125,7 @@ def _check(
 
 
 def _scored(
-    module: ModuleType,
+    module: Benchmark,
     records: Sequence[Record],
     answered: Mapping[str, Output],
     protocol: str,
@@ -135,7 +134,7 @@ def _scored(
     scores: list[Score],
 ) -> Iterator[dict[str, Any]]:
     """Score the records, put the scores into the list, and yield a row for each."""
-    group_of, label_of = getattr(module, "group", None), getattr(module, "label", None)
+    group, label = group_of(module), label_of(module)
     for record in records:
         id_ = str(module.record_id(record))
         said = answered[id_]
@@ -145,13 +144,13 @@ def _scored(
         scores.append(score)
         row = {"id": id_, "value": score.value, "parsed": score.parsed, "status": score.status}
         row |= {"output": said.output, "finish": said.finish, "prompt": said.prompt}
-        row |= {"label": str(label_of(record))} if label_of else {}
+        row |= {"label": str(label(record))} if label else {}
         row |= {"answer": _first(record, ANSWER_COLUMNS), "category": _first(record, CATEGORY_COLUMNS)}
-        yield row | ({"group": str(group_of(record))} if group_of else {})
+        yield row | ({"group": str(group(record))} if group else {})
 
 
 def score_one(
-    module: ModuleType, output: str, record: Record, protocol: str, options: Mapping[str, Any] | None = None
+    module: Benchmark, output: str, record: Record, protocol: str, options: Mapping[str, Any] | None = None
 ) -> Score:
     """The score of one output. Raises UserError that names the question, for a key that cannot be used."""
     try:

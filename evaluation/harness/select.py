@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from vargpt_lightning.evaluation.base.benchmark import Record
+from vargpt_lightning.evaluation.base.benchmark import Benchmark, Record, group_of
 from vargpt_lightning.evaluation.base.files import short_hash
 from vargpt_lightning.evaluation.harness.outputs import output_key
 from vargpt_lightning.evaluation.rules.letters import is_missing
@@ -134,7 +133,7 @@ class Choice:
     others: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
+def choose(module: Benchmark, rows: Iterable[Record], asked: Asked) -> Choice:
     """The questions to ask: all, or a subset of whole groups that is the same each time.
 
     Groups come in an order made from a hash of their names, so a smaller subset is part of a larger one, and the order
@@ -143,7 +142,7 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
     Raises:
         UserError: two questions share an id, one has no words, or there are none.
     """
-    group_of: Callable[[Record], Any] = getattr(module, "group", module.record_id)
+    group = group_of(module) or module.record_id
     keys: dict[str, str] = {}
     places: dict[str, int] = {}
     groups: dict[str, str] = {}
@@ -159,7 +158,7 @@ def choose(module: ModuleType, rows: Iterable[Record], asked: Asked) -> Choice:
         keys[id_] = output_key(asked.benchmark, id_, module.prompt(record, asked.style), asked.context)
         places[id_] = place
         if asked.limit is not None:
-            groups[id_] = str(group_of(record))
+            groups[id_] = str(group(record))
         if other_id is not None:
             other = other_id(record)
             others[other] = AMBIGUOUS if other in others else id_

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
+from vargpt_lightning.evaluation.base.benchmark import Benchmark, Record
 from vargpt_lightning.utils.errors import UserError
 
 SIDE = 440  # pixels of the longer side in a page
@@ -122,7 +122,7 @@ def said(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
-def add_pictures(examples: Sequence[Example], module: ModuleType, data: Path) -> None:
+def add_pictures(examples: Sequence[Example], module: Benchmark, data: Path) -> None:
     """Fills in the examples' pictures from the benchmark's data; where one does not decode, the example says so.
 
     Args:
@@ -149,7 +149,7 @@ def add_pictures(examples: Sequence[Example], module: ModuleType, data: Path) ->
         example.pictures, example.missing = by_id.get(example.raw_id, ([], "the question is not in the data"))
 
 
-def _pictures_of(module: ModuleType, record: Mapping[str, Any]) -> tuple[list[str], str]:
+def _pictures_of(module: Benchmark, record: Record) -> tuple[list[str], str]:
     uris: list[str] = []
     try:
         for picture in module.pictures(record):

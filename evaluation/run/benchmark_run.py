@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.distributed.torchrun import own_device, shared_processes
@@ -20,7 +19,7 @@ if TYPE_CHECKING:  # refusals must not wait for torch
 
 def run_benchmarks(
     model: str,
-    modules: Sequence[ModuleType],
+    modules: Sequence[Benchmark],
     data: Mapping[str, Path],
     out: Path,
     settings: BenchmarkSettings,

@@ -19,6 +19,7 @@ from vargpt_lightning.checkpoints.lazy_tensors import Held, Source
 from vargpt_lightning.checkpoints.meta_init import RecordedInit
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.language.lora import name_beside_adapters
+from vargpt_lightning.models.vision.tower import packaged_weights
 
 
 class FirstWeights:
@@ -37,8 +38,8 @@ class FirstWeights:
         with RecordedInit(seed) as made:
             self.model = VARGPT(config)
         self._keep(made)
-        packaged = getattr(self.model.vision_tower, "packaged_weights", dict)
-        self.take({f"vision_tower.{key}": Held(value) for key, value in packaged().items()})
+        packaged = packaged_weights(self.model.vision_tower)
+        self.take({f"vision_tower.{key}": Held(value) for key, value in packaged.items()})
 
     def take(self, stored: Mapping[str, Source]) -> None:
         """Use stored tensors, under the names that the model had when it was made, in place of those drawn."""

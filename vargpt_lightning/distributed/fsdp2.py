@@ -23,6 +23,7 @@ from torch.distributed.fsdp import (
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from vargpt_lightning.models.vargpt import VARGPTModel
+from vargpt_lightning.models.vision.tower import blocks_of
 from vargpt_lightning.recipe.sharding import ShardingConfig
 
 MATRIX_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
@@ -37,7 +38,7 @@ ATTENTION = (
 def blocks(model: VARGPTModel) -> Iterator[tuple[int, nn.Module]]:
     """Yield each tower's blocks, with their places in the tower."""
     yield from enumerate(model.language_model.model.layers)
-    yield from enumerate(getattr(model.vision_tower, "blocks", ()))
+    yield from enumerate(blocks_of(model.vision_tower))
     yield from enumerate(model.visual_decoder.blocks)
 
 

@@ -42,6 +42,7 @@ from vargpt_lightning.models.language.llama import (
     check_pictures,
 )
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.vision.tower import restore_constants
 from vargpt_lightning.utils.errors import UserError
 
 __all__ = ["SUBMODULES", "DrawnPictures", "VARGPTModel", "VARGPTOutput"]
@@ -180,8 +181,7 @@ class VARGPTModel(nn.Module):
         self.language_model.share_tables()
         rotary = self.language_model.model.rotary_emb
         rotary.to_empty(device=self.language_model.lm_head.weight.device)
-        if hasattr(self.vision_tower, "restore_constants"):
-            self.vision_tower.restore_constants()  # type: ignore[union-attr,operator]
+        restore_constants(self.vision_tower)
 
     @torch.no_grad()
     def drawn_indices(self, batch: Mapping[str, Any]) -> Tensor | None:

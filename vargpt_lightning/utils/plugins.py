@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from vargpt_lightning.utils.errors import UserError, hint
 
@@ -19,7 +19,7 @@ def named_modules(folders: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({file.stem for file in files if _NAME.search(file.read_text(encoding="utf-8"))}))
 
 
-def module_of(package: str, name: str, names: tuple[str, ...], kind: str) -> ModuleType:
+def module_of(package: str, name: str, names: tuple[str, ...], kind: str) -> Any:
     """Return the package's module of that name.
 
     Raises:

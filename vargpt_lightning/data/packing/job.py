@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from vargpt_lightning.data.images.picture_files import MAX_PIXELS
@@ -23,6 +22,7 @@ from vargpt_lightning.data.packing.reasons import count_reasons
 from vargpt_lightning.data.packing.state import WORK_NAME, Duplicates, ShardAssembler, add_counts, locked
 from vargpt_lightning.data.shards.file_hashes import file_hashes, listing_hash
 from vargpt_lightning.data.shards.format import FORMAT_VERSION, INDEX_NAME, OFFSETS_NAME, REJECTED_NAME
+from vargpt_lightning.data.sources.base import Source, count_left_out
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, read_json, write_bytes, write_json, write_jsonl
@@ -134,8 +134,8 @@ def _plan(
         module = get(spec.name)
         options = _options(module, spec, settings.seed)
         parts = list(module.parts(spec.path, **options))
-        if hasattr(module, "left_out"):
-            add_counts(left_out, {spec.name: module.left_out(spec.path, parts, **options)})
+        if (unused := count_left_out(module, spec.path, parts, options)) is not None:
+            add_counts(left_out, {spec.name: unused})
         for part in parts:
             task = PartTask(len(tasks), module.__name__, part, work, settings.resize, settings.max_pixels)
             tasks.append(task)
@@ -148,7 +148,7 @@ def _plan(
     return tasks, inputs, left_out
 
 
-def _options(module: ModuleType, spec: SourceSpec, seed: int) -> dict[str, Any]:
+def _options(module: Source, spec: SourceSpec, seed: int) -> dict[str, Any]:
     """The options for a source's `parts`; those that it does not have are refused."""
     taken = inspect.signature(module.parts).parameters
     names = [name for name, kind in taken.items() if kind.kind is kind.KEYWORD_ONLY and name != "pictures"]

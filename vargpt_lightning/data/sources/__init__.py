@@ -1,19 +1,17 @@
 """What corpora are read from, one file each; a new file with a `NAME` is all that a new source takes.
 
-A source has `NAME`, `parts(path, *, pictures=None, **options)`, `read_part(part)` and
-`read(path, *, pictures=None, **options)`: see `base`.
+What a source has is said by `base.Source`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from types import ModuleType
 
-from vargpt_lightning.data.sources.base import Part, Rejected, Row
+from vargpt_lightning.data.sources.base import Part, Rejected, Row, Source
 from vargpt_lightning.utils.plugins import module_of, named_modules
 
-__all__ = ["Part", "Rejected", "Row", "get", "names", "read_part"]
+__all__ = ["Part", "Rejected", "Row", "Source", "get", "names", "read_part"]
 
 
 @cache
@@ -22,12 +20,12 @@ def names() -> tuple[str, ...]:
     return named_modules(__path__)
 
 
-def get(name: str) -> ModuleType:
+def get(name: str) -> Source:
     """Return a source's module by its name; raises UserError when there is none."""
-    return module_of(__name__, name, names(), "source")
+    module: Source = module_of(__name__, name, names(), "source")
+    return module
 
 
 def read_part(part: Part) -> Iterator[Row]:
     """Read a piece of any source's input, in a fixed order."""
-    rows: Iterator[Row] = get(part.source).read_part(part)
-    return rows
+    return get(part.source).read_part(part)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from vargpt_lightning.data.images.picture_files import PictureError, decode_picture
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, SEEN_MARK, Record, from_llava
@@ -58,6 +58,46 @@ class Part:
     def name(self) -> str:
         """The piece in words, for progress and messages."""
         return f"{self.source} {self.path.name} [{self.start}:{'' if self.stop is None else self.stop}]"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A source of records: a module with these names; docs/add-a-source.md shows one."""
+
+    @property
+    def __name__(self) -> str:
+        """The module's, by which other processes import it."""
+
+    @property
+    def NAME(self) -> str:
+        """By which it is found, as in `vargpt data pack NAME:PATH`."""
+
+    def parts(self, path: Path, /, *, pictures: Path | None = None) -> Sequence[Part]:
+        """Pieces of an input in a fixed order; other keyword arguments are the source's options.
+
+        Raises UserError: it cannot be read.
+        """
+
+    def read_part(self, part: Part, /) -> Iterator[Row]:
+        """The rows of a piece, in a fixed order."""
+
+    def read(self, path: Path, /, *, pictures: Path | None = None) -> Iterator[Row]:
+        """All rows, with the options of `parts`."""
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """A source that uses some of the files it finds; `left_out` counts the others by what they are."""
+
+    def left_out(self, path: Path, parts: list[Part], /) -> dict[str, int]: ...
+
+
+def count_left_out(source: Source, path: Path, parts: list[Part], options: Mapping[str, Any]) -> dict[str, int] | None:
+    """The files of an input that a source does not use, counted by what they are; None where it does not say."""
+    if not isinstance(source, Chooses):
+        return None
+    counted: Callable[..., dict[str, int]] = source.left_out
+    return counted(path, parts, **options)
 
 
 def read_all(parts: Sequence[Part], read_part: Callable[[Part], Iterator[Row]]) -> Iterator[Row]:

@@ -7,8 +7,7 @@ meant; left at None it takes the value of the chosen preset.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from vargpt_lightning.models import vision as towers
 from vargpt_lightning.models.core.scales import ScaleSchedule
@@ -23,6 +22,7 @@ from vargpt_lightning.models.core.settings import (
     Unconditional,
     VisualAttention,
 )
+from vargpt_lightning.models.vision.tower import Fit, Tower, check_sizes
 from vargpt_lightning.utils.ranges import (
     Depth,
     Epsilon,
@@ -138,25 +138,22 @@ class VisionConfig(Ranged):
     feature_layer: Annotated[int, Range(-10_001, 10_000)] = -2
     feature: Literal["head", "blocks"] = "head"
     pretrained: bool = True
-    fit: Literal["clip", "llava", "pad", "crop"] | None = None
+    fit: Fit | None = None
     dropout: Rate = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.fit is not None:
-            require_choice("vision.fit", self.fit, ("clip", "llava", "pad", "crop"))
         require_choice("vision.kind", self.kind, (*towers.names(), towers.NONE))
+        require_choice("vision.fit", self.squaring, get_args(Fit))
         require_choice("vision.feature", self.feature, ("head", "blocks"))
         if self.kind != towers.NONE:
             stride = self._tower.stride(self)
             fits = self.picture_size % stride == 0
             require(fits, "vision.picture_size", self.picture_size, f"a positive multiple of {stride}")
-            check = getattr(self._tower, "check", None)
-            if check is not None:
-                check(self)
+            check_sizes(self._tower, self)
 
     @property
-    def _tower(self) -> ModuleType:
+    def _tower(self) -> Tower:
         return towers.get(self.kind)
 
     @property
@@ -165,20 +162,19 @@ class VisionConfig(Ranged):
         return 0 if self.kind == towers.NONE else (self.picture_size // self._tower.stride(self)) ** 2
 
     @property
-    def squaring(self) -> Literal["clip", "llava", "pad", "crop"]:
+    def squaring(self) -> Fit:
         """How pictures are made square, the default resolved."""
-        return self.fit or ("pad" if self.kind == towers.NONE else self._tower.FIT)
+        return cast(Fit, self.fit or ("pad" if self.kind == towers.NONE else self._tower.FIT))
 
     @property
     def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation by colour, of values in [0, 1], with which the tower was trained."""
-        scaling: tuple[tuple[float, ...], tuple[float, ...]] = self._tower.SCALING
-        return scaling
+        return self._tower.SCALING
 
     @property
     def channels(self) -> int:
         """Channels of one feature token."""
-        return 0 if self.kind == towers.NONE else int(self._tower.channels(self))
+        return 0 if self.kind == towers.NONE else self._tower.channels(self)
 
 
 @dataclass

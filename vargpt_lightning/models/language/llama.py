@@ -84,8 +84,7 @@ def build_vision_tower(config: VisionConfig) -> nn.Module | None:
     """Return the tower that the configuration names, or None for a model that sees no pictures."""
     if config.kind == towers.NONE:
         return None
-    tower: nn.Module = towers.get(config.kind).build(config)
-    return tower
+    return towers.get(config.kind).build(config)
 
 
 def build_vision_projector(channels: int, width: int) -> nn.Sequential:
