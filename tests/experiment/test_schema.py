@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 import yaml
 
 from tests.tiny import write_experiment
+from vargpt_lightning.data.corpora import LoaderSettings, Packed
 from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.experiment.schema import EvaluationConfig, TrainerConfig
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.ranges import hints
 
 Tree = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +122,12 @@ def test_the_resolved_text_makes_the_same_experiment(file: Path, tmp_path: Path)
     assert other.stage_basis() == made.stage_basis() and other.stages == made.stages
 
 
+def test_the_keys_that_corpora_share_follow_their_own(file: Path) -> None:
+    written = list(yaml.safe_load(load_experiment(["-c", str(file)]).resolved)["data"]["init_args"])
+    shared = [entry.name for entry in fields(LoaderSettings)]
+    assert written == list(hints(Packed)) == ["train", "val", "tokenizer", "vocabulary", *shared] and len(shared) == 11
+
+
 def test_numbers_with_an_exponent_are_numbers(file: Path, tiny_experiment: Tree) -> None:
     """YAML reads 1e-3 as a text."""
     tiny_experiment["stages"][0]["optimizer"]["lr"] = "1e-3"
@@ -180,6 +189,13 @@ MISTAKES = [
         "data.class_path='Opnmoji' cannot be imported; there are vargpt_lightning.data.corpora.",
     ),
     ("data.class_path", "pathlib.Path", "data.class_path='pathlib.Path' is no Corpora; there are "),
+    ("data.class_path", "Corpora", "data.class_path='Corpora' cannot be imported; there are "),
+    (
+        "data.class_path",
+        "vargpt_lightning.data.corpora.Corpora",
+        "data.class_path='vargpt_lightning.data.corpora.Corpora' is abstract; there are vargpt_lightning.data.corpora.",
+    ),
+    ("workers", 1, "workers is not a key; there are base, seed, run"),
     ("data", "OpenMoji", "data='OpenMoji'; expected class_path (one of vargpt_lightning.data.corpora."),
     ("model.language.heads", 5, "model.language.heads: got 5, expected a divisor of the width 32"),
     ("trainer.log_every", 0, "trainer.log_every=0; expected a whole number from 1"),

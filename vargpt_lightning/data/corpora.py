@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -26,10 +27,11 @@ DrawnFit = Literal["crop", "pad", "var"]
 VisualTokensUse = Literal["auto", "require", "off"]
 
 
-class Corpora:
-    """Where a run's data come from; subclasses say how the corpora are found or made.
+@dataclass(kw_only=True)
+class LoaderSettings:
+    """How records become batches: keys that all classes of `data` have.
 
-    Attributes:
+    Args:
         seen_variants: number of variants of each seen picture (mild augmentations) that training uses in turn; 1 uses
             only the picture itself.
         cache_features: compute the vision tower's features and the codes of drawn pictures once and store them, where
@@ -52,33 +54,37 @@ class Corpora:
             always encodes during training.
     """
 
-    seen_variants: Several
-    cache_features: bool
-    workers: Few
-    prefetch: Several
-    pin_memory: bool | None
-    shuffle_shards: Several
-    drawn_fit: DrawnFit
-    drawn_variants: Few
-    drawn_flip: bool
-    resizing: Resizing
-    visual_tokens: VisualTokensUse
+    seen_variants: Several = 1
+    cache_features: bool = False
+    workers: Few = 0
+    prefetch: Several = 2
+    pin_memory: bool | None = None
+    shuffle_shards: Several = WINDOW
+    drawn_fit: DrawnFit = "crop"
+    drawn_variants: Few = 1
+    drawn_flip: bool = False
+    resizing: Resizing = "pillow"
+    visual_tokens: VisualTokensUse = "auto"
 
     def __post_init__(self) -> None:
         check_numbers(self, "data")
 
+
+class Corpora(LoaderSettings, ABC):
+    """Where a run's data come from; subclasses are dataclasses, and say how the corpora are found or made."""
+
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The corpora that stages may name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, split: str) -> dict[str, ShardDataset]:
         """Return the corpora of a split ("train", "val", "test") by name; those that a split lacks are left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_tokenizer(self) -> TextTokenizer:
         """Return the text tokenizer, trained or loaded."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -92,8 +98,8 @@ class OpenMoji(Corpora):
         vocabulary: size of the byte-level BPE vocabulary that is trained on the texts.
         drawings: number of differently worded requests to draw for each picture.
         cache: folder for prepared data; by default $VARGPT_CACHE or ~/.cache/vargpt-lightning.
-        seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
-        drawn_fit, drawn_variants, drawn_flip, resizing, visual_tokens: see `Corpora`.
+
+    Other arguments are those of `LoaderSettings`.
     """
 
     categories: list[str] | None = field(default_factory=lambda: list(DEFAULT_CATEGORIES))
@@ -102,17 +108,6 @@ class OpenMoji(Corpora):
     vocabulary: Rows = 1500
     drawings: Annotated[int, Range(1, 10_000)] = 8
     cache: str | None = None
-    seen_variants: Several = 1
-    cache_features: bool = False
-    workers: Few = 0
-    prefetch: Several = 2
-    pin_memory: bool | None = None
-    shuffle_shards: Several = WINDOW
-    drawn_fit: DrawnFit = "crop"
-    drawn_variants: Few = 1
-    drawn_flip: bool = False
-    resizing: Resizing = "pillow"
-    visual_tokens: VisualTokensUse = "auto"
 
     names = ("questions", "drawings", "pictures", "facts")
 
@@ -146,25 +141,14 @@ class Packed(Corpora):
         tokenizer: a `tokenizer.json`, or the folder of a language model's tokenizer; if empty, one is trained on the
             texts.
         vocabulary: size of the byte-level BPE vocabulary that is trained on the texts if `tokenizer` is empty.
-        seen_variants, cache_features, workers, prefetch, pin_memory, shuffle_shards: see `Corpora`.
-        drawn_fit, drawn_variants, drawn_flip, resizing, visual_tokens: see `Corpora`.
+
+    Other arguments are those of `LoaderSettings`.
     """
 
     train: dict[str, str] = field(default_factory=dict)
     val: dict[str, str] = field(default_factory=dict)
     tokenizer: str = ""
     vocabulary: Rows | None = None
-    seen_variants: Several = 1
-    cache_features: bool = False
-    workers: Few = 0
-    prefetch: Several = 2
-    pin_memory: bool | None = None
-    shuffle_shards: Several = WINDOW
-    drawn_fit: DrawnFit = "crop"
-    drawn_variants: Few = 1
-    drawn_flip: bool = False
-    resizing: Resizing = "pillow"
-    visual_tokens: VisualTokensUse = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

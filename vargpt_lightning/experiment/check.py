@@ -6,6 +6,7 @@ The parser behind `vargpt fit` finds the same mistakes, in many more words.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -174,13 +175,16 @@ def _class(path: Any, base: type, where: str, there: Sequence[str]) -> type:
         raise UserError(f"{where}={path!r} cannot be imported; there are {', '.join(there)}{close}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{where}={path!r} is no {base.__name__}; there are {', '.join(there)}")
+    if inspect.isabstract(found):
+        raise UserError(f"{where}={path!r} is abstract; there are {', '.join(there)}")
     return found
 
 
 def _unknown(key: str, where: str, keys: Iterable[Any]) -> UserError:
     """The error for a key that there is not: the nearest one, the section that has it, or all there are."""
     names = [str(name) for name in keys]
-    sections = [str(name) for name, kind in keys.items() if is_dataclass(kind)] if isinstance(keys, Mapping) else []
+    kinds = keys.items() if isinstance(keys, Mapping) else ()
+    sections = [str(name) for name, kind in kinds if is_dataclass(kind) and not inspect.isabstract(kind)]
     inside = [f"{name}.{key}" for name in sections if key in hints(keys[name])]  # type: ignore[index]
     near = inside[0] if inside else nearest(key, names)
     known = f"did you mean {near!r}?" if near else f"there are {', '.join(names)}"

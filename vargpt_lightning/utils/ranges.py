@@ -92,9 +92,10 @@ def check(value: Any, kind: Any, where: str) -> None:
 
 
 def hints(kind: Any) -> dict[str, Any]:
-    """Return a dataclass's keys with their types, ranges included."""
+    """Return a dataclass's keys with their types, ranges included, in the order of its constructor."""
     known = _hints(kind)
-    return {entry.name: known[entry.name] for entry in fields(kind) if entry.init}
+    ordered = sorted(fields(kind), key=lambda entry: entry.kw_only is True)
+    return {entry.name: known[entry.name] for entry in ordered if entry.init}
 
 
 @cache
