@@ -29,6 +29,12 @@ def test_environment_has_the_projects_packages() -> None:
     assert pip[:-1] == [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
 
 
+def test_pictures_are_measured_without_an_extra() -> None:
+    """The extra that had these packages stays, for those who ask for it."""
+    needed = {Requirement(text).name for text in PROJECT["dependencies"]}
+    assert {"open-clip-torch", "torch-fidelity"} <= needed and PROJECT["optional-dependencies"]["evaluation"] == []
+
+
 def test_environment_has_the_projects_python() -> None:
     packages, _ = conda()
     assert packages[0] == f"python{PROJECT['requires-python']}"

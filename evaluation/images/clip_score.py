@@ -28,7 +28,7 @@ from vargpt_lightning.evaluation.images.clip_weights import Activation, activati
 from vargpt_lightning.evaluation.images.finite import check_rows
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile
-from vargpt_lightning.utils.errors import UserError, install_hint
+from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import append_jsonl, read_jsonl
 
 MODEL, WEIGHTS = "ViT-L-14", "openai"
@@ -58,13 +58,11 @@ def open_clip_model(model: str, weights: str, device: str = "cpu", quick_gelu: b
             (ViT-L-14-quickgelu is the one of OpenAI's weights) and the file, and asks where none of them says it.
 
     Raises:
-        UserError: open_clip is missing, an unknown model or tag, a file of other weights or one whose activation nobody
-            tells, a download that failed.
+        UserError: an unknown model or tag, a file of other weights or one whose activation nobody tells, a download
+            that failed.
     """
-    try:
-        import open_clip
-    except ImportError as error:
-        raise UserError(f"open_clip is missing ({error}); {install_hint('evaluation')}") from error
+    import open_clip
+
     file = Path(weights)
     kept = read_clip_file(file) if file.exists() else None
     tag = open_clip.get_pretrained_cfg(model.replace("/", "-"), weights) or {}

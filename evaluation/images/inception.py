@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.evaluation.images.finite import check_finite
-from vargpt_lightning.utils.errors import UserError, install_hint, meant
+from vargpt_lightning.utils.errors import UserError, meant
 
 VARIANTS = ("torch_fidelity", "clean", "adm")
 RESIZE = {
@@ -145,13 +145,11 @@ def clean_resize(pixels_HWC: np.ndarray, side: int = SIDE) -> np.ndarray:
 def load_network(name: str, layers: Sequence[str], weights: Path | None) -> Any:
     """One of torch-fidelity's networks with its weights, in evaluation mode.
 
-    Raises UserError when the library is missing, for a layer the network does not have, for a file of other weights,
-    and with the library's own message when its weights cannot be fetched.
+    Raises UserError for a layer the network does not have, for a file of other weights, and with the library's own
+    message when its weights cannot be fetched.
     """
-    try:
-        from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as networks
-    except ImportError as error:
-        raise UserError(f"torch-fidelity is missing ({error}); {install_hint('evaluation')}") from error
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as networks
+
     if name not in networks:
         raise UserError(f"feature extractor {name!r}; expected one of {', '.join(sorted(networks))}")
     provided = networks[name].get_provided_features_list()
