@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.distributed.torchrun import own_device, shared_processes
+from vargpt_lightning.evaluation.base.benchmark import Benchmark
 from vargpt_lightning.evaluation.run.benchmark_results import show
 from vargpt_lightning.utils.progress import working
 

@@ -26,7 +26,7 @@ from vargpt_lightning.models.core.config import (
     VARGPTConfig,
     VisionConfig,
 )
-from vargpt_lightning.modules.objectives import OBJECTIVES
+from vargpt_lightning.modules.objectives import objective
 from vargpt_lightning.planning.steps import RowShape, batch_of
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import LoraSettings, OptimizerConfig, Stage
@@ -116,7 +116,7 @@ def _fit(
         callbacks=[StageScheduler([stage], stage.name, Console(file=io.StringIO())), *more],
     )
     batches = _Batches(batch, steps * stage.accumulate)
-    trainer.fit(OBJECTIVES[stage.head](model, stage, steps), torch.utils.data.DataLoader(batches, None))
+    trainer.fit(objective(stage.head)(model, stage, steps), torch.utils.data.DataLoader(batches, None))
 
 
 def _peak(profiler: Any) -> int:

@@ -10,11 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.mixing.spec import MixBy, MixtureSpec
 from vargpt_lightning.models.core.submodules import SUBMODULES
+from vargpt_lightning.recipe.heads import check_head
 from vargpt_lightning.utils.errors import UserError, hint
 from vargpt_lightning.utils.names import check_name
 from vargpt_lightning.utils.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
 
-Head = Literal["unified", "understanding", "generation", "tokenizer"]
 LearningRate = Annotated[float, Range(0, 100)]
 Steps = Annotated[float, Range(0, 10**12)]
 """Steps of a stage: below 1 a share of them."""
@@ -123,7 +123,7 @@ class Stage(Ranged):
             padding; records do not see each other.
         accumulate: batches per optimizer step.
         head: which losses are used: "unified" text and image, "understanding" text, "generation" image, "tokenizer"
-            those of the image tokenizer.
+            those of the image tokenizer; or the name of an installed package's objective.
         decoder_alone: train the visual decoder only on pictures, without the language model.
         text_weight, image_weight: weights of the text loss and of the image loss.
         label_smoothing: label smoothing of the image loss.
@@ -157,7 +157,7 @@ class Stage(Ranged):
     max_tokens: Count | None = None
     packing: bool = False
     accumulate: Size = 1
-    head: Head = "unified"
+    head: str = "unified"
     decoder_alone: bool = False
     text_weight: Factor = 1.0
     image_weight: Factor = 1.0
@@ -180,6 +180,10 @@ class Stage(Ranged):
             raise UserError(f"stages: name {self.name[:80]!r}; expected letters, digits, - and _")
         check_name(self.name, "stages: name")
         check_numbers(self, where)
+        try:
+            check_head(self.head)
+        except UserError as error:
+            raise UserError(f"{where}.{error}") from error
         if not self.train:
             raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
         if (self.epochs is None) == (self.steps is None):

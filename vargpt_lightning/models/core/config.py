@@ -112,7 +112,8 @@ class VisionConfig(Ranged):
 
     Args:
         kind: "clip" (patch features of a CLIP vision transformer), "efficientnet_lite0" (feature map of an
-            EfficientNet-Lite0), "none" (a model that sees no pictures), or the name of another file in `models/vision`.
+            EfficientNet-Lite0), "none" (a model that sees no pictures), or the name of another tower: a file in
+            `models/vision`, or an installed package's.
         picture_size: side length of input pictures in pixels.
         patch_size, width, layers, heads, mlp: sizes of a vision transformer.
         feature_layer: index of CLIP's hidden state that is used as the feature, as in transformers; the class token is

@@ -1,25 +1,28 @@
 """The networks that see pictures, one file each; a new file with a `NAME` is all that a new tower takes.
 
-What a tower has is said by `tower.Tower`.
+What a tower has is said by `tower.Tower`. An installed package adds its own by entry points of the group
+`vargpt_lightning.towers`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
 from vargpt_lightning.models.vision.tower import Tower
-from vargpt_lightning.utils.plugins import module_of, named_modules
+from vargpt_lightning.utils.plugins import PluginKind, named_modules
 
 NONE = "none"
+KIND = PluginKind("vision.kind", "vargpt_lightning.towers", reserved=(NONE,))
 
 
-@cache
 def names() -> tuple[str, ...]:
-    """The names of all towers there are, sorted; none of them is imported."""
-    return named_modules(__path__)
+    """The names of all towers there are, ours before others'; none of them is imported."""
+    return KIND.names(named_modules(__path__))
 
 
 def get(name: str) -> Tower:
-    """Return a tower's module by its name; raises UserError when there is none."""
-    module: Tower = module_of(__name__, name, names(), "vision.kind")
+    """Return a tower's module by its name.
+
+    Raises:
+        UserError: there is no such tower, or an installed package's cannot be used.
+    """
+    module: Tower = KIND.module(__name__, name, named_modules(__path__), Tower)
     return module
