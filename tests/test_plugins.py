@@ -13,6 +13,7 @@ import pytest
 
 from tests.installed import install, on_the_path
 from tests.tiny import write_experiment
+from tests.training.test_own_callbacks import WATCH
 from vargpt_lightning.cli import main
 from vargpt_lightning.commands.completion import candidates
 from vargpt_lightning.data import sources
@@ -168,6 +169,7 @@ FILES = {
     "tiny_plugins/riddles.py": RIDDLES,
     "tiny_plugins/average.py": AVERAGE,
     "tiny_plugins/halved.py": HALVED,
+    "tiny_plugins/watch.py": WATCH,
 }
 
 
@@ -246,7 +248,7 @@ def test_the_programs_help_looks_for_none(site: Path) -> None:
 
 @pytest.fixture
 def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """The tiny experiment with a tower, an objective and a source's corpus of the package."""
+    """The tiny experiment with a tower, an objective, a source's corpus and a callback of the package."""
     text = tmp_path / "riddles.txt"
     text.write_text("What\tThis\nWho\tI\nWhere\tHere\n")
     assert main(["data", "pack", f"riddles:{text}", "--out", str(tmp_path / "packed")]) == 0
@@ -254,6 +256,8 @@ def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> d
     tree["model"]["vision"] |= {"kind": "average"}
     tree["data"]["init_args"]["train"]["riddles"] = str(tmp_path / "packed")
     tree["stages"] = [tree["stages"][1] | {"head": "halved", "data": {"questions": 2, "pictures": 1, "riddles": 1}}]
+    watch = {"class_path": "tiny_plugins.watch.Watch", "init_args": {"file": str(tmp_path / "steps.txt")}}
+    tree["trainer"]["callbacks"] = [watch, {"class_path": "LearningRateMonitor"}]
     return tree
 
 
@@ -262,9 +266,13 @@ def test_an_experiment_of_them_is_trained(experiment: dict[str, Any], tmp_path: 
     assert main(["fit", "-c", str(file)]) == 0
     run = RunFolder(tmp_path / "runs" / "tiny")
     assert [stage.status for stage in run.stages()] == ["finished"]
+    steps = [line.split() for line in (tmp_path / "steps.txt").read_text().splitlines()]
+    assert len(steps) == 12 and {name for _, name, _ in steps} == {"HalvedModule"}
+    names = steps[0][2].split(",")
+    assert names[-4:] == ["Watch", "LearningRateMonitor", "GracefulStop", "LastCheckpoint"]
     assert read_json(run.path / "stages/01-base/stage.json")["data"]["riddles"]["records"] == 3
     made = load_experiment(["-c", str(run.path / "config.yaml")])
-    assert made.stages[0].head == "halved"
+    assert made.trainer.callbacks == experiment["trainer"]["callbacks"] and made.stages[0].head == "halved"
     assert VARGPTModel(made.model).vision_tower.model.weight.shape == (16, 3, 8, 8)  # type: ignore[union-attr]
 
 

@@ -60,6 +60,9 @@ class TrainerConfig(Ranged):
         samples: drawings in a sample sheet; 0 for no sheets.
         loggers: Lightning loggers in addition to metrics.csv, each with class_path, such as TensorBoardLogger, and
             init_args; those that accept pictures also get the sample sheets.
+        callbacks: Lightning callbacks in addition to ours, each with class_path, such as LearningRateMonitor or a class
+            of another installed package, and init_args. Stages are reused whatever they are: they must not change what
+            is learned.
     """
 
     place: ClassVar[str] = "trainer"
@@ -76,6 +79,7 @@ class TrainerConfig(Ranged):
     sample_every: Amount = 0
     samples: Few = 16
     loggers: list[dict[str, Any]] = field(default_factory=list)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
     nonfinite: Literal["stop", "skip"] = "stop"
     oversubscribe: bool = False

@@ -23,6 +23,7 @@ from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
 from vargpt_lightning.training.data.samples import requests_for
 from vargpt_lightning.training.data.stage_data import StageData
+from vargpt_lightning.training.own_callbacks import build_callbacks, check_callbacks
 from vargpt_lightning.training.trainer import is_sharded
 
 
@@ -32,6 +33,9 @@ class StageCallbacks:
 
     Args:
         benchmarks: those that are asked at the ends of stages.
+
+    Raises:
+        UserError: a callback of the section `trainer` cannot be made; told before anything is trained.
     """
 
     experiment: Experiment
@@ -40,8 +44,11 @@ class StageCallbacks:
     data: StageData
     benchmarks: StageBenchmarkRuns
 
+    def __post_init__(self) -> None:
+        check_callbacks(self.experiment.trainer.callbacks)
+
     def of(self, stage: Stage, folder: StageFolder, model: VARGPT) -> list[pl.Callback]:
-        """Return a stage's callbacks in the order in which Lightning calls them; those that stop and save come last."""
+        """Return a stage's callbacks in the order in which Lightning calls them; what stops and saves comes after."""
         settings = self.experiment.trainer
         callbacks: list[pl.Callback] = [StageScheduler(self.experiment.stages, stage.name)]
         if stage.ema is not None:
@@ -56,7 +63,7 @@ class StageCallbacks:
         if settings.samples and not is_sharded(settings, stage):
             callbacks.append(self.sheets(stage, folder, model))
         callbacks += self.benchmarks.callbacks(stage, folder, model, self.tokenizer)
-        return [*callbacks, RunRecord(self.run, folder)]
+        return [*callbacks, RunRecord(self.run, folder), *build_callbacks(settings.callbacks)]
 
     def sheets(self, stage: Stage, folder: StageFolder, model: VARGPT) -> SampleSheets:
         """Return the callback that draws sample grids; written by hand where the stage's weights were sharded."""

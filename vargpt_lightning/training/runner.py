@@ -124,6 +124,7 @@ class StageRunner:
         if stop.exit_code:
             return stop.exit_code
         self.weights.save(stage, folder, trainer.strategy)
+        steps = trainer.global_step  # fewer than all where a callback has stopped the fit
         del trainer, module, data, model, callbacks
         gc.collect()
         if self.processes.first:
@@ -131,7 +132,7 @@ class StageRunner:
                 whole = self.weights.load_whole(folder)
                 self.callbacks.sheets(stage, folder, whole.eval().to(device)).write(total)
                 whole.cpu()
-            folder.update(status="finished", steps=total, skipped_steps=guard.skipped)
+            folder.update(status="finished", steps=steps, skipped_steps=guard.skipped)
             if guard.skipped:
                 self.processes.say(f"stage {stage.name}: {counted(guard.skipped, 'step')} skipped; see nonfinite.jsonl")
             remove_checkpoints(folder.checkpoint)

@@ -109,6 +109,17 @@ class PluginKind:
         return _imported(self.what, entry)
 
 
+def is_installed(package: str) -> bool:
+    """Whether an installed package has a top-level module of this name; nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+
+    try:  # most are called as their module, and to list the files of all takes seconds
+        distribution(package)
+    except (PackageNotFoundError, ValueError):
+        return package in packages_distributions()
+    return True
+
+
 def members(protocol: type) -> tuple[str, ...]:
     """The names that a Protocol asks for, without those that every module has."""
     return tuple(name for name in (*inspect.get_annotations(protocol), *vars(protocol)) if not name.startswith("_"))
