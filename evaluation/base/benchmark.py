@@ -117,6 +117,13 @@ class Grouped(Protocol):
 
 
 @runtime_checkable
+class OtherIds(Protocol):
+    """A benchmark whose questions other projects' files of answers call something else."""
+
+    def other_id(self, record: Record, /) -> str: ...
+
+
+@runtime_checkable
 class Labelled(Protocol):
     """A benchmark that says for people what a question is about."""
 
@@ -150,6 +157,11 @@ class Referenced(Protocol):
 def group_of(benchmark: Benchmark) -> Callable[[Record], str] | None:
     """What names the group of a question; None where each question stands by itself."""
     return benchmark.group if isinstance(benchmark, Grouped) else None
+
+
+def other_id_of(benchmark: Benchmark) -> Callable[[Record], str] | None:
+    """What other projects call a question; None where they use its id."""
+    return benchmark.other_id if isinstance(benchmark, OtherIds) else None
 
 
 def label_of(benchmark: Benchmark) -> Callable[[Record], str] | None:

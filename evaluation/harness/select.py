@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.evaluation.base.benchmark import Benchmark, Record, group_of
+from vargpt_lightning.evaluation.base.benchmark import Benchmark, Record, group_of, other_id_of
 from vargpt_lightning.evaluation.base.files import short_hash
 from vargpt_lightning.evaluation.harness.outputs import output_key
 from vargpt_lightning.evaluation.rules.letters import is_missing
@@ -147,7 +147,7 @@ def choose(module: Benchmark, rows: Iterable[Record], asked: Asked) -> Choice:
     places: dict[str, int] = {}
     groups: dict[str, str] = {}
     others: dict[str, str] = {}
-    other_id: Callable[[Record], str] | None = getattr(module, "other_id", None)
+    other_id = other_id_of(module)
     doubled: Counter[str] = Counter()
     for place, record in enumerate(rows):
         id_ = str(module.record_id(record))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import importlib.util
 import inspect
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,10 +17,15 @@ import yaml
 
 from tests.data.nasty_pictures import halves
 from tests.docs.markdown import DOCS, ROOT, blocks, shell_lines
+from tests.installed import install, on_the_path
 from tests.untrained import write_run
 from vargpt_lightning.cli import main
+from vargpt_lightning.data import sources
+from vargpt_lightning.evaluation import benchmarks
+from vargpt_lightning.models import vision
 from vargpt_lightning.results import load_runs
 from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils import plugins
 from vargpt_lightning.utils.files import read_json, read_jsonl
 from vargpt_lightning.utils.gpus import catalogue, parse_cluster
 
@@ -32,10 +38,9 @@ Follow = Callable[..., list[str]]
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
     """Write a page's files below an empty folder, where packages look for them too; return the page's commands."""
     monkeypatch.chdir(tmp_path)
-    touched: list[ModuleType] = []
 
     def write(name: str) -> list[str]:
         text = (DOCS / name).read_text("utf-8")
@@ -49,14 +54,21 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
             if (folder := str(Path(block.file).parent)) in PACKAGES and file.suffix == ".py":
                 package = importlib.import_module(PACKAGES[folder])
                 monkeypatch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
-                package.names.cache_clear()
-                touched.append(package)
         return list(shell_lines(text))
 
-    yield write
-    monkeypatch.undo()
-    for package in touched:
-        package.names.cache_clear()
+    return write
+
+
+@contextmanager
+def installed(*modules: str) -> Iterator[None]:
+    """A page's package is installed, with files of the page as its modules, which are nowhere else any more."""
+    files = {f"my_package/{Path(module).name}": Path(module).read_text("utf-8") for module in modules}
+    for module in modules:
+        Path(module).unlink()
+    plugins.forget()
+    install(Path("site"), Path("my-package/pyproject.toml").read_text("utf-8"), {"my_package/__init__.py": "", **files})
+    with on_the_path(Path("site").resolve()):
+        yield
 
 
 def give(command: str, *more: str) -> None:
@@ -104,6 +116,10 @@ def test_add_a_benchmark(follow: Follow, tmp_path: Path, capsys: pytest.CaptureF
     give(evaluate)
     assert read_json(Path("asked/counting/result.lmms_eval.json"))["figures"]["n"] == 2
     assert "Counting" in capsys.readouterr().out
+    with installed("evaluation/benchmarks/counting.py"):
+        assert benchmarks.get("counting").__name__ == "my_package.counting"  # type: ignore[attr-defined]
+        give(score.replace("scored", "again"))
+    assert read_json(Path("again/counting/result.lmms_eval.json"))["figures"] == figures
 
 
 def test_the_page_about_plans_names_every_gpu_and_describes_one(tmp_path: Path) -> None:
@@ -125,10 +141,17 @@ def test_add_a_source(follow: Follow, tmp_path: Path) -> None:
     (refused,) = read_jsonl(Path("data/answers/rejected.jsonl"))
     assert "lost.png" in refused["reason"]
     assert "answers" in Path("stats.html").read_text("utf-8")
+    with installed("vargpt_lightning/data/sources/table.py"):
+        assert sources.get("table").__name__ == "my_package.table"
+        give(commands[0].replace("data/answers", "data/again"))
+    shards = [
+        [file.read_bytes() for file in sorted(Path(f"data/{name}").glob("*.tar"))] for name in ("answers", "again")
+    ]
+    assert shards[0] == shards[1] != []
 
 
 def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    commands = follow("add-a-stage.md")
+    *commands, from_package = follow("add-a-stage.md")
     tiny_experiment["run"]["root"] = "runs"
     small_experiment(tiny_experiment, 1)
     for command in commands:
@@ -138,6 +161,15 @@ def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: py
     assert str(read_json(stages[0].path / "stage.json")["taken_from"]).endswith("runs/debug/stages/01-draw")
     assert set(load_runs("runs").runs["name"]) == {"debug", "polished"}
     assert "polished" in capsys.readouterr().out
+    with installed("my-package/my_package/losses.py", "my-package/my_package/watch.py"):
+        give(from_package)
+    stages = RunFolder(Path("runs/watched")).stages()
+    assert [stage.status for stage in stages] == ["finished"] * 3
+    assert [bool(read_json(stage.path / "stage.json").get("taken_from")) for stage in stages] == [True, True, False]
+    with (stages[-1].path / "metrics.csv").open() as file:
+        logged = [(row["name"], row["step"]) for row in csv.DictReader(file)]
+    assert [step for name, step in logged if name == "train/decoder_norm"] == ["2", "4"]
+    assert any(name.startswith("lr-AdamW") for name, _ in logged)
 
 
 def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
@@ -162,6 +194,9 @@ def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> No
     give(generate)
     report = read_json(Path("runs/dino/init_from.json"))
     assert report["parts"].keys() == {"vision_tower"}
+    with installed("vargpt_lightning/models/vision/dinov2.py"):
+        assert vision.get("dinov2").__name__ == "my_package.dinov2"  # type: ignore[attr-defined]
+        give(generate)
 
 
 def test_from_python(follow: Follow, tiny_experiment: dict[str, Any], tmp_path: Path) -> None:
