@@ -8,14 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from vargpt_lightning.callbacks import checkpoint_io
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at
-from vargpt_lightning.callbacks.checkpoint_io import (
-    LastCheckpoint,
-    last_checkpoint,
-    remove_checkpoints,
-    remove_leftovers,
-    steps_taken,
-)
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
@@ -103,16 +97,16 @@ class StageRunner:
         guard = FiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
         module = module_of(model, stage, total, guard=guard, first_weights=self.weights.deferred)
         stop = GracefulStop(folder.checkpoint)
-        last = LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
+        last = checkpoint_io.LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
         callbacks = [*self.callbacks.of(stage, folder, model), stop, last]
         trainer = stage_trainer(self.experiment, self.run, folder, stage, total, callbacks)
         device = trainer.strategy.root_device
         self.weights.make_ready(stage, device)
         keep_packed_apart(module)
         if self.processes.first:
-            remove_leftovers(folder.checkpoint)
-        checkpoint = self.processes.told(last_checkpoint(folder.checkpoint))
-        start = 0 if checkpoint is None else steps_taken(checkpoint)
+            checkpoint_io.remove_leftovers(folder.checkpoint)
+        checkpoint = self.processes.told(checkpoint_io.last_checkpoint(folder.checkpoint))
+        start = 0 if checkpoint is None else checkpoint_io.steps_taken(checkpoint)
         if checkpoint is not None:
             self.processes.say(f"stage {stage.name}: resumes after step {start} of {total}")
         if self.processes.first:
@@ -135,7 +129,7 @@ class StageRunner:
             folder.update(status="finished", steps=steps, skipped_steps=guard.skipped)
             if guard.skipped:
                 self.processes.say(f"stage {stage.name}: {counted(guard.skipped, 'step')} skipped; see nonfinite.jsonl")
-            remove_checkpoints(folder.checkpoint)
+            checkpoint_io.remove_checkpoints(folder.checkpoint)
         self.processes.wait()
         # a signal after the last step found nothing to interrupt; the run ends with the stage
         ended = max(self.processes.gather(int(stop.signal or 0)))
