@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -31,10 +33,19 @@ PLUGINS = {
 }
 
 
+def checked(program: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the checkout; one at a time, since the second mypy finds the cache of the first."""
+    command = [str(Path(sys.executable).with_name(program)), *words]
+    with open(Path(tempfile.gettempdir()) / f"{program}-{os.getuid()}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return subprocess.run(
+            command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=500
+        )
+
+
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
 def test_the_house_is_in_order(command: list[str]) -> None:
-    program = str(Path(sys.executable).with_name(command[0]))
-    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = checked(*command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -198,10 +209,7 @@ def test_our_benchmarks_sources_and_towers_are_what_their_protocols_say(tmp_path
             lines += [f"{name}: {protocol} = {protocol}_{name}"]
     lines += ["wrong: Benchmark = Tower_clip"]
     (tmp_path / "held.py").write_text("\n".join(lines))
-    program = str(Path(sys.executable).with_name("mypy"))
     settings = ["--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "held.py")]
-    environment = os.environ | {"MYPYPATH": str(ROOT)}
-    command = [program, *settings]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = checked("mypy", *settings, MYPYPATH=str(ROOT))
     found = [line for line in done.stdout.splitlines() if "held.py" in line]
     assert len(found) == 1 and f"held.py:{len(lines)}" in found[0], done.stdout + done.stderr

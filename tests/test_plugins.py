@@ -15,7 +15,7 @@ from tests.installed import install, on_the_path
 from tests.tiny import write_experiment
 from tests.training.test_own_callbacks import WATCH
 from vargpt_lightning.cli import main
-from vargpt_lightning.commands.completion import candidates
+from vargpt_lightning.commands.completion_words import candidates
 from vargpt_lightning.data import sources
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.evaluation import benchmarks
