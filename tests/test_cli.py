@@ -168,6 +168,16 @@ def test_a_forbidden_file_is_said_in_one_line(command, capsys: pytest.CaptureFix
     assert "no permission while opening /root/run.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: os.makedirs(path)])
+def test_a_folder_that_cannot_be_made_is_said_in_one_line(make, command, capsys: pytest.CaptureFixture[str]) -> None:
+    command(lambda argv: make(Path("/dev/null/x")))
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err.startswith("vargpt: error: /dev/null/x: no folder can be made there (Not a dir")
+    command(lambda argv: Path("/dev/null/x").read_text())
+    with pytest.raises(NotADirectoryError):
+        main(["runs"])
+
+
 def test_an_interruption_is_130(command, capsys: pytest.CaptureFixture[str]) -> None:
     command(raises(KeyboardInterrupt()))
     assert main(["runs"]) == 130

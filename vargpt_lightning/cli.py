@@ -14,6 +14,7 @@ from vargpt_lightning.commands import COMMANDS
 
 VERSION = ("version", "-V", "--version")
 HELP = ("-h", "--help", "help")
+FOLDER_MAKERS = ("mkdir", "makedirs")
 
 
 def usage() -> str:
@@ -135,9 +136,19 @@ def _explain_system(error: BaseException) -> str | None:
         return f"{str(error.filename)[:80]}...: the name is too long; expected at most 255 bytes between two slashes"
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a name of a file or folder holds a NUL character; expected one without"
+    if code in (errno.ENOENT, errno.ENOTDIR) and isinstance(error, OSError) and _raised_in(error) in FOLDER_MAKERS:
+        return f"{error.filename}: no folder can be made there ({error.strerror}); expected another path"
     if code in (errno.EACCES, errno.EPERM, errno.EROFS) and where:
         return f"no permission{where.replace('writing', 'opening')}: {error}"
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the function that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_name if trace is not None else ""
 
 
 def _fail(message: str) -> int:

@@ -46,6 +46,19 @@ def test_what_is_exported_can_be_answered_and_scored(data: Path, tmp_path: Path,
     assert run("evaluate", "export", "--benchmarks", "pope", "--data", data, "--out", tmp_path / "q") == 2
 
 
+@pytest.mark.parametrize(
+    ("out", "told"), [("/dev/null/x", "/dev/null is a file"), ("/proc/x", "nothing can be written to /proc")]
+)
+def test_a_place_that_takes_no_folder_is_told_in_one_line(
+    data: Path, capsys: pytest.CaptureFixture[str], out: str, told: str
+) -> None:
+    assert run("evaluate", "export", "--benchmarks", "pope", "--data", data, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and told in error
+    assert run("evaluate", "export", "--benchmrks", "pope", "--out", out) == 2
+    assert capsys.readouterr().err.startswith("vargpt: error: ")
+
+
 def records(data: Path, name: str) -> list[dict[str, Any]]:
     return list(benchmarks.get(name).load(data / name, pictures=False))
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from vargpt_lightning.commands.options import add_data_options
 from vargpt_lightning.evaluation.harness.data import chosen_modules, find_data
 from vargpt_lightning.evaluation.harness.export import QUESTIONS, export
+from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.paths import output_folder
 
 EXAMPLE = """examples:
   vargpt evaluate export --benchmarks mme,pope --data data --out for-others
@@ -24,11 +26,10 @@ EXAMPLE = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="vargpt evaluate export",
         description="Write questions, ids and pictures of benchmarks for another system.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--benchmarks", required=True, metavar="NAMES", help="such as mmbench,pope, or all")
     add_data_options(result)
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Write them, and say how many there are."""
     arguments = parser().parse_args(argv)
+    output_folder(arguments.out)
     modules = chosen_modules(arguments.benchmarks, arguments.data, arguments.hub_owner)
     data = find_data(modules, arguments.data, arguments.hub_owner)
     for module in modules:

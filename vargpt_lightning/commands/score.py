@@ -15,6 +15,7 @@ from vargpt_lightning.evaluation.harness.data import check_options, chosen_modul
 from vargpt_lightning.evaluation.run.benchmark_results import default_out, show
 from vargpt_lightning.utils.arguments import Parser
 from vargpt_lightning.utils.errors import UserError, near_path
+from vargpt_lightning.utils.paths import output_folder
 
 EXAMPLE = """examples:
   vargpt score minigpt4.jsonl --benchmark mme --data data --out benchmarks/minigpt4
@@ -73,6 +74,7 @@ def _file(arguments: argparse.Namespace) -> Scored:
         raise UserError(f"--benchmark {arguments.benchmark}: a file holds the answers to one; expected one name")
     data = find_data(modules, arguments.data, arguments.hub_owner)
     out = arguments.out or default_out(arguments.predictions.stem)
+    output_folder(out)
     arguments.batch_size = str(BATCH)
     settings = benchmark_settings(arguments)
     check_options(modules, settings)
@@ -112,6 +114,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
     settings = benchmark_settings(arguments)
     check_options(modules, settings)
     out = arguments.out or folder
+    output_folder(out)
     more: dict[str, Any] = {"allow_partial": settings.allow_partial, "options": settings.options}
     results: list[Mapping[str, Any]] = []
     refused: list[str] = []

@@ -58,6 +58,17 @@ def test_places_to_write_are_looked_at_first(place: Path) -> None:
             output_file(Path(path))
 
 
+@pytest.mark.parametrize("path", ["/proc/x", "/proc/x/y", "/proc"])
+def test_a_folder_that_takes_nothing_is_no_place_to_write(path: str) -> None:
+    with pytest.raises(UserError, match=f"^{path}: nothing can be written to /proc .*expected another folder"):
+        output_folder(Path(path))
+
+
+def test_looking_at_a_place_to_write_leaves_nothing(tmp_path: Path) -> None:
+    output_folder(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_relative_cache_and_paths_from_home(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pack", "captions:~/photos", "--out=~/out"]) == 0
     assert main(["data", "check", "~/out"]) == 0 and (place / "out/index.json").is_file()

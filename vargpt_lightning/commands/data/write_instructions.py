@@ -16,7 +16,7 @@ from vargpt_lightning.commands.data.options import (
 )
 from vargpt_lightning.utils.arguments import Parser, seed_number
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.paths import user_path
+from vargpt_lightning.utils.paths import output_folder, user_path
 from vargpt_lightning.utils.progress import Phases
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Write, and print what was kept and what was not."""
     arguments = parser().parse_args(argv)
+    output_folder(arguments.out)
     from vargpt_lightning.data.writing.captions import CaptionColumns, read_captions
     from vargpt_lightning.data.writing.filters import Filters, FilterSettings
     from vargpt_lightning.data.writing.job import write_instructions

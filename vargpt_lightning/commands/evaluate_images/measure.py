@@ -17,6 +17,7 @@ from vargpt_lightning.commands.evaluate_images.options import (
 from vargpt_lightning.distributed.torchrun import own_device, shared_processes
 from vargpt_lightning.inference.named import check_file
 from vargpt_lightning.models.core.devices import choose
+from vargpt_lightning.utils.paths import output_folder
 from vargpt_lightning.utils.signals import ended_by_signals
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -38,6 +39,7 @@ def main(arguments: Any) -> int:
     prompts, left_out = asked_prompts(arguments)
     check_file(arguments.drawings, "a folder of pictures")
     check_given(arguments)
+    output_folder(arguments.out)
     device = choose(arguments.device) if arguments.device is not None else None
     with ended_by_signals(), shared_processes() as processes:
         settings = replace(settings, device=str(device or own_device()))

@@ -8,6 +8,7 @@ from typing import Any
 
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.paths import output_file
 
 
 def add_options(form: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def main(arguments: Any) -> int:
     if arguments.per_class < 1:
         raise UserError(f"--per-class {arguments.per_class}; expected 1 or more")
     classes = read_class_list(arguments.classes) if arguments.classes is not None else []
-    out: Path = arguments.out
+    out = output_file(arguments.out)
     if arguments.packed is not None:
         folder = out.parent / f"references-{arguments.size or 'own'}"
         found = sources.packed_prompts(arguments.packed, folder, arguments.size, arguments.limit, arguments.split)
