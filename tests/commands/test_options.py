@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from vargpt_lightning.commands import evaluate
 from vargpt_lightning.commands.generate import parser
-from vargpt_lightning.commands.options import generation_settings
+from vargpt_lightning.commands.options import benchmark_settings, generation_settings
 from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.utils.errors import UserError
 
 
 def test_options_reach_the_sampler(finished_run: Path) -> None:
@@ -21,3 +25,13 @@ def test_options_reach_the_sampler(finished_run: Path) -> None:
     assert (given.temperature, given.max_new_tokens, given.seed) == (0.2, 9, 4)
     greedy = generation_settings(run, parser().parse_args(["run", "prompt", "--temperature", "0"]))
     assert greedy.visual is not None and greedy.visual.greedy
+
+
+@pytest.mark.parametrize("size", ["²", "9" * 5000, "0", "-3", "many"])
+def test_a_batch_size_is_a_number_or_auto(size: str) -> None:
+    words = ["run", "--benchmarks", "pope", f"--batch-size={size}"]
+    with pytest.raises(UserError, match=r"--batch-size: .*expected a whole number, 1 or more, or auto"):
+        benchmark_settings(evaluate.parser().parse_args(words))
+    for given, expected in (("auto", "auto"), ("12", 12)):
+        settings = benchmark_settings(evaluate.parser().parse_args([*words[:3], "--batch-size", given]))
+        assert settings.batch_size == expected

@@ -13,14 +13,15 @@ import yaml
 
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.cli import main
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, positive
 from vargpt_lightning.utils.errors import UserError
 
 MODULES = [
-    *("generate", "chat", "serve", "evaluate", "evaluate_images", "score", "convert", "plan", "runs", "sweep"),
+    *("generate", "chat", "serve", "evaluate", "evaluate_export", "evaluate_images"),
+    *("score", "convert", "plan", "runs", "sweep"),
     *("data.pack", "data.check", "data.show", "data.stats", "data.tokenize", "data.write_instructions", "completion"),
 ]
-NO_SEEDS = ["-1", "nan", "1.5", "", "1e3", str(2**63), str(2**64), "١"]
+NO_SEEDS = ["-1", "nan", "1.5", "", "1e3", str(2**63), str(2**64), "9" * 5000, "²", "١"]
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -41,6 +42,14 @@ def every_parser() -> list[argparse.ArgumentParser]:
 
 def test_every_command_refuses_in_one_line() -> None:
     assert all(isinstance(parser, Parser) for parser in every_parser())
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "²", "1.5", "", "9" * 5000])
+def test_counts_are_whole_numbers_from_one(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number, 1 or more") as error:
+        positive(text)
+    assert len(str(error.value)) < 100
+    assert positive("+12") == 12
 
 
 def test_every_seed_and_device_is_looked_at() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.evaluation.harness.data import OWNER, chosen_protocols
-from vargpt_lightning.utils.arguments import device_name, seed_number
+from vargpt_lightning.utils.arguments import device_name, positive, seed_number
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # a sub-command's help must not wait for torch
@@ -112,13 +112,15 @@ def benchmark_settings(arguments: argparse.Namespace) -> BenchmarkSettings:
     from vargpt_lightning.evaluation.harness.run import AUTO, BenchmarkSettings
 
     size = getattr(arguments, "batch_size", None) or AUTO
-    if size != AUTO and not size.isdigit():
-        raise UserError(f"--batch-size {size}: expected a number or auto")
+    try:
+        size = size if size == AUTO else positive(str(size))
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--batch-size: {error}, or auto") from error
     return BenchmarkSettings(
         protocols=chosen_protocols(arguments.protocol),
         style=arguments.style or "llava",
         limit=arguments.limit,
-        batch_size=size if size == AUTO else int(size),
+        batch_size=size,
         max_new_tokens=getattr(arguments, "max_tokens", None),
         allow_partial=bool(arguments.allow_partial),
         options={"guess": arguments.guess} if arguments.guess else {},

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from vargpt_lightning.utils.errors import UserError, nearest
 
 SEEDS = 2**63  # what every generator here takes
+NUMBER = re.compile(r"\+?[0-9]{1,19}")  # Python turns no text of more than 4300 digits into a number
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,16 +64,20 @@ class Parser(argparse.ArgumentParser):
 
 def seed_number(text: str) -> int:
     """Read the seed of random choices: a whole number, 0 to 2**63 - 1."""
-    if not re.fullmatch(r"\+?[0-9]+", text) or int(text) >= SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 0 to 2**63 - 1")
+    if not NUMBER.fullmatch(text) or int(text) >= SEEDS:
+        raise argparse.ArgumentTypeError(f"{_shown(text)}; expected a whole number from 0 to 2**63 - 1")
     return int(text)
 
 
 def positive(text: str) -> int:
     """Read how many: a whole number, 1 or more."""
-    if not re.fullmatch(r"\+?[0-9]+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 1 or more")
+    if not NUMBER.fullmatch(text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{_shown(text)}; expected a whole number, 1 or more")
     return int(text)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def device_name(text: str) -> str:
