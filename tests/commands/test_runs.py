@@ -49,3 +49,13 @@ def test_durations_read_well() -> None:
     assert [duration(seconds) for seconds in (4.2, 100, 5300, 5400, 11100)] == [
         "4 s", "2 min", "88 min", "1 h 30 min", "3 h 05 min"
     ]  # fmt: skip
+
+
+def test_a_run_with_a_broken_stage_is_left_out_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("good", "bad"):
+        RunFolder.start(tmp_path / name).stage(1, "tokenizer").update(status="finished")
+    (tmp_path / "bad" / "stages" / "01-tokenizer" / "stage.json").write_text("[" * 100_000)
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "good" in said.out and "bad" not in said.out.replace(str(tmp_path), "")
+    assert said.err.startswith("left out: ") and said.err.count("\n") == 1 and "stage.json is not readable" in said.err

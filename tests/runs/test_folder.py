@@ -197,3 +197,18 @@ def test_of_settings_that_differ_only_the_difference_is_told():
     now_ = {"cfg": 3.0, "top_k": 900, "text": {"seed": 1, "stop": []}, "smooth": False}
     assert different(before, now_) == ("cfg=1.5, text.seed=0, no smooth", "cfg=3.0, text.seed=1, smooth=False")
     assert different(None, "agrees-2") == ("None", "agrees-2")
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", "[" * 100_000, "9" * 5000])
+def test_a_run_with_a_broken_stage_is_left_out_and_told(tmp_path, broken: str):
+    for name in ("good", "bad"):
+        RunFolder.start(tmp_path / name).stage(1, "tokenizer").update(status="finished")
+    file = tmp_path / "bad" / "stages" / "01-tokenizer" / "stage.json"
+    file.write_text(broken)
+    skipped: list[str] = []
+    assert [row["name"] for row in list_runs(tmp_path, skipped.append)] == ["good"]
+    assert len(skipped) == 1 and str(file) in skipped[0]
+    (tmp_path / "bad" / "run.json").write_text(broken)
+    assert [row["name"] for row in list_runs(tmp_path, skipped.append)] == ["good"]
+    assert str(tmp_path / "bad" / "run.json") in skipped[1]
+    assert [row["name"] for row in list_runs(tmp_path)] == ["good"]

@@ -170,3 +170,10 @@ def test_the_columns_are_those_of_the_documentation(tmp_path: Path) -> None:
         words = re.sub(r"\([^()]*\)", "", line)  # what a column means stands in brackets
         assert re.findall(r"`(\w+)`", words)[1:] == list(getattr(loaded, name).columns)
     assert f"## The run folder, version {SCHEMA_VERSION}" in text
+
+
+def test_a_broken_record_of_a_stage_leaves_the_tables(tmp_path: Path) -> None:
+    write_json(tmp_path / "r" / "run.json", {"version": 1, "name": "r", "status": "finished"})
+    write_bytes(tmp_path / "r" / "stages" / "01-tokenizer" / "stage.json", b"[" * 100_000)
+    row = load_runs(tmp_path).runs.iloc[0]
+    assert (row["stage"], row["stages_finished"], row["stage_count"]) == ("tokenizer", 0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     root = Path(parser().parse_args(argv).root)
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; name the one that holds the runs{near_path(root)}")
-    rows = list_runs(root)
+    rows = list_runs(root, skipped=lambda why: print(f"left out: {why}", file=sys.stderr))
     console = Console()
     if not rows:
         console.print(f"No runs in {root}. Start one with: vargpt fit -c experiments/openmoji.yaml", markup=False)

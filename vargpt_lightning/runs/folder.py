@@ -21,7 +21,7 @@ import io
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,8 +30,8 @@ from vargpt_lightning.runs.provenance import is_alive, machine, package_versions
 from vargpt_lightning.utils.errors import UserError, near_path
 from vargpt_lightning.utils.files import (
     cut_torn_line,
-    read_json,
     read_jsonl,
+    read_object,
     write_bytes,
     write_json,
 )
@@ -67,7 +67,7 @@ class StageFolder:
     def record(self) -> dict[str, Any]:
         """What stage.json says: index, name, hash, status, steps, seconds, peak_memory, ...; empty without one."""
         file = self.path / "stage.json"
-        return dict(read_json(file)) if file.is_file() else {}
+        return read_object(file) if file.is_file() else {}
 
     @property
     def index(self) -> int:
@@ -192,10 +192,7 @@ class RunFolder:
     @property
     def record(self) -> dict[str, Any]:
         """What run.json says."""
-        record = read_json(self.path / "run.json")
-        if not isinstance(record, dict):
-            raise UserError(f"{self.path / 'run.json'} holds no JSON object")
-        return record
+        return read_object(self.path / "run.json")
 
     @property
     def name(self) -> str:
@@ -263,7 +260,7 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """The evaluation's figures (empty before there are any), those of all held-out pictures among them."""
         file = self.evaluation / "metrics.json"
-        return with_heldout(dict(read_json(file))) if file.is_file() else {}
+        return with_heldout(read_object(file)) if file.is_file() else {}
 
     def answers(self) -> list[dict[str, Any]]:
         """The answers that the evaluation has so far."""
@@ -274,22 +271,38 @@ class RunFolder:
         return read_jsonl(self.evaluation / "drawings.jsonl")
 
 
-def find_runs(root: Path | str, depth: int = 3) -> list[RunFolder]:
-    """The runs in a folder and below it, the oldest first; a run.json that cannot be read is passed over."""
+def find_runs(root: Path | str, depth: int = 3, skipped: Callable[[str], None] | None = None) -> list[RunFolder]:
+    """The runs in a folder and below it, the oldest first; a run.json that cannot be read is passed over.
+
+    Args:
+        skipped: is told of each that was passed over, and why.
+    """
     runs = []
     for folder in find_run_folders(Path(root), depth):
-        with contextlib.suppress(UserError):
+        try:
             runs.append(RunFolder(folder))
+        except UserError as error:
+            if skipped is not None:
+                skipped(str(error))
     return sorted(runs, key=lambda run: (str(run.record.get("started")), run.path))
 
 
-def list_runs(root: Path | str) -> list[dict[str, Any]]:
-    """One row a run for a table: name, path, status, stage, started, seconds, headline (name to text)."""
+def list_runs(root: Path | str, skipped: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """One row a run for a table: name, path, status, stage, started, seconds, headline (name to text).
+
+    Args:
+        skipped: is told of each run whose files cannot be read, and why; it has no row.
+    """
     rows = []
-    for run in find_runs(root):
-        record, stages = run.record, run.stages()
-        done = sum(stage.status == "finished" for stage in stages)
-        headline = {item["name"]: item["text"] for item in run.metrics().get("headline", [])}
+    for run in find_runs(root, skipped=skipped):
+        try:
+            record, stages = run.record, run.stages()
+            done = sum(stage.status == "finished" for stage in stages)
+            headline = {item["name"]: item["text"] for item in run.metrics().get("headline", [])}
+        except UserError as error:
+            if skipped is not None:
+                skipped(str(error))
+            continue
         rows.append(
             {
                 "name": run.name,

@@ -115,7 +115,7 @@ class Runs:
         return _frame(rows, PREDICTION_COLUMNS)
 
     def _run_row(self, run: str, record: dict[str, Any]) -> dict[str, Any]:
-        stages = [stage.record | {"name": stage.name} for stage in _stages(self.path(run))]
+        stages = [_stage_record(stage) | {"name": stage.name} for stage in _stages(self.path(run))]
         attempt = (record.get("attempts") or [{}])[-1]
         known = {key: record.get(key) for key in ("seed", "config", "started", "ended", "peak_memory", "commit")}
         return {
@@ -180,6 +180,13 @@ def _record(path: Path) -> dict[str, Any] | None:
                 status = "interrupted"
             return {**record, "status": status}
     return None
+
+
+def _stage_record(stage: StageFolder) -> dict[str, Any]:
+    """What stage.json says; empty when it cannot be read."""
+    with contextlib.suppress(UserError, OSError):
+        return stage.record
+    return {}
 
 
 def is_alive_here(attempt: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vargpt_lightning.data.text.text_tokenizer import FILE_NAME
 from vargpt_lightning.runs.folder import RunFolder, StageFolder, find_runs
 from vargpt_lightning.runs.locks import Claim, holder
+from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from vargpt_lightning.training.contents import Comparison
@@ -114,7 +115,9 @@ class StageReuse:
 
 
 def _finished(stage: StageFolder) -> bool:
-    return stage.status == "finished" and stage.weights.is_file()
+    with contextlib.suppress(UserError):  # a broken stage.json of another run
+        return stage.status == "finished" and stage.weights.is_file()
+    return False
 
 
 def _take_over(source: StageFolder, target: StageFolder) -> None:

@@ -82,8 +82,16 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file; raises UserError naming the file when it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # brackets too deep, or a number of too many digits
         raise UserError(f"{path} is not readable as JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object; raises UserError naming the file when it does not."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -107,13 +115,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     # not splitlines: a text may hold U+2028, U+0085 and others that it takes for the end of a line
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-    with contextlib.suppress(json.JSONDecodeError):  # all lines in one call take half of the time
+    with contextlib.suppress(ValueError, RecursionError):  # all lines in one call take half of the time
         rows = json.loads(f"[{','.join(lines)}]")
         if len(rows) == len(lines):
             return [row for row in rows if isinstance(row, dict)]
     rows = []
     for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict):
                 rows.append(row)
