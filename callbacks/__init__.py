@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vargpt_lightning.callbacks.ema import EMA as EMA
     from vargpt_lightning.callbacks.graceful_stop import GracefulStop as GracefulStop
     from vargpt_lightning.callbacks.progress import StageProgress as StageProgress
-    from vargpt_lightning.callbacks.samples import SampleSheets as SampleSheets
+    from vargpt_lightning.callbacks.samples import SampleGrids as SampleGrids
     from vargpt_lightning.callbacks.stage_scheduler import StageScheduler as StageScheduler
     from vargpt_lightning.callbacks.throughput import Throughput as Throughput
 
@@ -27,7 +27,7 @@ _LAZY = {
     "EMA": "ema",
     "GracefulStop": "graceful_stop",
     "LastCheckpoint": "checkpoint_io",
-    "SampleSheets": "samples",
+    "SampleGrids": "samples",
     "StageProgress": "progress",
     "StageScheduler": "stage_scheduler",
     "Throughput": "throughput",

@@ -23,7 +23,7 @@ class BatchRng(pl.Callback):
 
     The seed is a hash of (seed, stage, optimizer steps taken, batch of the step, rank): dropout, drop path and dropped
     conditions of a batch are the same whether the run came here in one go or was killed, and whatever ran between two
-    batches (validation, sample sheets) drew from the generators. The order of the data is no concern of this callback.
+    batches (validation, sample grids) drew from the generators. The order of the data is no concern of this callback.
     A module that `SeedsRows` is told the first rank's seed, for draws that all ranks make alike.
 
     Args:

@@ -15,7 +15,7 @@ from vargpt_lightning.callbacks.ema import averaged_weights
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.base.benchmark import Benchmark
-from vargpt_lightning.evaluation.base.protocols import Answerer
+from vargpt_lightning.evaluation.base.protocols import TextModel
 from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 from vargpt_lightning.evaluation.harness.run import BenchmarkSettings, run_benchmark
 from vargpt_lightning.runs.folder import StageFolder
@@ -44,7 +44,7 @@ class StageBenchmarks(pl.Callback):
     def __init__(
         self,
         folder: StageFolder,
-        system: Callable[[], Answerer],
+        system: Callable[[], TextModel],
         benchmarks: Mapping[Benchmark, Path],
         settings: BenchmarkSettings,
     ) -> None:

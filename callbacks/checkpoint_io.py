@@ -22,7 +22,7 @@ class LastCheckpoint(Checkpoint):
 
     Lightning's ModelCheckpoint may save between the batches of one optimizer step, where the accumulated gradients
     would be lost; this one waits for the step. It saves nothing after the last step of a fit: what follows (a
-    validation, a sample sheet, the stage's weights) would be missing from a fit that is taken up there.
+    validation, a sample grid, the stage's weights) would be missing from a fit that resumes there.
 
     Args:
         path: the file.
@@ -52,7 +52,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def last_checkpoint(path: Path) -> Path | None:
-    """Return the checkpoint to go on from: the file, or the newest whole folder beside it; None when there is none."""
+    """Return the checkpoint to resume from: the file, or the newest whole folder beside it; None when there is none."""
     folders = complete_folders(path)
     if not path.is_file():
         return folders[-1] if folders else None

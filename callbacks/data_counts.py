@@ -9,14 +9,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vargpt_lightning.runs.folder import StageFolder
 
-NAMES = {"skipped": "records passed over (a picture that is none, nothing to train)", "cut": "cut to the context"}
+NAMES = {"skipped": "records skipped (a picture that is none, nothing to train)", "cut": "cut to the context"}
 
 
 ROWS = ("tokens", "positions")
 
 
 class DataCounts(pl.Callback):
-    """Count the records that were passed over, and those that were cut to the context, and say so at the end.
+    """Count the records that were skipped, and those that were cut to the context, and say so at the end.
 
     Reads `skipped` and `cut` of each batch, as `collate` counts them, of rank 0. The sums go to stage.json. A record
     counts each time it is met. Beside them goes `padding`, the share of the rows' positions that hold no token.

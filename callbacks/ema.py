@@ -18,7 +18,7 @@ class EMA(pl.Callback):
 
     After each optimizer step: average <- d average + (1 - d) weight, in fp32, with d = min(decay, (1 + n) / (10 + n))
     after n updates, so that short stages forget their start. The averages stand in for the weights during validation,
-    inside `averaged_weights` (sample sheets) and after training, when a stage's weights are written. Checkpoints hold
+    inside `averaged_weights` (sample grids) and after training, when a stage's weights are written. Checkpoints hold
     the raw weights, with the averages in this callback's state: a resumed run is exact.
 
     Lightning's own EMAWeightAveraging copies the whole module, frozen towers included, and has no warm-up. Here only

@@ -24,7 +24,7 @@ Draw = Callable[[], Sequence[tuple[Image.Image, str]]]
 LOG = logging.getLogger(__name__)
 
 
-class SampleSheets(pl.Callback):
+class SampleGrids(pl.Callback):
     """Write a PNG grid of pictures with their prompts at the end of a stage, and every `every` steps if above 0.
 
     Args:

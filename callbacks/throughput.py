@@ -36,7 +36,7 @@ class Throughput(pl.Callback):
 
     Reads `last_counts` of the module after each batch: a dict of ints with the keys text_tokens, image_tokens and
     samples, and, where batches are rows of tokens, tokens and positions, whose difference is padding. Time is that of
-    the batches and of fetching them; validation, checkpoints and sample sheets are not in it, if this callback stands
+    the batches and of fetching them; validation, checkpoints and sample grids are not in it, if this callback stands
     before those that run at the end of a batch. A value covers the batches since the one before; it goes to the loggers
     every `log_every_n_steps` as throughput/text_tokens_per_s, throughput/image_tokens_per_s, throughput/samples_per_s,
     throughput/data_wait and throughput/padding (0 to 1: shares of time and of positions).

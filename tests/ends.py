@@ -77,7 +77,7 @@ def _prepare(place: Place, end: Callable[[], None]) -> None:
     import torch
 
     from vargpt_lightning.callbacks.batch_rng import BatchRng
-    from vargpt_lightning.callbacks.samples import SampleSheets
+    from vargpt_lightning.callbacks.samples import SampleGrids
     from vargpt_lightning.modules.base import StageModule
     from vargpt_lightning.runs.folder import StageFolder
     from vargpt_lightning.training import final_evaluation, weights
@@ -110,7 +110,7 @@ def _prepare(place: Place, end: Callable[[], None]) -> None:
     here = {
         "checkpoint": (torch, "save", tear),
         "validation": (StageModule, "on_validation_start", lambda *args: now["stage"] == place.stage),
-        "sheet": (SampleSheets, "_write", lambda sheets, *args: sheets.title == place.stage),
+        "sheet": (SampleGrids, "_write", lambda sheets, *args: sheets.title == place.stage),
         "weights": (weights, "save_weights", lambda model, folder, *args: folder.name == place.stage),
         "finished": (
             StageFolder,

@@ -22,7 +22,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 def test_the_contracts_see_every_module() -> None:
-    """Two packages are symbolic links; were they passed over, their imports would be free."""
+    """Two packages are symbolic links; were they skipped, their imports would be free."""
     seen = grimp.build_graph("vargpt_lightning", cache_dir=None).modules
     files = [
         path.relative_to(folder.parent).with_suffix("")

@@ -259,7 +259,23 @@ NAMES = {
 }
 """Modules that are still there, and where definitions that they had are now."""
 
-RENAMED = {"HEADS": "OBJECTIVES", "Pretrained": "VARGPT", "Speaker": "Assistant"}
+RENAMED = {
+    "TextModel": "TextModel",
+    "TensorLike": "TensorLike",
+    "ImageModel": "ImageModel",
+    "HasExpectedIds": "HasExpectedIds",
+    "NonFiniteGuard": "NonFiniteGuard",
+    "DeferredWeights": "DeferredWeights",
+    "FullTensor": "FullTensor",
+    "HEADS": "OBJECTIVES",
+    "MemoryTensor": "MemoryTensor",
+    "Pretrained": "VARGPT",
+    "RankInvariantRng": "RankInvariantRng",
+    "Speaker": "Assistant",
+    "ShardedTensor": "ShardedTensor",
+    "FileTensor": "FileTensor",
+    "load_tensor": "load_tensor",
+}
 """Definitions with another name now."""
 
 

@@ -59,7 +59,7 @@ class RealPicture:
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """What an Answerer gets: the question's text and its pictures in order, and nothing about the right answer.
+    """What an TextModel gets: the question's text and its pictures in order, and nothing about the right answer.
 
     `max_new_tokens` is the length an answer may have; None leaves it to the system.
     """
@@ -99,14 +99,14 @@ class Reply:
 
 
 @runtime_checkable
-class Answerer(Protocol):
+class TextModel(Protocol):
     """Answers questions about pictures, in batches, in the order asked."""
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[str | HasParts | Reply]: ...
 
 
 @runtime_checkable
-class Drawer(Protocol):
+class ImageModel(Protocol):
     """Answers requests to draw, in batches; one seed a prompt, so that a drawing does not depend on its neighbours.
 
     It must not force a picture: whether the answer holds one is measured. A picture part may carry `progress`, the
@@ -140,7 +140,7 @@ class RefusedError(UserError):
 
 
 @runtime_checkable
-class Expecting(Protocol):
+class HasExpectedIds(Protocol):
     """A system that wants to know beforehand what it will be asked, as one that reads ready answers from a file does.
 
     Who asks calls `expect` once a benchmark before the first request, with all ids that are asked (of all processes,

@@ -79,7 +79,7 @@ def read_parquet(
 
     Args:
         paths: the files, in order.
-        columns: what to read beside the pictures; all when None. Names that are not there are passed over.
+        columns: what to read beside the pictures; all when None. Names that are not there are skipped.
         picture_columns: columns that hold a picture (bytes, a `{"bytes", "path"}` struct) or a list of them.
         required: columns without which this is not the data that was meant.
         pictures: False leaves the picture columns unread.

@@ -49,7 +49,7 @@ def _lines(path: Path, offset: int = 0) -> Iterator[tuple[int, str]]:
 
 
 def read_jsonl(path: str | Path, required: Sequence[str] = ()) -> Rows:
-    """Rows of a file with one JSON object a line; empty lines are passed over.
+    """Rows of a file with one JSON object a line; empty lines are skipped.
 
     Raises:
         UserError: the file is missing, not UTF-8, or has a line that is no object (its number is named).

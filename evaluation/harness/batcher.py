@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, RefusedError, as_reply
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, RefusedError, TextModel, as_reply
 from vargpt_lightning.evaluation.harness.outputs import Output
 from vargpt_lightning.utils.errors import UserError
 
@@ -28,7 +28,7 @@ class Batches:
         size: requests in a batch; "auto" starts with what the system wishes, or a guess.
     """
 
-    def __init__(self, system: Answerer, size: int | str) -> None:
+    def __init__(self, system: TextModel, size: int | str) -> None:
         self.system, self.auto = system, size == AUTO
         self.size = int(getattr(system, "batch_size", None) or FIRST_GUESS) if self.auto else int(size)
 

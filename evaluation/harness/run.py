@@ -3,7 +3,7 @@
     OUT/<benchmark>/asked.json, asking.json, outputs/    what is asked, how it went, what was said
     OUT/<benchmark>/result.<protocol>.json, ...          written by `benchmark_scoring.score_benchmark`
 
-Killed at any moment, the same call goes on where it stopped, with any number of processes. Questions are read as a
+Killed at any moment, the same call resumes where it stopped, with any number of processes. Questions are read as a
 stream, and only the pictures of one batch are decoded at a time.
 """
 
@@ -27,7 +27,7 @@ from vargpt_lightning.evaluation.base.benchmark import (
     check_protocol,
     rule_of,
 )
-from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, Expecting, UnfinishedError
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, HasExpectedIds, TextModel, UnfinishedError
 from vargpt_lightning.evaluation.formats.layouts import Picture, Rows
 from vargpt_lightning.evaluation.harness.batcher import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.harness.outputs import Output, OutputLog
@@ -86,7 +86,7 @@ class ScoringError(UserError):
 
 
 def run_benchmark(
-    system: Answerer,
+    system: TextModel,
     module: Benchmark,
     data: Path,
     out: Path,
@@ -125,7 +125,7 @@ def run_benchmark(
     choice = choose(module, rows.without_pictures(), asked)
     if processes.first:
         asked.write(folder)
-    if isinstance(system, Expecting):
+    if isinstance(system, HasExpectedIds):
         system.expect(module.NAME, list(choice.keys), choice.places, choice.others)
     _Asking(system, module, rows, folder, asked, choice, settings.batch_size, processes, progress or _say_nothing).run()
     processes.wait()
@@ -156,7 +156,7 @@ class _Asking:
 
     def __init__(
         self,
-        system: Answerer,
+        system: TextModel,
         module: Benchmark,
         rows: Rows,
         folder: Path,

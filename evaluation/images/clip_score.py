@@ -211,7 +211,7 @@ def score_pairs(
 ) -> list[dict[str, Any]]:
     """Scores every drawing with its prompt and returns rows of id, clip (None: broken) and truncated, in order.
 
-    Rows are appended to `folder` as they come: a run that was killed goes on, with any number of processes.
+    Rows are appended to `folder` as they come: a run that was killed resumes, with any number of processes.
 
     Raises:
         UserError: prompts and drawings of different ids, a prompt without the text, a picture that does not decode

@@ -1,4 +1,4 @@
-"""Features of a list of pictures, kept on the disk while they are measured: killed, the same command goes on.
+"""Features of a list of pictures, kept on the disk while they are measured: killed, the same command resumes.
 
 The list is cut into batches by place, and a batch belongs to one process: a picture sees the same neighbours whatever
 the number of processes, so its features are the same to the last bit. Memory holds a few batches and the sums.

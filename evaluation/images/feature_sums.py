@@ -62,8 +62,8 @@ class FeatureSums:
     def merge(self, processes: Processes) -> None:
         """Replaces the sums by those of all processes together, in every process."""
         self.count = sum(processes.gather(self.count))
-        processes.add(self.sum_D)
-        processes.add(self.outer_DD)
+        processes.all_reduce(self.sum_D)
+        processes.all_reduce(self.outer_DD)
 
     def mean(self) -> np.ndarray:
         """The mean, (D,) float64; raises UserError without pictures."""

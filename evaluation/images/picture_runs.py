@@ -1,4 +1,4 @@
-"""Sampling pictures for a prompt file: any Drawer, any number of processes, taken up again after a kill.
+"""Sampling pictures for a prompt file: any ImageModel, any number of processes, resumed after a kill.
 
     OUT/drawings/<id>.png              one picture a prompt, written in one step
     OUT/drawn/<rank>-of-<world>.jsonl  one row a prompt: id, key, seed, file (null: the answer has none), text, time
@@ -18,7 +18,7 @@ from typing import Any
 
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.base.files import file_stem, save_picture, short_hash
-from vargpt_lightning.evaluation.base.protocols import Drawer, Drawing, as_reply
+from vargpt_lightning.evaluation.base.protocols import Drawing, ImageModel, as_reply
 from vargpt_lightning.evaluation.harness.outputs import read_rows
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.utils.errors import UserError
@@ -41,7 +41,7 @@ class Sampled:
 
 
 def draw_pictures(
-    drawer: Drawer,
+    drawer: ImageModel,
     prompts: Sequence[Prompt],
     out: Path,
     *,
@@ -108,14 +108,14 @@ def _is_done(out: Path, row: Mapping[str, Any] | None, key: str) -> bool:
     return row["file"] is None or (out / row["file"]).is_file()
 
 
-def _announce(drawer: Drawer, prompts: Sequence[Prompt], seed: int, text: str) -> None:
+def _announce(drawer: ImageModel, prompts: Sequence[Prompt], seed: int, text: str) -> None:
     """Tells a system that wants to know beforehand, as a folder of drawings does, what all processes will ask."""
     if (expect := getattr(drawer, "expect_drawings", None)) is not None:
         expect([Drawing(prompt.id, prompt.text(text), prompt.seed(seed)) for prompt in prompts])
 
 
 def _draw(
-    drawer: Drawer, batch: Sequence[Prompt], out: Path, keys: Mapping[str, str], seed: int, text: str
+    drawer: ImageModel, batch: Sequence[Prompt], out: Path, keys: Mapping[str, str], seed: int, text: str
 ) -> list[dict[str, Any]]:
     seeds = [prompt.seed(seed) for prompt in batch]
     raw = drawer.draw([prompt.text(text) for prompt in batch], seeds)
@@ -132,7 +132,7 @@ def _draw(
     return rows
 
 
-def _settings(drawer: Drawer, seed: int, text: str) -> dict[str, Any]:
+def _settings(drawer: ImageModel, seed: int, text: str) -> dict[str, Any]:
     found = {name: getattr(drawer, name, None) for name in ("name", "digest", "settings")}
     return dict(plain({**found, "seed": seed, "text": text}))
 

@@ -12,7 +12,7 @@ What is asked is written down before it is scored, and scoring reads the files a
         metrics.json           written by `scoring.score_folder`
 
 A row's hash covers the question, the picture, the model and the sampling settings: a run killed at any moment goes on
-where it stopped, and an answer of another model, or to another question, is never taken over.
+where it stopped, and an answer of another model, or to another question, is never reused.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from vargpt_lightning.evaluation.base.files import (
     side_by_side,
 )
 from vargpt_lightning.evaluation.base.protocols import (
-    Answerer,
     AnswerRequest,
-    Drawer,
     Drawing,
+    ImageModel,
     Question,
     RealPicture,
     Reply,
+    TextModel,
     as_reply,
 )
 from vargpt_lightning.evaluation.run.features import FeatureFunction
@@ -104,8 +104,8 @@ class _Job:
 
 
 def evaluate(
-    answerer: Answerer | None,
-    drawer: Drawer | None,
+    answerer: TextModel | None,
+    drawer: ImageModel | None,
     *,
     questions: Sequence[Question],
     drawings: Sequence[Drawing],
@@ -234,11 +234,11 @@ def _picture(item: Item) -> str | None:
 
 
 def _facts(item: Item) -> dict[str, Any]:
-    """All that an answer's row says of its request: a row written for other facts is not taken over."""
+    """All that an answer's row says of its request: a row written for other facts is not reused."""
     return {each.name: getattr(item, each.name) for each in fields(item) if each.name != "image"}
 
 
-def _asker(answerer: Answerer, images: Mapping[str, Image.Image]) -> Work:
+def _asker(answerer: TextModel, images: Mapping[str, Image.Image]) -> Work:
     def ask(batch: Sequence[Question]) -> list[dict[str, Any]]:
         asked = [AnswerRequest(question.id, question.prompt, (images[question.picture],)) for question in batch]
         replies = _replies(answerer.answer(asked), len(batch), "answers")
@@ -252,7 +252,7 @@ def _answer_row(question: Question, reply: Reply) -> dict[str, Any]:
     return {**row, "expected": question.answer, "answer": reply.text, "drew": reply.drew}
 
 
-def _painter(drawer: Drawer, out: Path) -> Work:
+def _painter(drawer: ImageModel, out: Path) -> Work:
     def draw(batch: Sequence[Drawing]) -> list[dict[str, Any]]:
         raw = drawer.draw([drawing.prompt for drawing in batch], [drawing.seed for drawing in batch])
         replies = _replies(raw, len(batch), "drawings")

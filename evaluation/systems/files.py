@@ -33,7 +33,7 @@ MISSING, DUPLICATE, UNKNOWN = ALLOWED = ("missing", "duplicate", "unknown")
 
 
 class Predictions:
-    """A file of answers; implements `Answerer` by benchmark and id.
+    """A file of answers; implements `TextModel` by benchmark and id.
 
     Ids that are missing, there twice, or unknown to the benchmark are counted, and refused unless `allow` names them:
     a missing one is then answered with nothing, of two the first counts, an unknown one is left aside.
@@ -161,7 +161,7 @@ class Requested(Protocol):
 
 
 class Drawings:
-    """A folder of drawings; implements `Drawer` by id, once `expect_drawings` told which prompt has which id.
+    """A folder of drawings; implements `ImageModel` by id, once `expect_drawings` told which prompt has which id.
 
     Args:
         folder: pictures named by id, in folders below it where ids have slashes.

@@ -74,7 +74,7 @@ class EndpointSettings:
 
 
 class OpenAIEndpoint:
-    """A model of a service; implements `Answerer`.
+    """A model of a service; implements `TextModel`.
 
     Args:
         url: such as http://localhost:8000/v1.

@@ -45,7 +45,7 @@ _FINISH = {"end": "stop", "picture": "stop", "length": "length", "stop": "stop",
 
 
 class OwnModel:
-    """An assistant as an `Answerer` and `Drawer`: it answers greedily, and drawings follow from their seeds.
+    """An assistant as an `TextModel` and `ImageModel`: it answers greedily, and drawings follow from their seeds.
 
     Args:
         scales_for: prompts and seeds of the drawings that come with the pictures after each scale.

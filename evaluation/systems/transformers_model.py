@@ -64,7 +64,7 @@ class TransformersSettings:
 
 
 class TransformersModel:
-    """An image-text-to-text model with its processor; implements `Answerer`, and `Drawer` for Janus and Emu3.
+    """An image-text-to-text model with its processor; implements `TextModel`, and `ImageModel` for Janus and Emu3.
 
     Args:
         model: a local directory or a hub id.

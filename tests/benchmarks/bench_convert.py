@@ -54,7 +54,7 @@ def make(folder: Path, gigabytes: float, limit: int) -> None:
     import torch
 
     from vargpt_lightning.checkpoints.hub import VARGPT
-    from vargpt_lightning.checkpoints.lazy_tensors import Held
+    from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor
     from vargpt_lightning.checkpoints.published import layouts
     from vargpt_lightning.checkpoints.published.config import vargpt_config
     from vargpt_lightning.checkpoints.write import write_shards
@@ -65,7 +65,9 @@ def make(folder: Path, gigabytes: float, limit: int) -> None:
     drawn = {key: Drawn(value.shape, torch.bfloat16) for key, value in model.state_dict().items()}
     state: dict[str, Any] = layouts.to_official(drawn, "vargpt", model.schedule)
     folder.mkdir(parents=True)
-    write_shards(folder, {key: Held(v) if isinstance(v, torch.Tensor) else v for key, v in state.items()}, limit)
+    write_shards(
+        folder, {key: MemoryTensor(v) if isinstance(v, torch.Tensor) else v for key, v in state.items()}, limit
+    )
     (folder / "config.json").write_text(json.dumps(vargpt_config(sizes.to_dict(), "bfloat16")))
 
 

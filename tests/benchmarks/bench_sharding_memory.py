@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.stage_weights import load_weights, stage_weights
 from vargpt_lightning.distributed.fsdp2 import shard
@@ -70,7 +70,7 @@ def build(world: int, file: Path | None) -> VARGPT:
         if file is not None:
             load_weights(model, file)
         return model
-    weights = FirstWeights(config(), 0)
+    weights = DeferredWeights(config(), 0)
     if file is not None:
         weights.take(stage_weights(weights.model, file))
     weights.fill_parts("vision_tower", "image_tokenizer")

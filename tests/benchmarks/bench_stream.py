@@ -95,7 +95,7 @@ def photograph(rng: np.random.Generator, width: int, height: int) -> bytes:
 
 @cache
 def language() -> tuple[list[str], np.ndarray]:
-    """Words, the common ones first, and how many of a thousand are among the first of them."""
+    """TextDelta, the common ones first, and how many of a thousand are among the first of them."""
     rng = np.random.default_rng(1)
     letters = list("etaoinshrdlucmfwypvbgk")
     words = COMMON + ["".join(rng.choice(letters, size)) for size in rng.integers(3, 11, WORDS)]

@@ -29,7 +29,7 @@ def test_another_place_gives_other_numbers(place: tuple[int, str, int]) -> None:
 
 
 class Noise(pl.Callback):
-    """Draws random numbers between batches, as a sample sheet does."""
+    """Draws random numbers between batches, as a sample grid does."""
 
     def on_train_batch_end(self, *args: object) -> None:
         torch.rand(5)

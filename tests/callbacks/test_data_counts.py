@@ -27,7 +27,7 @@ def test_counts_add_up_and_go_to_the_stages_record(folder: StageFolder, capsys: 
     counts.on_train_end(None, None)  # type: ignore[arg-type]
     assert (folder.record["skipped"], folder.record["cut"]) == (3, 4)
     said = capsys.readouterr().out
-    assert "stage one: 3 records passed over (a picture that is none" in said and "4 cut to the context" in said
+    assert "stage one: 3 records skipped (a picture that is none" in said and "4 cut to the context" in said
 
 
 def test_a_stream_without_fault_is_not_spoken_of(folder: StageFolder, capsys: Any) -> None:

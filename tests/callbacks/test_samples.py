@@ -13,7 +13,7 @@ from PIL import Image
 
 from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
-from vargpt_lightning.callbacks.samples import SampleSheets
+from vargpt_lightning.callbacks.samples import SampleGrids
 from vargpt_lightning.runs.folder import StageFolder
 
 
@@ -53,7 +53,7 @@ def test_sheets_come_every_so_many_steps_and_at_the_end_once(
     every: int, steps: int, expected: list[int], folder: StageFolder, make_trainer: Any, make_loader: Any, tiny: Any
 ) -> None:
     draw = Draw()
-    make_trainer([SampleSheets(folder, draw, every)], max_steps=steps).fit(tiny(), make_loader())
+    make_trainer([SampleGrids(folder, draw, every)], max_steps=steps).fit(tiny(), make_loader())
     assert names(folder) == [f"step-{step:06d}.png" for step in expected]
     assert len(draw.gradients) == len(expected)
 
@@ -62,7 +62,7 @@ def test_accumulated_batches_make_one_sheet_a_step(
     folder: StageFolder, make_trainer: Any, make_loader: Any, tiny: Any
 ) -> None:
     draw = Draw()
-    trainer = make_trainer([SampleSheets(folder, draw, every=2)], max_steps=4, accumulate_grad_batches=2)
+    trainer = make_trainer([SampleGrids(folder, draw, every=2)], max_steps=4, accumulate_grad_batches=2)
     trainer.fit(tiny(), make_loader())
     assert names(folder) == ["step-000002.png", "step-000004.png"] and len(draw.gradients) == 2
 
@@ -71,7 +71,7 @@ def test_drawing_leaves_no_trace_in_training(
     folder: StageFolder, make_trainer: Any, make_loader: Any, tiny: Any
 ) -> None:
     plain, drawn = tiny(), tiny()
-    for module, callbacks in ((plain, []), (drawn, [SampleSheets(folder, Draw(), every=1)])):
+    for module, callbacks in ((plain, []), (drawn, [SampleGrids(folder, Draw(), every=1)])):
         torch.manual_seed(0)
         make_trainer(callbacks, max_steps=6).fit(module, make_loader())
     assert torch.equal(plain.trained.weight, drawn.trained.weight)
@@ -91,7 +91,7 @@ def test_the_model_is_in_eval_mode_without_gradients_and_back_after(
             self.modes.append((pl_module.trained.training, pl_module.frozen.training))
 
     after = After()
-    make_trainer([SampleSheets(folder, draw, every=1), after], max_steps=2).fit(module, make_loader())
+    make_trainer([SampleGrids(folder, draw, every=1), after], max_steps=2).fit(module, make_loader())
     assert draw.modes == [False, False] and draw.gradients == [False, False]
     assert set(after.modes) == {(True, False)}
 
@@ -104,7 +104,7 @@ def test_modes_come_back_when_drawing_fails(
 
     module = tiny()
     with pytest.raises(RuntimeError, match="no ink"):
-        make_trainer([SampleSheets(folder, fail, every=1)], max_steps=2).fit(module, make_loader())
+        make_trainer([SampleGrids(folder, fail, every=1)], max_steps=2).fit(module, make_loader())
     assert module.trained.training
 
 
@@ -118,7 +118,7 @@ def test_sheets_show_the_averaged_weights(folder: StageFolder, make_trainer: Any
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
             seen.append(average.averages["trained.weight"].clone())
 
-    make_trainer([average, Raw(), SampleSheets(folder, draw, every=1)], max_steps=3).fit(module, make_loader())
+    make_trainer([average, Raw(), SampleGrids(folder, draw, every=1)], max_steps=3).fit(module, make_loader())
     for drawn, averaged in zip(draw.weights, seen, strict=True):
         torch.testing.assert_close(drawn, averaged)
 
@@ -132,15 +132,15 @@ def test_a_stopped_stage_draws_nothing_and_a_finished_one_taken_up_again_does(
                 signal.raise_signal(signal.SIGTERM)
 
     stop = GracefulStop(folder.checkpoint)
-    make_trainer([Ask(), SampleSheets(folder, Draw()), stop], max_steps=3).fit(tiny(), make_loader(same=True))
+    make_trainer([Ask(), SampleGrids(folder, Draw()), stop], max_steps=3).fit(tiny(), make_loader(same=True))
     assert stop.exit_code == 143 and names(folder) == []
-    trainer = make_trainer([SampleSheets(folder, Draw())], max_steps=3)
+    trainer = make_trainer([SampleGrids(folder, Draw())], max_steps=3)
     trainer.fit(tiny(), make_loader(same=True), ckpt_path=stop.saved, weights_only=True)
     assert names(folder) == ["step-000003.png"]
 
 
 def test_nothing_drawn_makes_no_sheet(folder: StageFolder, make_trainer: Any, make_loader: Any, tiny: Any) -> None:
-    make_trainer([SampleSheets(folder, Draw(pictures=0))], max_steps=1).fit(tiny(), make_loader())
+    make_trainer([SampleGrids(folder, Draw(pictures=0))], max_steps=1).fit(tiny(), make_loader())
     assert names(folder) == []
 
 
@@ -154,7 +154,7 @@ def test_a_sheet_holds_the_pictures_and_the_title(
     monkeypatch.setattr(
         samples, "contact_sheet", lambda *args, **keys: given.append((args, keys)) or sheet(*args, **keys)
     )
-    callbacks = [SampleSheets(folder, Draw(), title="one", note="by nobody")]
+    callbacks = [SampleGrids(folder, Draw(), title="one", note="by nobody")]
     make_trainer(callbacks, max_steps=1).fit(tiny(), make_loader())
     ((cells,), words) = given[0]
     assert [cell.caption for cell in cells] == ["a square", "a square"]

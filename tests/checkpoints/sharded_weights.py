@@ -17,11 +17,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from tests.models.cases import small_model
-from vargpt_lightning.checkpoints.copy import copy_into, place
-from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.copy import load_tensor, place
+from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import InitFrom, initialise
-from vargpt_lightning.checkpoints.lazy_tensors import Held, Stored
+from vargpt_lightning.checkpoints.lazy_tensors import FileTensor, MemoryTensor
 from vargpt_lightning.checkpoints.open import open_checkpoint
 from vargpt_lightning.distributed.tensors import whole
 from vargpt_lightning.models.language.lora import attach_adapters
@@ -32,7 +32,7 @@ class Counted:
 
     read = 0
 
-    def __init__(self, stored: Stored | Held) -> None:
+    def __init__(self, stored: FileTensor | MemoryTensor) -> None:
         self.stored, self.shape, self.dtype = stored, stored.shape, stored.dtype
 
     def part(self, *where: slice) -> torch.Tensor:
@@ -69,7 +69,7 @@ def begins_as_one_made_whole(folder: Path, mesh: Any) -> bool:
     torch.manual_seed(8)
     attach(expected)
     before = torch.get_rng_state()
-    weights = FirstWeights(config, 7)
+    weights = DeferredWeights(config, 7)
     weights.take(given)
     weights.fill_parts("vision_tower", "image_tokenizer")
     weights.change(attach, 8)
@@ -103,7 +103,7 @@ def main(rank: int, folder: Path) -> None:
 
     for dim in (0, 1):
         target = distribute_tensor(torch.zeros(5, 3), mesh, [Shard(dim)])
-        copy_into(target, Held(table))
+        load_tensor(target, MemoryTensor(table))
         found[f"dim{dim}"] = torch.equal(target.full_tensor(), table)
     grown = empty_model(folder, mesh)
     initialise(grown, InitFrom(model=str(folder / "ours"), language_model=str(folder / "llava.safetensors")))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.models.cases import small_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import CLASSES, WORDS, GrownRows, InitFrom, describe, initialise
-from vargpt_lightning.checkpoints.lazy_tensors import Held
+from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.utils.errors import UserError
 
@@ -105,7 +105,7 @@ def test_class_rows_grow_and_the_last_stays_last(parts: dict[str, str]) -> None:
 def test_a_part_of_grown_rows_is_that_part_of_the_whole() -> None:
     table = torch.randn(9, 4)
     places = (0, 1, 2, None, 4, 5, None, 8)
-    grown = GrownRows(Held(table), "key", torch.Size((8, 4)), places, frozenset({1, 3, 6}), "normal", 1)
+    grown = GrownRows(MemoryTensor(table), "key", torch.Size((8, 4)), places, frozenset({1, 3, 6}), "normal", 1)
     whole = grown.part()
     assert torch.equal(whole[[0, 2, 4, 5, 7]], table[[0, 2, 4, 5, 8]])
     for begin in range(8):
@@ -117,7 +117,7 @@ def test_rows_that_stay_are_read_without_the_rest() -> None:
     """A process whose part has no new row does not read the vocabulary."""
     read: list[slice] = []
 
-    class Watched(Held):
+    class Watched(MemoryTensor):
         def part(self, *where: slice) -> torch.Tensor:
             read.append(where[0])
             return super().part(*where)

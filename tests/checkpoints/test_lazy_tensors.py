@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vargpt_lightning.checkpoints.lazy_tensors import Held, Stored, open_weights, weight_files
+from vargpt_lightning.checkpoints.lazy_tensors import FileTensor, MemoryTensor, open_weights, weight_files
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_tensors_are_read_whole_and_in_part(name: str, tmp_path: Path) -> None:
     assert found.keys() == tensors.keys()
     for key, value in tensors.items():
         stored = found[key]
-        assert isinstance(stored, Stored) and stored.key == key and stored.file == file
+        assert isinstance(stored, FileTensor) and stored.key == key and stored.file == file
         assert stored.dtype == value.dtype and stored.shape == value.shape
         assert torch.equal(stored.part(), value)
     assert torch.equal(found["matrix"].part(slice(1, 4), slice(1, 2)), tensors["matrix"][1:4, 1:2])
@@ -70,7 +70,7 @@ def test_the_older_format_of_torch_is_read(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3), "b": torch.randn(2, 2)}
     torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     found = open_weights(tmp_path / "old.pth")
-    assert all(isinstance(found[key], Held) and torch.equal(found[key].part(), tensors[key]) for key in tensors)
+    assert all(isinstance(found[key], MemoryTensor) and torch.equal(found[key].part(), tensors[key]) for key in tensors)
 
 
 def test_shards_are_read_through_their_index(tmp_path: Path) -> None:

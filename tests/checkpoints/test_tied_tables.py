@@ -22,10 +22,10 @@ from vargpt_lightning.checkpoints.convert import convert
 from vargpt_lightning.checkpoints.copy import place
 from vargpt_lightning.checkpoints.dcp.folder import FolderWriter, folder_for
 from vargpt_lightning.checkpoints.dcp.tensors import open_distributed
-from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import InitFrom, initialise
-from vargpt_lightning.checkpoints.lazy_tensors import Held
+from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor
 from vargpt_lightning.checkpoints.open import open_checkpoint
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.layouts import TABLES
@@ -82,7 +82,7 @@ def first_weights(saved: Path, folder: Path) -> VARGPT:
 
 
 def without_memory(saved: Path, folder: Path) -> VARGPT:
-    weights = FirstWeights(tied_model().config, 1)
+    weights = DeferredWeights(tied_model().config, 1)
     weights.take(open_checkpoint(saved).state)
     weights.fill(torch.device("cpu"))
     return weights.model
@@ -130,7 +130,7 @@ def test_a_tied_table_is_one_tensor_after_loading(way: Any, saved: Path, tmp_pat
 
 
 def test_fresh_weights_of_a_model_without_memory_are_those_of_one_with_it() -> None:
-    weights = FirstWeights(tied_model().config, 5)
+    weights = DeferredWeights(tied_model().config, 5)
     weights.fill(torch.device("cpu"))
     torch.manual_seed(5)
     assert is_tied(weights.model) and same(weights.model, VARGPT(weights.model.config))
@@ -284,4 +284,4 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value: float, saved: Pa
     assert not (tmp_path / "again").exists()
     torch.save({key: value for key, value in state.items()}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=key):
-        place(tied_model(), {name: Held(tensor) for name, tensor in state.items()})
+        place(tied_model(), {name: MemoryTensor(tensor) for name, tensor in state.items()})

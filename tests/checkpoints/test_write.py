@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vargpt_lightning.checkpoints.lazy_tensors import DTYPES, Held, open_weights
+from vargpt_lightning.checkpoints.lazy_tensors import DTYPES, MemoryTensor, open_weights
 from vargpt_lightning.checkpoints.write import plan_shards, write_pickle, write_safetensors, write_shards
 from vargpt_lightning.utils.errors import UserError
 
 
-def into_pickle(folder: Path, state: dict[str, Held]) -> None:
+def into_pickle(folder: Path, state: dict[str, MemoryTensor]) -> None:
     write_pickle(folder / "x.pth", state)
 
 
@@ -28,14 +28,14 @@ def of_every_type() -> dict[str, torch.Tensor]:
 def test_a_file_is_what_safetensors_writes(tmp_path: Path) -> None:
     tensors = of_every_type()
     save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    write_safetensors(tmp_path / "ours.safetensors", {key: Held(value) for key, value in tensors.items()})
+    write_safetensors(tmp_path / "ours.safetensors", {key: MemoryTensor(value) for key, value in tensors.items()})
     assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
 
 
 def test_shards_keep_the_limit_and_have_an_index(tmp_path: Path) -> None:
     tensors = {f"t{i}": torch.full((10,), float(i)) for i in range(7)}
     tensors["large"] = torch.ones(100)
-    sources = {key: Held(value) for key, value in tensors.items()}
+    sources = {key: MemoryTensor(value) for key, value in tensors.items()}
     assert [list(shard) for shard in plan_shards(sources, 120)] == [
         ["t0", "t1", "t2"],
         ["t3", "t4", "t5"],
@@ -55,7 +55,7 @@ def test_shards_keep_the_limit_and_have_an_index(tmp_path: Path) -> None:
 def test_a_pickle_is_what_torch_writes(tmp_path: Path) -> None:
     tensors = of_every_type()
     torch.save(tensors, tmp_path / "theirs.pth")
-    write_pickle(tmp_path / "ours.pth", {key: Held(value) for key, value in tensors.items()})
+    write_pickle(tmp_path / "ours.pth", {key: MemoryTensor(value) for key, value in tensors.items()})
     records = [
         {entry.filename.split("/", 1)[1]: entry.CRC for entry in ZipFile(tmp_path / f"{name}.pth").infolist()}
         for name in ("ours", "theirs")
@@ -74,7 +74,7 @@ def test_a_pickle_is_what_torch_writes(tmp_path: Path) -> None:
 def test_one_tensor_is_held_at_a_time(tmp_path: Path, write: Any) -> None:
     alive: list[int] = []
 
-    class Watched(Held):
+    class Watched(MemoryTensor):
         def part(self, *where: slice) -> torch.Tensor:
             made = torch.ones(self.shape)
             alive.append(1)
@@ -90,13 +90,13 @@ def test_one_tensor_is_held_at_a_time(tmp_path: Path, write: Any) -> None:
 
 def test_a_view_does_not_drag_its_storage_along(tmp_path: Path) -> None:
     whole = torch.zeros(100_000)
-    write_pickle(tmp_path / "x.pth", {"view": Held(whole[:3])})
+    write_pickle(tmp_path / "x.pth", {"view": MemoryTensor(whole[:3])})
     assert (tmp_path / "x.pth").stat().st_size < 10_000
     assert torch.equal(torch.load(tmp_path / "x.pth", weights_only=True)["view"], whole[:3])
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    class Full(Held):
+    class Full(MemoryTensor):
         def part(self, *where: slice) -> torch.Tensor:
             raise OSError(28, "No space left on device")
 
@@ -107,4 +107,4 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_type_without_a_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x: type torch\.complex64 has no place in safetensors"):
-        write_safetensors(tmp_path / "x.safetensors", {"x": Held(torch.ones(1, dtype=torch.complex64))})
+        write_safetensors(tmp_path / "x.safetensors", {"x": MemoryTensor(torch.ones(1, dtype=torch.complex64))})

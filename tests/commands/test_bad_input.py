@@ -169,7 +169,7 @@ def test_pictures_that_are_none_are_skipped_and_counted(
     said = capfd.readouterr().out
     stages = RunFolder(tmp_path / "runs" / "tiny").stages()
     assert all(stage.record["skipped"] > 0 for stage in stages[1:]), "in 24 draws of nine each bad one occurs"
-    assert f"stage base: {stages[1].record['skipped']} records passed over" in said
+    assert f"stage base: {stages[1].record['skipped']} records skipped" in said
     assert "evaluation: 2 pictures cannot be decoded and are left out: bad-2" in said
 
 

@@ -12,7 +12,7 @@ import torch
 from tests.tiny import tiny_stage
 from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.modules import base, unified
-from vargpt_lightning.modules.finite import FiniteGuard
+from vargpt_lightning.modules.finite import NonFiniteGuard
 from vargpt_lightning.modules.optim.optimizers import build_optimizer
 from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
@@ -36,7 +36,7 @@ def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
 
 
 def guard(monkeypatch: pytest.MonkeyPatch, policy: Any, file: Path) -> None:
-    monkeypatch.setattr(base, "FiniteGuard", lambda: FiniteGuard(policy, file))
+    monkeypatch.setattr(base, "NonFiniteGuard", lambda: NonFiniteGuard(policy, file))
 
 
 @pytest.mark.parametrize("how", ["nan", "inf", "gradient"])

@@ -13,7 +13,7 @@ from tests.rounding import assert_same_but_rounding
 from tests.tiny import tiny_config, tiny_stage
 from tests.tiny_training import tiny_model
 from vargpt_lightning.checkpoints.hub import VARGPT
-from vargpt_lightning.models.core.shared_random import RowDraws
+from vargpt_lightning.models.core.shared_random import RankInvariantRng
 from vargpt_lightning.modules.step_counts import SHARE, Counts, Share, StepBatches
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.training.data.stage_data import StageData
@@ -166,7 +166,11 @@ def test_processes_draw_together_what_one_would_have_drawn() -> None:
 
     device = torch.device("cpu")
     every = torch.rand(7, generator=stream())
-    parts = [RowDraws(0, 3, 4, stream()), RowDraws(3, 0, 4, stream()), RowDraws(3, 4, 0, stream())]
+    parts = [
+        RankInvariantRng(0, 3, 4, stream()),
+        RankInvariantRng(3, 0, 4, stream()),
+        RankInvariantRng(3, 4, 0, stream()),
+    ]
     assert torch.equal(torch.cat([part.rand(part.own, device) for part in parts]), every)
     assert torch.equal(parts[1].rand(1, device), torch.ones(1)), "an idle picture drops nothing"
 

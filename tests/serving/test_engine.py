@@ -8,7 +8,7 @@ import torch
 
 from tests.serving.conftest import asked
 from vargpt_lightning.models.generation.answers import GenerationSettings
-from vargpt_lightning.serving.engine import Drawn, Engine, Failed, Finished, Sketch, Ticket, Words
+from vargpt_lightning.serving.engine import Drawn, Engine, EngineRequest, Failed, Finished, ImagePreview, TextDelta
 from vargpt_lightning.serving.limits import Limits, RateLimit, RefusedRequestError
 
 
@@ -19,11 +19,11 @@ class Counts:
     def batch(self, answers: int, seconds: float) -> None:
         self.batches.append(answers)
 
-    def ended(self, ticket: Ticket, event: Finished | Failed) -> None:
+    def ended(self, ticket: EngineRequest, event: Finished | Failed) -> None:
         pass
 
 
-def finish(ticket: Ticket):
+def finish(ticket: EngineRequest):
     return list(ticket.events(timeout=30))
 
 
@@ -33,15 +33,15 @@ def settings(**changes) -> GenerationSettings:
 
 def test_words_and_scales_come_one_after_the_other(engine: Engine, script) -> None:
     script("Here is:*Done")
-    ticket = Ticket(asked("Draw."), settings(max_new_tokens=40), sketches=True)
+    ticket = EngineRequest(asked("Draw."), settings(max_new_tokens=40), sketches=True)
     engine.submit([ticket])
     events = finish(ticket)
     kinds = [type(event) for event in events]
-    first = kinds.index(Sketch)
-    assert kinds[first : first + 4] == [Sketch, Sketch, Sketch, Drawn] and kinds[-1] is Finished
+    first = kinds.index(ImagePreview)
+    assert kinds[first : first + 4] == [ImagePreview, ImagePreview, ImagePreview, Drawn] and kinds[-1] is Finished
     assert "".join(event.text for event in events[:first]) == "Here is:" and first > 1
-    assert [event.number for event in events if isinstance(event, Sketch)] == [1, 2, 3]
-    assert "".join(event.text for event in events[first + 4 :] if isinstance(event, Words)) == "Done"
+    assert [event.number for event in events if isinstance(event, ImagePreview)] == [1, 2, 3]
+    assert "".join(event.text for event in events[first + 4 :] if isinstance(event, TextDelta)) == "Done"
     answer = events[-1].answer
     assert answer.finished == "end" and answer.pictures[0] is events[first + 3].part
     last = events[first + 2].image
@@ -53,14 +53,14 @@ def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(assis
     counts = Counts()
     engine = Engine(assistant, gather=0.5, observer=counts)
     try:
-        tickets = [Ticket(asked("Draw a dog." * (seed + 1)), settings(seed=seed)) for seed in range(3)]
-        tickets.append(Ticket(asked("Draw a dog."), settings(seed=0), row=1))
+        tickets = [EngineRequest(asked("Draw a dog." * (seed + 1)), settings(seed=seed)) for seed in range(3)]
+        tickets.append(EngineRequest(asked("Draw a dog."), settings(seed=0), row=1))
         engine.submit(tickets)
         together = [finish(ticket)[-1].answer.pictures[0].indices for ticket in tickets]
         assert counts.batches == [4]
         engine.gather = 0
         for number, ticket in enumerate(tickets):
-            alone = Ticket(ticket.conversation, ticket.settings, ticket.row)
+            alone = EngineRequest(ticket.conversation, ticket.settings, ticket.row)
             engine.submit([alone])
             assert torch.equal(finish(alone)[-1].answer.pictures[0].indices, together[number])
         assert not torch.equal(together[0], together[3]), "the row is part of the stream"
@@ -70,15 +70,15 @@ def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(assis
 
 def test_the_beginning_of_a_stop_waits_until_it_is_none(engine: Engine, script) -> None:
     script("a bc ab abx")
-    ticket = Ticket(asked("Say."), settings(max_new_tokens=40, stop=("ab ", "abc")))
+    ticket = EngineRequest(asked("Say."), settings(max_new_tokens=40, stop=("ab ", "abc")))
     engine.submit([ticket])
     events = finish(ticket)
-    said = [event.text for event in events if isinstance(event, Words)]
+    said = [event.text for event in events if isinstance(event, TextDelta)]
     assert "".join(said) == "a bc" == events[-1].answer.text and events[-1].answer.finished == "stop"
     script("a bc abx a")
-    again = Ticket(asked("Say."), settings(max_new_tokens=40, stop=("ab ", "abc")))
+    again = EngineRequest(asked("Say."), settings(max_new_tokens=40, stop=("ab ", "abc")))
     engine.submit([again])
-    pieces = [event.text for event in finish(again) if isinstance(event, Words)]
+    pieces = [event.text for event in finish(again) if isinstance(event, TextDelta)]
     assert "".join(pieces) == "a bc abx a" and not {piece.strip() for piece in pieces} & {"b", "ab"}
 
 
@@ -86,7 +86,7 @@ def test_other_settings_are_another_batch(assistant, script) -> None:
     script("Yes")
     counts = Counts()
     engine = Engine(assistant, gather=0.3, observer=counts)
-    tickets = [Ticket(asked("Is it?"), settings(max_new_tokens=length)) for length in (2, 3, 2)]
+    tickets = [EngineRequest(asked("Is it?"), settings(max_new_tokens=length)) for length in (2, 3, 2)]
     engine.submit(tickets)
     for ticket in tickets:
         finish(ticket)
@@ -96,9 +96,9 @@ def test_other_settings_are_another_batch(assistant, script) -> None:
 
 def test_a_cancelled_request_ends_and_its_neighbour_goes_on(engine: Engine, script) -> None:
     script("one two three four five", "one two three four five")
-    stopped = Ticket(asked("Count."), settings(max_new_tokens=60))
-    stopped.tell = lambda event: stopped.cancel() if isinstance(event, Words) else stopped._kept.put(event)
-    other = Ticket(asked("Count."), settings(max_new_tokens=60))
+    stopped = EngineRequest(asked("Count."), settings(max_new_tokens=60))
+    stopped.tell = lambda event: stopped.cancel() if isinstance(event, TextDelta) else stopped._kept.put(event)
+    other = EngineRequest(asked("Count."), settings(max_new_tokens=60))
     engine.submit([stopped, other])
     assert finish(other)[-1].answer.text.strip() == "one two three four five"
     end = finish(stopped)[-1].answer
@@ -108,7 +108,7 @@ def test_a_cancelled_request_ends_and_its_neighbour_goes_on(engine: Engine, scri
 def test_a_drawing_that_nobody_waits_for_is_not_finished(engine: Engine, script) -> None:
     script("*")
     seen = []
-    ticket = Ticket(asked("Draw."), settings(), sketches=True)
+    ticket = EngineRequest(asked("Draw."), settings(), sketches=True)
 
     def tell(event) -> None:
         seen.append(event)
@@ -118,21 +118,21 @@ def test_a_drawing_that_nobody_waits_for_is_not_finished(engine: Engine, script)
     ticket.tell = tell
     engine.submit([ticket])
     assert finish(ticket)[-1].answer.finished == "stopped"
-    assert [type(event) for event in seen] == [Sketch, Finished]
+    assert [type(event) for event in seen] == [ImagePreview, Finished]
 
 
 def test_a_listener_that_breaks_ends_its_own_request(engine: Engine, script) -> None:
     script("one two three")
-    broken = Ticket(asked("Count."), settings(), tell=lambda event: 1 / 0)
+    broken = EngineRequest(asked("Count."), settings(), tell=lambda event: 1 / 0)
     engine.submit([broken])
-    fine = Ticket(asked("Count."), settings())
+    fine = EngineRequest(asked("Count."), settings())
     engine.submit([fine])
     assert isinstance(finish(fine)[-1], Finished) and broken.cancelled
 
 
 def test_a_prompt_that_does_not_fit_fails_alone(engine: Engine, script) -> None:
     script("Yes")
-    long, fine = Ticket(asked("dog " * 300), settings()), Ticket(asked("Is it?"), settings())
+    long, fine = EngineRequest(asked("dog " * 300), settings()), EngineRequest(asked("Is it?"), settings())
     engine.submit([long, fine])
     error = finish(long)[-1].error
     assert "context holds 192" in str(error) and isinstance(finish(fine)[-1], Finished)
@@ -142,11 +142,11 @@ def test_a_fault_fails_the_batch_and_not_the_engine(engine: Engine, script, monk
     script("Yes")
     whole = engine.assistant.continue_all
     monkeypatch.setattr(engine.assistant, "continue_all", lambda *given: 1 / 0)
-    ticket = Ticket(asked("Is it?"), settings())
+    ticket = EngineRequest(asked("Is it?"), settings())
     engine.submit([ticket])
     assert isinstance(finish(ticket)[-1].error, ZeroDivisionError)
     monkeypatch.setattr(engine.assistant, "continue_all", whole)
-    again = Ticket(asked("Is it?"), settings())
+    again = EngineRequest(asked("Is it?"), settings())
     engine.submit([again])
     assert finish(again)[-1].answer.text.strip() == "Yes" and engine.alive
 
@@ -157,14 +157,14 @@ def test_a_full_queue_refuses_all_of_a_request(assistant, script, monkeypatch) -
     engine = Engine(assistant, Limits(queue=2, batch=1), gather=0)
     whole = engine.assistant.continue_all
     monkeypatch.setattr(engine.assistant, "continue_all", lambda *given: held.wait(20) and whole(*given))
-    first = Ticket(asked("Is it?"), settings())
+    first = EngineRequest(asked("Is it?"), settings())
     engine.submit([first])
     while engine.running == 0:
         held.wait(0.01)
-    waiting = [Ticket(asked("Is it?"), settings()) for _ in range(2)]
+    waiting = [EngineRequest(asked("Is it?"), settings()) for _ in range(2)]
     engine.submit(waiting[:1])
     with pytest.raises(RefusedRequestError, match="1 answers wait already") as refused:
-        engine.submit([Ticket(asked("Is it?"), settings()) for _ in range(2)])
+        engine.submit([EngineRequest(asked("Is it?"), settings()) for _ in range(2)])
     assert refused.value.status == 503 and engine.waiting == 1
     waiting[0].cancel()
     engine.submit(waiting[1:])
@@ -174,11 +174,11 @@ def test_a_full_queue_refuses_all_of_a_request(assistant, script, monkeypatch) -
     assert isinstance(finish(waiting[1])[-1], Finished)
     engine.stop()
     with pytest.raises(RefusedRequestError, match="being stopped"):
-        engine.submit([Ticket(asked("Is it?"), settings())])
+        engine.submit([EngineRequest(asked("Is it?"), settings())])
 
 
 def test_draw_begins_with_a_picture(engine: Engine) -> None:
-    ticket = Ticket(asked("a dog"), settings(max_new_tokens=1), draw=True)
+    ticket = EngineRequest(asked("a dog"), settings(max_new_tokens=1), draw=True)
     engine.submit([ticket])
     assert len(finish(ticket)[-1].answer.pictures) == 1
 
@@ -205,7 +205,7 @@ def test_memory_is_given_back_when_nobody_asks(assistant, script, monkeypatch) -
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
     monkeypatch.setattr(module, "_return_memory", returned.set)
     engine = Engine(assistant)
-    ticket = Ticket(asked("Is it?"), settings())
+    ticket = EngineRequest(asked("Is it?"), settings())
     engine.submit([ticket])
     finish(ticket)
     assert returned.wait(10) and engine.alive

@@ -1,4 +1,4 @@
-"""Real processes, really killed: the same command goes on, and no finished trial is run again."""
+"""Real processes, really killed: the same command resumes, and no finished trial is run again."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from vargpt_lightning.runs.folder import RunFolder
 
 
 def taken(run: Path) -> dict[str, bool]:
-    """Whether each stage was taken over."""
+    """Whether each stage was reused."""
     return {stage.name: "taken_from" in stage.record for stage in RunFolder(run).stages()}
 
 

@@ -44,7 +44,7 @@ def test_the_first_stage_begins_with_them(
     assert {key for key, entry in report["parameters"].items() if entry["from"]} == part
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["init_from"]["language_model"] == str(tmp_path / "given")
-    # the stage hangs on them: others are told, not passed over
+    # the stage hangs on them: others are told, not skipped
     tree = yaml.safe_load(file.read_text())
     del tree["init_from"]["vision_tower"]
     write_experiment(file, tree)

@@ -1,4 +1,4 @@
-"""Loggers of Lightning are made from their class_path; sample sheets reach those that take pictures."""
+"""Loggers of Lightning are made from their class_path; sample grids reach those that take pictures."""
 
 from __future__ import annotations
 

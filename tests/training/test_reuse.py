@@ -1,4 +1,4 @@
-"""Finished stages of other runs are taken over by content, and a stage that is being trained is waited for."""
+"""Finished stages of other runs are reused by content, and a stage that is being trained is waited for."""
 
 from __future__ import annotations
 

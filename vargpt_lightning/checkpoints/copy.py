@@ -30,11 +30,11 @@ def place(
     given = layouts.fitting(model, state, parts=parts, source=source, keep=keep)
     targets = model.state_dict()
     for key, stored in given.items():
-        copy_into(targets[key], stored, key)
+        load_tensor(targets[key], stored, key)
 
 
 @torch.no_grad()
-def copy_into(target: Tensor, stored: Source, key: str = "tensor") -> None:
+def load_tensor(target: Tensor, stored: Source, key: str = "tensor") -> None:
     """Copy a stored tensor, or this process's part of it, into one of the same (global) shape.
 
     Raises:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from vargpt_lightning.checkpoints.copy import copy_into
+from vargpt_lightning.checkpoints.copy import load_tensor
 from vargpt_lightning.checkpoints.hub import VARGPT
-from vargpt_lightning.checkpoints.lazy_tensors import Held, Source
+from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor, Source
 from vargpt_lightning.checkpoints.meta_init import RecordedInit
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.language.lora import name_beside_adapters
 from vargpt_lightning.models.vision.tower import packaged_weights
 
 
-class FirstWeights:
+class DeferredWeights:
     """A model on the meta device, and what its tensors are to hold; the model is changed and sharded in between.
 
     Args:
@@ -39,7 +39,7 @@ class FirstWeights:
             self.model = VARGPT(config)
         self._keep(made)
         packaged = packaged_weights(self.model.vision_tower)
-        self.take({f"vision_tower.{key}": Held(value) for key, value in packaged.items()})
+        self.take({f"vision_tower.{key}": MemoryTensor(value) for key, value in packaged.items()})
 
     def take(self, stored: Mapping[str, Source]) -> None:
         """Use stored tensors, under the names that the model had when it was made, in place of those drawn."""
@@ -80,7 +80,7 @@ class FirstWeights:
             self._filled.add(name)
             stored = self._stored.get(name_beside_adapters(name))
             if stored is not None:
-                copy_into(targets[name], stored, name)
+                load_tensor(targets[name], stored, name)
             elif name in self._drawn:  # others, of a few numbers, had memory and values from the beginning
                 record, storage = self._drawn[name]
                 # a tied tensor has several names, and one place
@@ -91,7 +91,7 @@ class FirstWeights:
 
 
 def _place(target: Tensor, name: str, tensor: Tensor) -> None:
-    copy_into(target, Held(tensor), name)
+    load_tensor(target, MemoryTensor(tensor), name)
 
 
 def _give_memory(module: nn.Module, device: torch.device) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.hub import read_companions, write_directory
-from vargpt_lightning.checkpoints.lazy_tensors import Held, Source, nbytes
+from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor, Source, nbytes
 from vargpt_lightning.checkpoints.open import Checkpoint
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.config import llava_config, llava_processor, vargpt_config
@@ -115,7 +115,7 @@ def _published(checkpoint: Checkpoint, layout: Layout) -> dict[str, Source]:
     scales = checkpoint.sections.get("tokenizer", {}).get("scales")
     schedule = ScaleSchedule(tuple(scales)) if scales else None
     state: Mapping[str, Any] = layouts.to_official(checkpoint.state, layout, schedule)
-    return {key: Held(value, key) if isinstance(value, Tensor) else value for key, value in state.items()}
+    return {key: MemoryTensor(value, key) if isinstance(value, Tensor) else value for key, value in state.items()}
 
 
 def _dtype(state: Mapping[str, Source]) -> str:

@@ -69,14 +69,14 @@ class VARGPT(VARGPTModel, ModelHubMixin, library_name="vargpt-lightning", tags=[
         return build(cls, open_checkpoint(pretrained_model_name_or_path, **options), device, dtype)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        sources = {key: Gathered(value) for key, value in self.state_dict().items()}
+        sources = {key: FullTensor(value) for key, value in self.state_dict().items()}
         rank = dist.get_rank() if any(source.sharded for source in sources.values()) else 0
         write_directory(save_directory, self.config.to_dict(), sources, self.companions, self.sampling, rank=rank)
         if any(source.sharded for source in sources.values()):
             dist.barrier()  # what the mixin does next, it does when the files are there
 
 
-class Gathered:
+class FullTensor:
     """A model's tensor as something to be written: gathered from all processes when it is asked for."""
 
     def __init__(self, tensor: Tensor) -> None:

@@ -35,12 +35,12 @@ _CHUNK = 4096
 
 def initialise(model: VARGPT, init: InitFrom, seed: int = 0) -> dict[str, Any]:
     """Put weights into a model, which may be sharded, and return the report; arguments and errors as `choose`."""
-    from vargpt_lightning.checkpoints.copy import copy_into
+    from vargpt_lightning.checkpoints.copy import load_tensor
 
     chosen, report = choose(model, init, seed)
     targets = model.state_dict()
     for key, source in chosen.items():
-        copy_into(targets[key], source, key)
+        load_tensor(targets[key], source, key)
     return report
 
 

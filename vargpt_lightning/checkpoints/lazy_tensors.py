@@ -1,6 +1,6 @@
 """Tensors that lie in files and are read one at a time, or in part: safetensors, `.pth`, and folders of either.
 
-Opening a file reads where its tensors lie and nothing else. `Stored.part` maps the bytes of one tensor, so that
+Opening a file reads where its tensors lie and nothing else. `FileTensor.part` maps the bytes of one tensor, so that
 the pages that are not asked for are never read, and gives the mapping back with the tensor that stood on it.
 """
 
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileTensor:
     """A tensor in a file.
 
     Args:
@@ -99,7 +99,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Held:
+class MemoryTensor:
     """A tensor in memory, to be used like a stored one."""
 
     tensor: Tensor
@@ -157,7 +157,7 @@ def nbytes(source: Source) -> int:
     return math.prod(source.shape) * source.dtype.itemsize
 
 
-def open_weights(path: Path) -> dict[str, Stored | Held]:
+def open_weights(path: Path) -> dict[str, FileTensor | MemoryTensor]:
     """Return the tensors of a file, or of a folder with `model.safetensors` or shards and their index.
 
     Nothing is read but where they lie, except from files in torch's format before version 1.6.
@@ -187,7 +187,7 @@ def weight_files(path: Path) -> list[Path]:
     return sorted({stored.file for stored in open_weights(path).values() if stored.file is not None})
 
 
-def _open_folder(folder: Path) -> dict[str, Stored | Held]:
+def _open_folder(folder: Path) -> dict[str, FileTensor | MemoryTensor]:
     for name in INDEXES:
         if (folder / name).is_file():
             return _open_shards(folder / name)
@@ -202,11 +202,11 @@ def _open_folder(folder: Path) -> dict[str, Stored | Held]:
     raise UserError(f"{folder}: holds {names}; expected {SINGLE[0]}, or shards with {INDEXES[0]}{more}")
 
 
-def _open_shards(index: Path) -> dict[str, Stored | Held]:
+def _open_shards(index: Path) -> dict[str, FileTensor | MemoryTensor]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise UserError(f"{index}: holds no `weight_map`; expected the names of tensors, each with its shard")
-    found: dict[str, Stored | Held] = {}
+    found: dict[str, FileTensor | MemoryTensor] = {}
     for name in dict.fromkeys(map(str, places.values())):
         shard = index.parent / name
         if shard.name != name:
@@ -219,7 +219,7 @@ def _open_shards(index: Path) -> dict[str, Stored | Held]:
     return found
 
 
-def _open_safetensors(path: Path) -> Iterator[tuple[str, Stored]]:
+def _open_safetensors(path: Path) -> Iterator[tuple[str, FileTensor]]:
     try:
         with safe_open(path, "pt"):  # checks the header, and that all tensors lie in the file
             pass
@@ -234,22 +234,22 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, Stored]]:
             raise UserError(f"{path}: {key} has the type {entry['dtype']}; expected one of {', '.join(DTYPES)}")
         shape = torch.Size(entry["shape"])
         dtype, offset = DTYPES[entry["dtype"]], 8 + length + entry["data_offsets"][0]
-        yield key, Stored(path, key, shape, dtype, offset, math.prod(shape))
+        yield key, FileTensor(path, key, shape, dtype, offset, math.prod(shape))
 
 
-def _open_pickle(path: Path) -> dict[str, Stored | Held]:
+def _open_pickle(path: Path) -> dict[str, FileTensor | MemoryTensor]:
     state = _load(path, FakeTensorMode())
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(_no_tensors(path, state))
     offsets = {key: getattr(value.untyped_storage(), "_checkpoint_offset", None) for key, value in state.items()}
     if any(offset is None for offset in offsets.values()):  # the older format, whose tensors cannot be found by place
-        return {key: Held(value.detach(), key, path) for key, value in _load(path, None).items()}
-    found: dict[str, Stored | Held] = {}
+        return {key: MemoryTensor(value.detach(), key, path) for key, value in _load(path, None).items()}
+    found: dict[str, FileTensor | MemoryTensor] = {}
     for key, value in sorted(state.items(), key=lambda item: offsets[item[0]] or 0):
         if value.layout != torch.strided or value.is_quantized:
             raise UserError(f"{path}: {key} is a sparse or quantized tensor; expected plain ones")
         plain = value.is_contiguous() and value.storage_offset() == 0
-        found[key] = Stored(
+        found[key] = FileTensor(
             path,
             key,
             value.shape,

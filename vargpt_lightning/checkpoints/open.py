@@ -20,9 +20,9 @@ import torch
 import yaml
 
 from vargpt_lightning.checkpoints.dcp.folder import SUFFIX
-from vargpt_lightning.checkpoints.dcp.tensors import Spread, open_distributed
+from vargpt_lightning.checkpoints.dcp.tensors import ShardedTensor, open_distributed
 from vargpt_lightning.checkpoints.format import CONFIG, MODEL_TYPE, VERSION
-from vargpt_lightning.checkpoints.lazy_tensors import Finite, Held, Stored, open_weights
+from vargpt_lightning.checkpoints.lazy_tensors import FileTensor, Finite, MemoryTensor, open_weights
 from vargpt_lightning.checkpoints.locate import locate
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
@@ -54,8 +54,8 @@ class Checkpoint:
     source: str
     path: Path
     layout: Layout
-    state: Mapping[str, Stored | Held | Spread | Finite]
-    constants: dict[str, Stored | Held]
+    state: Mapping[str, FileTensor | MemoryTensor | ShardedTensor | Finite]
+    constants: dict[str, FileTensor | MemoryTensor]
     sections: dict[str, Any]
     sampling: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -130,7 +130,9 @@ def is_own(config: Any) -> bool:
     return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
 
 
-def _open_own(path: Path, source: str, config: Mapping[str, Any], raw: dict[str, Stored | Held]) -> Checkpoint:
+def _open_own(
+    path: Path, source: str, config: Mapping[str, Any], raw: dict[str, FileTensor | MemoryTensor]
+) -> Checkpoint:
     if config.get("version") != VERSION:
         raise UserError(f"{path / CONFIG}: version {config.get('version')!r}; this release reads {VERSION}")
     sections = config.get("model")
@@ -184,7 +186,12 @@ def _experiment(folder: RunFolder) -> dict[str, Any]:
 
 
 def _open_published(
-    path: Path, source: str, published: dict[str, Any] | None, raw: dict[str, Stored | Held], scales: Any, sizes: bool
+    path: Path,
+    source: str,
+    published: dict[str, Any] | None,
+    raw: dict[str, FileTensor | MemoryTensor],
+    scales: Any,
+    sizes: bool,
 ) -> Checkpoint:
     try:
         layout = layouts.detect_layout(raw)

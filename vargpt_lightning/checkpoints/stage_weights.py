@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vargpt_lightning.checkpoints.copy import copy_into
-from vargpt_lightning.checkpoints.hub import Gathered
-from vargpt_lightning.checkpoints.lazy_tensors import Held, Stored, open_weights
+from vargpt_lightning.checkpoints.copy import load_tensor
+from vargpt_lightning.checkpoints.hub import FullTensor
+from vargpt_lightning.checkpoints.lazy_tensors import FileTensor, MemoryTensor, open_weights
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.write import write_safetensors
 from vargpt_lightning.models.vargpt import VARGPTModel
@@ -18,10 +18,10 @@ def load_weights(model: VARGPTModel, file: Path) -> None:
     """Load a stage's weights into a model, all of them, one tensor at a time; raises as `stage_weights` does."""
     targets = model.state_dict()
     for key, stored in stage_weights(model, file).items():
-        copy_into(targets[key], stored, key)
+        load_tensor(targets[key], stored, key)
 
 
-def stage_weights(model: VARGPTModel, file: Path) -> dict[str, Stored | Held]:
+def stage_weights(model: VARGPTModel, file: Path) -> dict[str, FileTensor | MemoryTensor]:
     """Return a stage's weights by the names of the model, unread; the model may be without memory.
 
     Raises:
@@ -46,7 +46,7 @@ def save_weights(model: VARGPTModel, folder: StageFolder, with_tower: bool = Tru
         UserError: the file cannot be written.
     """
     state = {
-        name: Gathered(value)
+        name: FullTensor(value)
         for name, value in model.state_dict().items()
         if with_tower or not name.startswith("vision_tower.")
     }

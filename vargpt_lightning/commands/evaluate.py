@@ -4,7 +4,7 @@ With `--benchmarks` any system is asked public benchmarks instead, and `vargpt e
 pictures (`commands/evaluate_images`).
 
 What is asked is kept in RUN/evaluation/asked.json, with the settings, and the real pictures beside it: a run can be
-evaluated again without its data, and a killed evaluation goes on where it stopped.
+evaluated again without its data, and a killed evaluation resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _planned(arguments: argparse.Namespace) -> SweepFolder:
     planned = len(folder.plan["cells"])
     print(f"sweep: {folder.path}\nplanned: {counted(planned, 'trial')}, {new} of them new", flush=True)
     if missing := [name for name in sweep.reuse if name not in folder.reuse()]:
-        print(f"reuse: no runs in {', '.join(missing)} yet; nothing is taken over from there", flush=True)
+        print(f"reuse: no runs in {', '.join(missing)} yet; nothing is reused from there", flush=True)
     if left := folder.left_out():
         print(f"left out: {counted(left, 'trial')} of cells that the file no longer has", flush=True)
     return folder

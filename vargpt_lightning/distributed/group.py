@@ -54,7 +54,7 @@ class Processes:
         group.all_gather_object(found, value)
         return found
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value, in every process."""
         return self.gather(value)[0]
 
@@ -72,7 +72,7 @@ class Processes:
         if self.first:
             self.wait()
 
-    def add(self, tensor: Any) -> None:
+    def all_reduce(self, tensor: Any) -> None:
         """Replaces a tensor by the sum over all processes."""
         if self.world > 1:
             import torch.distributed as group

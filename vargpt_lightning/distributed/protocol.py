@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from vargpt_lightning.checkpoints.deferred import FirstWeights
+    from vargpt_lightning.checkpoints.deferred import DeferredWeights
     from vargpt_lightning.models.vargpt import VARGPTModel
 
 
 class Sharding:
     """A strategy that spreads a model over the processes; Lightning's own strategies are none."""
 
-    def shard(self, model: VARGPTModel, weights: FirstWeights | None = None) -> None:
+    def shard(self, model: VARGPTModel, weights: DeferredWeights | None = None) -> None:
         """Spread a model over the processes, in `configure_model`; `weights` give memory to one that has none."""
 
     def free_gathered(self) -> None:

@@ -47,7 +47,7 @@ from vargpt_lightning.checkpoints.dcp.folder import (
     with_averages,
     without_averages,
 )
-from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.distributed.fsdp1 import FlatSharding
 from vargpt_lightning.distributed.fsdp2 import passed, shard
 from vargpt_lightning.distributed.protocol import Sharding
@@ -121,7 +121,7 @@ class BlockSharding(ModelParallelStrategy, Sharding):
             return init_device_mesh(kind, (world,), mesh_dim_names=("shard",))
         return init_device_mesh(kind, (copies, world // copies), mesh_dim_names=("replicate", "shard"))
 
-    def shard(self, model: VARGPTModel, weights: FirstWeights | None = None) -> None:
+    def shard(self, model: VARGPTModel, weights: DeferredWeights | None = None) -> None:
         """Shard a model once; one that is on the meta device gets memory and weights for the parts that are kept."""
         if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
             return

@@ -29,7 +29,7 @@ Every key of an experiment file is an option too; after the file, it overrides i
   --stages.NAME null             leave a stage out
   --data.init_args.KEY VALUE     of the data, such as batches read ahead: --data.init_args.workers 4
   --model.decoder.depth N        of the model; `--help all` has the rest
-  --sampling.cfg W               guidance of drawings, in sample sheets and the evaluation
+  --sampling.cfg W               guidance of drawings, in sample grids and the evaluation
   --evaluation.enabled false     end with the last stage
 
 All keys with their meanings: docs/configuration.md, `vargpt fit --help all`, `vargpt fit --stages.help` (a stage's),

@@ -56,10 +56,10 @@ class TrainerConfig(Ranged):
         validate: number of validations in a stage, evenly spaced; 0 for none.
         validation_batches: batches per validation.
         checkpoint_seconds: seconds between two checkpoints.
-        sample_every: steps between two sample sheets; 0 for only the one at the end of a stage.
-        samples: drawings in a sample sheet; 0 for no sheets.
+        sample_every: steps between two sample grids; 0 for only the one at the end of a stage.
+        samples: drawings in a sample grid; 0 for no sheets.
         loggers: Lightning loggers in addition to metrics.csv, each with class_path, such as TensorBoardLogger, and
-            init_args; those that accept pictures also get the sample sheets.
+            init_args; those that accept pictures also get the sample grids.
         callbacks: Lightning callbacks in addition to ours, each with class_path, such as LearningRateMonitor or a class
             of another installed package, and init_args. Stages are reused whatever they are: they must not change what
             is learned.
@@ -169,7 +169,7 @@ class EvaluationConfig(Ranged):
 
 @dataclass
 class Sampling(Ranged):
-    """How drawings are sampled in sample sheets and in the evaluation; None uses the model's default.
+    """How drawings are sampled in sample grids and in the evaluation; None uses the model's default.
 
     Args:
         top_k: number of codes kept per position; 0 keeps all. The default of a new model is 900.

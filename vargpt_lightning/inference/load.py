@@ -1,4 +1,4 @@
-"""A trained run taken up again: its configuration, its tokenizer, its model.
+"""A trained run loaded: its configuration, its tokenizer, its model.
 
 RUN/config.yaml                              `model:` is the VARGPTConfig, `sampling:` how drawings are sampled
 RUN/tokenizer/tokenizer.json                 the text tokenizer

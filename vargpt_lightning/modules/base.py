@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.protocol import Sharding
-from vargpt_lightning.models.core.shared_random import RowDraws
-from vargpt_lightning.modules.finite import FiniteGuard, as_plain, gradient_norm
+from vargpt_lightning.models.core.shared_random import RankInvariantRng
+from vargpt_lightning.modules.finite import NonFiniteGuard, as_plain, gradient_norm
 from vargpt_lightning.modules.optim.optimizers import build_optimizer, build_schedule
 from vargpt_lightning.modules.step_counts import SHARE, Share
 from vargpt_lightning.recipe.stage import Stage
@@ -48,8 +48,8 @@ class StageModule(pl.LightningModule):
         vargpt: VARGPT,
         stage: Stage,
         total_steps: int | None = None,
-        guard: FiniteGuard | None = None,
-        first_weights: FirstWeights | None = None,
+        guard: NonFiniteGuard | None = None,
+        first_weights: DeferredWeights | None = None,
     ) -> None:
         super().__init__()
         self.vargpt = vargpt
@@ -61,7 +61,7 @@ class StageModule(pl.LightningModule):
         self._row_seed = 0
         self._row_state: Tensor | None = None
         self.step_is_covered = True  # see `Share.covered`
-        self.guard = guard or FiniteGuard()
+        self.guard = guard or NonFiniteGuard()
         self.first_weights = first_weights
 
     @property
@@ -167,7 +167,7 @@ class StageModule(pl.LightningModule):
         share: Share | None = batch.get(SHARE)
         return share
 
-    def draws(self, share: Share | None) -> RowDraws | None:
+    def draws(self, share: Share | None) -> RankInvariantRng | None:
         """Return where the draws of a batch's drawn pictures come from, so that all processes' fit together.
 
         The first process draws from torch's own stream, the others from one of their own that is seeded alike.
@@ -181,7 +181,7 @@ class StageModule(pl.LightningModule):
                 generator.set_state(self._row_state)
                 self._row_state = None
         before, own = share.before.drawn, share.own.drawn
-        return RowDraws(before, own, share.batch.drawn - before - own, generator)
+        return RankInvariantRng(before, own, share.batch.drawn - before - own, generator)
 
     @contextmanager
     def as_first_process(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import append_jsonl
 
 
-class FiniteGuard:
+class NonFiniteGuard:
     """Looks at each step's losses and gradient norm; all processes come to the same decision.
 
     Args:
@@ -24,7 +24,7 @@ class FiniteGuard:
             None writes nothing.
 
     Attributes:
-        skipped: steps passed over so far.
+        skipped: steps skipped so far.
     """
 
     def __init__(self, policy: Literal["stop", "skip"] = "stop", file: Path | None = None) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.hub import VARGPT
-from vargpt_lightning.models.core.shared_random import RowDraws, draw
+from vargpt_lightning.models.core.shared_random import RankInvariantRng, draw
 from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
 from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
@@ -85,7 +85,7 @@ class TokenizerModule(StageModule):
         if self.global_step > self.warmup_steps and (self.global_step + 1) % USAGE_EVERY == 0:
             self._log_usage()
 
-    def _flip(self, x_B3HW: Tensor, draws: RowDraws | None = None) -> Tensor:
+    def _flip(self, x_B3HW: Tensor, draws: RankInvariantRng | None = None) -> Tensor:
         flipped_B = draw(len(x_B3HW), x_B3HW.device, draws) < self.stage.flip
         return torch.where(flipped_B[:, None, None, None], x_B3HW.flip(-1), x_B3HW)
 

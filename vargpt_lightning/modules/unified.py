@@ -20,7 +20,7 @@ class UnifiedModule(StageModule):
 
     The two are logged apart. With `decoder_alone` in the stage, drawn pictures pass through the visual decoder alone,
     without the language model, as in training a VAR. A batch whose losses reach nothing that is trained (questions, in
-    a stage that trains the decoder) is passed over, with a warning for the first one.
+    a stage that trains the decoder) is skipped, with a warning for the first one.
     """
 
     text = True
@@ -51,7 +51,7 @@ class UnifiedModule(StageModule):
             self._warned = True
             rank_zero_warn(
                 f"stages.{self.stage.name}: a batch trains nothing of {', '.join(self.stage.train)}; batches like it "
-                "are passed over. Has the stage the right data and head?"
+                "are skipped. Has the stage the right data and head?"
             )
         return loss
 

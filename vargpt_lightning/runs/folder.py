@@ -10,7 +10,7 @@
         report.html
 
 Every JSON file is replaced in one step (temporary name, then rename), and every line-by-line file tolerates a torn last
-line, so that a process killed at any moment leaves a folder that can be read and taken up again.
+line, so that a process killed at any moment leaves a folder that can be read and resumed.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class StageFolder:
         write_bytes(self.path / "metrics.csv", text.getvalue().encode())
 
     def samples(self) -> list[Path]:
-        """The sample sheets, oldest step first."""
+        """The sample grids, oldest step first."""
         return sorted((self.path / "samples").glob("*.png"))
 
 
@@ -272,10 +272,10 @@ class RunFolder:
 
 
 def find_runs(root: Path | str, depth: int = 3, skipped: Callable[[str], None] | None = None) -> list[RunFolder]:
-    """The runs in a folder and below it, the oldest first; a run.json that cannot be read is passed over.
+    """The runs in a folder and below it, the oldest first; a run.json that cannot be read is skipped.
 
     Args:
-        skipped: is told of each that was passed over, and why.
+        skipped: is told of each that was skipped, and why.
     """
     runs = []
     for folder in find_run_folders(Path(root), depth):

@@ -32,14 +32,14 @@ IDLE_SECONDS = 2.0  # without a request, after which memory is given back
 
 
 @dataclass(frozen=True)
-class Words:
+class TextDelta:
     """The next words of an answer."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Sketch:
+class ImagePreview:
     """A picture in the making, after scale `number` of `total` (from 1)."""
 
     image: Image.Image
@@ -68,7 +68,7 @@ class Failed:
     error: Exception
 
 
-Event = Words | Sketch | Drawn | Finished | Failed
+Event = TextDelta | ImagePreview | Drawn | Finished | Failed
 
 
 class Observer(Protocol):
@@ -77,12 +77,12 @@ class Observer(Protocol):
     def batch(self, answers: int, seconds: float) -> None:
         """A batch was answered."""
 
-    def ended(self, ticket: Ticket, event: Finished | Failed) -> None:
+    def ended(self, ticket: EngineRequest, event: Finished | Failed) -> None:
         """A request has ended."""
 
 
 @dataclass(eq=False)
-class Ticket:
+class EngineRequest:
     """A request that waits, or is being answered, or has been.
 
     Args:
@@ -147,10 +147,10 @@ class Engine:
         self, assistant: Assistant, limits: Limits | None = None, gather: float = 0.02, observer: Observer | None = None
     ) -> None:
         self.assistant, self.limits, self.gather, self.observer = assistant, limits or Limits(), gather, observer
-        self._waiting: deque[Ticket] = deque()
+        self._waiting: deque[EngineRequest] = deque()
         self._changed = threading.Condition()
         self._stopped = False
-        self._running: Sequence[Ticket] = ()
+        self._running: Sequence[EngineRequest] = ()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -169,7 +169,7 @@ class Engine:
         """Whether requests are answered at all."""
         return self._thread.is_alive() and not self._stopped
 
-    def submit(self, tickets: Sequence[Ticket]) -> None:
+    def submit(self, tickets: Sequence[EngineRequest]) -> None:
         """Queue requests, all or none.
 
         Raises:
@@ -215,7 +215,7 @@ class Engine:
                 self.observer.batch(len(batch), time.monotonic() - begun)
             batch = []
 
-    def _next_batch(self) -> list[Ticket]:
+    def _next_batch(self) -> list[EngineRequest]:
         """The oldest request and those behind it that go with it; empty when the engine is stopped."""
         rested = False
         with self._changed:
@@ -245,9 +245,9 @@ class Engine:
         for ticket in gone:
             self._end(ticket, Finished(Answer(finished="stopped")))
 
-    def _answer(self, batch: Sequence[Ticket]) -> None:
+    def _answer(self, batch: Sequence[EngineRequest]) -> None:
         prompts: list[Prompt] = []
-        asked: list[Ticket] = []
+        asked: list[EngineRequest] = []
         for ticket in batch:
             ticket.begun = time.monotonic()
             try:
@@ -259,18 +259,18 @@ class Engine:
             return
         settings = replace(asked[0].settings, batch_size=len(asked))
         total = self.assistant.model.schedule.num_scales
-        answers = self.assistant.continue_all(prompts, settings, _Teller(asked, total))
+        answers = self.assistant.continue_all(prompts, settings, _StreamListener(asked, total))
         for ticket, answer in zip(asked, answers, strict=True):
             self._end(ticket, Finished(answer))
 
-    def _prompt(self, ticket: Ticket) -> Prompt:
+    def _prompt(self, ticket: EngineRequest) -> Prompt:
         reserve = self.assistant.model.schedule.num_tokens + 2 if ticket.draw else 1
         prompt = self.assistant.prompt(ticket.conversation, ticket.row, reserve)
         ids = [*prompt.input_ids, self.assistant.tokenizer.image_gen_start_id] if ticket.draw else prompt.input_ids
         ticket.prompt_tokens = len(ids)
         return replace(prompt, input_ids=ids, seed=ticket.settings.seed)
 
-    def _end(self, ticket: Ticket, event: Finished | Failed) -> None:
+    def _end(self, ticket: EngineRequest, event: Finished | Failed) -> None:
         if self.observer is not None:
             self.observer.ended(ticket, event)
         ticket.say(event)
@@ -282,7 +282,7 @@ def _return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _kind(ticket: Ticket) -> GenerationSettings:
+def _kind(ticket: EngineRequest) -> GenerationSettings:
     """What requests have in common that are answered together: all settings but the seed, which each has for itself."""
     return replace(ticket.settings, seed=0, batch_size=1)
 
@@ -293,10 +293,10 @@ def _begun(text: str, stops: Sequence[str]) -> int:
     return next((n for n in range(min(longest, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in stops)), 0)
 
 
-class _Teller(Watcher):
+class _StreamListener(Watcher):
     """Passes on to each ticket what happens in its row."""
 
-    def __init__(self, tickets: Sequence[Ticket], scales: int) -> None:
+    def __init__(self, tickets: Sequence[EngineRequest], scales: int) -> None:
         self.tickets, self.scales = tickets, scales
         self.said = [""] * len(tickets)
 
@@ -309,7 +309,7 @@ class _Teller(Watcher):
     def _tell(self, row: int, text: str) -> None:
         said = self.said[row]
         if len(text) > len(said) and text.startswith(said):
-            self.tickets[row].say(Words(text[len(said) :]))
+            self.tickets[row].say(TextDelta(text[len(said) :]))
             self.said[row] = text
 
     def part(self, row: int, part: TextPart | PicturePart) -> None:
@@ -323,7 +323,7 @@ class _Teller(Watcher):
         return self.tickets[row].sketches
 
     def scale(self, row: int, k: int, image: Image.Image) -> None:
-        self.tickets[row].say(Sketch(image, k + 1, self.scales))
+        self.tickets[row].say(ImagePreview(image, k + 1, self.scales))
 
     def gone(self, row: int) -> bool:
         return self.tickets[row].cancelled

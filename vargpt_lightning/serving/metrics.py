@@ -15,7 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from vargpt_lightning.serving.engine import Failed, Finished, Ticket
+from vargpt_lightning.serving.engine import EngineRequest, Failed, Finished
 
 if TYPE_CHECKING:
     from vargpt_lightning.serving.engine import Engine
@@ -50,7 +50,7 @@ class ServerMetrics:
         self.batches.observe(seconds)
         self.sizes.observe(answers)
 
-    def ended(self, ticket: Ticket, event: Finished | Failed) -> None:
+    def ended(self, ticket: EngineRequest, event: Finished | Failed) -> None:
         """A request has ended."""
         self.took.observe(time.monotonic() - ticket.asked)
         if ticket.begun is not None:

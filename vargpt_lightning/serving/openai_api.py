@@ -23,7 +23,7 @@ from starlette.routing import Route
 from vargpt_lightning.inference.assistant import Conversation
 from vargpt_lightning.models.generation.answers import Answer, PicturePart
 from vargpt_lightning.serving import openai_messages, openai_requests
-from vargpt_lightning.serving.engine import Drawn, Engine, Failed, Finished, Sketch, Ticket, Words
+from vargpt_lightning.serving.engine import Drawn, Engine, EngineRequest, Failed, Finished, ImagePreview, TextDelta
 from vargpt_lightning.serving.gate import PATHS, error_body, error_response
 from vargpt_lightning.serving.limits import RefusedRequestError, refusal
 from vargpt_lightning.serving.metrics import ServerMetrics
@@ -123,7 +123,7 @@ class OpenAIApi:
         whole = {**head, "object": "chat.completion", "choices": choices, "usage": _usage(tickets, answers)}
         return JSONResponse({**whole, "seed": tickets[0].settings.seed})
 
-    def _chat_tickets(self, body: bytes) -> tuple[ChatRequest, list[Ticket]]:
+    def _chat_tickets(self, body: bytes) -> tuple[ChatRequest, list[EngineRequest]]:
         asked: ChatRequest = openai_requests.parse(ChatRequest, body)
         self._check_model(asked.model)
         conversation = openai_messages.conversation(self.assistant, asked.messages, self.limits, self.remote)
@@ -131,7 +131,7 @@ class OpenAIApi:
         how = openai_requests.settings(self.assistant, asked, self.limits)
         sketches = bool(asked.stream and asked.sketches)
         rows = range(openai_requests.answers_wanted(asked, self.limits))
-        return asked, [Ticket(conversation, how, row, sketches) for row in rows]
+        return asked, [EngineRequest(conversation, how, row, sketches) for row in rows]
 
     async def _chat_chunks(self, stream: Stream, head: dict[str, Any], usage: bool) -> AsyncIterator[str]:
         # Where the last piece counts the tokens, the others say that they do not.
@@ -147,11 +147,11 @@ class OpenAIApi:
         for number in range(len(stream.tickets)):
             yield chunk(number, {"role": "assistant", "content": ""})
         async for number, event in stream.events():
-            if isinstance(event, Words):
+            if isinstance(event, TextDelta):
                 begins = written[number] and after_picture[number]
                 written[number], after_picture[number] = True, False
                 yield chunk(number, {"content": f"\n{event.text}" if begins else event.text})
-            elif isinstance(event, Sketch):
+            elif isinstance(event, ImagePreview):
                 entry = await asyncio.to_thread(picture_entry, event.image)
                 yield chunk(number, {"sketch": {**entry, "scale": event.number, "scales": event.total}})
             elif isinstance(event, Drawn):
@@ -178,7 +178,7 @@ class OpenAIApi:
         whole = {"created": int(time.time()), "data": data, "output_format": "png", "size": self._size()}
         return JSONResponse({**whole, "seed": tickets[0].settings.seed, "usage": _draw_usage(tickets, answers)})
 
-    def _draw_tickets(self, body: bytes) -> tuple[DrawRequest, list[Ticket]]:
+    def _draw_tickets(self, body: bytes) -> tuple[DrawRequest, list[EngineRequest]]:
         asked: DrawRequest = openai_requests.parse(DrawRequest, body)
         self._check_model(asked.model)
         openai_messages.check_letters(len(asked.prompt), self.limits, "prompt")
@@ -194,7 +194,7 @@ class OpenAIApi:
         conversation = Conversation()
         conversation.ask(asked.prompt)
         sketches = bool(asked.stream and asked.partial_images)
-        return asked, [Ticket(conversation, how, row, sketches, draw=True) for row in rows]
+        return asked, [EngineRequest(conversation, how, row, sketches, draw=True) for row in rows]
 
     def _size(self) -> str:
         side = self.assistant.model.image_tokenizer.picture_size
@@ -206,7 +206,7 @@ class OpenAIApi:
         shown = {round(total * (place + 1) / (partial + 1)) for place in range(partial)} - {0, total}
         sent = 0
         async for _, event in stream.events():
-            if isinstance(event, Sketch) and event.number in shown:
+            if isinstance(event, ImagePreview) and event.number in shown:
                 kind = "image_generation.partial_image"
                 entry = {"type": kind, "partial_image_index": sent, "created_at": int(time.time()), **about}
                 yield _data({**entry, "b64_json": await asyncio.to_thread(png, event.image)}, kind)
@@ -268,12 +268,12 @@ def _drawn(answer: Answer) -> Image.Image:
     return answer.pictures[0].image
 
 
-def _usage(tickets: Sequence[Ticket], answers: Sequence[Answer]) -> dict[str, int]:
+def _usage(tickets: Sequence[EngineRequest], answers: Sequence[Answer]) -> dict[str, int]:
     read, made = tickets[0].prompt_tokens, sum(len(answer.token_ids) for answer in answers)
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
 
-def _draw_usage(tickets: Sequence[Ticket], answers: Sequence[Answer]) -> dict[str, Any]:
+def _draw_usage(tickets: Sequence[EngineRequest], answers: Sequence[Answer]) -> dict[str, Any]:
     read, made = tickets[0].prompt_tokens, sum(len(answer.token_ids) for answer in answers)
     details = {"text_tokens": read, "image_tokens": 0}
     return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made, "input_tokens_details": details}

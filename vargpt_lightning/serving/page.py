@@ -19,7 +19,16 @@ from fastapi import FastAPI
 from vargpt_lightning.inference.assistant import Conversation
 from vargpt_lightning.inference.missed_drawings import MISSED, missed_drawing
 from vargpt_lightning.models.generation.answers import MOST_SEED, GenerationSettings
-from vargpt_lightning.serving.engine import Drawn, Engine, Event, Failed, Finished, Sketch, Ticket, Words
+from vargpt_lightning.serving.engine import (
+    Drawn,
+    Engine,
+    EngineRequest,
+    Event,
+    Failed,
+    Finished,
+    ImagePreview,
+    TextDelta,
+)
 from vargpt_lightning.serving.incoming_pictures import read_picture
 from vargpt_lightning.serving.limits import RateLimit, RefusedRequestError, refusal
 from vargpt_lightning.serving.openai_messages import check_letters
@@ -81,7 +90,7 @@ class Page:
     def __init__(self, engine: Engine, rate: RateLimit, name: str, examples: Sequence[str] = ()) -> None:
         self.engine, self.rate, self.name, self.examples = engine, rate, name, list(examples)[:EXAMPLES]
         self.limits, self.assistant = engine.limits, engine.assistant
-        self.running: dict[str, Ticket | None] = {}  # by the tab; None while its pictures are read
+        self.running: dict[str, EngineRequest | None] = {}  # by the tab; None while its pictures are read
         self.files = PageFiles()
 
     def blocks(self) -> gr.Blocks:
@@ -239,7 +248,7 @@ class Page:
             chosen = int(seed) if seed is not None and seed >= 0 else secrets.randbelow(2**31)
             how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length))
             forgotten = self.assistant.forget_oldest(conversation)
-            ticket = self.running[tab] = Ticket(conversation, how, sketches=True)
+            ticket = self.running[tab] = EngineRequest(conversation, how, sketches=True)
             stream = Stream.of([ticket])
             self.engine.submit([ticket])
             said = [*({"path": path} for path in paths), *([text] if text else [])]
@@ -289,12 +298,12 @@ class Page:
 
     def _take(self, session: Session, parts: list[Any], event: Event, asked: Conversation, owner: str) -> None:
         """Show an event: words and the picture in the making stand at the end of `parts`."""
-        if isinstance(event, Words):
+        if isinstance(event, TextDelta):
             if parts and isinstance(parts[-1], str):
                 parts[-1] += event.text
             else:
                 parts.append(event.text)
-        elif isinstance(event, Sketch):
+        elif isinstance(event, ImagePreview):
             entry = {"path": self._save(event.image, owner), "alt_text": f"scale {event.number} of {event.total}"}
             if event.number == 1:
                 session.scales = []

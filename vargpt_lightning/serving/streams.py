@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from vargpt_lightning.models.generation.answers import Answer
-from vargpt_lightning.serving.engine import Event, Failed, Finished, Ticket
+from vargpt_lightning.serving.engine import EngineRequest, Event, Failed, Finished
 from vargpt_lightning.serving.limits import refusal
 
 
@@ -15,11 +15,11 @@ from vargpt_lightning.serving.limits import refusal
 class Stream:
     """The events of a request's answers, each with the answer's number, while the client is there."""
 
-    tickets: Sequence[Ticket]
+    tickets: Sequence[EngineRequest]
     arrived: asyncio.Queue[tuple[int, Event]]
 
     @classmethod
-    def of(cls, tickets: Sequence[Ticket]) -> Stream:
+    def of(cls, tickets: Sequence[EngineRequest]) -> Stream:
         """Let the tickets' events arrive in this event loop."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Event]]()
 

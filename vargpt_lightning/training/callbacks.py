@@ -12,7 +12,7 @@ from vargpt_lightning.callbacks.ema import EMA
 from vargpt_lightning.callbacks.metrics_log import ResumeMetrics
 from vargpt_lightning.callbacks.progress import StageProgress
 from vargpt_lightning.callbacks.run_record import RunRecord
-from vargpt_lightning.callbacks.samples import SampleSheets
+from vargpt_lightning.callbacks.samples import SampleGrids
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.callbacks.throughput import Throughput
 from vargpt_lightning.checkpoints.hub import VARGPT
@@ -65,10 +65,10 @@ class StageCallbacks:
         callbacks += self.benchmarks.callbacks(stage, folder, model, self.tokenizer)
         return [*callbacks, RunRecord(self.run, folder), *build_callbacks(settings.callbacks)]
 
-    def sheets(self, stage: Stage, folder: StageFolder, model: VARGPT) -> SampleSheets:
+    def sheets(self, stage: Stage, folder: StageFolder, model: VARGPT) -> SampleGrids:
         """Return the callback that draws sample grids; written by hand where the stage's weights were sharded."""
         draw, note = requests_for(self.experiment, model, self.tokenizer, self.data, stage)
-        return SampleSheets(folder, draw, self.experiment.trainer.sample_every, title=stage.name, note=note)
+        return SampleGrids(folder, draw, self.experiment.trainer.sample_every, title=stage.name, note=note)
 
     def _model_flops(self, stage: Stage) -> float | None:
         """Floating-point operations of a sample by the plan, where the experiment says what its data are like."""

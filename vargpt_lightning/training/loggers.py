@@ -32,7 +32,7 @@ def build_loggers(entries: Sequence[dict[str, Any]], run: RunFolder, stage: str)
     Args:
         entries: class_path, a class of lightning.pytorch.loggers with or without the package's name, and init_args.
         run: what they keep on this machine goes to its folder, `loggers/`, unless init_args say otherwise.
-        stage: each stage is a run of its own to them, taken up again when the stage is.
+        stage: each stage is a run of its own to them, resumed when the stage is.
 
     Raises:
         UserError: there is no such class, the package behind it is not installed, or it refuses its arguments.
@@ -96,7 +96,7 @@ def _defaults(name: str, run: RunFolder, stage: str) -> dict[str, Any]:
 
 
 def _mlflow_run(arguments: dict[str, Any]) -> str | None:
-    """The run of a stage that is taken up again; MLflow knows it by its tag."""
+    """The run of a stage that is resumed; MLflow knows it by its tag."""
     from mlflow import MlflowClient
 
     client = MlflowClient(arguments["tracking_uri"])

@@ -46,7 +46,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def check_folder(path: Path, experiment: Experiment, processes: int | None = None) -> None:
-    """Make sure that a run can be taken up as the experiment says; with `--from`, set aside what is trained again.
+    """Make sure that a run can resume as the experiment says; with `--from`, set aside what is trained again.
 
     Args:
         processes: how many will train, by default as the section trainer says; where these are others than before, the

@@ -1,4 +1,4 @@
-"""Finished stages of other runs, taken over where all that they depend on is the same. Imports no torch."""
+"""Finished stages of other runs, reused where all that they depend on is the same. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAIT = 1.0
 class StageReuse:
     """Looks for the stages of a run in other runs, by content hash.
 
-    The weights are linked where the file system can do so and copied elsewhere; records, metrics and sample sheets are
+    The weights are linked where the file system can do so and copied elsewhere; records, metrics and sample grids are
     copied. The text tokenizer comes with the first stage. Of several processes that train the run the first one asks.
 
     Args:
@@ -106,7 +106,7 @@ class StageReuse:
                 self._told.add(stage.path)
                 print(
                     f"stage {stage.name}: {stage.path} has the same settings and may have other data, which it does "
-                    "not record; it is not taken over",
+                    "not record; it is not reused",
                     flush=True,
                 )
             if found is None or not found.same:

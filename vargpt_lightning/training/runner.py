@@ -13,7 +13,7 @@ from vargpt_lightning.callbacks.batch_rng import seed_everything_at
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
-from vargpt_lightning.modules.finite import FiniteGuard
+from vargpt_lightning.modules.finite import NonFiniteGuard
 from vargpt_lightning.modules.objectives import module_of, objective
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
@@ -61,7 +61,7 @@ class StageRunner:
         before: StageFolder | None = None
         for index, stage in enumerate(self.experiment.stages):
             folder = self.run.stage(index + 1, stage.name)
-            if self.processes.told(folder.status == "finished" and folder.weights.is_file()):
+            if self.processes.broadcast(folder.status == "finished" and folder.weights.is_file()):
                 self.processes.say(f"stage {stage.name}: finished before, skipped")
                 before = folder
                 continue
@@ -79,7 +79,7 @@ class StageRunner:
         """Hold the right to train a stage; True when another run has finished it, and its weights are reused."""
         first = self.processes.first
         with self.reuse.turn(index) if first else nullcontext():
-            yield self.processes.told(first and self.reuse.take(index, folder))
+            yield self.processes.broadcast(first and self.reuse.take(index, folder))
 
     def _begin(self, index: int, folder: StageFolder, before: StageFolder | None) -> None:
         """Record that a stage is trained, and all that it depends on."""
@@ -94,7 +94,7 @@ class StageRunner:
         total = self._prepare_data(stage, folder)
         model = self.weights.model
         arrange_blocks(model, settings.sharding)
-        guard = FiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
+        guard = NonFiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
         module = module_of(model, stage, total, guard=guard, first_weights=self.weights.deferred)
         stop = GracefulStop(folder.checkpoint)
         last = checkpoint_io.LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
@@ -105,7 +105,7 @@ class StageRunner:
         keep_packed_apart(module)
         if self.processes.first:
             checkpoint_io.remove_leftovers(folder.checkpoint)
-        checkpoint = self.processes.told(checkpoint_io.last_checkpoint(folder.checkpoint))
+        checkpoint = self.processes.broadcast(checkpoint_io.last_checkpoint(folder.checkpoint))
         start = 0 if checkpoint is None else checkpoint_io.steps_taken(checkpoint)
         if checkpoint is not None:
             self.processes.say(f"stage {stage.name}: resumes after step {start} of {total}")

@@ -9,7 +9,7 @@ import torch
 
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at, seed_of
 from vargpt_lightning.callbacks.stage_scheduler import attach_adapters_of, freeze_for
-from vargpt_lightning.checkpoints.deferred import FirstWeights
+from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import choose, describe, initialise
 from vargpt_lightning.checkpoints.stage_weights import load_weights, save_weights, stage_weights
@@ -38,13 +38,13 @@ class StageWeights:
     def __init__(self, experiment: Experiment, run: RunFolder, processes: Processes) -> None:
         self.experiment, self.run, self.processes = experiment, run, processes
         self._has: Path | None = None  # the file whose weights the model in memory has
-        self.deferred: FirstWeights | None = None
+        self.deferred: DeferredWeights | None = None
 
     def load_before(self, stage: Stage, before: StageFolder | None) -> None:
         """Make the model as the stage before has left it, or as the first one begins."""
         experiment = self.experiment
         if is_sharded(experiment.trainer, stage) and experiment.trainer.strategy == "fsdp2":
-            weights = FirstWeights(experiment.model, seed_of(experiment.seed, "weights"))
+            weights = DeferredWeights(experiment.model, seed_of(experiment.seed, "weights"))
             self.deferred, self.model, self._has = weights, weights.model, None
             if before is not None:
                 weights.take(stage_weights(self.model, before.weights))

@@ -1,4 +1,4 @@
-"""Benchmarks asked, killed, taken up again, shared by processes, and scored without the model."""
+"""Benchmarks asked, killed, resumed, shared by processes, and scored without the model."""
 
 from __future__ import annotations
 

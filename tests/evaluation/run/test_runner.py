@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.evaluation.conftest import Fake, Stopped, colour_features
 from vargpt_lightning.evaluation.base.files import cut_strip, file_stem
-from vargpt_lightning.evaluation.base.protocols import Answerer, Drawer, as_reply
+from vargpt_lightning.evaluation.base.protocols import ImageModel, TextModel, as_reply
 from vargpt_lightning.evaluation.run.runner import EvaluationSettings, evaluate, rich_progress
 from vargpt_lightning.evaluation.run.scoring import score_folder
 from vargpt_lightning.utils.errors import UserError
@@ -27,7 +27,7 @@ def run(fake, world, out, **more):
 
 def test_a_whole_evaluation(world, tmp_path):
     fake = Fake()
-    assert isinstance(fake, Answerer) and isinstance(fake, Drawer)
+    assert isinstance(fake, TextModel) and isinstance(fake, ImageModel)
     metrics = run(fake, world, tmp_path, reconstruct=list)
     assert metrics == json.loads((tmp_path / "metrics.json").read_text()) and metrics["complete"]
     assert metrics["questions"]["colour"]["test"]["accuracy"] == 1

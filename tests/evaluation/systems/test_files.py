@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.evaluation.conftest import colour_features
 from vargpt_lightning.evaluation.base.files import file_stem
-from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, Drawer, Drawing, Expecting
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Drawing, HasExpectedIds, ImageModel, TextModel
 from vargpt_lightning.evaluation.run.runner import evaluate
 from vargpt_lightning.evaluation.systems.files import Drawings, Predictions
 from vargpt_lightning.utils.errors import UserError
@@ -44,7 +44,7 @@ def ask(system: Any, *ids: str) -> list[str]:
 @pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.parquet"])
 def test_answers_are_found_by_id(tmp_path: Path, name: str) -> None:
     system = Predictions(written(tmp_path / name, ROWS))
-    assert isinstance(system, Answerer) and isinstance(system, Expecting)
+    assert isinstance(system, TextModel) and isinstance(system, HasExpectedIds)
     system.expect("pope", ["a", "b", "3"])
     assert system.counts == {"missing": 0, "duplicate": 0, "unknown": 0}
     replies = system.answer([AnswerRequest(id_, "?") for id_ in ("3", "b", "a")])
@@ -162,7 +162,7 @@ def test_drawings_are_found_by_id(tmp_path: Path) -> None:
     odd = "n01440764/a b?"
     folder = folder_of(tmp_path, "1.png", "cats/2.JPG", f"{file_stem(odd)}.webp")
     system = Drawings(folder)
-    assert isinstance(system, Drawer)
+    assert isinstance(system, ImageModel)
     requests = asked("cats/2", odd, "1")
     system.expect_drawings(requests)
     replies = system.draw([one.prompt for one in requests], [one.seed for one in requests])

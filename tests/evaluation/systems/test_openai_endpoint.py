@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, UnfinishedError
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, TextModel, UnfinishedError
 from vargpt_lightning.evaluation.systems.openai_endpoint import EndpointSettings, OpenAIEndpoint
 from vargpt_lightning.utils.errors import UserError
 
@@ -109,7 +109,7 @@ def asked(*questions: str) -> list[AnswerRequest]:
 def test_pictures_go_before_the_question_as_data_urls(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     system = endpoint(service, system_prompt="Be brief.", extra={"seed": 7})
-    assert isinstance(system, Answerer)
+    assert isinstance(system, TextModel)
     colours = ((200, 10, 30), (0, 255, 0))
     pictures = tuple(Image.new("RGB", (6, 4), colour) for colour in colours)
     reply = system.answer([AnswerRequest("a", "What?", pictures, 11)])[0]

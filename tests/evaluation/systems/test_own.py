@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, Drawer, RefusedError, as_reply
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, ImageModel, RefusedError, TextModel, as_reply
 from vargpt_lightning.evaluation.systems.own import OwnModel, OwnSystem
 from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.inference.load import load_run
@@ -17,7 +17,7 @@ from vargpt_lightning.utils.errors import UserError
 
 def test_it_answers_and_draws_as_evaluation_asks(finished_run: Path, script) -> None:
     run = OwnModel(load_run(finished_run))
-    assert isinstance(run, Answerer) and isinstance(run, Drawer)
+    assert isinstance(run, TextModel) and isinstance(run, ImageModel)
     script("Red", "Green")
     picture = Image.new("RGB", (50, 40), "red")
     said = run.answer(
@@ -123,7 +123,7 @@ def test_a_model_that_sees_nothing_is_no_fault_of_a_question(finished_run: Path,
 def test_a_system_tells_what_its_outputs_depend_on(finished_run: Path) -> None:
     run = load_run(finished_run)
     system = OwnSystem(run, "tiny/generation")
-    assert isinstance(system, Answerer) and isinstance(system, Drawer)
+    assert isinstance(system, TextModel) and isinstance(system, ImageModel)
     before, digest = system.settings, system.digest
     assert digest == run.digest and before["dtype"] == "float32" and before["visual"] and before["torch"]
     run.settings = replace(run.settings, batch_size=3, keep_scales=True)

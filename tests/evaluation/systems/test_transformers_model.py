@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.evaluation.systems.tiny_models import KINDS, llava
-from vargpt_lightning.evaluation.base.protocols import Answerer, AnswerRequest, Drawer, RefusedError
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, ImageModel, RefusedError, TextModel
 from vargpt_lightning.evaluation.systems.model_files import files_digest, locate
 from vargpt_lightning.evaluation.systems.transformers_model import (
     TransformersModel,
@@ -58,7 +58,7 @@ def noise(count: int) -> list[Image.Image]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_answers_as_each_question_alone(systems: Any, kind: str) -> None:
     system = systems(kind)
-    assert isinstance(system, Answerer)
+    assert isinstance(system, TextModel)
     together = system.answer(questions())
     alone = [system.answer([question])[0] for question in questions()]
     assert together == alone
@@ -188,7 +188,7 @@ def test_the_picture_token_in_a_question(systems: Any) -> None:
 @pytest.mark.parametrize("kind", ["janus", "emu3"])
 def test_a_drawing_follows_from_its_seed_and_prompt(folders: Folders, kind: str) -> None:
     system = TransformersModel(folders(kind), with_options(image_area=16 * 24 if kind == "emu3" else None))
-    assert isinstance(system, Drawer)
+    assert isinstance(system, ImageModel)
     both = system.draw(["A dog.", "A cat that sleeps on a mat."], [3, 4])
     alone = system.draw(["A cat that sleeps on a mat."], [4])[0]
     other = system.draw(["A cat that sleeps on a mat."], [5])[0]

@@ -16,7 +16,7 @@ from tests.tiny import tiny_stage
 from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.inference.load import load_exported
-from vargpt_lightning.models.core.shared_random import RowDraws, draw
+from vargpt_lightning.models.core.shared_random import RankInvariantRng, draw
 from vargpt_lightning.models.decoder.sampling import gumbel_softmax
 from vargpt_lightning.models.generation.drawing import _normal
 from vargpt_lightning.models.language.quantization import pack_frozen
@@ -138,7 +138,7 @@ def test_draws_and_shares_do_not_follow_the_default_type() -> None:
     cpu = torch.device("cpu")
     made: dict[str, Callable[[], Tensor]] = {
         "draw": lambda: draw(2000, cpu, None),
-        "row draws": lambda: RowDraws(5, 2000, 5).rand(2000, cpu),
+        "row draws": lambda: RankInvariantRng(5, 2000, 5).rand(2000, cpu),
         "noise": lambda: _normal((2000,), None),
         "gumbel": lambda: gumbel_softmax(torch.zeros(1, 1, 2000, dtype=torch.float32), 1.0),
         "share": lambda: torch.stack([share(torch.tensor(n), 3001) for n in range(3001)]),  # type: ignore[misc]

@@ -17,7 +17,7 @@ from vargpt_lightning.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Spread:
+class ShardedTensor:
     """A tensor whose parts lie in the files of several processes; a `Source`."""
 
     file: Path
@@ -38,7 +38,7 @@ class Spread:
         return whole[where] if where else whole
 
 
-def open_distributed(folder: Path, prefix: str) -> dict[str, Spread]:
+def open_distributed(folder: Path, prefix: str) -> dict[str, ShardedTensor]:
     """Return the tensors of a distributed checkpoint whose names begin with a prefix, without it.
 
     Raises:
@@ -47,7 +47,7 @@ def open_distributed(folder: Path, prefix: str) -> dict[str, Spread]:
     step_of(folder)
     reader = FolderReader(folder)
     return {
-        key.removeprefix(prefix): Spread(folder, key, torch.Size(entry.size), entry.properties.dtype, reader)
+        key.removeprefix(prefix): ShardedTensor(folder, key, torch.Size(entry.size), entry.properties.dtype, reader)
         for key, entry in reader.read_metadata().state_dict_metadata.items()
         if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }

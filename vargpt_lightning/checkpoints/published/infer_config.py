@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vargpt_lightning.checkpoints.published.layouts import TABLES, Described
+from vargpt_lightning.checkpoints.published.layouts import TABLES, TensorLike
 from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
@@ -24,7 +24,7 @@ SCHEDULES = (
 _HEAD = 128
 """Width of a head of the published LLaMA; CLIP's and VAR's are half of it."""
 
-State = Mapping[str, Described]
+State = Mapping[str, TensorLike]
 
 
 def sizes_of(

@@ -32,7 +32,7 @@ from vargpt_lightning.utils.errors import UserError
 Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new", "ours"]
 
 
-class Described(Protocol):
+class TensorLike(Protocol):
     """A tensor, or what stands for one that is not read yet."""
 
     @property
@@ -42,7 +42,7 @@ class Described(Protocol):
     def dtype(self) -> torch.dtype: ...
 
 
-T = TypeVar("T", bound=Described)
+T = TypeVar("T", bound=TensorLike)
 
 _LLAVA = (
     ("vision_tower.model.", "vision_tower.vision_model."),

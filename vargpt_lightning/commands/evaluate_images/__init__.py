@@ -1,6 +1,6 @@
 """`vargpt evaluate images`: build a prompt file, sample pictures for it, and measure them.
 
-Several processes share the work when torchrun starts the command; killed, the same command goes on.
+Several processes share the work when torchrun starts the command; killed, the same command resumes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`vargpt evaluate images measure`: a folder of drawings measured. Killed, the same command goes on."""
+"""`vargpt evaluate images measure`: a folder of drawings measured. Killed, the same command resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vargpt evaluate images run`: pictures drawn, and measured. Killed, the same command goes on."""
+"""`vargpt evaluate images run`: pictures drawn, and measured. Killed, the same command resumes."""
 
 from __future__ import annotations
 

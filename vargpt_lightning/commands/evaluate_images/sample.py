@@ -1,4 +1,4 @@
-"""`vargpt evaluate images sample`: a system draws for every prompt. Killed, the same command goes on."""
+"""`vargpt evaluate images sample`: a system draws for every prompt. Killed, the same command resumes."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def check_drawer(arguments: Any) -> None:
 
 def draw(arguments: Any, prompts: list[Prompt], processes: Processes) -> None:
     """Let the system draw this process's share; the first one says how many pictures there are."""
-    from vargpt_lightning.evaluation.base.protocols import Drawer
+    from vargpt_lightning.evaluation.base.protocols import ImageModel
     from vargpt_lightning.evaluation.images.picture_runs import draw_pictures
     from vargpt_lightning.evaluation.run.runner import rich_progress
     from vargpt_lightning.evaluation.systems.open import open_system
 
     device = arguments.device or (own_device() if processes.world > 1 else None)
     system = open_system(arguments.model, device=device, **more_options(arguments.option))
-    if not isinstance(system, Drawer):
+    if not isinstance(system, ImageModel):
         raise UserError(f"{arguments.model}: this system draws no pictures; expected one that does")
     with rich_progress() if processes.first else nullcontext() as progress:
         found = draw_pictures(

@@ -119,7 +119,7 @@ class Writer:
         """Return tensors or arrays as one, as torch.stack does: without a copy of what lies in the slot in order."""
         shape = tuple(parts[0].shape)
         given = self._places.get(shape, ())
-        # not so where pictures of both uses have one shape, or a picture with a place was then passed over
+        # not so where pictures of both uses have one shape, or a picture with a place was then skipped
         if len(given) == len(parts) and all(one is other for one, other in zip(parts, given, strict=True)):
             return self._note(self._area(shape), (len(parts), *shape), torch.uint8)
         tensors = _tensors(parts)

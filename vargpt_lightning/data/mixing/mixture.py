@@ -112,7 +112,7 @@ class Mixture(Dataset[Any]):
     """Several sources under their names, read by `Place`; `make(record, place)` turns a record into an example.
 
     A record whose picture cannot be decoded, or that keeps nothing to train, is replaced by the next good one of its
-    source, the same one every time; the example's `skipped` says how many were passed over.
+    source, the same one every time; the example's `skipped` says how many were skipped.
     """
 
     sources: Mapping[str, Records]

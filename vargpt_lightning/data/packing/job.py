@@ -81,7 +81,7 @@ def pack(
 ) -> dict[str, Any]:
     """Pack the sources' records into shards in `out`, and return the index that was written beside them.
 
-    The same call after a kill goes on where it was; with everything there already it returns at once.
+    The same call after a kill resumes where it was; with everything there already it returns at once.
 
     Args:
         shard_bytes: a shard is closed when it reaches this.
@@ -254,7 +254,7 @@ def _check_share(assembler: ShardAssembler, most: float) -> None:
         raise UserError(
             f"{rejected} of {counted(rows, 'row')} rejected ({rejected / rows:.1%}), more than {most:.1%}"
             f"{_commonest(assembler)}; all are in {file}; the same command with a larger --max-rejected (now {most:g}) "
-            "goes on from here"
+            "resumes from here"
         )
 
 

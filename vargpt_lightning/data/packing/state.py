@@ -192,7 +192,7 @@ class ShardAssembler:
         return f"{name}-{number}"
 
     def _close(self) -> None:
-        """Finish the open shard: from here on a killed run goes on behind it."""
+        """Finish the open shard: from here on a killed run resumes behind it."""
         shard, file = self._open, self._file
         assert file is not None
         self._write(bytes(2 * _BLOCK + -(shard.bytes + 2 * _BLOCK) % _RECORD))

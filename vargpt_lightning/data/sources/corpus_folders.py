@@ -80,7 +80,7 @@ def find_layout(path: Path, split: str | None = None) -> Layout:
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """Yield the paths of a folder's files below it, in order; hidden ones and what macOS adds are passed over."""
+    """Yield the paths of a folder's files below it, in order; hidden ones and what macOS adds are skipped."""
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         base = Path(parent).relative_to(folder)

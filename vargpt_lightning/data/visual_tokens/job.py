@@ -116,7 +116,7 @@ def tokenize(
 ) -> Path:
     """Encode the drawn pictures of a packed folder and return the folder below `root` that holds their codes.
 
-    The same call after a kill goes on where it was; with everything there already it returns at once. What was made of
+    The same call after a kill resumes where it was; with everything there already it returns at once. What was made of
     other shards under the same name is replaced. Pictures that cannot be decoded are counted and listed in bad.jsonl.
 
     Args:

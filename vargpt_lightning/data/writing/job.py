@@ -1,4 +1,4 @@
-"""From captions to instruction data: a run that can be killed and taken up again.
+"""From captions to instruction data: a run that can be killed and resumed.
 
     OUT/
         instructions.json   what was kept, in VARGPT's form: `messages` with <image_gen>, and `images`
@@ -55,7 +55,7 @@ def write_instructions(
 
     Args:
         captions: called for each pass over the captions, such as `lambda: read_captions(path)`.
-        out: new, empty, or the folder of a run with the same settings, which goes on.
+        out: new, empty, or the folder of a run with the same settings, which resumes.
         per_caption: texts for each caption.
         limit: captions that are taken.
         progress: told "ask" or "write" and by how many texts the work went on.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class RowDraws:
+class RankInvariantRng:
     """Draws for the pictures of the whole global batch, of which this process keeps those of its own.
 
     All processes draw from streams that stand at the same place, so that together they have the numbers that one
@@ -35,13 +35,13 @@ class RowDraws:
         return torch.cat([kept, kept.new_ones(wanted - len(kept))]) if len(kept) < wanted else kept
 
 
-Draws = torch.Generator | RowDraws | None
+Draws = torch.Generator | RankInvariantRng | None
 """Where the draws of a batch's pictures come from; None for torch's own stream."""
 
 
 def draw(count: int, device: torch.device, draws: Draws) -> Tensor:
     """Return `count` even draws from [0, 1), one a picture, on a device."""
-    if isinstance(draws, RowDraws):
+    if isinstance(draws, RankInvariantRng):
         return draws.rand(count, device)
     source = device if draws is None else draws.device
     return torch.rand(count, dtype=torch.float32, device=source, generator=draws).to(device)

@@ -1,4 +1,4 @@
-"""What a stage's sample sheet shows: drawings of fixed prompts, or reconstructions while only a tokenizer is there."""
+"""What a stage's sample grid shows: drawings of fixed prompts, or reconstructions while only a tokenizer is there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generation_settings(experiment: Experiment, model: VARGPT) -> GenerationSett
 def requests_for(
     experiment: Experiment, model: VARGPT, tokenizer: TextTokenizer, data: StageData, stage: Stage
 ) -> tuple[Draw, str]:
-    """Return the function that draws a stage's sample sheet, and whom to credit below it."""
+    """Return the function that draws a stage's sample grid, and whom to credit below it."""
     count = experiment.trainer.samples
     note = ATTRIBUTION if type(data.corpora).__name__ == "OpenMoji" else ""
     if stage.head == "tokenizer":
