@@ -171,3 +171,8 @@ def test_every_name_is_there_and_documented() -> None:
     for name in vl._LAZY:
         assert getattr(vl, name).__doc__, name
         assert f"`{name}`" in page or f"`vl.{name}`" in page, f"{name} is not in docs/python.md"
+
+
+def test_only_public_names_are_listed() -> None:
+    assert {name for name in dir(vl) if not name.startswith("__")} == set(vl._LAZY)
+    assert "load" in dir(vl) and "sys" not in dir(vl)

@@ -59,8 +59,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name what can be asked for."""
-    return sorted([*globals(), *_LAZY])
+    """Name what can be asked for: the public API alone."""
+    return sorted([*_LAZY, "__doc__", "__version__"])
 
 
 class _Moved:

@@ -68,3 +68,23 @@ def test_reconstructions_go_through_the_tokenizer(finished_run: Path) -> None:
     run = load_run(finished_run)
     copies = run.reconstruct([Image.new("RGB", (8, 8), "red"), Image.new("RGB", (20, 20), "blue")])
     assert [copy.size for copy in copies] == [(8, 8), (8, 8)] and copies[0].tobytes() != copies[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "pictures", "changes", "told"),
+    [
+        ("", [], {}, "text: got '', expected a question"),
+        (" ", [], {}, "text: got ' ', expected a question"),
+        (None, [], {}, "text: got None, expected a question"),
+        ("x", ["file.png"], {}, "picture: got 'file.png', expected a PIL image"),
+        ("x", [5], {}, "picture: got 5, expected a PIL image"),
+        ("x", [Image.new("RGB", (0, 0))], {}, "picture: got 0 x 0 pixels, expected 1 x 1"),
+        ("x", [], {"seed": "1"}, "seed: got '1', expected a whole number"),
+        ("x", [], {"temperature": None}, "temperature: got None, expected 0"),
+        ("x", [], {"stop": "."}, "stop: got '.', expected 4 texts at most"),
+        ("x", [], {"sed": 1}, "sed is no setting; there are .*; did you mean 'seed'"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(finished_run: Path, text: Any, pictures: Any, changes: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load_run(finished_run).ask(text, *pictures, **changes)

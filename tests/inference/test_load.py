@@ -131,3 +131,9 @@ def test_an_exported_model_is_loaded_asked_and_draws(finished_run: Path, tmp_pat
     assert main(["generate", str(tmp_path / "exported"), "Draw.", "--out", str(tmp_path / "drawn")]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 1
     assert main(["generate", str(tmp_path / "exported"), "Draw.", "--stage", "pretrain"]) == 2
+
+
+@pytest.mark.parametrize("where", [None, 5, "", " "])
+def test_what_names_no_model_is_told(where: Any) -> None:
+    with pytest.raises(UserError, match=f"got {where!r}, expected a run folder"):
+        vargpt_lightning.load(where)

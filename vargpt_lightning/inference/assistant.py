@@ -23,7 +23,7 @@ from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Prompt, Watcher, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
 from vargpt_lightning.models.generation.generate import generate
-from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.errors import UserError, hint
 
 
 def seen_reader(config: VisionConfig) -> PictureReader:
@@ -92,7 +92,15 @@ class Assistant:
         return weights_hash(self.model.state_dict())
 
     def see(self, image: Image.Image) -> Tensor:
-        """Return a picture as the vision tower takes it, (3, S, S)."""
+        """Return a picture as the vision tower takes it, (3, S, S).
+
+        Raises:
+            UserError: it is no PIL image, or one without pixels.
+        """
+        if not isinstance(image, Image.Image):
+            raise UserError(f"picture: got {_shown(image)}, expected a PIL image, such as Image.open('apple.png')")
+        if 0 in image.size:
+            raise UserError(f"picture: got {image.width} x {image.height} pixels, expected 1 x 1 or more")
         return seen_reader(self.model.config.vision).to_tensor(image)
 
     def prompt(self, conversation: Conversation, row: int | None = None, reserve: int = 1) -> Prompt:
@@ -150,9 +158,17 @@ class Assistant:
         """Answer one request, with words, drawings or both (`text` and `pictures` of the answer).
 
         Args:
+            text: the request; it may be empty where there are pictures.
             pictures: what the request is about.
             changes: of the `GenerationSettings`, such as seed=1 or max_new_tokens=40.
+
+        Raises:
+            UserError: the text, a picture or a setting is not what it should be.
         """
+        if not isinstance(text, str) or not (text.strip() or pictures):
+            raise UserError(f"text: got {_shown(text)}, expected a question or a request")
+        if unknown := [key for key in changes if key not in GenerationSettings.__dataclass_fields__]:
+            raise UserError(f"{unknown[0]} is no setting; {hint(unknown[0], GenerationSettings.__dataclass_fields__)}")
         conversation = Conversation()
         conversation.ask(text, {f"seen-{number}": self.see(picture) for number, picture in enumerate(pictures)})
         return self.reply([conversation], settings=replace(self.settings, **changes))[0]
@@ -164,3 +180,9 @@ class Assistant:
         reader = PictureReader(tokenizer.picture_size)
         x_B3HW = torch.stack([reader.to_tensor(picture) for picture in pictures])
         return to_images(tokenizer.reconstruct(x_B3HW.to(next(tokenizer.parameters()).device)))
+
+
+def _shown(value: Any) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -93,6 +93,8 @@ def load(where: str | Path, device: str | torch.device | None = None, dtype: tor
     Raises:
         UserError: there is nothing there, it is no whole model, or it has no text tokenizer.
     """
+    if not isinstance(where, (str, Path)) or not str(where).strip():
+        raise UserError(f"got {where!r}, expected a run folder, another folder with a model, or OWNER/NAME on the hub")
     device = choose(device)
     path = locate(where)
     if (path / "run.json").is_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -54,13 +55,13 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if not (isinstance(self.top_k, int) and self.top_k >= 0):
             raise UserError(f"top_k: got {self.top_k!r}, expected 0 (keep all) or a larger whole number")
-        if not 0 <= self.top_p <= 1:
+        if not (isinstance(self.top_p, Real) and 0 <= self.top_p <= 1):
             raise UserError(f"top_p: got {self.top_p!r}, expected a number from 0 to 1")
-        if not 0 <= self.cfg <= MOST_GUIDANCE:
+        if not (isinstance(self.cfg, Real) and 0 <= self.cfg <= MOST_GUIDANCE):
             raise UserError(f"cfg: got {self.cfg!r}, expected a number from 0 (no guidance) to {MOST_GUIDANCE:g}")
         if self.cfg_schedule not in ("linear", "constant"):
             raise UserError(f'cfg_schedule: got {self.cfg_schedule!r}, expected "linear" or "constant"')
-        if not COLDEST <= self.temperature <= HOTTEST:
+        if not (isinstance(self.temperature, Real) and COLDEST <= self.temperature <= HOTTEST):
             expected = f"a number from {COLDEST:g} to {HOTTEST:g}; greedy takes the likeliest code"
             raise UserError(f"temperature: got {self.temperature!r}, expected {expected}")
         if self.greedy and self.smooth:

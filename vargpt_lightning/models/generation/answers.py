@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
@@ -152,6 +153,10 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for key, kind in _KINDS.items():
+            value = getattr(self, key)
+            if not isinstance(value, kind):
+                raise UserError(f"{key}: got {value!r}, expected {_EXPECTED[key]}")
         checks = {
             "max_new_tokens": self.max_new_tokens >= 1,
             "max_images": self.max_images >= 0,
@@ -160,7 +165,7 @@ class GenerationSettings:
             "text_top_p": 0 <= self.text_top_p <= 1,
             "seed": -MOST_SEED - 1 <= self.seed <= MOST_SEED,
             "batch_size": self.batch_size >= 1,
-            "stop": len(self.stop) <= MOST_STOPS and all(self.stop),
+            "stop": len(self.stop) <= MOST_STOPS and all(isinstance(text, str) and text for text in self.stop),
         }
         for key, fine in checks.items():
             if not fine:
@@ -175,7 +180,16 @@ _EXPECTED = {
     "text_top_p": "a number from 0 to 1",
     "seed": "a whole number from -2**63 to 2**63 - 1",
     "batch_size": "1 or more",
+    "visual": "SamplingSettings, or None for the model's preset",
     "stop": f"{MOST_STOPS} texts at most, none of them empty",
+}
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("max_new_tokens", "max_images", "text_top_k", "seed", "batch_size"), Integral),
+    **dict.fromkeys(("temperature", "text_top_p"), Real),
+    "visual": (SamplingSettings, type(None)),
+    "stop": (tuple, list),
 }
 
 
