@@ -54,13 +54,13 @@ def test_a_picture_can_be_shown(finished_run: Path, tmp_path: Path, script, caps
     [
         (["", "-n", "1"], "the prompt is empty"),
         (["Draw.", "-n", "0"], "-n 0; expected 1 or more"),
-        (["Draw.", "--top-p", "2"], "top_p: got 2.0"),
-        (["Draw.", "--cfg", "-1"], "cfg: got -1.0"),
-        (["Draw.", "--cfg", "1e308"], "cfg: got 1e.308, expected .* 0 .* 100"),
-        (["Draw.", "--cfg", "nan"], "cfg: got nan"),
-        (["Draw.", "--top-k", "-1"], "top_k: got -1"),
-        (["Draw.", "--temperature", "1e-40"], "temperature: got 1e-40, expected .* 0.0001 to 1000"),
-        (["Draw.", "--temperature", "inf"], "temperature: got inf"),
+        (["Draw.", "--top-p", "2"], "^--top-p: got 2.0"),
+        (["Draw.", "--cfg", "-1"], "^--cfg: got -1.0"),
+        (["Draw.", "--cfg", "1e308"], "^--cfg: got 1e.308, expected .* 0 .* 100"),
+        (["Draw.", "--cfg", "nan"], "^--cfg: got nan"),
+        (["Draw.", "--top-k", "-1"], "^--top-k: got -1"),
+        (["Draw.", "--temperature", "1e-40"], "^--temperature: got 1e-40, expected .* 0.0001 to 1000"),
+        (["Draw.", "--temperature", "inf"], "^--temperature: got inf"),
         (["Draw.", "--text-temperature", "1e-300"], "--text-temperature: got 1e-300, expected 0 .* 0.0001 to 1000"),
         (["Draw.", "--text-temperature", "nan"], "--text-temperature: got nan"),
         (["Draw.", "--max-tokens", "0"], "--max-tokens: got 0"),
@@ -86,3 +86,8 @@ def test_a_file_in_place_of_the_folder_is_refused(finished_run: Path, tmp_path: 
     script("*")
     with pytest.raises(UserError, match="taken is a file"):
         main([str(finished_run), "Draw.", "--out", str(tmp_path / "taken")])
+
+
+def test_an_empty_run_is_shown() -> None:
+    with pytest.raises(UserError, match="'' is no run folder"):
+        main(["", "x"])

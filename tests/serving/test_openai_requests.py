@@ -117,7 +117,7 @@ def test_what_a_drawing_may_be() -> None:
 
 
 RANGES: dict[str, tuple[list[Any], str]] = {
-    "temperature": ([-1, 2.1, 1e-300, 1e-40, 1e308], "2|1000"),
+    "temperature": ([-1, 2.1, 1e-300, 1e-40, 1e308], "to 2$"),
     "top_p": ([-0.1, 1.1], "from 0 to 1"),
     "image_top_p": ([-0.1, 7], "from 0 to 1"),
     "image_temperature": ([-1, 1e-300, 1e-40, 1e308], "0.0001 to 1000"),
@@ -257,3 +257,9 @@ def test_more_messages_than_there_may_be_are_refused() -> None:
     assert len(chat(messages=CHAT["messages"] * 1000).messages) == 1000
     error = refused(chat, messages=CHAT["messages"] * 1001)
     assert error.param == "messages" and "at most 1000 items" in str(error)
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 3.0])
+def test_a_temperature_is_told_the_range_of_the_api(assistant: Any, temperature: float) -> None:
+    error = refused(lambda: settings(assistant, chat(temperature=temperature), Limits()))
+    assert str(error).startswith(f"temperature: got {temperature!r}, expected ") and str(error).endswith(" to 2")

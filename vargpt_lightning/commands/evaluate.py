@@ -19,7 +19,6 @@ from vargpt_lightning.commands.options import (
     add_sampling,
     benchmark_settings,
     generation_settings,
-    more_options,
 )
 from vargpt_lightning.evaluation.harness.data import check_data, check_options, chosen_modules, find_data
 from vargpt_lightning.evaluation.run.again import examine_again, score_again
@@ -28,7 +27,7 @@ from vargpt_lightning.evaluation.run.examine import check_asked, load_asked, pri
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.models.core.devices import choose
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, more_options
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder
 from vargpt_lightning.utils.progress import importing, working

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vargpt_lightning.evaluation.harness.data import OWNER, chosen_protocols
 from vargpt_lightning.utils.arguments import device_name, positive, seed_number
@@ -15,6 +14,7 @@ from vargpt_lightning.utils.errors import UserError
 if TYPE_CHECKING:  # a sub-command's help must not wait for torch
     from vargpt_lightning.evaluation.harness.run import BenchmarkSettings
     from vargpt_lightning.inference.assistant import Assistant
+    from vargpt_lightning.models.decoder.sampling import SamplingSettings
     from vargpt_lightning.models.generation.answers import GenerationSettings
 
 
@@ -38,19 +38,28 @@ def add_sampling(result: Any) -> None:
 def generation_settings(assistant: Assistant, arguments: Any) -> GenerationSettings:
     """Return a assistant's generation settings with what the command line changes."""
     given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature")}
-    changes = {key: value for key, value in given.items() if value is not None}
-    if changes.get("temperature") == 0:
-        changes |= {"temperature": 1.0, "greedy": True}
     visual = assistant.settings.visual or assistant.model.sampling_settings()
+    for key, value in given.items():
+        greedy = key == "temperature" and value == 0
+        if value is not None:
+            visual = _changed(visual, key, **({"temperature": 1.0, "greedy": True} if greedy else {key: value}))
     words = {"temperature": "text_temperature", "max_new_tokens": "max_tokens", "seed": "seed"}
-    settings = replace(assistant.settings, visual=replace(visual, **changes))
+    settings = replace(assistant.settings, visual=visual)
     for key, name in words.items():
         if (value := getattr(arguments, name)) is not None:
-            try:
-                settings = replace(settings, **{key: value})
-            except UserError as error:  # the setting may have another name than the option
-                raise UserError(f"--{name.replace('_', '-')}: {str(error).partition(': ')[2]}") from error
+            settings = _changed(settings, name, **{key: value})
     return settings
+
+
+Settings = TypeVar("Settings", "GenerationSettings", "SamplingSettings")
+
+
+def _changed(settings: Settings, name: str, **changes: Any) -> Settings:
+    """The settings with what an option says; what is wrong is told by the option's name."""
+    try:
+        return replace(settings, **changes)
+    except UserError as error:  # begins with the setting's name
+        raise UserError(f"--{name.replace('_', '-')}: {str(error).partition(': ')[2]}") from error
 
 
 def add_benchmark_options(group: Any) -> None:
@@ -125,25 +134,3 @@ def benchmark_settings(arguments: argparse.Namespace) -> BenchmarkSettings:
         allow_partial=bool(arguments.allow_partial),
         options={"guess": arguments.guess} if arguments.guess else {},
     )
-
-
-def more_options(words: Sequence[str]) -> dict[str, Any]:
-    """The values of `--option KEY=VALUE`, numbers and truth values as such.
-
-    Raises:
-        UserError: no equals sign.
-    """
-    import yaml
-
-    from vargpt_lightning.utils.yaml_text import load_yaml
-
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--option {word}: expected KEY=VALUE, such as concurrency=8")
-        try:
-            found[key.strip().replace("-", "_")] = load_yaml(value) if value else ""
-        except yaml.YAMLError:
-            found[key.strip().replace("-", "_")] = value
-    return found

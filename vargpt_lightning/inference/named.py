@@ -24,6 +24,8 @@ def check_model(where: str | Path, stage: str | None = None, exported: bool = Tr
     Raises:
         UserError: there is no such folder, it is neither, or the run has no such stage.
     """
+    if not str(where).strip():
+        raise UserError(f"{str(where)!r} is no run folder; expected the path of one, such as runs/openmoji")
     path = Path(where)
     if exported and is_converted(path):
         if stage is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vargpt_lightning.inference.assistant import Assistant
-from vargpt_lightning.models.decoder.sampling import SamplingSettings
+from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import Message, check_letters
@@ -128,6 +128,9 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
     asked = request.max_completion_tokens or request.max_tokens or assistant.settings.max_new_tokens
     images = assistant.settings.max_images if request.max_images is None else request.max_images
     own = replace(own, max_new_tokens=min(asked, limits.new_tokens), max_images=min(images, limits.images))
+    if request.temperature is not None and 0 < request.temperature < COLDEST:
+        expected = f"0 (the likeliest token) or a number from {COLDEST:g} to {_RANGES['temperature'][1]}"
+        raise _invalid("temperature", f"got {request.temperature!r}, expected {expected}")
     own = _changed(own, "temperature", "temperature", request.temperature)
     likeliest = request.top_p == 0  # of the settings 0 keeps all
     own = replace(own, temperature=0.0) if likeliest else _changed(own, "top_p", "text_top_p", request.top_p)

@@ -88,3 +88,25 @@ def device_name(text: str) -> str:
         return check_device(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def more_options(words: Sequence[str]) -> dict[str, Any]:
+    """The values of `--option KEY=VALUE`, numbers and truth values as such.
+
+    Raises:
+        UserError: no equals sign.
+    """
+    import yaml
+
+    from vargpt_lightning.utils.yaml_text import load_yaml
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--option {word}: expected KEY=VALUE, such as concurrency=8")
+        try:
+            found[key.strip().replace("-", "_")] = load_yaml(value) if value else ""
+        except yaml.YAMLError:
+            found[key.strip().replace("-", "_")] = value
+    return found

@@ -58,9 +58,11 @@ def similar_path(path: Path | str) -> Path | None:
     """
     path = Path(path)
     if path.parent.is_dir():
-        if close := nearest(path.stem, _names(path.parent, path.suffix)):
+        # The path itself is listed too where it is of the wrong kind, or a link to what is gone.
+        alike = [name for name in _names(path.parent, path.suffix) if f"{name}{path.suffix}" != path.name]
+        if close := nearest(path.stem, alike):
             return path.parent / f"{close}{path.suffix}"
-        if ends := [name for name in _names(path.parent) if Path(name).stem == path.stem]:
+        if ends := [name for name in _names(path.parent) if Path(name).stem == path.stem and name != path.name]:
             return path.parent / ends[0]
         close = nearest(path.name, _names(Path("runs"))) if len(path.parts) == 1 else None
         return Path("runs") / close if close else None

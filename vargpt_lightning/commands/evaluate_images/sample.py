@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands.evaluate_images.options import add_sampling, asked_prompts
-from vargpt_lightning.commands.options import more_options
 from vargpt_lightning.distributed.torchrun import own_device, shared_processes
 from vargpt_lightning.models.core.devices import choose
+from vargpt_lightning.utils.arguments import more_options
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder
