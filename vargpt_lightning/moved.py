@@ -259,23 +259,7 @@ NAMES = {
 }
 """Modules that are still there, and where definitions that they had are now."""
 
-RENAMED = {
-    "TextModel": "TextModel",
-    "TensorLike": "TensorLike",
-    "ImageModel": "ImageModel",
-    "HasExpectedIds": "HasExpectedIds",
-    "NonFiniteGuard": "NonFiniteGuard",
-    "DeferredWeights": "DeferredWeights",
-    "FullTensor": "FullTensor",
-    "HEADS": "OBJECTIVES",
-    "MemoryTensor": "MemoryTensor",
-    "Pretrained": "VARGPT",
-    "RankInvariantRng": "RankInvariantRng",
-    "Speaker": "Assistant",
-    "ShardedTensor": "ShardedTensor",
-    "FileTensor": "FileTensor",
-    "load_tensor": "load_tensor",
-}
+RENAMED = {"HEADS": "OBJECTIVES", "Pretrained": "VARGPT", "Speaker": "Assistant"}
 """Definitions with another name now."""
 
 

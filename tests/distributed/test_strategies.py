@@ -18,13 +18,14 @@ from torch.distributed.tensor import DTensor
 
 from tests.ends import Place, _prepare
 from tests.ranks import run_ranks, said
-from tests.tiny import stage_weights, tiny_tree, write_corpora, write_experiment
+from tests.tiny import stage_weights, tiny_stage, tiny_tree, write_corpora, write_experiment
 from tests.tiny_training import tiny_model
 from vargpt_lightning.checkpoints.dcp.folder import complete_folders
 from vargpt_lightning.cli import main
 from vargpt_lightning.distributed.fsdp2 import shard
 from vargpt_lightning.distributed.strategies import BlockSharding
 from vargpt_lightning.modules.base import StageModule
+from vargpt_lightning.modules.vargpt_module import VARGPTModule
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.errors import UserError
@@ -285,6 +286,14 @@ def test_what_a_validation_has_gathered_is_freed() -> None:
         assert not all(isinstance(each, DTensor) for each in model.parameters())
         StageModule.free_gathered(module)  # type: ignore[arg-type]
         assert all(isinstance(each, DTensor) for each in model.parameters())
+
+
+def test_metrics_follow_the_device_where_parameters_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BlockSharding, "root_device", torch.device("meta"))
+    strategy = BlockSharding(ShardingConfig(offload=True))
+    strategy.model = module = VARGPTModule(tiny_model(), tiny_stage("draw"), 4)
+    strategy.model_to_device()
+    assert module.means.sums.is_meta and not any(each.is_meta for each in module.parameters())
 
 
 def test_every_nth_block_is_computed_again() -> None:

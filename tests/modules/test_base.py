@@ -15,7 +15,7 @@ from tests.tiny import tiny_stage
 from tests.tiny_training import Rows, fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.modules.base import share
-from vargpt_lightning.modules.vargpt_module import VARGPTModule
+from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.recipe.stage import OptimizerConfig, ScheduleConfig
 from vargpt_lightning.training.data.stage_data import StageData
 
@@ -49,7 +49,13 @@ def test_a_row_is_the_mean_over_all_tokens_since_the_row_before(stage_data: Stag
 
 
 def test_tokens_weigh_the_losses_of_tokens_and_samples_all_else(stage_data: StageData) -> None:
-    module = VARGPTModule(tiny_model(), tiny_stage("draw"), 4)
+    class Own(UnifiedModule):
+        """One that logs something of its own."""
+
+        def mean_names(self) -> list[str]:
+            return [*super().mean_names(), "l1"]
+
+    module = Own(tiny_model(), tiny_stage("draw"), 4)
     weights: list[tuple[str, int]] = []
     module.log = lambda name, value, **how: weights.append((name, how["batch_size"]))  # type: ignore[method-assign]
     rows = Rows()
@@ -61,6 +67,10 @@ def test_tokens_weigh_the_losses_of_tokens_and_samples_all_else(stage_data: Stag
     assert [weight for name, weight in weights if name.endswith("l1")] == [2, 2] * 2
     module._write_row({}, 4)
     assert rows.rows == [(4, {"train/text_loss": 2.0, "train/l1": 3.0})]
+    module._write_row({}, 6)
+    assert rows.rows[1:] == [(6, {})], "each row begins afresh"
+    with pytest.raises(ValueError, match=r"no mean is kept of l2; expected some of text_loss, .*, l1, grad_norm"):
+        module.log_losses({"l2": 1.0}, "train", 2)
 
 
 def test_what_a_row_has_nothing_of_is_left_out(stage_data: StageData) -> None:

@@ -16,6 +16,7 @@ from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.tokenizer.quantizer import MultiScaleQuantizer
 from vargpt_lightning.modules import tokenizer as subject
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
@@ -105,7 +106,8 @@ def test_usage_is_logged_and_a_collapse_is_warned_of_once(
     stage_data: StageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subject, "USAGE_EVERY", 2)
-    monkeypatch.setattr(ImageTokenizer, "usage_per_scale", lambda tokenizer: [50.0, 0.5])
+    used_SV = torch.arange(200) < torch.tensor([[100], [1]])
+    monkeypatch.setattr(MultiScaleQuantizer, "codes_in_use", lambda quantizer: used_SV)
     with pytest.warns(UserWarning, match=r"scale 2 \(2x2\) uses 0.5 % of the codes") as caught:
         fitted = fit_stage(stage_data, tiny_model(), tiny_stage("tokenizer", warmup_autoencoder=0.0), 8)
     assert sum("of the codes" in str(each.message) for each in caught) == 1

@@ -34,6 +34,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
+from torchmetrics import Metric
 
 from vargpt_lightning.checkpoints.atomic import AtomicCheckpointIO
 from vargpt_lightning.checkpoints.dcp.folder import (
@@ -136,6 +137,8 @@ class BlockSharding(ModelParallelStrategy, Sharding):
             super().model_to_device()
             return
         for module in self.model.modules():
+            if isinstance(module, Metric):
+                module.to(self.root_device)
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = buffer.to(self.root_device)

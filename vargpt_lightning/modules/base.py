@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
@@ -17,6 +16,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.protocol import Sharding
 from vargpt_lightning.models.core.shared_random import RankInvariantRng
 from vargpt_lightning.modules.finite import NonFiniteGuard, as_plain, gradient_norm
+from vargpt_lightning.modules.metrics import NamedMeans
 from vargpt_lightning.modules.optim.optimizers import build_optimizer, build_schedule
 from vargpt_lightning.modules.step_counts import SHARE, Share
 from vargpt_lightning.recipe.stage import Stage
@@ -56,13 +56,16 @@ class StageModule(pl.LightningModule):
         self.stage = stage
         self._total_steps = total_steps
         self.last_counts: dict[str, int] = {"text_tokens": 0, "image_tokens": 0, "samples": 0}
-        self._sums: dict[str, Tensor] = {}
-        self._weights: dict[str, int] = {}
+        self.means = NamedMeans([*self.mean_names(), "grad_norm"])
         self._row_seed = 0
         self._row_state: Tensor | None = None
         self.step_is_covered = True  # see `Share.covered`
         self.guard = guard or NonFiniteGuard()
         self.first_weights = first_weights
+
+    def mean_names(self) -> list[str]:
+        """Return the names of all values that a training step may log; a module that logs others adds them here."""
+        return []
 
     @property
     def total_steps(self) -> int:
@@ -157,8 +160,7 @@ class StageModule(pl.LightningModule):
             for parameter in parameters:
                 parameter.grad = None
             return
-        self._sums["train/grad_norm"] = self._sums.get("train/grad_norm", 0.0) + shown
-        self._weights["train/grad_norm"] = self._weights.get("train/grad_norm", 0) + 1
+        self.means.update({"grad_norm": shown}, {"grad_norm": 1})
         if gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
@@ -201,37 +203,31 @@ class StageModule(pl.LightningModule):
         """Log what there is of a batch's values as `split/name`.
 
         Args:
-            values: means over the batch; None for what the batch has nothing of.
+            values: means over the batch by name, in training of `mean_names`; None for what the batch has nothing of.
             split: "train" or "val".
             samples: what values are weighted with that are not of tokens.
             tokens: "text" and "image" to their numbers in the batch: the weights of `text_...` and `image_...`.
         """
+        counted: dict[str, Tensor | float] = {}
+        weights: dict[str, int] = {}
         for name, value in values.items():
-            if value is None:
-                continue
             weight = int((tokens or {}).get(name.split("_")[0], samples))
-            if weight < 1:
+            if value is None or weight < 1:
                 continue
-            detached = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float32)
-            if split != "train":
-                self.log(f"{split}/{name}", detached, on_epoch=True, batch_size=weight, sync_dist=True)
-                continue
-            key = f"train/{name}"
-            self.log(key, detached, on_step=True, on_epoch=False, logger=False, batch_size=weight)  # for the bar
-            self._sums[key] = self._sums.get(key, 0.0) + detached.float() * weight
-            self._weights[key] = self._weights.get(key, 0) + weight
+            counted[name] = value.detach() if isinstance(value, Tensor) else value
+            weights[name] = weight
+        if split == "train":
+            self.means.update(counted, weights)
+        for name, value in counted.items():
+            shown = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float32)
+            if split == "train":  # for the bar
+                self.log(f"train/{name}", shown, on_step=True, on_epoch=False, logger=False, batch_size=weights[name])
+            else:
+                self.log(f"{split}/{name}", shown, on_epoch=True, batch_size=weights[name], sync_dist=True)
 
     def _write_row(self, row: dict[str, float], step: int) -> None:
-        sums = {name: (float(total), self._weights[name]) for name, total in self._sums.items()}
-        found = [sums]
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            found = [{} for _ in range(dist.get_world_size())]
-            dist.all_gather_object(found, sums)
-        for name in dict.fromkeys(name for sums in found for name in sums):
-            parts = [sums[name] for sums in found if name in sums]
-            row[name] = sum(part for part, _ in parts) / sum(weight for _, weight in parts)
-        self._sums.clear()
-        self._weights.clear()
+        row |= {f"train/{name}": float(mean) for name, mean in self.means.compute().items()}
+        self.means.reset()
         for logger in self.trainer.loggers:
             logger.log_metrics(row, step=step - 1)  # Lightning counts steps from 0
 

@@ -18,6 +18,7 @@ from vargpt_lightning.models.core.shared_random import RankInvariantRng, draw
 from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
 from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
+from vargpt_lightning.modules.metrics import CodebookUsage
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.utils.errors import UserError
 
@@ -51,7 +52,11 @@ class TokenizerModule(StageModule):
                 f"model.vision.kind is {vargpt.config.vision.kind!r}; expected 0"
             )
         super().__init__(vargpt, stage, total_steps, **more)
+        self.usage = CodebookUsage(vargpt.image_tokenizer.schedule.num_scales)
         self._warned: set[int] = set()
+
+    def mean_names(self) -> list[str]:
+        return ["codebook_loss", "commitment_loss", "l1", "mse", "chroma_mse", "feature_loss"]
 
     @property
     def warmup_steps(self) -> int:
@@ -127,7 +132,10 @@ class TokenizerModule(StageModule):
         return torch.stack([F.mse_loss(rec, real.detach()) for rec, real in pairs]).mean()
 
     def _log_usage(self) -> None:
-        for k, percent in enumerate(self.vargpt.image_tokenizer.usage_per_scale()):
+        self.usage.update(self.vargpt.image_tokenizer.quantize.codes_in_use())
+        percents = self.usage.compute().tolist()
+        self.usage.reset()
+        for k, percent in enumerate(percents):
             self.log(f"train/codebook_usage_scale_{k + 1}", percent)
             if percent < COLLAPSED_BELOW and k not in self._warned:
                 self._warned.add(k)

@@ -28,6 +28,13 @@ class UnifiedModule(StageModule):
 
     _warned = False
 
+    def mean_names(self) -> list[str]:
+        names = ["text_loss", "text_accuracy"] if self.text else []
+        if self.image:
+            names += ["image_loss", "image_accuracy"]
+            names += [f"image_loss_scale_{k + 1}" for k in range(self.vargpt.schedule.num_scales)]
+        return names
+
     def forward(self, batch: Batch) -> VARGPTOutput:
         alone = self.stage.decoder_alone and (batch.get("drawn_indices") is not None or "drawn_pixels" in batch)
         draws = self.draws(self.share_of(batch)) if self.training else None

@@ -247,8 +247,8 @@ class MultiScaleQuantizer(KeepsFloat32):
         self.hit_updates += len(steps)
         self.vectors_per_scale = float(world * steps[-1].idx_Bl.numel())
 
-    def usage_per_scale(self) -> list[float]:
-        """Return for each scale the percentage of codes in use.
+    def codes_in_use(self) -> Tensor:
+        """Return which codes each scale uses, (S, V).
 
         A code is in use when its smoothed hits reach 0.08 of an even share of the finest map's vectors in the latest
         training batch (all ranks), the definition of the published training code. After loading, when no batch was
@@ -257,8 +257,11 @@ class MultiScaleQuantizer(KeepsFloat32):
         vectors = self.vectors_per_scale
         if vectors is None:
             vectors = max(float(self.ema_vocab_hit_SV[-1].sum()), 1.0)
-        used_SV = self.ema_vocab_hit_SV >= vectors / self.vocabulary * USED_SHARE
-        return (used_SV.float().mean(dim=1) * 100).tolist()
+        return self.ema_vocab_hit_SV >= vectors / self.vocabulary * USED_SHARE
+
+    def usage_per_scale(self) -> list[float]:
+        """Return for each scale the percentage of codes in use."""
+        return (self.codes_in_use().float().mean(dim=1) * 100).tolist()
 
     @torch.no_grad()
     def revive(self, f_BCHW: Tensor, below: float, generator: torch.Generator | None) -> int:
