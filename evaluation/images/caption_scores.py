@@ -9,7 +9,8 @@ from typing import Any
 from vargpt_lightning.data.images.pictures import PictureError, decode_picture
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.templates import Written
-from vargpt_lightning.evaluation.images import clip_score
+from vargpt_lightning.evaluation.features import clip
+from vargpt_lightning.evaluation.images.clip_score import cosine_scores
 
 
 def caption_scores(
@@ -23,7 +24,7 @@ def caption_scores(
         quick_gelu: the weights' activation, if their name does not say it.
     """
     said: dict[str, Any] = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
-    model = clip_score.open_clip_model(name, weights, **said)
+    model = clip.open_clip_model(name, weights, **said)
     root = root.resolve()
 
     def measure(caption: Caption, written: Written) -> float | None:
@@ -34,6 +35,6 @@ def caption_scores(
             picture = decode_picture(file.read_bytes(), caption.picture)
         except PictureError:
             return None
-        return float(clip_score.cosine_scores(model.pictures([picture]), model.texts([caption.text])[0])[0])
+        return float(cosine_scores(model.pictures([picture]), model.texts([caption.text])[0])[0])
 
     return measure

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.evaluation.features.feature_sums import Moments, load_moments, require_alike
+from vargpt_lightning.evaluation.features.inception import DINOV2, SPATIAL, VGG16, FeatureExtractor
 from vargpt_lightning.evaluation.images.adm_npz import write_adm
 from vargpt_lightning.evaluation.images.feature_store import Measured, measure_features, resize_and_crop
-from vargpt_lightning.evaluation.images.feature_sums import Moments, load_moments, require_alike
 from vargpt_lightning.evaluation.images.frechet import (
     check_samples,
     frechet_distance,
@@ -17,7 +18,6 @@ from vargpt_lightning.evaluation.images.frechet import (
     moments,
     precision_recall,
 )
-from vargpt_lightning.evaluation.images.inception import DINOV2, SPATIAL, VGG16, FeatureExtractor
 from vargpt_lightning.evaluation.images.picture_lists import list_pictures, references
 from vargpt_lightning.evaluation.images.settings import ON_PICTURES, TWO_SIDED, WORK, Measurement
 from vargpt_lightning.utils.errors import UserError

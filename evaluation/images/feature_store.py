@@ -25,9 +25,9 @@ from torch import Tensor
 
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.base.files import short_hash
-from vargpt_lightning.evaluation.images.feature_sums import FeatureSums
-from vargpt_lightning.evaluation.images.finite import check_rows
-from vargpt_lightning.evaluation.images.inception import FeatureExtractor
+from vargpt_lightning.evaluation.features.feature_sums import FeatureSums
+from vargpt_lightning.evaluation.features.finite import check_rows
+from vargpt_lightning.evaluation.features.inception import FeatureExtractor
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile, check_sizes
 from vargpt_lightning.utils.errors import UserError
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vargpt_lightning.evaluation.images.feature_sums import Moments, require_alike
+from vargpt_lightning.evaluation.features.feature_sums import Moments, require_alike
 from vargpt_lightning.utils.errors import UserError
 
 ADM_SPLIT = 5000  # pictures in a split of the ADM evaluator's Inception Score

@@ -42,7 +42,7 @@ RULES = ("variant", "clip_model", "clip_weights", "clip_text")  # figures of two
 NAMED = {"model": "name", "digest": "digest"}  # of the system that drew, as benchmarks name it
 
 if TYPE_CHECKING:  # the command's help must not wait for torch
-    from vargpt_lightning.evaluation.images.clip_score import ClipModel
+    from vargpt_lightning.evaluation.features.clip import ClipModel
 
 
 def measure(
@@ -201,7 +201,7 @@ def _clip(work: Measurement, model: ClipModel | None) -> list[dict[str, Any]]:
 
 
 def _load_clip(settings: MeasureSettings) -> ClipModel:
-    from vargpt_lightning.evaluation.images.clip_score import open_clip_model, transformers_clip
+    from vargpt_lightning.evaluation.features.clip import open_clip_model, transformers_clip
 
     if settings.clip_library == "transformers":
         return transformers_clip(settings.clip_weights, settings.device)

@@ -13,7 +13,7 @@ from vargpt_lightning.evaluation.images.picture_lists import ALLOWED, PictureFil
 from vargpt_lightning.utils.errors import UserError, meant
 
 if TYPE_CHECKING:  # the command's help must not wait for torch
-    from vargpt_lightning.evaluation.images.feature_sums import Moments
+    from vargpt_lightning.evaluation.features.feature_sums import Moments
 
 METRICS = ("fid", "sfid", "kid", "isc", "prc", "prc_vgg16", "fd_dinov2", "mind", "clip")
 ON_INCEPTION = ("fid", "sfid", "kid", "isc", "prc")

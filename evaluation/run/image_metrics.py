@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from vargpt_lightning.evaluation.run.features import pixels
+from vargpt_lightning.evaluation.features.efficientnet import pixels
 
 KID_NAME = "KID (EfficientNet-Lite0)"
 FD_NAME = "FD (EfficientNet-Lite0)"

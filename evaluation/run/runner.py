@@ -44,7 +44,7 @@ from vargpt_lightning.evaluation.base.protocols import (
     TextModel,
     as_reply,
 )
-from vargpt_lightning.evaluation.run.features import FeatureFunction
+from vargpt_lightning.evaluation.features.efficientnet import FeatureFunction
 from vargpt_lightning.evaluation.run.scoring import score_folder
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import append_jsonl, plain, read_json, read_jsonl, write_json, write_jsonl

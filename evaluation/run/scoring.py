@@ -22,7 +22,7 @@ from vargpt_lightning.evaluation.base.exact_match import (
 from vargpt_lightning.evaluation.base.figures import headline
 from vargpt_lightning.evaluation.base.files import open_picture
 from vargpt_lightning.evaluation.base.protocols import TRAIN
-from vargpt_lightning.evaluation.run.features import EfficientNetFeatures, FeatureFunction
+from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures, FeatureFunction
 from vargpt_lightning.evaluation.run.image_metrics import (
     NOT_COMPARABLE,
     Identification,

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from tests.evaluation.pictures import write_inception, write_pictures
+from vargpt_lightning.evaluation.features.inception import INCEPTION, FeatureExtractor
 from vargpt_lightning.evaluation.images.feature_store import measure_features
-from vargpt_lightning.evaluation.images.inception import INCEPTION, FeatureExtractor
 from vargpt_lightning.evaluation.images.picture_lists import list_pictures
 
 

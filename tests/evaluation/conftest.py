@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
-from vargpt_lightning.evaluation.run.features import pixels
+from vargpt_lightning.evaluation.features.efficientnet import pixels
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "teal", "brown")
 

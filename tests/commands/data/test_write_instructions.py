@@ -11,7 +11,7 @@ from PIL import Image
 from tests.data.writing.service import Service
 from vargpt_lightning.commands.data.write_instructions import main
 from vargpt_lightning.data.shards.records import from_vargpt
-from vargpt_lightning.evaluation.images import clip_score
+from vargpt_lightning.evaluation.features import clip
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json, read_jsonl
 
@@ -70,7 +70,7 @@ def test_pictures_unlike_their_captions_are_left_out(
         def texts(self, texts: list[str]) -> tuple[torch.Tensor, list[bool]]:
             return torch.tensor([[1.0, 0.0] if "castle" in text else [0.0, 1.0] for text in texts]), [False]
 
-    monkeypatch.setattr(clip_score, "open_clip_model", lambda model, weights: Model())
+    monkeypatch.setattr(clip, "open_clip_model", lambda model, weights: Model())
     (tmp_path / "weights.pt").touch()
     for place, colour in enumerate(("red", "red", "blue")):
         Image.new("RGB", (4, 4), colour).save(tmp_path / f"{place}.png")

@@ -13,15 +13,9 @@ import torch
 from PIL import Image
 
 from tests.evaluation.pictures import Apart, write_open_clip, write_pictures, write_transformers_clip
-from vargpt_lightning.evaluation.images import clip_score
-from vargpt_lightning.evaluation.images.clip_score import (
-    cosine_scores,
-    open_clip_model,
-    projected,
-    score_pairs,
-    summary,
-    transformers_clip,
-)
+from vargpt_lightning.evaluation.features import clip
+from vargpt_lightning.evaluation.features.clip import open_clip_model, projected, transformers_clip
+from vargpt_lightning.evaluation.images.clip_score import cosine_scores, score_pairs, summary
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile
 from vargpt_lightning.utils.errors import UserError
@@ -139,7 +133,7 @@ def test_a_tag_trained_with_quick_gelu_gets_it(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(UserError, match=f"'ViT-L-14' with weights '{tag}': no network here"):
             open_clip_model("ViT-L-14", tag)
     assert [one["force_quick_gelu"] for one in asked] == [True, False]
-    assert (clip_score.MODEL, clip_score.WEIGHTS) == ("ViT-L-14", "openai")
+    assert (clip.MODEL, clip.WEIGHTS) == ("ViT-L-14", "openai")
 
 
 def test_quick_gelu_of_a_file_is_an_option(tiny: tuple[str, Path]) -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from tests.evaluation.pictures import in_library_order, write_inception, write_pictures
+from vargpt_lightning.evaluation.features.feature_sums import FeatureSums, Moments, load_moments
+from vargpt_lightning.evaluation.features.inception import FeatureExtractor
 from vargpt_lightning.evaluation.images.adm_npz import write_adm
 from vargpt_lightning.evaluation.images.feature_store import measure_features
-from vargpt_lightning.evaluation.images.feature_sums import FeatureSums, Moments, load_moments
 from vargpt_lightning.evaluation.images.frechet import (
     check_samples,
     frechet_distance,
@@ -23,7 +24,6 @@ from vargpt_lightning.evaluation.images.frechet import (
     moments,
     precision_recall,
 )
-from vargpt_lightning.evaluation.images.inception import FeatureExtractor
 from vargpt_lightning.evaluation.images.measures import MeasureSettings, measure
 from vargpt_lightning.utils.errors import UserError
 

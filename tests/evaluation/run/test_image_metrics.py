@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vargpt_lightning.evaluation.run.features import EfficientNetFeatures
+from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures
 from vargpt_lightning.evaluation.run.image_metrics import (
     Identification,
     blur,

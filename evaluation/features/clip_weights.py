@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vargpt_lightning.evaluation.images.finite import check_finite
+from vargpt_lightning.evaluation.features.finite import check_finite
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vargpt_lightning.evaluation.images.finite import check_finite
+from vargpt_lightning.evaluation.features.finite import check_finite
 from vargpt_lightning.utils.errors import UserError, meant
 
 VARIANTS = ("torch_fidelity", "clean", "adm")

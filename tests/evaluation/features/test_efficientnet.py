@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vargpt_lightning.evaluation.base.files import rgb
-from vargpt_lightning.evaluation.run.features import EfficientNetFeatures, pixels
+from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures, pixels
 from vargpt_lightning.utils.errors import UserError
 
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from vargpt_lightning.data.images.picture_files import decode_picture
+from vargpt_lightning.evaluation.features.feature_sums import FeatureSums, load_moments
+from vargpt_lightning.evaluation.features.finite import check_finite, check_rows
+from vargpt_lightning.evaluation.features.inception import _check_weights
 from vargpt_lightning.evaluation.formats.layouts import Picture
 from vargpt_lightning.evaluation.images.clip_score import _open as open_for_clip
-from vargpt_lightning.evaluation.images.feature_sums import FeatureSums, load_moments
-from vargpt_lightning.evaluation.images.finite import check_finite, check_rows
-from vargpt_lightning.evaluation.images.inception import _check_weights
 from vargpt_lightning.evaluation.systems.files import _open as open_drawing
 from vargpt_lightning.utils.errors import UserError
 
@@ -84,7 +84,7 @@ def test_benchmarks_read_as_the_references_do() -> None:
 
 def test_fid_reads_as_torch_fidelity_does() -> None:
     """Pillow's own conversion and nothing else: not turned, transparency dropped."""
-    from vargpt_lightning.evaluation.images.inception import as_array
+    from vargpt_lightning.evaluation.features.inception import as_array
 
     for content in odd_pictures().values():
         picture = Image.open(io.BytesIO(content))

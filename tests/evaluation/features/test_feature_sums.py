@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from tests.evaluation.pictures import write_pictures
+from vargpt_lightning.evaluation.features.feature_sums import FeatureSums, load_moments
 from vargpt_lightning.evaluation.images.feature_store import BATCHES_AHEAD, measure_features
-from vargpt_lightning.evaluation.images.feature_sums import FeatureSums, load_moments
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile, list_pictures
 from vargpt_lightning.utils.errors import UserError
 
@@ -172,7 +172,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, monkeypatch: pyt
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from tests.evaluation.images.test_feature_sums import measured
+from tests.evaluation.features.test_feature_sums import measured
 from vargpt_lightning.distributed.group import Processes
 processes = Processes.from_environment()
 found = measured(Path(sys.argv[1]), Path(sys.argv[2]), batch_size=4, keep_layers=["mean"], processes=processes)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.distributed.group import Processes
-from vargpt_lightning.evaluation.images.finite import check_finite
+from vargpt_lightning.evaluation.features.finite import check_finite
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, write_bytes
 

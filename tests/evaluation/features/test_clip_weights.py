@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.evaluation.pictures import TINY_CLIP, write_open_clip
-from vargpt_lightning.evaluation.images.clip_score import open_clip_model
-from vargpt_lightning.evaluation.images.clip_weights import read_clip_file
+from vargpt_lightning.evaluation.features.clip import open_clip_model
+from vargpt_lightning.evaluation.features.clip_weights import read_clip_file
 from vargpt_lightning.utils.errors import UserError
 
 

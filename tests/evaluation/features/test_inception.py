@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.evaluation.pictures import write_inception
-from vargpt_lightning.evaluation.images.inception import FeatureExtractor, clean_resize
+from vargpt_lightning.evaluation.features.inception import FeatureExtractor, clean_resize
 from vargpt_lightning.utils.errors import UserError
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "clean_resize.json"
