@@ -49,6 +49,12 @@ class EfficientNetFeatures:
         self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
         self.network = _load_network().to(self.device)
 
+    def to(self, device: torch.device) -> None:
+        """Go on on another device."""
+        if device != self.device:
+            self.network.to(device)
+            self.device = device
+
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Features (N, 1280), float32 on the CPU, in the order given; no picture gives (0, 1280)."""

@@ -47,7 +47,7 @@ class FeatureSums:
 
     def add(self, features_ND: Tensor) -> None:
         """Adds a batch of features, in place."""
-        x_ND = features_ND.detach().to("cpu", torch.float64)
+        x_ND = features_ND.detach().to(self.sum_D.device, torch.float64)
         self.count += len(x_ND)
         self.sum_D += x_ND.sum(dim=0)
         self.outer_DD.addmm_(x_ND.T, x_ND)

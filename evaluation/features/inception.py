@@ -89,10 +89,18 @@ class FeatureExtractor:
 
     def prepare(self, picture: Image.Image) -> Tensor:
         """One picture as the network's input: (3, H, W) uint8, for `clean` (3, 299, 299) float in 0..255."""
-        array = as_array(picture)
-        if self.variant == "clean":
-            array = clean_resize(array)
+        return self.as_input(as_array(picture))
+
+    def as_input(self, pixels_HWC: np.ndarray) -> Tensor:
+        """Return what `prepare` does, of pixels in uint8."""
+        array = clean_resize(pixels_HWC) if self.variant == "clean" else pixels_HWC
         return torch.from_numpy(np.array(array)).permute(2, 0, 1)
+
+    def to(self, device: torch.device) -> None:
+        """Go on on another device."""
+        if device != self.device:
+            self.network.to(device)
+            self.device = device
 
     @torch.inference_mode()
     def __call__(self, batch_B3HW: Tensor) -> dict[str, Tensor]:

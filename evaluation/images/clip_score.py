@@ -1,45 +1,28 @@
-"""CLIP score: 100 x cosine of a drawing and the words that it should show (Hessel et al., 2021, without their weight).
+"""CLIP scores of files of drawings, kept on the disk while they are measured: killed, the same command resumes.
 
-Any model of open_clip with any weights (ViT-L/14 of OpenAI by default), or a CLIP directory of transformers. Scores of
-different models do not compare: the name of model and weights goes into every result.
-
-Shapes: B pairs, D embedding channels.
+Scores of different models do not compare: the name of model and weights goes into every result.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vargpt_lightning.data.images.picture_files import PictureError, decode_picture
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.base.files import short_hash
-from vargpt_lightning.evaluation.features.clip import SCALE, ClipModel
+from vargpt_lightning.evaluation.features.clip import ClipModel
 from vargpt_lightning.evaluation.features.finite import check_rows
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile
+from vargpt_lightning.evaluation.metrics.clip_score import CLIPScore, cosine_scores
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import append_jsonl, read_jsonl
 
-CLAMPS = ("none", "each")
-"""What happens to negative scores: nothing, or each becomes 0."""
-
 Progress = Callable[[str, int, int], None]
-
-
-def cosine_scores(pictures_BD: Tensor, texts_BD: Tensor, clamp: str = "none") -> Tensor:
-    """100 x cosine of each picture with the text at the same place, (B,) float64; `clamp` is one of CLAMPS."""
-    if clamp not in CLAMPS:
-        raise UserError(f"clamp {clamp!r}; expected one of {', '.join(CLAMPS)}")
-    unit = [torch.nn.functional.normalize(side_BD.double(), dim=-1) for side_BD in (pictures_BD, texts_BD)]
-    scores_B = SCALE * (unit[0] * unit[1]).sum(dim=-1)
-    return scores_B.clamp(min=0) if clamp == "each" else scores_B
 
 
 def score_pairs(
@@ -125,11 +108,7 @@ def _open(path: Path, skip: bool) -> Image.Image | None:
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Mean, its standard error, the count, and how many texts were cut, of rows with `clip` and `truncated`."""
-    scores = [float(row["clip"]) for row in rows if row["clip"] is not None]
-    if not scores:
-        raise UserError("no drawing has a CLIP score; expected some that decode")
-    mean = math.fsum(scores) / len(scores)
-    squares = math.fsum((score - mean) ** 2 for score in scores)
-    error = math.sqrt(squares / (len(scores) - 1) / len(scores)) if len(scores) > 1 else math.nan
-    cut = sum(bool(row["truncated"]) for row in rows if row["clip"] is not None)
-    return {"clip": mean, "clip_error": error, "clip_n": len(scores), "clip_truncated": cut}
+    scored = [row for row in rows if row["clip"] is not None]
+    metric = CLIPScore(sync_on_compute=False)  # the rows are of all processes already
+    metric.add([float(row["clip"]) for row in scored], sum(bool(row["truncated"]) for row in scored))
+    return metric.figures()

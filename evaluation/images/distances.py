@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.evaluation.features.feature_sums import Moments, load_moments, require_alike
+from torch import Tensor
+
+from vargpt_lightning.evaluation.features.feature_sums import FeatureSums, Moments, load_moments, require_alike
 from vargpt_lightning.evaluation.features.inception import DINOV2, SPATIAL, VGG16, FeatureExtractor
 from vargpt_lightning.evaluation.images.adm_npz import write_adm
 from vargpt_lightning.evaluation.images.feature_store import Measured, measure_features, resize_and_crop
-from vargpt_lightning.evaluation.images.frechet import (
-    check_samples,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    moments,
-    precision_recall,
-)
 from vargpt_lightning.evaluation.images.picture_lists import list_pictures, references
 from vargpt_lightning.evaluation.images.settings import ON_PICTURES, TWO_SIDED, WORK, Measurement
+from vargpt_lightning.evaluation.metrics.base import Given, SetMetric
+from vargpt_lightning.evaluation.metrics.fid import FrechetInceptionDistance
+from vargpt_lightning.evaluation.metrics.inception_score import InceptionScore
+from vargpt_lightning.evaluation.metrics.kid import KernelInceptionDistance
+from vargpt_lightning.evaluation.metrics.precision_recall import PrecisionRecall
 from vargpt_lightning.utils.errors import UserError
+
+ALONE: dict[str, Any] = {"sync_on_compute": False}  # what is measured here is of all processes already
+
+
+def check_samples(name: str, size: int, drawn: int, real: int | None, allow: Collection[str] = ()) -> list[str]:
+    """Marks for a set with fewer pictures than features, whose distance says more of its size than of its pictures.
+
+    A count that a file does not tell is marked too. Raises UserError for too few unless "few_samples" is allowed.
+    """
+    marks = []
+    for side, count in (("drawn", drawn), ("real", real)):
+        if count is None:
+            marks.append(
+                f"unknown_statistics: {name} is measured against statistics that do not say how they were made"
+            )
+        elif count < size:
+            if "few_samples" not in allow:
+                raise UserError(
+                    f"{name}: {count} {side} pictures for {size} features; expected at least as many, "
+                    "or add --allow few_samples, and the result is marked"
+                )
+            marks.append(f"few_samples: {name} of {count} {side} pictures with {size} features")
+    return marks
 
 
 def find_reference(work: Measurement, reference: Path | None) -> None:
@@ -91,20 +113,24 @@ def inception_distances(work: Measurement, save_statistics: Path | None, export_
     if export_adm_statistics is not None and work.processes.first:
         _export_statistics(work, export_adm_statistics, drawn, layer)
     if work.wants("isc"):
-        work.metrics |= inception_score(drawn.features["logits_unbiased"], variant=set_.variant, splits=set_.isc_splits)
+        logits = drawn.features["logits_unbiased"]
+        score = InceptionScore(_given(logits), splits=set_.isc_splits, variant=set_.variant, **ALONE)
+        score.update(logits)
+        work.metrics |= score.figures()
     if work.real:
         real = _measured(work, "real", extractor, sums, [name for name in keep if name == layer])
         for name, on in (("fid", layer), ("sfid", SPATIAL)):
             if work.wants(name):
-                _distance(work, name, moments(drawn.sums[on]), moments(real.sums[on]))
+                _distance(work, name, drawn.sums[on], real.sums[on])
         if work.wants("kid"):
-            sizes = {"subsets": set_.kid_subsets, "subset_size": set_.kid_subset_size}
-            work.metrics |= kernel_distance(drawn.features[layer], real.features[layer], **sizes)
+            sizes: dict[str, Any] = {"subsets": set_.kid_subsets, "subset_size": set_.kid_subset_size}
+            kid = KernelInceptionDistance(_given(drawn.features[layer]), **sizes, **ALONE)
+            work.metrics |= _compared(kid, drawn, real, layer)
         if work.wants("prc"):
-            both = drawn.features[layer], real.features[layer]
-            work.metrics |= precision_recall(*both, neighbours=set_.prc_neighbours)
+            prc = PrecisionRecall(_given(drawn.features[layer]), neighbours=set_.prc_neighbours, **ALONE)
+            work.metrics |= _compared(prc, drawn, real, layer)
     elif work.real_moments is not None:
-        _distance(work, "fid", moments(drawn.sums[layer]), work.real_moments)
+        _distance(work, "fid", drawn.sums[layer], work.real_moments)
 
 
 def _enough_pictures(work: Measurement, sizes: dict[str, int], layers: dict[str, str]) -> None:
@@ -115,11 +141,26 @@ def _enough_pictures(work: Measurement, sizes: dict[str, int], layers: dict[str,
             check_samples(name, sizes[layer], len(work.drawings), real, work.settings.allow)
 
 
-def _distance(work: Measurement, name: str, drawn: Moments, real: Moments) -> None:
-    work.marks += check_samples(name, len(drawn.mu), drawn.count or 0, real.count, work.settings.allow)
+def _given(features_ND: Tensor) -> Given:
+    return Given(features_ND.shape[1])
+
+
+def _compared(metric: SetMetric, drawn: Measured, real: Measured, layer: str) -> dict[str, float]:
+    """What a metric says of a layer's features."""
+    metric.update(drawn.features[layer], real=False)
+    metric.update(real.features[layer], real=True)
+    return metric.figures()
+
+
+def _distance(work: Measurement, name: str, drawn: FeatureSums, real: FeatureSums | Moments) -> None:
+    work.marks += check_samples(name, drawn.size, drawn.count, real.count, work.settings.allow)
     if real.count is not None and real.count != drawn.count:
         work.marks.append(f"counts_differ: {name} of {drawn.count} drawn pictures against {real.count} real ones")
-    work.metrics[name] = frechet_distance(drawn, real)
+    metric = FrechetInceptionDistance(Given(drawn.size), real if isinstance(real, Moments) else None, **ALONE)
+    metric.add(drawn, real=False)
+    if isinstance(real, FeatureSums):
+        metric.add(real, real=True)
+    work.metrics[name] = metric.figures()["fid"]
 
 
 def _export_statistics(work: Measurement, path: Path, drawn: Measured, layer: str) -> None:
@@ -138,7 +179,7 @@ def dinov2_distance(work: Measurement) -> None:
     work.facts["dinov2"] = extractor.about
     _enough_pictures(work, extractor.sizes(), {"fd_dinov2": "dinov2"})
     drawn, real = (_measured(work, side, extractor, ["dinov2"], []) for side in ("drawn", "real"))
-    _distance(work, "fd_dinov2", moments(drawn.sums["dinov2"]), moments(real.sums["dinov2"]))
+    _distance(work, "fd_dinov2", drawn.sums["dinov2"], real.sums["dinov2"])
 
 
 def vgg16_precision_recall(work: Measurement) -> None:
@@ -147,6 +188,6 @@ def vgg16_precision_recall(work: Measurement) -> None:
     extractor = FeatureExtractor(["fc2_relu"], set_.vgg16_weights, name=VGG16, device=set_.device, layout=set_.layout)
     work.facts["vgg16"] = extractor.about
     drawn, real = (_measured(work, side, extractor, [], ["fc2_relu"]) for side in ("drawn", "real"))
-    both = drawn.features["fc2_relu"], real.features["fc2_relu"]
-    found = precision_recall(*both, neighbours=set_.prc_neighbours)
+    metric = PrecisionRecall(_given(drawn.features["fc2_relu"]), neighbours=set_.prc_neighbours, **ALONE)
+    found = _compared(metric, drawn, real, "fc2_relu")
     work.metrics |= {f"{name}_vgg16": value for name, value in found.items()}

@@ -81,9 +81,7 @@ def measure(
     if not replace:
         _check_free(drawings, out, settings)
     if "mind" in settings.metrics:
-        from vargpt_lightning.evaluation.images.frechet import monge_distance
-
-        monge_distance()
+        _monge_distance()
     work = _gather(drawings, out, settings, prompts, left_out, processes or Processes(), progress)
     if work.wants(*TWO_SIDED):
         distances.find_reference(work, reference)
@@ -101,6 +99,14 @@ def measure(
 
         write_adm(export_adm, work.drawings)
     return _finish(work, scores)
+
+
+def _monge_distance() -> None:
+    """Raises UserError: MIND is measured through torch-fidelity, and that does not have it (0.4.0)."""
+    import torch_fidelity
+
+    version = torch_fidelity.__version__
+    raise UserError(f"mind: torch-fidelity {version} does not have it; leave it out, or use kid, which it has")
 
 
 def _check_free(drawings: Path, out: Path, settings: MeasureSettings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,15 @@ from vargpt_lightning.evaluation.base.figures import headline
 from vargpt_lightning.evaluation.base.files import open_picture
 from vargpt_lightning.evaluation.base.protocols import TRAIN
 from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures, FeatureFunction
-from vargpt_lightning.evaluation.run.image_metrics import (
+from vargpt_lightning.evaluation.metrics.base import Given
+from vargpt_lightning.evaluation.metrics.efficientnet import (
     NOT_COMPARABLE,
-    Identification,
-    blur,
-    cosine,
+    EfficientNetKernelDistance,
     few_samples,
     frechet_distance,
-    identification,
-    identification_ranks,
-    kernel_distance,
-    noise,
-    squared_error,
 )
+from vargpt_lightning.evaluation.metrics.identification import IdentificationRate, cosine, identification_ranks
+from vargpt_lightning.evaluation.run.baselines import blur, noise, squared_error
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, read_json, read_jsonl, write_json, write_jsonl
 from vargpt_lightning.utils.heldout import HELDOUT, wilson
@@ -46,6 +41,7 @@ BELOW_ZERO = (
     "which says no more than that no distance was found"
 )
 MEASURING = "picture features"
+ALONE: dict[str, Any] = {"sync_on_compute": False}  # this process scores all there is
 Row = Mapping[str, Any]
 
 
@@ -91,6 +87,7 @@ class _Gallery:
         self.drawing_scores: list[dict[str, Any]] = []
         self.images = [open_picture(out, row) for row in self.rows]
         self.real_NC = self._measure(self.images)
+        self.given = Given(self.real_NC.shape[1])
         self.train = [number for number, row in enumerate(self.rows) if row["split"] == TRAIN]
         # Where nothing is known of a split, all pictures are the reference.
         self.reference = self.train or list(range(len(self.rows)))
@@ -140,10 +137,10 @@ class _Gallery:
         places = [self.place[drawn[number]["picture"]] for number in known]
         missing = sum(not row.get("files") and row["picture"] in self.place for row in rows)
         if known or missing:
-            ranks = identification_ranks(drawn_MC[known], self.real_NC, places)
-            figures["identification"] = _rates(identification(ranks, missing), len(self.rows))
+            figures["identification"] = self._identification(drawn_MC[known], places, missing)
             nearest = cosine(drawn_MC[known], self.real_NC).argmax(dim=1).tolist() if known else []
             figures |= self._same_kind(nearest, places, missing)
+            ranks = identification_ranks(drawn_MC[known], self.real_NC, places) if keep else []
             for number, rank, near in zip(known, ranks, nearest, strict=True) if keep else ():
                 self.drawing_scores.append({"id": drawn[number]["id"], "rank": rank, "nearest": self.rows[near]["id"]})
         return figures
@@ -177,18 +174,25 @@ class _Gallery:
     def _baseline(self, label: str, pictures: Sequence[Image.Image], places: Sequence[int]) -> dict[str, Any]:
         features_MC = self._measure(pictures)
         figures = self._distances(features_MC) | {"label": label, "pictures": len(pictures)}
-        ranks = identification_ranks(features_MC, self.real_NC, places)
-        return figures | {"identification": _rates(identification(ranks), len(self.rows))}
+        return figures | {"identification": self._identification(features_MC, places)}
+
+    def _identification(self, features_MC: Tensor, places: Sequence[int], missing: int = 0) -> dict[str, Any]:
+        metric = IdentificationRate(self.real_NC, self.given, **ALONE)
+        metric.update(features_MC, places, missing)
+        return _rates(metric.figures(), len(self.rows))
 
     def _distances(self, features_MC: Tensor) -> dict[str, Any]:
         reference_NC = self.real_NC[self.reference]
-        kid = kernel_distance(reference_NC, features_MC)
+        metric = EfficientNetKernelDistance(self.given, **ALONE)
+        metric.update(reference_NC, real=True)
+        metric.update(features_MC, real=False)
+        kid = metric.figures()
         fd = frechet_distance(reference_NC, features_MC)
         measured = not math.isnan(fd)
         return {
             "pictures": len(features_MC),
-            "kid_x1000": 1000 * kid.value,
-            "kid_x1000_error": 1000 * kid.error,
+            "kid_x1000": 1000 * kid["kid"],
+            "kid_x1000_error": 1000 * kid["kid_error"],
             "fd": fd,
             "fd_few_samples": measured and few_samples(reference_NC, features_MC),
         }
@@ -223,10 +227,11 @@ class _Gallery:
         return self.features(pictures)
 
 
-def _rates(counts: Identification, gallery: int) -> dict[str, Any]:
-    figures: dict[str, Any] = asdict(counts)
-    for k, found in ((1, counts.at_1), (5, counts.at_5)):
-        low, high = wilson(found, counts.n)
-        figures |= {f"rate_{k}": found / counts.n if counts.n else None, f"low_{k}": low, f"high_{k}": high}
+def _rates(found: Mapping[str, float], gallery: int) -> dict[str, Any]:
+    n = int(found["n"])
+    figures: dict[str, Any] = {"n": n, "at_1": int(found["at_1"]), "at_5": int(found["at_5"])}
+    for k in (1, 5):
+        low, high = wilson(figures[f"at_{k}"], n)
+        figures |= {f"rate_{k}": found[f"rate_{k}"] if n else None, f"low_{k}": low, f"high_{k}": high}
         figures[f"chance_{k}"] = min(1.0, k / gallery)
     return figures

@@ -34,7 +34,8 @@ class ExactMetric(Metric):
         found = getattr(self, name)
         if isinstance(found, Tensor):  # what `sync` makes of a list
             return found
-        return torch.cat([self._empty_rows[name].to(self.device), *found])
+        # a single tensor is not copied: it may be a file's
+        return found[0] if len(found) == 1 else torch.cat([self._empty_rows[name].to(self.device), *found])
 
     def sync(self, *arguments: Any, **settings: Any) -> None:
         """Gather the states of all processes; a list without rows has to have the shape of the others'."""
@@ -43,7 +44,12 @@ class ExactMetric(Metric):
                 rows.append(empty.to(self.device))
         super().sync(*arguments, **settings)
 
-    def figure(self, value: float) -> Tensor:
+    def touched(self) -> None:
+        """Tell torchmetrics that the states have been changed by something else than `update`."""
+        self._computed = None
+        self._update_count += 1
+
+    def scalar(self, value: float) -> Tensor:
         """Return a number as `compute` has to: a scalar on the metric's device, with all of its digits where it can."""
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         return torch.tensor(value, dtype=dtype, device=self.device)

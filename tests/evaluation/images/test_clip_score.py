@@ -15,9 +15,10 @@ from PIL import Image
 from tests.evaluation.pictures import Apart, write_open_clip, write_pictures, write_transformers_clip
 from vargpt_lightning.evaluation.features import clip
 from vargpt_lightning.evaluation.features.clip import open_clip_model, projected, transformers_clip
-from vargpt_lightning.evaluation.images.clip_score import cosine_scores, score_pairs, summary
+from vargpt_lightning.evaluation.images.clip_score import score_pairs, summary
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile
+from vargpt_lightning.evaluation.metrics.clip_score import cosine_scores
 from vargpt_lightning.utils.errors import UserError
 
 LONG = "a photo of a very long caption with far more words than the text tower of a tiny model can take at once"

@@ -15,16 +15,13 @@ from tests.evaluation.pictures import in_library_order, write_inception, write_p
 from vargpt_lightning.evaluation.features.feature_sums import FeatureSums, Moments, load_moments
 from vargpt_lightning.evaluation.features.inception import FeatureExtractor
 from vargpt_lightning.evaluation.images.adm_npz import write_adm
+from vargpt_lightning.evaluation.images.distances import check_samples
 from vargpt_lightning.evaluation.images.feature_store import measure_features
-from vargpt_lightning.evaluation.images.frechet import (
-    check_samples,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    moments,
-    precision_recall,
-)
 from vargpt_lightning.evaluation.images.measures import MeasureSettings, measure
+from vargpt_lightning.evaluation.metrics.fid import frechet_distance, moments
+from vargpt_lightning.evaluation.metrics.inception_score import inception_score
+from vargpt_lightning.evaluation.metrics.kid import kernel_distance
+from vargpt_lightning.evaluation.metrics.precision_recall import precision_recall
 from vargpt_lightning.utils.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Distances between sets of pictures, and whether a drawing is the picture that was asked for: pure functions.
+"""Distances between sets of pictures on EfficientNet-Lite0's features, exact also for a few hundred pictures.
 
 The features are EfficientNet-Lite0's and the names say so: these figures are never comparable with published KID or
 FID, which use Inception features. They compare sets measured by this code at one feature resolution.
@@ -9,17 +9,13 @@ Shapes: N real pictures, M drawn pictures, C feature channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
-from vargpt_lightning.evaluation.features.efficientnet import pixels
+from vargpt_lightning.evaluation.metrics.base import Features, TwoSets, ValueRange
+from vargpt_lightning.evaluation.metrics.networks import EfficientNetLite0Features
 
 KID_NAME = "KID (EfficientNet-Lite0)"
 FD_NAME = "FD (EfficientNet-Lite0)"
@@ -116,62 +112,29 @@ def few_samples(*sets: Tensor) -> bool:
     return any(len(features_NC) < features_NC.shape[1] for features_NC in sets)
 
 
-@dataclass(frozen=True)
-class Identification:
-    """Counts of drawings whose asked-for picture was the nearest real one, or among the nearest five. Counts add up."""
+class EfficientNetKernelDistance(TwoSets):
+    """The kernel distance of drawn and real pictures on EfficientNet-Lite0's features, over all pairs of pictures.
 
-    n: int = 0
-    at_1: int = 0
-    at_5: int = 0
+    No unit; unbiased, so that it may come out below 0 where sets are alike, and never comparable with published KID.
+    `update` takes pictures (B, 3, H, W), uint8 or floats in `value_range`, and whether they are real; the states are
+    their features, float32. `figures` has a jackknife standard error too, as `kid_error`. NaN below two pictures.
 
-    def __add__(self, other: Identification) -> Identification:
-        return Identification(self.n + other.n, self.at_1 + other.at_1, self.at_5 + other.at_5)
+    Args:
+        features: a network (see `Features`); None is EfficientNet-Lite0 at 128 pixels.
+        value_range: what black and white are in pictures of floats.
+        settings: torchmetrics' own.
 
-
-def identification_ranks(drawn_MC: Tensor, real_NC: Tensor, asked_M: Sequence[int]) -> list[int]:
-    """For each drawing the rank (0 is the nearest) of the real picture asked for, by cosine of the features.
-
-    A tie counts against the drawing: of real pictures equally near, the one asked for comes last.
+    Source: Binkowski et al., Demystifying MMD GANs, 2018, section 3.
     """
-    if len(drawn_MC) == 0:
-        return []
-    cosine_MN = cosine(drawn_MC, real_NC)
-    asked = torch.as_tensor(list(asked_M))
-    own_M1 = cosine_MN.gather(1, asked[:, None])
-    return ((cosine_MN >= own_M1).sum(dim=1) - 1).tolist()
 
+    higher_is_better = False
+    headline = "kid"
 
-def cosine(x_MC: Tensor, y_NC: Tensor) -> Tensor:
-    """Cosine of every row of x with every row of y, (M, N), in float64."""
-    x_MC, y_NC = torch.nn.functional.normalize(x_MC.double()), torch.nn.functional.normalize(y_NC.double())
-    return x_MC @ y_NC.T
+    def __init__(
+        self, features: Features | None = None, *, value_range: ValueRange = (0.0, 1.0), **settings: Any
+    ) -> None:
+        super().__init__(features or EfficientNetLite0Features(), value_range, **settings)
 
-
-def identification(ranks: Sequence[int], missing: int = 0) -> Identification:
-    """Counts from ranks; `missing` requests that brought no picture count as not identified."""
-    found = sum(rank == 0 for rank in ranks), sum(rank < 5 for rank in ranks)
-    return Identification(len(ranks) + missing, *found)
-
-
-def blur(picture: Image.Image, sigma: float) -> Image.Image:
-    """The picture under a Gaussian blur of `sigma` pixels, edges mirrored."""
-    x_13HW = pixels([picture])
-    # Mirroring cannot reach beyond the picture: the kernel of a tiny picture is cut.
-    reach = min(math.ceil(4 * sigma), min(x_13HW.shape[-2:]) - 1)
-    blurred = gaussian_blur(x_13HW, [2 * reach + 1] * 2, [sigma, sigma])
-    return Image.fromarray(blurred[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy())
-
-
-def noise(size: tuple[int, int], count: int, seed: int = 0) -> list[Image.Image]:
-    """Pictures of uniform noise, (width, height) pixels."""
-    generator = np.random.default_rng(seed)
-    return [Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
-
-
-def squared_error(real: Sequence[Image.Image], other: Sequence[Image.Image]) -> tuple[float, int]:
-    """Sum of squared pixel differences (pixels in [0, 1]) and how many numbers were compared."""
-    total, count = 0.0, 0
-    for one, two in zip(real, other, strict=True):
-        difference = (pixels([one]) - pixels([two])) / 255
-        total, count = total + difference.square().sum().item(), count + difference.numel()
-    return total, count
+    def _figures(self) -> dict[str, float]:
+        found = kernel_distance(self.rows("real").cpu(), self.rows("drawn").cpu())
+        return {"kid": found.value, "kid_error": found.error}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,17 +14,16 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures
-from vargpt_lightning.evaluation.run.image_metrics import (
-    Identification,
-    blur,
-    few_samples,
-    frechet_distance,
-    identification,
-    identification_ranks,
-    kernel_distance,
-    noise,
-    squared_error,
+from vargpt_lightning.evaluation.metrics import (
+    EfficientNetKernelDistance,
+    EfficientNetLite0Features,
+    Given,
+    IdentificationRate,
 )
+from vargpt_lightning.evaluation.metrics.efficientnet import few_samples, frechet_distance, kernel_distance
+from vargpt_lightning.evaluation.metrics.identification import Identification, identification, identification_ranks
+from vargpt_lightning.evaluation.run.baselines import blur, noise
+from vargpt_lightning.utils.errors import UserError
 
 CODES = (
     "1F34C", "1F408", "1F34E", "1F355", "1F418", "1F98A", "1F427", "1F422", "1F41D", "1F33B", "1F335",
@@ -147,14 +147,42 @@ def test_identification_ranks_by_cosine_and_ties_count_against_the_drawing():
     assert identification_ranks(torch.zeros(0, 2), real, []) == []
 
 
-def test_blur_is_gaussian_of_that_width():
-    dot = Image.new("RGB", (33, 33))
-    dot.putpixel((16, 16), (255, 255, 255))
-    assert blur(dot, 2.0).getpixel((16, 16))[0] == round(255 / (2 * math.pi * 4))
-    assert blur(Image.new("RGB", (6, 6), "red"), 2.0).getpixel((0, 0)) == (255, 0, 0)
+def as_tensor(pictures: list[Image.Image]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.array(picture) for picture in pictures])).permute(0, 3, 1, 2)
 
 
-def test_squared_error_is_a_sum_with_its_count():
-    black, grey = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), (51, 51, 51))
-    total, count = squared_error([black, black], [grey, black])
-    assert (total, count) == (pytest.approx(48 * 0.04, rel=1e-5), 96)
+def test_metrics_of_tensors_are_the_figures_of_a_runs_own_drawings(pictures, network):
+    """As `vargpt evaluate` measures them, bit by bit for the same batches."""
+    real, drawn = pictures[:16], [blur(picture, 1.0) for picture in pictures[:16]]
+    features = EfficientNetLite0Features(64)
+    kid = EfficientNetKernelDistance(features)
+    rate = IdentificationRate(as_tensor(real), features)
+    for start in (0, 8):
+        kid.update(as_tensor(drawn[start : start + 8]), real=False)
+        kid.update(as_tensor(real[start : start + 8]), real=True)
+        own = rate(as_tensor(drawn[start : start + 8]), torch.arange(start, start + 8))
+        assert 0 < own <= 1, "a batch's own share"
+    wanted = kernel_distance(network(real), network(drawn))
+    found = kid.figures()
+    assert found["kid"] == pytest.approx(wanted.value, rel=1e-5)
+    assert found["kid_error"] == pytest.approx(wanted.error, rel=1e-4)
+    counts = identification(identification_ranks(network(drawn), network(real), range(16)))
+    assert rate.figures() == {
+        "n": 16, "at_1": counts.at_1, "at_5": counts.at_5, "rate_1": counts.at_1 / 16, "rate_5": counts.at_5 / 16
+    }  # fmt: skip
+    assert not kid.higher_is_better and rate.higher_is_better
+
+
+def test_requests_without_a_drawing_count_and_nothing_is_no_share():
+    gallery = torch.eye(8)
+    at_1, at_5 = (IdentificationRate(gallery, Given(8), nearest=nearest) for nearest in (1, 5))
+    assert at_1.figures()["n"] == 0 and math.isnan(at_1.figures()["rate_1"])
+    for metric in (at_1, at_5):
+        metric.update(gallery[:3] + 0.5 * gallery[[1, 2, 4]], [0, 2, 6], missing=1)
+    assert (at_1.compute(), at_5.compute()) == (0.25, 0.5)
+    for places, problem in (([0, 8], "place 8 of a gallery of 8"), ([0], "2 drawings with 1 place")):
+        with pytest.raises(UserError, match=problem):
+            at_1.update(gallery[:2], places)
+    at_1.reset()
+    at_1.update(gallery, range(8))
+    assert at_1.compute() == 1
