@@ -10,7 +10,7 @@ from vargpt_lightning.data.images.pictures import PictureError, decode_picture
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.templates import Written
 from vargpt_lightning.evaluation.features import clip
-from vargpt_lightning.evaluation.images.clip_score import cosine_scores
+from vargpt_lightning.evaluation.metrics.clip_score import cosine_scores
 
 
 def caption_scores(
