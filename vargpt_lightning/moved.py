@@ -100,7 +100,7 @@ MODULES = {
     "data.token_sampler": "data.mixing.token_sampler",
     "data.tokenize_job": "data.visual_tokens.job",
     "data.wording": "data.openmoji.wording",
-    "devices": "callbacks.data_counts data.sources.tars utils.names models.core.devices",
+    "devices": "moved data.sources.tars utils.names models.core.devices",
     "distributed_checkpoint": "checkpoints.dcp checkpoints.dcp.folder",
     "distributed_reader": "checkpoints.dcp.reader",
     "errors": "utils.errors",
@@ -146,23 +146,28 @@ MODULES = {
     "evaluation.benchmarks.vqa_lenient": "evaluation.rules.vqa_lenient",
     "evaluation.benchmarks.vqa_normalise": "evaluation.rules.vqa_normalise",
     "evaluation.benchmarks.yes_no": "evaluation.rules.yes_no",
-    "evaluation.clip_score": "evaluation.images.clip_score",
-    "evaluation.clip_weights": "evaluation.images.clip_weights",
+    "evaluation.clip_score": "evaluation.images.clip_score evaluation.features.clip evaluation.metrics.clip_score",
+    "evaluation.clip_weights": "evaluation.features.clip_weights",
     "evaluation.comparisons": "evaluation.analysis.comparisons",
     "evaluation.curves": "evaluation.reports.curves",
     "evaluation.error_sheets": "evaluation.analysis.error_sheets",
     "evaluation.feature_store": "evaluation.images.feature_store",
-    "evaluation.feature_sums": "evaluation.images.feature_sums",
-    "evaluation.features": "evaluation.run.features",
+    "evaluation.feature_sums": "evaluation.features.feature_sums",
     "evaluation.figures": "evaluation.base.figures",
     "evaluation.files": "evaluation.base.files",
-    "evaluation.finite": "evaluation.images.finite",
-    "evaluation.frechet": "evaluation.images.frechet",
+    "evaluation.finite": "evaluation.features.finite",
+    "evaluation.frechet": (
+        "evaluation.metrics.inception_score evaluation.metrics.fid evaluation.images.distances "
+        "evaluation.metrics.kid evaluation.metrics.precision_recall"
+    ),
     "evaluation.image_distances": "evaluation.images.distances",
     "evaluation.image_measures": "evaluation.images.measures",
-    "evaluation.image_metrics": "evaluation.run.image_metrics",
+    "evaluation.image_metrics": (
+        "evaluation.metrics.efficientnet evaluation.metrics.identification evaluation.run.baselines "
+        "evaluation.metrics.kid evaluation.metrics.fid"
+    ),
     "evaluation.image_settings": "evaluation.images.settings",
-    "evaluation.inception": "evaluation.images.inception",
+    "evaluation.inception": "evaluation.features.inception evaluation.images.settings",
     "evaluation.instruct_set": "evaluation.images.instruct_set",
     "evaluation.instruct_sources": "evaluation.images.instruct_sources",
     "evaluation.picture_lists": "evaluation.images.picture_lists",
@@ -226,7 +231,7 @@ MODULES = {
     "models.towers.efficientnet_lite0": "models.vision.clip runs.locks checkpoints.hub",
     "models.towers.efficientnet_network": "models.vision.efficientnet_network",
     "models.visual_decoder": "models.decoder.visual_decoder",
-    "module_names": "utils.plugins",
+    "module_names": "utils.plugins modules.objectives",
     "modules.heads": "modules.objectives modules.optim.optimizers",
     "modules.muon": "modules.optim.muon",
     "modules.optimizers": "modules.optim.optimizers",
@@ -259,7 +264,23 @@ NAMES = {
 }
 """Modules that are still there, and where definitions that they had are now."""
 
-RENAMED = {"HEADS": "OBJECTIVES", "Pretrained": "VARGPT", "Speaker": "Assistant"}
+RENAMED = {
+    "Answerer": "TextModel",
+    "Described": "TensorLike",
+    "Drawer": "ImageModel",
+    "Expecting": "HasExpectedIds",
+    "FiniteGuard": "NonFiniteGuard",
+    "FirstWeights": "DeferredWeights",
+    "Gathered": "FullTensor",
+    "HEADS": "OBJECTIVES",
+    "Held": "MemoryTensor",
+    "Pretrained": "VARGPT",
+    "RowDraws": "RankInvariantRng",
+    "Speaker": "Assistant",
+    "Spread": "ShardedTensor",
+    "Stored": "FileTensor",
+    "copy_into": "load_tensor",
+}
 """Definitions with another name now."""
 
 

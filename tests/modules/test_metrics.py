@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torchmetrics import Metric
-from vargpt_lightning.training.stage_data import StageData
 
 from tests.ranks import run_ranks, said
 from tests.tiny import tiny_stage
@@ -19,6 +18,7 @@ from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.tokenizer.quantizer import MultiScaleQuantizer
 from vargpt_lightning.modules.metrics import CodebookUsage, NamedMeans
 from vargpt_lightning.modules.vargpt_module import VARGPTModule
+from vargpt_lightning.training.data.stage_data import StageData
 
 BATCHES: list[tuple[dict[str, Any], dict[str, int]]] = [
     ({"text": torch.tensor(1.1)}, {"text": 30}),
