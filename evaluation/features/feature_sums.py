@@ -23,6 +23,7 @@ from vargpt_lightning.utils.files import plain, write_bytes
 
 MUST_AGREE = ("extractor", "variant", "layer", "weights")
 """What two sets of sums must have in common to be compared."""
+ROUNDING = 1e-6  # of a covariance's trace: files of 32 bits stay well below
 
 
 @dataclass
@@ -91,8 +92,19 @@ class FeatureSums:
         found = read_arrays(path)
         if not {"count", "sum", "outer", "about"} <= found.keys():
             raise UserError(f"{path}: has {', '.join(sorted(found))}; expected count, sum, outer and about")
-        sums = torch.from_numpy(found["sum"]), torch.from_numpy(found["outer"])
-        return cls(int(found["count"]), *sums, json.loads(str(found["about"])))
+        shapes = [found[name].shape for name in ("count", "sum", "outer")]
+        if len(shapes[1]) != 1 or shapes != [(), shapes[1], (*shapes[1], *shapes[1])]:
+            said = ", ".join(f"{name} {shape}" for name, shape in zip(("count", "sum", "outer"), shapes, strict=True))
+            raise UserError(f"{path}: the shapes are {said}; expected (), (D,) and (D, D)")
+        _check_real(path, {name: found[name] for name in ("count", "sum", "outer")})
+        try:
+            about = json.loads(str(found["about"]))
+        except ValueError as error:
+            raise UserError(f"{path}: about is no JSON ({error}); expected how the features were measured") from error
+        if not isinstance(about, dict):
+            raise UserError(f"{path}: about is {str(about)[:80]}; expected keys with values")
+        sums = [torch.from_numpy(found[name].astype(np.float64)) for name in ("sum", "outer")]
+        return cls(int(found["count"]), *sums, about)
 
     def _at_least(self, count: int) -> None:
         if self.count < count:
@@ -117,14 +129,40 @@ def load_moments(path: Path) -> Moments:
     found = read_arrays(path, skip=("arr_0", "outer"))
     if "about" in found:
         sums = FeatureSums.load(path)
-        return Moments(sums.mean(), sums.covariance(), sums.count, sums.about)
+        mu, sigma = sums.mean(), sums.covariance()
+        _check_covariance(path, mu, sigma)
+        return Moments(mu, sigma, sums.count, sums.about)
     if not {"mu", "sigma"} <= found.keys():
         there = ", ".join(sorted(found)) or "nothing"
         raise UserError(f"{path}: has {there}; expected saved statistics, or mu and sigma")
+    _check_real(path, {name: found[name] for name in ("mu", "sigma")})
     mu, sigma = found["mu"].astype(np.float64), found["sigma"].astype(np.float64)
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise UserError(f"{path}: mu is {mu.shape}, sigma {sigma.shape}; expected (D,) and (D, D)")
+    _check_covariance(path, mu, sigma)
     return Moments(mu, sigma, None, {})
+
+
+def _check_real(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} is of type {array.dtype}; expected real numbers")
+
+
+def _check_covariance(path: Path, mu_D: np.ndarray, sigma_DD: np.ndarray) -> None:
+    """Refuse what is no covariance but for rounding: distances to it would be negative, or small by accident."""
+    with np.errstate(over="ignore"):
+        size = abs(np.trace(sigma_DD)) + 1e-6 * float(mu_D @ mu_D) + 1e-12
+    if not np.isfinite(size):
+        raise UserError(
+            f"{path}: the numbers are too large to be compared; expected a mean and a covariance of features"
+        )
+    if np.abs(sigma_DD - sigma_DD.T).max(initial=0) > ROUNDING * size:
+        raise UserError(f"{path}: sigma is not symmetric; expected a covariance")
+    try:
+        np.linalg.cholesky(sigma_DD + ROUNDING * size * np.eye(len(sigma_DD)))
+    except np.linalg.LinAlgError as error:
+        raise UserError(f"{path}: sigma has negative eigenvalues; expected a covariance") from error
 
 
 def read_arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -138,7 +176,7 @@ def read_arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]
         return found
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not readable as .npz ({error}); expected statistics") from error
     except Exception as error:
         if type(error).__name__ == "BadZipFile":

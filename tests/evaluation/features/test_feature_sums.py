@@ -111,6 +111,56 @@ def test_files_that_are_no_statistics(tmp_path: Path) -> None:
             load_moments(tmp_path / f"{name}.npz")
 
 
+EYE, ZEROS = np.eye(3), np.zeros(3)
+SAVED = {"count": np.int64(5), "sum": ZEROS, "outer": 5 * EYE, "about": np.array("{}")}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"mu": ZEROS, "sigma": -EYE}, "sigma has negative eigenvalues"),
+        ({"mu": ZEROS, "sigma": EYE - 0.8}, "sigma has negative eigenvalues"),
+        ({"mu": ZEROS, "sigma": np.triu(EYE + 0.1)}, "sigma is not symmetric"),
+        ({"mu": ZEROS * 1j, "sigma": EYE}, "mu is of type complex128; expected real numbers"),
+        ({"mu": np.array(["a", "b", "c"]), "sigma": EYE}, "mu is of type"),
+        ({"mu": ZEROS + 1e200, "sigma": EYE}, "the numbers are too large"),
+        ({**SAVED, "sum": ZEROS + 50}, "sigma has negative eigenvalues"),
+        ({**SAVED, "outer": -EYE}, "sigma has negative eigenvalues"),
+        ({**SAVED, "outer": np.eye(4)}, r"the shapes are count \(\), sum \(3,\), outer \(4, 4\)"),
+        ({**SAVED, "count": np.array([5])}, r"the shapes are count \(1,\)"),
+        ({**SAVED, "count": np.array("five")}, "count is of type"),
+        ({**SAVED, "about": np.array("{")}, "about is no JSON"),
+        ({**SAVED, "about": np.array("[1]")}, r"about is \[1\]; expected keys with values"),
+    ],
+)
+def test_statistics_that_cannot_be_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], told: str) -> None:
+    file = tmp_path / "wrong.npz"
+    np.savez(file, **arrays)
+    with pytest.raises(UserError, match=f"wrong.npz: {told}"):
+        load_moments(file)
+
+
+def test_an_array_by_itself_is_no_file_of_statistics(tmp_path: Path) -> None:
+    file = tmp_path / "one.npz"
+    with file.open("wb") as opened:
+        np.save(opened, EYE)
+    with pytest.raises(UserError, match=r"one.npz: not readable as .npz"):
+        load_moments(file)
+
+
+def test_covariances_that_are_singular_but_for_rounding_are_read(tmp_path: Path) -> None:
+    """Fewer pictures than channels, saved in 32 bits; pictures that are all the same."""
+    features_ND = np.random.default_rng(0).normal(size=(5, 40)) * 9
+    for number, rows in enumerate((features_ND, np.repeat(features_ND[:1], 5, 0))):
+        file = tmp_path / f"{number}.npz"
+        np.savez(file, mu=rows.mean(0).astype(np.float32), sigma=np.cov(rows.T).astype(np.float32))
+        assert load_moments(file).sigma.shape == (40, 40)
+        sums = FeatureSums.empty(40)
+        sums.add(torch.from_numpy(rows))
+        sums.save(file)
+        assert np.allclose(load_moments(file).sigma, np.cov(rows.T))
+
+
 def test_the_list_is_named_by_ids_and_contents(tmp_path: Path) -> None:
     write_pictures(tmp_path / "a", 5)
     write_pictures(tmp_path / "b", 5)
