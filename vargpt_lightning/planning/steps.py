@@ -113,7 +113,9 @@ def trace_step(
     prepare_model(model, stage)
     arrange_blocks(model, replace(sharding, compile=False))
     module = objective(stage.head)(model, stage, 1)
-    dtype = next(model.parameters()).dtype
+    some = next(model.parameters())
+    module.to(some.device)  # its metrics too
+    dtype = some.dtype
     batch = batch_of(row, count, model.config, dtype) if batch is None else batch
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = build_optimizer(module, stage.optimizer)
