@@ -103,8 +103,8 @@ class FeatureSums:
             raise UserError(f"{path}: about is no JSON ({error}); expected how the features were measured") from error
         if not isinstance(about, dict):
             raise UserError(f"{path}: about is {str(about)[:80]}; expected keys with values")
-        sums = [torch.from_numpy(found[name].astype(np.float64)) for name in ("sum", "outer")]
-        return cls(int(found["count"]), *sums, about)
+        sum_D, outer_DD = (torch.from_numpy(found[name].astype(np.float64)) for name in ("sum", "outer"))
+        return cls(int(found["count"]), sum_D, outer_DD, about)
 
     def _at_least(self, count: int) -> None:
         if self.count < count:
