@@ -226,6 +226,7 @@ class StageModule(pl.LightningModule):
                 self.log(f"{split}/{name}", shown, on_epoch=True, batch_size=weights[name], sync_dist=True)
 
     def _write_row(self, row: dict[str, float], step: int) -> None:
+        self.means.touched()  # a process whose batches trained nothing takes part too, without a warning
         row |= {f"train/{name}": float(mean) for name, mean in self.means.compute().items()}
         self.means.reset()
         for logger in self.trainer.loggers:
