@@ -259,7 +259,9 @@ def test_parts_follow_the_tokens(chatty: VARGPT) -> None:
             assert part.scales[-1].tobytes() == part.image.tobytes() != part.scales[0].tobytes()
             picture = chatty.image_tokenizer.decode_indices(part.indices[None])[0]
             levels = ((picture + 1) * 127.5).round().byte().permute(1, 2, 0)
-            assert bytes(levels.flatten().tolist()) == part.image.tobytes()
+            drawn = torch.frombuffer(bytearray(part.image.tobytes()), dtype=torch.uint8).view_as(levels)
+            # the scales were added up in another order: a sum beside a half may round to the next level
+            assert (drawn.int() - levels.int()).abs().max() <= 1 and (drawn != levels).float().mean() < 0.01
     assert rebuilt == [token for token in answer.token_ids if token != IDS.eos]
 
 
