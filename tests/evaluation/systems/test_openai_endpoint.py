@@ -64,10 +64,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
         try:
-            self._answer(self.server.script(question, attempt))
+            reply = self.server.script(question, attempt)
         finally:
-            with self.server.lock:
+            with self.server.lock:  # before the reply: who has it may ask again at once
                 self.server.now -= 1
+        self._answer(reply)
 
     def _answer(self, what: Any) -> None:
         status, content, headers = what if isinstance(what, tuple) else (200, what, {})
