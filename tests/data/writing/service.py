@@ -80,10 +80,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
         try:
-            self._answer(caption, self.server.script(caption, attempt))
+            reply = self.server.script(caption, attempt)
         finally:
-            with self.server.lock:
+            with self.server.lock:  # before the reply: who has it may ask again at once
                 self.server.now -= 1
+        self._answer(caption, reply)
 
     def _answer(self, caption: str, what: Any) -> None:
         status, content, headers = what if isinstance(what, tuple) else (200, what, {})
