@@ -7,10 +7,12 @@ What a step computes belongs in `modules`, which callbacks a run has in `trainin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ == "callbacks":
     raise ImportError("import vargpt_lightning.callbacks instead of callbacks")
+
+from vargpt_lightning.utils.lazy import lazily
 
 if TYPE_CHECKING:
     from vargpt_lightning.callbacks.batch_rng import BatchRng as BatchRng
@@ -34,10 +36,4 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a callback when it is asked for."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazily(__name__, _LAZY)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.utils.lazy import lazily
+
 if TYPE_CHECKING:
     from vargpt_lightning.callbacks.stage_scheduler import StageScheduler as StageScheduler
     from vargpt_lightning.checkpoints.hub import VARGPT as VARGPT
@@ -49,13 +51,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: most of it needs torch."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazily(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

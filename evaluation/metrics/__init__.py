@@ -6,7 +6,9 @@ Networks belong in `evaluation.features`; which pictures a command measures belo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vargpt_lightning.utils.lazy import lazily
 
 if TYPE_CHECKING:
     from vargpt_lightning.evaluation.metrics.base import Features as Features
@@ -38,10 +40,4 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a metric when it is asked for."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazily(__name__, _LAZY)
