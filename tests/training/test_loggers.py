@@ -84,6 +84,7 @@ def test_a_name_with_its_package_and_arguments_is_taken(run: RunFolder, tmp_path
         ({"class_path": "lightning.pytorch.Trainer"}, "expected one of"),
         ({"class_path": "Logger"}, "expected one of"),
         ({"init_args": {}}, "expected class_path"),
+        ({"class_path": "CSVLogger", "init_args": ["a"]}, r"init_args of CSVLogger are \['a'\]; expected names"),
     ],
 )
 def test_what_is_no_logger_is_refused(run: RunFolder, entry: dict[str, Any], words: str) -> None:

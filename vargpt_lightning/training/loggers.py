@@ -10,8 +10,10 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.training.class_paths import arguments_of, class_path_of, not_started
 from vargpt_lightning.utils.errors import UserError, install_hint, meant
 
+KEY = "trainer.loggers"
 PACKAGE = "lightning.pytorch.loggers"
 MLFLOW_TAG = "vargpt.stage"
 
@@ -41,17 +43,15 @@ def build_loggers(entries: Sequence[dict[str, Any]], run: RunFolder, stage: str)
 
 
 def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
-    if not set(entry) <= {"class_path", "init_args"} or "class_path" not in entry:
-        raise UserError(f"trainer.loggers: {entry!r}; expected class_path, and init_args if need be")
-    path = str(entry["class_path"])
+    path, given = class_path_of(entry, KEY), arguments_of(entry, KEY)
     package, _, name = path.rpartition(".")
     there = importlib.import_module(PACKAGE)
     kind = getattr(there, name, None) if package in ("", PACKAGE) else None
     if not (isinstance(kind, type) and issubclass(kind, Logger) and kind is not Logger):
         names = [each for each in there.__all__ if each not in ("Logger", "CSVLogger")]
-        raise UserError(f"trainer.loggers: {path!r}; expected one of {', '.join(names)}{meant(name, names)}")
+        raise UserError(f"{KEY}: {path!r}; expected one of {', '.join(names)}{meant(name, names)}")
     kind = StageWandbLogger if kind is WandbLogger else kind
-    arguments = {**_defaults(name, run, stage), **(entry.get("init_args") or {})}
+    arguments = {**_defaults(name, run, stage), **given}
     try:
         if name == "MLFlowLogger":
             arguments = {"run_id": _mlflow_run(arguments), **arguments}
@@ -59,11 +59,9 @@ def _build(entry: dict[str, Any], run: RunFolder, stage: str) -> Logger:
         _ = made.experiment  # begun now: most packages find only here that they cannot
     except (ImportError, ModuleNotFoundError) as error:
         advice = install_hint("loggers")
-        raise UserError(f"trainer.loggers: {name} needs a package that is not installed: {advice} ({error})") from error
+        raise UserError(f"{KEY}: {name} needs a package that is not installed: {advice} ({error})") from error
     except Exception as error:  # wrong arguments, a server that is away, a missing key: each package has its classes
-        given = ", ".join(entry.get("init_args") or {}) or "no init_args"  # their values may be secrets
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise UserError(f"trainer.loggers: {name} with {given} does not start: {reason}{_advice(name)}") from error
+        raise not_started(KEY, name, given, error, _advice(name)) from error
     begun: Logger = made
     return begun
 

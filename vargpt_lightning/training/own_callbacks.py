@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from vargpt_lightning.training.class_paths import arguments_of, class_path_of, not_started
 from vargpt_lightning.utils.errors import UserError, meant
 from vargpt_lightning.utils.plugins import is_installed
 
@@ -21,7 +22,7 @@ def check_callbacks(entries: Sequence[dict[str, Any]]) -> None:
     for entry in entries:
         kind = callback_class(entry)
         try:
-            inspect.signature(kind).bind(**_arguments(entry))
+            inspect.signature(kind).bind(**arguments_of(entry, KEY))
         except TypeError as error:
             raise UserError(f"{KEY}: {entry['class_path']}: {error}") from error
 
@@ -41,9 +42,7 @@ def build_callbacks(entries: Sequence[dict[str, Any]]) -> list[pl.Callback]:
 
 def callback_class(entry: dict[str, Any]) -> type[pl.Callback]:
     """Return the class that an entry names; only modules of installed packages are imported."""
-    if not set(entry) <= {"class_path", "init_args"} or "class_path" not in entry:
-        raise UserError(f"{KEY}: {entry!r}; expected class_path, and init_args if need be")
-    path = str(entry["class_path"])
+    path = class_path_of(entry, KEY)
     module, _, name = path.rpartition(".")
     module = module or PACKAGE
     package = module.partition(".")[0]
@@ -65,18 +64,9 @@ def _is_callback(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, pl.Callback) and found is not pl.Callback
 
 
-def _arguments(entry: dict[str, Any]) -> dict[str, Any]:
-    arguments = entry.get("init_args") or {}
-    if not isinstance(arguments, dict):
-        raise UserError(f"{KEY}: init_args of {entry['class_path']} are {arguments!r}; expected names with values")
-    return {str(name): value for name, value in arguments.items()}
-
-
 def _build(entry: dict[str, Any]) -> pl.Callback:
-    kind, arguments = callback_class(entry), _arguments(entry)
+    kind, arguments = callback_class(entry), arguments_of(entry, KEY)
     try:
         return kind(**arguments)
     except Exception as error:  # wrong arguments: each package has its classes
-        given = ", ".join(arguments) or "no init_args"  # their values may be secrets
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise UserError(f"{KEY}: {entry['class_path']} with {given} does not start: {reason}") from error
+        raise not_started(KEY, entry["class_path"], arguments, error) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vargpt_lightning.callbacks import checkpoint_io
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
+from vargpt_lightning.distributed.ddp import keep_packed_apart
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.modules.finite import NonFiniteGuard
@@ -22,7 +23,6 @@ from vargpt_lightning.training.contents import StageContents
 from vargpt_lightning.training.data.datamodule import StageDataModule
 from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.training.data.text_tokenizer import run_tokenizer
-from vargpt_lightning.training.module import keep_packed_apart
 from vargpt_lightning.training.reuse import StageReuse
 from vargpt_lightning.training.trainer import is_sharded, stage_trainer
 from vargpt_lightning.training.weights import StageWeights
