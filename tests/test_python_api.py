@@ -48,7 +48,7 @@ def fit(recipe: Any, stage: Any, model: Any, cache: Path, *callbacks: pl.Callbac
 
 def test_stages_by_ones_own_trainer_end_as_the_commands_do(recipe: Any, tmp_path: Path) -> None:
     run = vl.fit_stages(recipe)
-    assert run.status == "finished"
+    assert run.status == "finished" and run.record["config"] == recipe.files[-1]
     from vargpt_lightning.callbacks.batch_rng import seed_everything_at
 
     seed_everything_at(recipe.seed, "weights")

@@ -60,7 +60,6 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     """
     from vargpt_lightning.callbacks.run_record import run_status
     from vargpt_lightning.training.console import quiet_lightning
-    from vargpt_lightning.training.resume import alone, check_folder
     from vargpt_lightning.training.trainer import join
 
     with quiet_lightning():
@@ -69,17 +68,8 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     if not processes.first:
         with quiet_lightning(), ended_by_signals(), others_named():
             processes.wait()  # the first one opens the folder
-            return _train(experiment, RunFolder(path), processes)
-    with alone(path):
-        check_folder(path, experiment, processes.world)
-        run = RunFolder.start(
-            path,
-            command=command,
-            config=experiment.files[-1] if experiment.files else None,
-            config_text=experiment.resolved,
-            seed=experiment.seed,
-        )
-        run.update(stage_count=len(experiment.stages))
+            return train_stages(experiment, RunFolder(path), processes)
+    run = start_run(path, experiment, command, processes)
     print(f"run: {run.path}", flush=True)
     processes.wait()
     with run_status(run), quiet_lightning(), ended_by_signals(), others_named():
@@ -96,8 +86,32 @@ def run_experiment(experiment: Experiment, command: list[str]) -> int:
     return 0
 
 
-def _train(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
-    """Train all stages, and leave the group of processes: what follows is the first one's alone."""
+def start_run(path: Path, experiment: Experiment, command: list[str], processes: Processes) -> RunFolder:
+    """Record that an experiment is trained in a folder, or resumed there; called by the first process.
+
+    Raises:
+        UserError: what the folder has does not belong to the experiment.
+    """
+    from vargpt_lightning.training.resume import alone, check_folder
+
+    with alone(path):
+        check_folder(path, experiment, processes.world)
+        run = RunFolder.start(
+            path,
+            command=command,
+            config=experiment.files[-1] if experiment.files else None,
+            config_text=experiment.resolved,
+            seed=experiment.seed,
+        )
+        run.update(stage_count=len(experiment.stages))
+    return run
+
+
+def train_stages(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
+    """Train all stages, and leave the group of processes: what follows is the first one's alone.
+
+    Returns 0, or the exit code of a stop by a signal.
+    """
     from vargpt_lightning.training.runner import StageRunner
     from vargpt_lightning.training.trainer import leave
 
@@ -107,7 +121,7 @@ def _train(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
 
 
 def _train_and_evaluate(experiment: Experiment, run: RunFolder, processes: Processes) -> int:
-    if code := _train(experiment, run, processes):
+    if code := train_stages(experiment, run, processes):
         return code
     if experiment.evaluation.enabled:
         from vargpt_lightning.training.final_evaluation import evaluate_run

@@ -9,8 +9,7 @@ from vargpt_lightning.callbacks.run_record import run_status
 from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.training.console import quiet_lightning
-from vargpt_lightning.training.resume import alone, check_folder
-from vargpt_lightning.training.runner import StageRunner
+from vargpt_lightning.training.experiment_run import others_named, start_run, train_stages
 from vargpt_lightning.training.trainer import join
 
 
@@ -27,17 +26,13 @@ def fit_stages(experiment: Experiment, folder: str | Path | None = None) -> RunF
         KeyboardInterrupt: a signal has stopped the training, after a checkpoint.
     """
     path = Path(experiment.run.root) / str(experiment.run.name) if folder is None else Path(folder)
-    with quiet_lightning():
+    with quiet_lightning(), others_named():
         processes = join(experiment.trainer)
         if processes.first:
-            with alone(path):
-                check_folder(path, experiment, processes.world)
-                text = experiment.resolved
-                run = RunFolder.start(path, command=["fit_stages"], config_text=text, seed=experiment.seed)
-                run.update(stage_count=len(experiment.stages))
+            start_run(path, experiment, ["fit_stages"], processes)
         processes.wait()
         run = RunFolder(path)
         with run_status(run) if processes.first else nullcontext():
-            if StageRunner(experiment, run, processes).all_stages():
+            if train_stages(experiment, run, processes):
                 raise KeyboardInterrupt(f"{path}: stopped by a signal; the same call resumes")
     return run
