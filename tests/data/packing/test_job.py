@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -232,20 +234,26 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
         packed(rows(tmp_path / "rows"), tmp_path / "out")
 
 
-def test_a_lock_whose_folder_is_just_cleared_away_is_taken_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries: list[Path] = []
+def test_who_waited_for_a_folder_that_was_cleared_away_holds_the_next_one(tmp_path: Path) -> None:
+    held, ended = threading.Event(), threading.Event()
 
-    def late(path: Path, mode: str) -> Any:
-        tries.append(path)
-        if len(tries) == 1:
-            path.parent.rmdir()
-        return open(path, mode)
+    def wait() -> None:
+        with locked(tmp_path / "work", wait=True):
+            held.set()
+            ended.wait(30)
 
-    monkeypatch.setattr("vargpt_lightning.data.packing.state.open", late, raising=False)
+    waiter = threading.Thread(target=wait)
     with locked(tmp_path / "work"):
-        assert len(tries) == 2 and tries[1].is_file()
+        waiter.start()
+        assert not held.wait(0.3), "it has the lock's file open by now"
+        shutil.rmtree(tmp_path / "work")
+    try:
+        assert held.wait(30)
+        with pytest.raises(UserError, match="another process is packing"), locked(tmp_path / "work"):
+            pass
+    finally:
+        ended.set()
+        waiter.join()
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

@@ -8,16 +8,13 @@ Shape suffixes: N records.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from vargpt_lightning.data.shards.dataset import ShardDataset
@@ -77,7 +74,8 @@ def count_tokens(source: ShardDataset, tokenizer: TextTokenizer) -> NDArray[np.u
 def _kept(source: ShardDataset, tokenizer: TextTokenizer, folder: Path) -> NDArray[np.uint32]:
     file = folder / f"{_key(source, tokenizer)}.npy"
     try:
-        with _locked(file.with_suffix(".lock")):  # the processes of a run come all at once; one of them measures
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):  # the processes of a run come all at once; one of them measures
             if (found := _read(file, len(source))) is not None:
                 return found
             print(f"{source.folder}: measuring the tokens of {counted(len(source), 'record')}, once", flush=True)
@@ -102,11 +100,3 @@ def _key(source: ShardDataset, tokenizer: TextTokenizer) -> str:
     shards = [[shard["sha256"], shard["count"]] for shard in source.index["shards"]]
     told = json.dumps([shards, tokenizer.fingerprint, list(spoken_texts(_PROBE, tokenizer.joins_turns))])
     return hashlib.sha256(told.encode()).hexdigest()[:24]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[IO[str]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file

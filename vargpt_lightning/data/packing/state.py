@@ -8,7 +8,6 @@ OUT/.packing/shard-000003.json   a finished shard: its hash, its samples, and th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from filelock import FileLock, Timeout
 
 from vargpt_lightning.data.packing.parts import PackedRow, PartTask, RejectedRow, read_part_rows, renamed, summed
 from vargpt_lightning.data.shards.format import member_key
@@ -65,19 +66,18 @@ def locked(folder: Path, doing: str = "packing into it", *, wait: bool = False) 
 
     Raises UserError when another process has it, which is said to be `doing` something, unless this one is to `wait`.
     """
-    with _opened_lock(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder.parent}: another process is {doing}; wait for its end") from error
-        yield
-
-
-def _opened_lock(folder: Path) -> IO[str]:
-    while True:
+    lock = FileLock(folder / "lock", timeout=-1 if wait else 0)
+    while not lock.is_locked:
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # the process before has just cleared the folder away
-            return open(folder / "lock", "w")
+        try:
+            with contextlib.suppress(FileNotFoundError):  # the process before has just cleared the folder away
+                lock.acquire()
+        except Timeout as error:
+            raise UserError(f"{folder.parent}: another process is {doing}; wait for its end") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class ShardAssembler:
