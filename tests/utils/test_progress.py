@@ -23,10 +23,16 @@ def test_a_terminal_gets_a_line_that_moves_and_goes_away(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with pytest.raises(KeyError), working("loading"):
+    monkeypatch.setenv("TERM", "xterm")
+    print("result")
+    with pytest.raises(KeyError), working("loading [a]") as step:
+        step.text = "loading [b]"
+        print("another")
         raise KeyError
-    said = capsys.readouterr().err
-    assert "loading ... 0 s" in said and said.endswith("\r\x1b[K")
+    said = capsys.readouterr()
+    assert "loading [a] ..." in said.err and "loading [b] ..." in said.err and "0:00:00" in said.err
+    assert said.err.endswith("\x1b[2K"), "the line is gone"
+    assert said.out == "result\nanother\n"
 
 
 def test_imports_leave_the_collector_as_it_was() -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-
-PERIOD = 0.2  # seconds between two looks at the moving line
 
 
 def say(text: str) -> None:
@@ -19,40 +15,41 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-@contextmanager
-def working(text: str) -> Iterator[Step]:
-    """Say what is done in this block: one line, and in a terminal one that counts the seconds and goes away."""
-    step = Step(text)
-    if not sys.stderr.isatty():
-        say(f"{text} ...")
-        yield step
-        return
-    ended = threading.Event()
-    thread = threading.Thread(target=_move, args=(step, ended), daemon=True, name="progress")
-    thread.start()
-    try:
-        yield step
-    finally:
-        ended.set()
-        thread.join()
-
-
 class Step:
     """What a moving line says; `text` may be changed while it moves."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, tell: Callable[[str], None] | None = None) -> None:
+        self._text, self._tell = text, tell
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self._text = text
+        if self._tell:
+            self._tell(text)
 
 
-def _move(step: Step, ended: threading.Event) -> None:
-    began = time.monotonic()
-    while True:
-        sys.stderr.write(f"\r\x1b[K{step.text} ... {time.monotonic() - began:.0f} s")
-        sys.stderr.flush()
-        if ended.wait(PERIOD):
-            break
-    sys.stderr.write("\r\x1b[K")
-    sys.stderr.flush()
+@contextmanager
+def working(text: str) -> Iterator[Step]:
+    """Say what is done in this block: one line, and in a terminal one that counts the seconds and goes away."""
+    if not sys.stderr.isatty():
+        say(f"{text} ...")
+        yield Step(text)
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} ...", markup=False), TimeElapsedColumn())
+    # stdout is left alone, and so are bars that packages draw on stderr
+    shown = Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    )
+    with shown:
+        task = shown.add_task(text, total=None)
+        yield Step(text, lambda text: shown.update(task, description=text))
 
 
 @contextmanager
