@@ -21,9 +21,11 @@ class EMA(pl.Callback):
     inside `averaged_weights` (sample grids) and after training, when a stage's weights are written. Checkpoints hold
     the raw weights, with the averages in this callback's state: a resumed run is exact.
 
-    Lightning's own EMAWeightAveraging copies the whole module, frozen towers included, and has no warm-up. Here only
-    parameters with `requires_grad` take memory. When a switch of stages freezes a parameter, its average becomes its
-    value; one that starts to be trained starts its average. Place this callback after the stage scheduler.
+    Lightning's WeightAveraging is no base for this: it copies the whole module, frozen towers included, calls
+    `configure_model` outside of the strategy, so that nothing is sharded, keeps one set of parameters while stages
+    change it, and swaps for validation alone. Here only parameters with `requires_grad` take memory. When a switch of
+    stages freezes a parameter, its average becomes its value; one that starts to be trained starts its average. Place
+    this callback after the stage scheduler.
 
     Averages of sharded parameters are sharded as they are; each process averages its parts, and a checkpoint's folder
     holds them beside the weights.

@@ -1,4 +1,8 @@
-"""One line that says where the training stands: a live one in a terminal, one every few seconds in a file."""
+"""One line that says where the training stands: a live one in a terminal, one every few seconds in a file.
+
+rich draws the bar; Lightning's RichProgressBar counts batches of an epoch, not steps of a stage, and says nothing in a
+log file.
+"""
 
 from __future__ import annotations
 

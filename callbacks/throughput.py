@@ -1,4 +1,8 @@
-"""How fast training goes, and how much of the time it waits for data."""
+"""How fast training goes, and how much of the time it waits for data.
+
+Lightning's ThroughputMonitor takes all batches to be of one size and rank 0 to speak for the others, knows no time
+spent waiting for data and no padding, and waits for the GPU after each batch; here counts of every rank are added up.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Charts: training curves of a stage, and the confusion of answers, as inline SVG that takes the page's colours.
 
-For a page matplotlib draws in stand-in colours; they are replaced by CSS variables (--ink, --faint, --line,
---s1 .. --s6, --accent), so that one chart serves a light and a dark page. Imports no torch.
+For a page matplotlib draws in stand-in colours; they are replaced by CSS variables (--ink, --faint, --line, --s1 ..
+--s6, --accent), so that one chart serves a light and a dark page. The plots of scikit-learn and torchmetrics have
+neither such colours nor a column for what is none of the labels. Imports no torch.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Papers of this field draw it so. An axis has its own range, since MME's points and MMMU's per cent share no scale: the
 centre is no zero, and areas mean nothing. Each axis therefore says its ends, and the values stand at its tip.
+matplotlib draws it on plain axes: its polar ones are round and have one scale.
 """
 
 from __future__ import annotations

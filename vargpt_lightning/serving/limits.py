@@ -1,4 +1,8 @@
-"""What a server refuses, and the refusal that says why."""
+"""What a server refuses, and the refusal that says why.
+
+The rate limit is a sliding window of ours: the packages for it put no bound on how many clients they remember, and by
+coming from many addresses one could fill the memory.
+"""
 
 from __future__ import annotations
 

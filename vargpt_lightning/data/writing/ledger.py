@@ -7,6 +7,9 @@ One JSON object a line, each on the disk before anything follows from it. `event
     released    it was not done (HTTP 429, 5xx, no connection): not paid for, may be sent again
     unanswered  it was sent, and nothing usable came back: whether it was paid for is not known
 A process that is killed leaves requests that were sent and have no outcome: these count as unanswered.
+
+Lines rather than SQLite: people read and mend them, and a kill damages the last one at most. The file is its own lock
+(flock), so that no second one lies beside it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""How much and how fast may be asked of a service."""
+"""How much and how fast may be asked of a service.
+
+Rate limiters of packages refuse or wait by a fixed rate; here the service's own `Retry-After` halts all threads, and a
+wait ends when the run is stopped.
+"""
 
 from __future__ import annotations
 

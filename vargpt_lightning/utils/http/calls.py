@@ -2,6 +2,9 @@
 
 Statuses 408, 409, 425, 429 and 5xx, time-outs, broken connections and malformed bodies are tried again; any other
 refusal is final. Redirects are refused: they would carry the key to another host.
+
+httpx sends and tenacity repeats; what is ours is what neither knows: which failures are worth another attempt, how long
+the server asked to be left alone, and whether it may have done the work, and charge for it, all the same.
 """
 
 from __future__ import annotations
