@@ -207,6 +207,10 @@ def test_our_benchmarks_sources_and_towers_are_what_their_protocols_say(tmp_path
         for name in named_modules(there.__path__):
             lines += [f"from vargpt_lightning.{package} import {name} as {protocol}_{name}"]
             lines += [f"{name}: {protocol} = {protocol}_{name}"]
+    lines += [
+        "from vargpt_lightning.modules.objectives import GenerationModule, Objective, TokenizerModule, UnifiedModule"
+    ]
+    lines += ["objectives: list[Objective] = [GenerationModule, TokenizerModule, UnifiedModule]"]
     lines += ["wrong: Benchmark = Tower_clip"]
     (tmp_path / "held.py").write_text("\n".join(lines))
     settings = ["--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "held.py")]

@@ -23,9 +23,11 @@ from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.models import vision
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.vargpt import VARGPTModel
-from vargpt_lightning.modules.objectives import OBJECTIVES, objective
+from vargpt_lightning.modules.objectives import OBJECTIVES, check_objective, objective
 from vargpt_lightning.recipe import heads
+from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.training.contents import StageContents
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json
 
@@ -159,6 +161,18 @@ class HalvedModule(UnifiedModule):
         return None if loss is None else loss / 2
 
 
+class ScaledModule(UnifiedModule):
+    """A multiple of the losses, known by its class_path alone."""
+
+    def __init__(self, *arguments, factor, secret="", **more):
+        super().__init__(*arguments, **more)
+        self.factor = factor
+
+    def _loss(self, output, part=None):
+        loss = super()._loss(output, part)
+        return None if loss is None else loss * self.factor
+
+
 class NoModule:
     pass
 '''
@@ -255,7 +269,9 @@ def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> d
     tree = tiny_experiment
     tree["model"]["vision"] |= {"kind": "average"}
     tree["data"]["init_args"]["train"]["riddles"] = str(tmp_path / "packed")
-    tree["stages"] = [tree["stages"][1] | {"head": "halved", "data": {"questions": 2, "pictures": 1, "riddles": 1}}]
+    base = tree["stages"][1] | {"data": {"questions": 2, "pictures": 1, "riddles": 1}}
+    scaled = {"class_path": "tiny_plugins.halved.ScaledModule", "init_args": {"factor": 0.5}}
+    tree["stages"] = [base | {"head": "halved"}, base | {"name": "scaled", "objective": scaled}]
     watch = {"class_path": "tiny_plugins.watch.Watch", "init_args": {"file": str(tmp_path / "steps.txt")}}
     tree["trainer"]["callbacks"] = [watch, {"class_path": "LearningRateMonitor"}]
     return tree
@@ -265,14 +281,15 @@ def test_an_experiment_of_them_is_trained(experiment: dict[str, Any], tmp_path: 
     file = write_experiment(tmp_path / "tiny.yaml", experiment)
     assert main(["fit", "-c", str(file)]) == 0
     run = RunFolder(tmp_path / "runs" / "tiny")
-    assert [stage.status for stage in run.stages()] == ["finished"]
+    assert [stage.status for stage in run.stages()] == ["finished"] * 2
     steps = [line.split() for line in (tmp_path / "steps.txt").read_text().splitlines()]
-    assert len(steps) == 12 and {name for _, name, _ in steps} == {"HalvedModule"}
+    assert [name for _, name, _ in steps] == ["HalvedModule"] * 12 + ["ScaledModule"] * 12
     names = steps[0][2].split(",")
     assert names[-4:] == ["Watch", "LearningRateMonitor", "GracefulStop", "LastCheckpoint"]
     assert read_json(run.path / "stages/01-base/stage.json")["data"]["riddles"]["records"] == 3
     made = load_experiment(["-c", str(run.path / "config.yaml")])
     assert made.trainer.callbacks == experiment["trainer"]["callbacks"] and made.stages[0].head == "halved"
+    assert made.stages[1].objective == experiment["stages"][1]["objective"]
     assert VARGPTModel(made.model).vision_tower.model.weight.shape == (16, 3, 8, 8)  # type: ignore[union-attr]
 
 
@@ -280,6 +297,70 @@ def test_sizes_that_a_tower_refuses(site: Path) -> None:
     assert VisionConfig(kind="average", picture_size=16, patch_size=8, width=4).squaring == "crop"
     with pytest.raises(UserError, match=r"vision.width: got 6, expected a multiple of 4"):
         VisionConfig(kind="average", picture_size=16, patch_size=8, width=6)
+
+
+def classed(path: str, **arguments: Any) -> Stage:
+    return Stage("a", ["language_model"], {"x": 1}, steps=1, objective={"class_path": path, "init_args": arguments})
+
+
+CLASSED = [
+    ("tiny_plugins.halved.Scaled", {}, r"Scaled' is no class of .*StageModule; there are .*mean 'ScaledModule'"),
+    ("tiny_plugins.halved.NoModule", {}, r"NoModule' is no class of vargpt_lightning.modules.base.StageModule"),
+    ("tiny_plugins.none.X", {}, r"tiny_plugins.none cannot be imported: ModuleNotFoundError"),
+    ("tiny_plugins.halved.ScaledModule", {}, r"ScaledModule: missing a required argument: 'factor'"),
+    ("tiny_plugins.halved.HalvedModule", {"more": 1}, r"HalvedModule: got an unexpected keyword argument 'more'"),
+    ("tiny_plugins.halved.ScaledModule", {"factor": 1, "stage": 2}, r"have 'stage', which every objective is given"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "arguments", "told"), CLASSED, ids=[told for _, _, told in CLASSED])
+def test_classes_that_are_no_objectives_are_refused(
+    path: str, arguments: dict[str, Any], told: str, site: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"^stages.a.objective: .*{told}") as error:
+        check_objective(classed(path, **arguments))
+    assert "\n" not in str(error.value)
+
+
+def test_an_objective_of_no_installed_package_is_refused_when_the_experiment_is_read(
+    tiny_experiment: dict[str, Any], tmp_path: Path
+) -> None:
+    """Nothing beside an experiment is run, wherever Python would find it."""
+    (tmp_path / "beside.py").write_text("raise SystemExit('run')")
+    tiny_experiment["stages"] = [tiny_experiment["stages"][1] | {"objective": {"class_path": "beside.Module"}}]
+    tiny_experiment["stages"][0]["objective"]["init_args"] = {"factor": 2}
+    file = write_experiment(tmp_path / "tiny.yaml", tiny_experiment)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(UserError, match=r"stages.base.objective: .*no installed package has 'beside'"):
+            load_experiment(file, "--stages.base.steps=3")
+    assert "beside" not in sys.modules
+    with pytest.raises(UserError, match=r"stages.a.objective: \{'class': 'x'\}; expected class_path"):
+        Stage("a", ["language_model"], {"x": 1}, steps=1, objective={"class": "x"})
+
+
+def test_a_plan_refuses_a_bad_objective_before_it_plans(
+    experiment: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment["stages"][1]["objective"]["init_args"] = {}
+    experiment["plan"] = {"corpora": {name: {"samples": 3, "text": 8} for name in experiment["stages"][1]["data"]}}
+    file = write_experiment(tmp_path / "tiny.yaml", experiment)
+    assert main(["plan", str(file), "--gpus", "H100"]) == 2
+    told = capsys.readouterr()
+    assert "stages.scaled.objective: tiny_plugins.halved.ScaledModule: missing a required argument" in told.err
+    assert "base" not in told.out
+
+
+def test_an_objective_counts_towards_a_stages_hash_where_one_is_given(
+    experiment: dict[str, Any], tmp_path: Path
+) -> None:
+    made = load_experiment(["-c", str(write_experiment(tmp_path / "tiny.yaml", experiment))])
+    contents = StageContents(made, 1)
+    assert "objective" not in contents.settings(0)["stage"] and contents.settings(1)["stage"]["objective"]
+    before = contents.hashes
+    made.stages[1].objective = {"class_path": "tiny_plugins.halved.ScaledModule", "init_args": {"factor": 2}}
+    after = StageContents(made, 1).hashes
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 def other(site: Path, group: str, entry: str, **files: str) -> None:

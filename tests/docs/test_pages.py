@@ -161,12 +161,13 @@ def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: py
     assert str(read_json(stages[0].path / "stage.json")["taken_from"]).endswith("runs/debug/stages/01-draw")
     assert set(load_runs("runs").runs["name"]) == {"debug", "polished"}
     assert "polished" in capsys.readouterr().out
-    with installed("my-package/my_package/losses.py", "my-package/my_package/watch.py"):
+    with installed(*(f"my-package/my_package/{name}.py" for name in ("losses", "penalties", "watch"))):
         give(from_package)
     stages = RunFolder(Path("runs/watched")).stages()
-    assert [stage.status for stage in stages] == ["finished"] * 3
-    assert [bool(read_json(stage.path / "stage.json").get("taken_from")) for stage in stages] == [True, True, False]
-    with (stages[-1].path / "metrics.csv").open() as file:
+    assert [stage.status for stage in stages] == ["finished"] * 4
+    taken = [bool(read_json(stage.path / "stage.json").get("taken_from")) for stage in stages]
+    assert taken == [True, True, False, False]
+    with (stages[-2].path / "metrics.csv").open() as file:
         logged = [(row["name"], row["step"]) for row in csv.DictReader(file)]
     assert [step for name, step in logged if name == "train/decoder_norm"] == ["2", "4"]
     assert any(name.startswith("lr-AdamW") for name, _ in logged)

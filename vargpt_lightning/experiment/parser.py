@@ -57,6 +57,16 @@ class _Parser(ArgumentParser):
         more = {"prog": "vargpt fit", "usage": USAGE, "formatter_class": _HelpFormatter, **more}
         super().__init__(*arguments, **more)
 
+    def parse_object(self, values: Any, *, namespace: Namespace | None = None, **more: Any) -> Any:
+        """As jsonargparse's; a stage's `objective` takes the place of the one before whole.
+
+        To merge the two, it would import the class of whichever module is named, and read its signature.
+        """
+        if namespace is not None and "objective" in namespace:
+            namespace = namespace.clone()
+            namespace.pop("objective")
+        return super().parse_object(values, namespace=namespace, **more)
+
 
 def build_parser() -> ArgumentParser:
     """Return the parser of `vargpt fit`: every key of an experiment is an option of the command."""

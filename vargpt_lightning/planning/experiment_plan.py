@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.modules.objectives import check_objective
 from vargpt_lightning.planning.generation import GenerationPlan, plan_drawing
 from vargpt_lightning.planning.layout import SHARDED
 from vargpt_lightning.planning.search import ways_to_fit
@@ -49,6 +50,8 @@ def plan_stages(
     search: bool = True,
 ) -> Iterator[StagePlan]:
     """Yield the plan of each stage; one that does not fit comes with the smallest changes that make it fit."""
+    for stage in stages:
+        check_objective(stage)  # told before minutes are spent on the stages before it
     for stage in stages:
         name = strategy_on(strategy, cluster)
         if stage.head == "tokenizer" and name in SHARDED:

@@ -17,7 +17,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks, blocks
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.losses import IGNORED
-from vargpt_lightning.modules.objectives import objective
+from vargpt_lightning.modules.objectives import module_of
 from vargpt_lightning.modules.optim.optimizers import build_optimizer
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.trace import Trace
@@ -112,7 +112,7 @@ def trace_step(
     """
     prepare_model(model, stage)
     arrange_blocks(model, replace(sharding, compile=False))
-    module = objective(stage.head)(model, stage, 1)
+    module = module_of(model, stage, 1)
     some = next(model.parameters())
     module.to(some.device)  # its metrics too
     dtype = some.dtype

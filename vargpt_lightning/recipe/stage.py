@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.mixing.spec import MixBy, MixtureSpec
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.recipe.heads import check_head
+from vargpt_lightning.utils.class_paths import arguments_of, installed_module
 from vargpt_lightning.utils.errors import UserError, hint
 from vargpt_lightning.utils.names import check_name
 from vargpt_lightning.utils.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
@@ -124,6 +125,8 @@ class Stage(Ranged):
         accumulate: batches per optimizer step.
         head: which losses are used: "unified" text and image, "understanding" text, "generation" image, "tokenizer"
             those of the image tokenizer; or the name of an installed package's objective.
+        objective: a class that trains in place of the head's module: class_path, a subclass of `StageModule` in an
+            installed package, and init_args. The head still says which data the stage needs.
         decoder_alone: train the visual decoder only on pictures, without the language model.
         text_weight, image_weight: weights of the text loss and of the image loss.
         label_smoothing: label smoothing of the image loss.
@@ -158,6 +161,7 @@ class Stage(Ranged):
     packing: bool = False
     accumulate: Size = 1
     head: str = "unified"
+    objective: dict[str, Any] | None = None
     decoder_alone: bool = False
     text_weight: Factor = 1.0
     image_weight: Factor = 1.0
@@ -184,6 +188,9 @@ class Stage(Ranged):
             check_head(self.head)
         except UserError as error:
             raise UserError(f"{where}.{error}") from error
+        if self.objective is not None:  # its class is found by modules/objectives.py, which needs torch
+            installed_module(self.objective, f"{where}.objective")
+            arguments_of(self.objective, f"{where}.objective")
         if not self.train:
             raise UserError(f"{where}.train is empty: the stage would train nothing; expected names of submodules")
         if (self.epochs is None) == (self.steps is None):
@@ -235,6 +242,13 @@ class Stage(Ranged):
             if self.max_tokens is not None and wrong:
                 value = getattr(self, key)
                 raise UserError(f"{where}.{key}={value} with max_tokens={self.max_tokens}; expected {expected}")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the keys that a stage's result depends on; one that came later is left out where it asks for nothing,
+        so that earlier hashes stay.
+        """
+        keys = asdict(self)
+        return keys if self.objective is not None else {key: keys[key] for key in keys if key != "objective"}
 
     def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
         """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""

@@ -67,7 +67,7 @@ class StageContents:
     @cached_property
     def hashes(self) -> list[str]:
         """A hash for each stage of all that its result depends on, the stages before it included."""
-        stages = [_of_all(_plain(asdict(stage)), self.processes) for stage in self.experiment.stages]
+        stages = [_of_all(_plain(stage.settings()), self.processes) for stage in self.experiment.stages]
         return stage_hashes(stages, self._basis)
 
     def hash_after(self, before: str | None, index: int) -> str:
@@ -78,7 +78,7 @@ class StageContents:
 
     def settings(self, index: int) -> dict[str, Any]:
         """Return what a stage's result depends on, the stages before it left out, as plain JSON values."""
-        return {**self._basis, "stage": _plain(asdict(self.experiment.stages[index]))}
+        return {**self._basis, "stage": _plain(self.experiment.stages[index].settings())}
 
     def compare(self, run: RunFolder, folder: StageFolder) -> Comparison:
         """Hold the record of a stage against what the experiment asks for at its place; keys that were not there yet
@@ -119,7 +119,7 @@ class StageContents:
 
     def _unhashed(self, index: int) -> dict[str, Any]:
         """What versions before recorded of a stage: paths of the data in place of what they held."""
-        return _plain({**self.experiment.stage_basis(), "stage": asdict(self.experiment.stages[index])})
+        return _plain({**self.experiment.stage_basis(), "stage": self.experiment.stages[index].settings()})
 
     def _changed_inputs(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         gone = [name for name in now if now[name] is None]

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.training.class_paths import arguments_of, class_path_of, not_started
+from vargpt_lightning.utils.class_paths import arguments_of, class_path_of, not_started
 from vargpt_lightning.utils.errors import UserError, install_hint, meant
 
 KEY = "trainer.loggers"

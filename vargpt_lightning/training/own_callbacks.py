@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 
-from vargpt_lightning.training.class_paths import arguments_of, class_path_of, not_started
-from vargpt_lightning.utils.errors import UserError, meant
-from vargpt_lightning.utils.plugins import is_installed
+from vargpt_lightning.utils.class_paths import arguments_of, installed_class, not_started
+from vargpt_lightning.utils.errors import UserError
 
 KEY = "trainer.callbacks"
 PACKAGE = "lightning.pytorch.callbacks"
@@ -42,26 +40,8 @@ def build_callbacks(entries: Sequence[dict[str, Any]]) -> list[pl.Callback]:
 
 def callback_class(entry: dict[str, Any]) -> type[pl.Callback]:
     """Return the class that an entry names; only modules of installed packages are imported."""
-    path = class_path_of(entry, KEY)
-    module, _, name = path.rpartition(".")
-    module = module or PACKAGE
-    package = module.partition(".")[0]
-    if not is_installed(package):
-        raise UserError(f"{KEY}: {path!r}: no installed package has {package!r}; expected a class of an installed one")
-    try:
-        kind = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # whatever another's code does while it is imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{KEY}: {path!r}: {module} cannot be imported: {reason}") from error
-    if not (isinstance(kind, type) and issubclass(kind, pl.Callback)):
-        there = [each for each, found in vars(importlib.import_module(module)).items() if _is_callback(found)]
-        known = f"there are {', '.join(there)}{meant(name, there)}" if there else f"{module} has none"
-        raise UserError(f"{KEY}: {path!r} is no class of lightning.pytorch.Callback; {known}")
+    kind: type[pl.Callback] = installed_class(entry, KEY, pl.Callback, "lightning.pytorch.Callback", PACKAGE)
     return kind
-
-
-def _is_callback(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, pl.Callback) and found is not pl.Callback
 
 
 def _build(entry: dict[str, Any]) -> pl.Callback:

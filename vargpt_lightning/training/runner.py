@@ -15,7 +15,7 @@ from vargpt_lightning.distributed.ddp import keep_packed_apart
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.modules.finite import NonFiniteGuard
-from vargpt_lightning.modules.objectives import module_of, objective
+from vargpt_lightning.modules.objectives import check_objective, module_of
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
 from vargpt_lightning.training.callbacks import StageCallbacks
@@ -43,7 +43,7 @@ class StageRunner:
     def __init__(self, experiment: Experiment, run: RunFolder, processes: Processes | None = None) -> None:
         self.experiment, self.run = experiment, run
         for stage in experiment.stages:
-            objective(stage.head)  # one that cannot be used is told before anything is trained
+            check_objective(stage)  # one that cannot be used is told before anything is trained
         self.processes = processes or Processes()
         with self.processes.first_goes_first():
             if self.processes.first:  # it alone looks for finished stages, and records them
