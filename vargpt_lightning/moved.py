@@ -266,6 +266,7 @@ NAMES = {
 
 RENAMED = {
     "Answerer": "TextModel",
+    "Claim": "LeaseLock",
     "Described": "TensorLike",
     "Drawer": "ImageModel",
     "Expecting": "HasExpectedIds",
@@ -274,12 +275,15 @@ RENAMED = {
     "Gathered": "FullTensor",
     "HEADS": "OBJECTIVES",
     "Held": "MemoryTensor",
+    "PATIENCE": "LEASE_TIMEOUT",
+    "Patience": "RetryPolicy",
     "Pretrained": "VARGPT",
     "RowDraws": "RankInvariantRng",
     "Speaker": "Assistant",
     "Spread": "ShardedTensor",
     "Stored": "FileTensor",
     "copy_into": "load_tensor",
+    "holder": "owner",
 }
 """Definitions with another name now."""
 

@@ -15,7 +15,7 @@ from PIL import Image
 from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Reply, UnfinishedError
 from vargpt_lightning.utils.capacity import MOST_AT_A_TIME
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.http.calls import CallError, Patience, StoppedError, with_retries
+from vargpt_lightning.utils.http.calls import CallError, RetryPolicy, StoppedError, with_retries
 from vargpt_lightning.utils.http.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, read_answer
 
 PICTURE_TOKEN = "<image>"
@@ -28,7 +28,7 @@ class EndpointSettings:
 
     Args:
         concurrency: requests on their way at a time.
-        retries, timeout, backoff, longest_wait: see `http_calls.Patience`.
+        retries, timeout, backoff, longest_wait: see `utils.http.calls.RetryPolicy`.
         max_new_tokens: of an answer whose request names no length.
         temperature: 0 asks for the likeliest token.
         key_variable: the environment variable with the key; unset, no key is sent.
@@ -137,9 +137,9 @@ class OpenAIEndpoint:
             said = read_answer(self.endpoint.post(body, own.timeout))
             return Reply(said.text, finish=said.finish)
 
-        patience = Patience(own.retries, own.timeout, own.backoff, own.longest_wait)
+        policy = RetryPolicy(own.retries, own.timeout, own.backoff, own.longest_wait)
         try:
-            return with_retries(call, patience, stop)
+            return with_retries(call, policy, stop)
         except CallError as error:
             if error.status in REFUSALS and "refused" in own.allow:
                 self.refused += 1

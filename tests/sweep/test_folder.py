@@ -61,12 +61,12 @@ def test_a_trial_that_another_holds_is_passed_over(planned: Planned) -> None:
     first, second = folder.take(), folder.take()
     assert first and second and first.number != second.number and folder.take() is None
     assert list(states(folder).values()) == ["running", "running"]
-    first.claim.release()
+    first.lock.release()
     assert list(states(folder).values()) == ["interrupted", "running"], "begun, and held by nobody"
     again = SweepFolder(folder.path).take()
     assert again and again.number == first.number
-    again.claim.release()
-    second.claim.release()
+    again.lock.release()
+    second.lock.release()
 
 
 def test_failed_trials_say_why_and_can_be_tried_again(planned: Planned) -> None:
@@ -121,7 +121,7 @@ def test_a_sampler_chooses_and_a_killed_choice_is_kept(planned: Planned) -> None
     taken = folder.take()
     assert taken is not None
     begun = folder.rows()[0].values
-    taken.claim.release()
+    taken.lock.release()
     work(SweepFolder(folder.path))
     rows = folder.rows()
     assert rows[0].values == begun and all(row.state == "finished" for row in rows)
@@ -152,7 +152,7 @@ def test_a_trial_that_finished_when_its_worker_died_is_not_run_again(planned: Pl
     from vargpt_lightning.sweep.trial import TrialProcess
 
     assert TrialProcess(folder, taken).watch().state == "finished"
-    taken.claim.release()  # as a death does, before the end was written down
+    taken.lock.release()  # as a death does, before the end was written down
     work(folder)
     assert states(folder) == {"seed0": "finished"} and len(starts(folder)) == 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.runs.locks import Claim
+from vargpt_lightning.runs.locks import LeaseLock
 from vargpt_lightning.training import reuse as reuse_stages
 from vargpt_lightning.training.reuse import StageReuse
 
@@ -73,7 +73,7 @@ def test_without_folders_nothing_is_looked_for_or_claimed(tmp_path: Path) -> Non
 def test_the_same_stage_is_trained_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse_stages, "WAIT", 0.02)
     run, order = RunFolder.start(tmp_path / "one"), list[str]()
-    other = Claim.take(tmp_path / ".stages" / "h1")
+    other = LeaseLock.acquire(tmp_path / ".stages" / "h1")
     assert other is not None
 
     def wait() -> None:

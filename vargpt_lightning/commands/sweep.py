@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from vargpt_lightning.commands.sweep_show import main as show
-from vargpt_lightning.commands.sweep_worker import add_patience
+from vargpt_lightning.commands.sweep_worker import add_lease_timeout
 from vargpt_lightning.commands.sweep_worker import main as worker
 from vargpt_lightning.sweep.changes import changed_sweep, read_values
 from vargpt_lightning.sweep.check import check_cells
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seeds", type=positive, metavar="N", help="the seeds 0 to N - 1 instead of the file's")
     result.add_argument("--launcher", choices=("here", "slurm", "local"), default="here", help="slurm, local: submitit")
     result.add_argument("--job", action="append", default=[], metavar="KEY=VALUE", help="a parameter of submitit")
-    add_patience(result)
+    add_lease_timeout(result)
     return result
 
 
@@ -92,14 +92,14 @@ def _planned(arguments: argparse.Namespace) -> SweepFolder:
         given["--reuse"] = arguments.reuse
         if wrong := [name for name, value in given.items() if value]:
             raise UserError(f"{wrong[0]} changes the plan; expected the sweep file before it, not a planned folder")
-        return SweepFolder(arguments.sweep, arguments.patience)
+        return SweepFolder(arguments.sweep, arguments.lease_timeout)
     changes = {name: getattr(arguments, name) for name in ("base", "reuse", "seeds", "name")}
     sweep = changed_sweep(arguments.sweep, overrides=arguments.set, **changes)
     if not arguments.no_check and sweep.program == DEFAULT_PROGRAM:
         from vargpt_lightning.experiment.parser import load_experiment
 
         check_cells(sweep, load_experiment)
-    folder, new = SweepFolder.make(sweep, Path(arguments.root or sweep.root) / sweep.name, arguments.patience)
+    folder, new = SweepFolder.make(sweep, Path(arguments.root or sweep.root) / sweep.name, arguments.lease_timeout)
     planned = len(folder.plan["cells"])
     print(f"sweep: {folder.path}\nplanned: {counted(planned, 'trial')}, {new} of them new", flush=True)
     if missing := [name for name in sweep.reuse if name not in folder.reuse()]:

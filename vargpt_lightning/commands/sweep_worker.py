@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vargpt_lightning.runs.locks import PATIENCE
+from vargpt_lightning.runs.locks import LEASE_TIMEOUT
 from vargpt_lightning.sweep.folder import SweepFolder
 from vargpt_lightning.sweep.watch import tell
 from vargpt_lightning.sweep.worker import work
@@ -23,13 +23,14 @@ def main(argv: list[str]) -> int:
     )
     result.add_argument("folder", type=Path, help="the sweep's folder")
     result.add_argument("--limit", type=positive, metavar="N", help="stop after so many trials")
-    add_patience(result)
+    add_lease_timeout(result)
     arguments = result.parse_args(argv)
-    work(SweepFolder(arguments.folder, arguments.patience), tell, arguments.limit)
+    work(SweepFolder(arguments.folder, arguments.lease_timeout), tell, arguments.limit)
     return 0
 
 
-def add_patience(arguments: argparse.ArgumentParser) -> None:
+def add_lease_timeout(arguments: argparse.ArgumentParser) -> None:
     """Add when a worker counts as dead."""
     text = "seconds without a heartbeat after which a worker on another machine counts as dead (default: %(default)g)"
-    arguments.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS", help=text)
+    names = ("--lease-timeout", "--patience")  # the second is the old one
+    arguments.add_argument(*names, type=float, default=LEASE_TIMEOUT, metavar="SECONDS", help=text)

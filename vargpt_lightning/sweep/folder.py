@@ -5,10 +5,10 @@
     <sweep>/experiments/*.yaml     the experiment file of each trial
     <sweep>/trials/<name>/         its run folder
     <sweep>/logs/<name>.log        what its process wrote
-    <sweep>/claims/<number>/       who works on it (see claims.py)
+    <sweep>/claims/<number>/       the lock of who works on it (see runs/locks.py)
 
-Optuna's state of a trial says whether it is waiting, begun or ended; a claim says whether somebody is at work on it. A
-begun trial that nobody holds was killed, and the next worker takes it up.
+Optuna's state of a trial says whether it is waiting, begun or ended; a lock says whether somebody is at work on it. A
+begun trial that nobody owns was killed, and the next worker takes it up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vargpt_lightning.runs.folder import find_run_folders, now
-from vargpt_lightning.runs.locks import PATIENCE, Claim, holder
+from vargpt_lightning.runs.locks import LEASE_TIMEOUT, LeaseLock, owner
 from vargpt_lightning.sweep.cells import Cell, make_cell, write_cell
 from vargpt_lightning.sweep.measures import read_measures
 from vargpt_lightning.sweep.spec import Measure, Pruning, Range, Sweep
@@ -40,11 +40,11 @@ ENDED = ("finished", "failed", "pruned")
 
 @dataclass(frozen=True)
 class Taken:
-    """A trial that this process has claimed."""
+    """A trial that this process has locked."""
 
     number: int
     name: str
-    claim: Claim
+    lock: LeaseLock
     again: bool
 
 
@@ -70,14 +70,14 @@ class SweepFolder:
 
     Args:
         path: the sweep's folder.
-        patience: seconds without a heartbeat after which a worker on another machine counts as dead.
+        lease_timeout: seconds without a heartbeat after which a worker on another machine counts as dead.
 
     Raises:
         UserError: the folder is no sweep, or is one of a later release.
     """
 
-    def __init__(self, path: Path | str, patience: float = PATIENCE) -> None:
-        self.path, self.patience = Path(path), patience
+    def __init__(self, path: Path | str, lease_timeout: float = LEASE_TIMEOUT) -> None:
+        self.path, self.lease_timeout = Path(path), lease_timeout
         file = self.path / "plan.json"
         if not file.is_file():
             raise UserError(f"{self.path} is not a sweep: plan.json is missing; plan one with: vargpt sweep FILE")
@@ -90,9 +90,9 @@ class SweepFolder:
     # ------------------------------------------------------------------------------------------------------ planning
 
     @classmethod
-    def make(cls, sweep: Sweep, path: Path, patience: float = PATIENCE) -> tuple[SweepFolder, int]:
+    def make(cls, sweep: Sweep, path: Path, lease_timeout: float = LEASE_TIMEOUT) -> tuple[SweepFolder, int]:
         """Plan a sweep, for the first time or again; return it with the number of trials that are new."""
-        with _alone(path / "claims" / "plan", patience):
+        with _alone(path / "claims" / "plan", lease_timeout):
             cells = [] if sweep.sampled else [make_cell(sweep, values, seed) for values, seed in sweep.points()]
             keys = [f"slot-{number}" for number in range(sweep.trials)] or [cell.key for cell in cells]
             twice = {key for key in keys if keys.count(key) > 1}
@@ -102,7 +102,7 @@ class SweepFolder:
             _check_file(path / "plan.json", sweep)
             plan = {"version": PLAN_VERSION, "created": now(), "cwd": os.getcwd(), "cells": keys}
             write_json(path / "plan.json", {**plan, "sweep": _to_plain(sweep)})
-            folder = cls(path, patience)
+            folder = cls(path, lease_timeout)
             return folder, folder._enqueue(cells, keys)
 
     def _enqueue(self, cells: list[Cell], keys: list[str]) -> int:
@@ -132,7 +132,7 @@ class SweepFolder:
 
     def retry(self) -> int:
         """Enqueue the failed trials once more; return how many."""
-        with _alone(self.path / "claims" / "plan", self.patience):
+        with _alone(self.path / "claims" / "plan", self.lease_timeout):
             failed = [trial for trial in self._latest().values() if trial.state.name == "FAIL"]
             for trial in failed:
                 attributes = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
@@ -156,7 +156,7 @@ class SweepFolder:
         planned = Path(self.plan.get("cwd") or ".")
         return [name for name in self.sweep.reuse if any(find_run_folders(planned / Path(name).expanduser()))]
 
-    def claims(self, number: int) -> Path:
+    def lock(self, number: int) -> Path:
         return self.path / "claims" / f"{number:04d}"
 
     # --------------------------------------------------------------------------------------------------------- study
@@ -206,27 +206,27 @@ class SweepFolder:
     # ------------------------------------------------------------------------------------------------------- working
 
     def take(self, passed_over: Collection[int] = ()) -> Taken | None:
-        """Claim the next trial that waits, or that was begun by somebody who is dead; None when there is none."""
+        """Lock the next trial that waits, or that was begun by somebody who is dead; None when there is none."""
         for trial in self._latest().values():
             if trial.state.is_finished() or trial.number in passed_over:
                 continue
-            claim = Claim.take(self.claims(trial.number), self.patience)
-            if claim is None:
+            lock = LeaseLock.acquire(self.lock(trial.number), self.lease_timeout)
+            if lock is None:
                 continue
             try:
-                if taken := self._begin(trial.number, claim):
+                if taken := self._begin(trial.number, lock):
                     return taken
             except BaseException:
-                claim.release()
+                lock.release()
                 raise
-            claim.release()
+            lock.release()
         return None
 
-    def _begin(self, number: int, claim: Claim) -> Taken | None:
+    def _begin(self, number: int, lock: LeaseLock) -> Taken | None:
         from optuna.trial import Trial, TrialState
 
         frozen = self.study.get_trials(deepcopy=False)[number]
-        if frozen.state.is_finished():  # it ended between the look and the claim
+        if frozen.state.is_finished():  # it ended between the look and the lock
             return None
         if frozen.state == TrialState.WAITING:
             self.study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
@@ -243,7 +243,7 @@ class SweepFolder:
                 trial.set_user_attr(key, value)
         else:
             name = attributes["name"]
-        return Taken(number, name, claim, again="retry_of" in attributes)
+        return Taken(number, name, lock, again="retry_of" in attributes)
 
     def _finished_as(self, cell: Cell) -> str | None:
         """The name of a finished trial of the same experiment, whose figures are this one's too."""
@@ -263,7 +263,7 @@ class SweepFolder:
         return trial.should_prune()
 
     def end(self, taken: Taken, state: str, measures: dict[str, float], error: str = "", seconds: float = 0.0) -> None:
-        """Write down how a trial ended, and give its claim back."""
+        """Write down how a trial ended, and give its lock back."""
         from optuna.trial import TrialState
 
         storage, trial_id = self.study._storage, self._storage_id(taken.number)
@@ -273,7 +273,7 @@ class SweepFolder:
         states = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
         value = measures.get(self.sweep.measures[0].name) if state == "finished" else None
         self.study.tell(taken.number, value, states[state])
-        taken.claim.release()
+        taken.lock.release()
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -285,7 +285,7 @@ class SweepFolder:
         known = trial.user_attrs
         state, host = _STATES[trial.state.name], known.get("host", "")
         if state in ("waiting", "running"):
-            held = holder(self.claims(trial.number), self.patience)
+            held = owner(self.lock(trial.number), self.lease_timeout)
             host = str(held.get("host", "")) if held else ""
             state = "running" if held else {"running": "interrupted"}.get(state, state)
         measures, error = known.get("measures", {}), known.get("error", "")
@@ -336,18 +336,18 @@ def _check_file(plan: Path, sweep: Sweep) -> None:
 
 
 class _alone:
-    """Hold a claim while the block runs; wait for others first."""
+    """Hold a lock while the block runs; wait for others first."""
 
-    def __init__(self, folder: Path, patience: float) -> None:
-        self.folder, self.patience = folder, patience
+    def __init__(self, folder: Path, lease_timeout: float) -> None:
+        self.folder, self.lease_timeout = folder, lease_timeout
 
     def __enter__(self) -> None:
-        while (claim := Claim.take(self.folder, self.patience)) is None:
+        while (lock := LeaseLock.acquire(self.folder, self.lease_timeout)) is None:
             time.sleep(0.2)
-        self.claim = claim
+        self.lock = lock
 
     def __exit__(self, *error: object) -> None:
-        self.claim.release()
+        self.lock.release()
 
 
 def _named(module: str, name: str, arguments: Any) -> Any:

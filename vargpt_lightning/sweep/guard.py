@@ -1,7 +1,7 @@
 """Start a program that ends when the process that started it dies: `python -m vargpt_lightning.sweep.guard PID ...`.
 
 A sweep that is killed leaves no trial behind that goes on unseen. Linux alone can do so; elsewhere the program goes on,
-and its claim keeps others away until it has ended.
+and its lock keeps others away until it has ended.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class LocalWorkers:
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         command = [sys.executable, "-m", "vargpt_lightning.cli", "sweep", "worker", str(self.folder.path)]
-        command += ["--patience", str(self.folder.patience)]
+        command += ["--lease-timeout", str(self.folder.lease_timeout)]
         guard = [sys.executable, "-m", "vargpt_lightning.sweep.guard", str(os.getpid())]
         with open(self._log(slot), "a", encoding="utf-8") as log:
             return subprocess.Popen(
@@ -121,14 +121,16 @@ def submit(folder: SweepFolder, count: int, cluster: str, options: Mapping[str, 
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         executor.update_parameters(name=f"sweep-{folder.sweep.name}", **options)
         with executor.batch():
-            jobs = [executor.submit(_work_there, str(folder.path.resolve()), folder.patience) for _ in range(count)]
+            jobs = [
+                executor.submit(_work_there, str(folder.path.resolve()), folder.lease_timeout) for _ in range(count)
+            ]
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"submitit refuses cluster={cluster}, {dict(options)}: {error}") from error
     return [str(job.job_id) for job in jobs]
 
 
-def _work_there(path: str, patience: float) -> int:
-    return work(SweepFolder(path, patience))
+def _work_there(path: str, lease_timeout: float) -> int:
+    return work(SweepFolder(path, lease_timeout))
 
 
 def changes(rows: Sequence[Row], before: dict[str, str]) -> Iterator[Row]:

@@ -74,7 +74,7 @@ class TrialProcess:
                 env=self.environment,
                 cwd=self._cwd(),
             )
-            self.taken.claim.add_process(process.pid)
+            self.taken.lock.add_process(process.pid)
             try:
                 pruned = self._until_end(process)
             finally:
@@ -101,7 +101,7 @@ class TrialProcess:
                 return False
             except subprocess.TimeoutExpired:
                 pass
-            if count % look == look - 1 and self.taken.claim.lost:
+            if count % look == look - 1 and self.taken.lock.lost:
                 raise UserError(
                     f"{self.taken.name}: another worker took it, because this one sent no heartbeat for too long"
                 )

@@ -41,7 +41,7 @@ def work(folder: SweepFolder, told: Told | None = None, limit: int | None = None
                     folder.end(taken, outcome.state, outcome.measures, outcome.error, outcome.seconds)
                     ended += 1
             finally:
-                taken.claim.release()
+                taken.lock.release()
             if told:
                 told(taken, outcome)
     return ended

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vargpt_lightning.data.text.text_tokenizer import FILE_NAME
 from vargpt_lightning.runs.folder import RunFolder, StageFolder, find_runs
-from vargpt_lightning.runs.locks import Claim, holder
+from vargpt_lightning.runs.locks import LeaseLock, owner
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ class StageReuse:
             return
         folder = self.run.path.resolve().parent / CLAIMS / self.hashes[index]
         told = False
-        while (claim := Claim.take(folder)) is None:
+        while (lock := LeaseLock.acquire(folder)) is None:
             if not told:
-                host = (holder(folder) or {}).get("host", "another process")
+                host = (owner(folder) or {}).get("host", "another process")
                 print(f"waiting: {host} trains the same stage for another run", flush=True)
                 told = True
             time.sleep(WAIT)
-        with claim:
+        with lock:
             yield
 
     def _find(self, index: int) -> tuple[RunFolder, StageFolder] | None:

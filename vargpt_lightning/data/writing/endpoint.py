@@ -25,7 +25,7 @@ from vargpt_lightning.data.writing.spending import Budget, Pace
 from vargpt_lightning.data.writing.templates import Written
 from vargpt_lightning.utils.capacity import MOST_AT_A_TIME
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.http.calls import CallError, Patience, StoppedError, with_retries
+from vargpt_lightning.utils.http.calls import CallError, RetryPolicy, StoppedError, with_retries
 from vargpt_lightning.utils.http.chat_endpoint import KEY_REFUSALS, REFUSALS, ChatEndpoint, Said, read_answer
 
 NOT_ASKED, FAILED, CUT = "not asked", "failed", "cut short"
@@ -45,7 +45,7 @@ class WriterSettings:
         tries: requests for a caption whose answers were of the wrong form, each paid for; 1 asks once.
         concurrency: requests on their way at a time.
         requests_per_minute: at most; None is no limit.
-        retries, timeout, backoff, longest_wait: see `http_calls.Patience`.
+        retries, timeout, backoff, longest_wait: see `utils.http.calls.RetryPolicy`.
         max_failures: captions in a row that fail or are turned down before the run stops.
         max_requests, max_tokens: spending limits over all runs into a folder; None is no limit.
         ask_unanswered: send again what may have been paid for already.
@@ -252,9 +252,9 @@ class _Asking:
 
     def _send(self, request: Request) -> None:
         own = self.own
-        patience = Patience(own.retries, own.timeout, own.backoff, own.longest_wait)
+        policy = RetryPolicy(own.retries, own.timeout, own.backoff, own.longest_wait)
         try:
-            with_retries(lambda: self._call(request), patience, self.stop)
+            with_retries(lambda: self._call(request), policy, self.stop)
         except StoppedError:
             return
         except CallError as error:

@@ -58,7 +58,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often a call is tried again and how long is waited before.
 
     Args:
@@ -79,8 +79,8 @@ class Patience:
         return max(own, asked or 0.0)
 
 
-def with_retries(call: Callable[[], Result], patience: Patience, stop: threading.Event) -> Result:
-    """Returns what a call returns, tried again as `patience` says.
+def with_retries(call: Callable[[], Result], policy: RetryPolicy, stop: threading.Event) -> Result:
+    """Returns what a call returns, tried again as `policy` says.
 
     Raises:
         CallError: the last attempt's, or one that no retry can help.
@@ -93,15 +93,15 @@ def with_retries(call: Callable[[], Result], patience: Patience, stop: threading
         try:
             return call()
         except CallError as error:
-            if error.again and error.wait is not None and error.wait > patience.longest:
-                asked = f"it asks to be left alone for {error.wait:.0f} s, longer than {patience.longest:.0f} s"
+            if error.again and error.wait is not None and error.wait > policy.longest:
+                asked = f"it asks to be left alone for {error.wait:.0f} s, longer than {policy.longest:.0f} s"
                 raise CallError(f"{error}; {asked}", error.status, again=False, reached=error.reached) from error
             raise
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, CallError) and error.again),
-        stop=tenacity.stop_after_attempt(patience.retries + 1),
-        wait=lambda state: patience.wait(state.attempt_number - 1, _asked(state)),
+        stop=tenacity.stop_after_attempt(policy.retries + 1),
+        wait=lambda state: policy.wait(state.attempt_number - 1, _asked(state)),
         sleep=tenacity.sleep_using_event(stop),
         reraise=True,
     )
