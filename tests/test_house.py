@@ -211,6 +211,11 @@ def test_our_benchmarks_sources_and_towers_are_what_their_protocols_say(tmp_path
         "from vargpt_lightning.modules.objectives import GenerationModule, Objective, TokenizerModule, UnifiedModule"
     ]
     lines += ["objectives: list[Objective] = [GenerationModule, TokenizerModule, UnifiedModule]"]
+    lines += ["import torch", "from vargpt_lightning.models.decoder.sampling import Sampler, SamplingSettings"]
+    lines += [
+        "def sample(x: torch.Tensor, how: SamplingSettings, from_: torch.Generator | None) -> torch.Tensor: return x"
+    ]
+    lines += ["sampler: Sampler = sample"]
     lines += ["wrong: Benchmark = Tower_clip"]
     (tmp_path / "held.py").write_text("\n".join(lines))
     settings = ["--config-file", str(ROOT / "pyproject.toml"), str(tmp_path / "held.py")]

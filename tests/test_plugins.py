@@ -20,6 +20,7 @@ from vargpt_lightning.data import sources
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.evaluation import benchmarks
 from vargpt_lightning.experiment.parser import load_experiment
+from vargpt_lightning.inference.load import load_run
 from vargpt_lightning.models import vision
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.vargpt import VARGPTModel
@@ -49,6 +50,9 @@ average = "tiny_plugins.average"
 
 [project.entry-points."vargpt_lightning.objectives"]
 halved = "tiny_plugins.halved:HalvedModule"
+
+[project.entry-points."vargpt_lightning.samplers"]
+second = "tiny_plugins.second:sample"
 """
 
 PARITY = '''
@@ -177,6 +181,17 @@ class NoModule:
     pass
 '''
 
+SECOND = '''
+"""The second likeliest codes."""
+CALLS = []
+
+
+def sample(logits_BlV, settings, generator):
+    CALLS.append((tuple(logits_BlV.shape), settings.sampler, generator))
+    return logits_BlV.topk(2, dim=-1).indices[..., 1]
+
+'''
+
 FILES = {
     "tiny_plugins/__init__.py": "",
     "tiny_plugins/parity.py": PARITY,
@@ -184,6 +199,7 @@ FILES = {
     "tiny_plugins/average.py": AVERAGE,
     "tiny_plugins/halved.py": HALVED,
     "tiny_plugins/watch.py": WATCH,
+    "tiny_plugins/second.py": SECOND,
 }
 
 
@@ -262,7 +278,7 @@ def test_the_programs_help_looks_for_none(site: Path) -> None:
 
 @pytest.fixture
 def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """The tiny experiment with a tower, an objective, a source's corpus and a callback of the package."""
+    """The tiny experiment with a tower, objectives, a source's corpus, a callback and a sampler of the package."""
     text = tmp_path / "riddles.txt"
     text.write_text("What\tThis\nWho\tI\nWhere\tHere\n")
     assert main(["data", "pack", f"riddles:{text}", "--out", str(tmp_path / "packed")]) == 0
@@ -273,6 +289,7 @@ def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> d
     scaled = {"class_path": "tiny_plugins.halved.ScaledModule", "init_args": {"factor": 0.5}}
     tree["stages"] = [base | {"head": "halved"}, base | {"name": "scaled", "objective": scaled}]
     watch = {"class_path": "tiny_plugins.watch.Watch", "init_args": {"file": str(tmp_path / "steps.txt")}}
+    tree["sampling"] = {"sampler": "second"}
     tree["trainer"]["callbacks"] = [watch, {"class_path": "LearningRateMonitor"}]
     return tree
 
@@ -290,6 +307,9 @@ def test_an_experiment_of_them_is_trained(experiment: dict[str, Any], tmp_path: 
     made = load_experiment(["-c", str(run.path / "config.yaml")])
     assert made.trainer.callbacks == experiment["trainer"]["callbacks"] and made.stages[0].head == "halved"
     assert made.stages[1].objective == experiment["stages"][1]["objective"]
+    calls = sys.modules["tiny_plugins.second"].CALLS  # by the sample grids, a row and a scale at a time
+    assert {shape for shape, _, _ in calls} == {(1, 1, 16), (1, 4, 16)} and {name for _, name, _ in calls} == {"second"}
+    assert load_run(run.path, device="cpu").settings.visual.sampler == "second"  # type: ignore[union-attr]
     assert VARGPTModel(made.model).vision_tower.model.weight.shape == (16, 3, 8, 8)  # type: ignore[union-attr]
 
 

@@ -143,7 +143,7 @@ def sampling_of(assistant: Assistant) -> dict[str, Any]:
     words = asdict(replace(assistant.settings, visual=None))
     for key in ("visual", "batch_size", "keep_scales"):
         words.pop(key)
-    return {**asdict(visual), "text": words}
+    return {**visual.recorded(), "text": words}
 
 
 def print_figures(metrics: Mapping[str, Any]) -> None:

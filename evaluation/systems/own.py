@@ -164,7 +164,7 @@ class OwnSystem(OwnModel):
             "dtype": str(next(self.assistant.model.parameters()).dtype).removeprefix("torch."),
             # how many are asked together changes nothing, and scales are only shown
             **{key: value for key, value in words.items() if key not in ("visual", "batch_size", "keep_scales")},
-            "visual": asdict(visual),
+            "visual": visual.recorded(),
             "tokenizer": hashlib.sha256(repr(self.assistant.tokenizer.__getstate__()).encode()).hexdigest()[:16],
             "torch": versions.get("torch", ""),
             "vargpt_lightning": versions.get("vargpt-lightning", ""),

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,12 @@ from tests.untrained import write_run
 from vargpt_lightning.cli import main
 from vargpt_lightning.data import sources
 from vargpt_lightning.evaluation import benchmarks
+from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.models import vision
 from vargpt_lightning.results import load_runs
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils import plugins
+from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json, read_jsonl
 from vargpt_lightning.utils.gpus import catalogue, parse_cluster
 
@@ -176,8 +179,6 @@ def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: py
 def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
     from transformers import Dinov2Config, Dinov2Model
 
-    from vargpt_lightning.experiment.parser import load_experiment
-
     fit, generate = follow("add-a-backbone.md")
     for name in ("base", "vargpt_7b"):
         Path(f"experiments/{name}.yaml").write_text((ROOT / f"experiments/{name}.yaml").read_text())
@@ -198,6 +199,19 @@ def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> No
     with installed("vargpt_lightning/models/vision/dinov2.py"):
         assert vision.get("dinov2").__name__ == "my_package.dinov2"  # type: ignore[attr-defined]
         give(generate)
+
+
+def test_add_a_sampler(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
+    fit, *generate = follow("add-a-sampler.md")
+    tiny_experiment["run"]["root"] = "runs"
+    small_experiment(tiny_experiment, 1)
+    with pytest.raises(UserError, match=r"sampling.sampler: 'min_p'; there are default"):
+        load_experiment(["-c", "experiments/min_p.yaml"])
+    with installed("my-package/my_package/min_p.py"):
+        give(fit, "--trainer.samples", "2")
+        for command in generate:
+            give(command)
+        assert "my_package.min_p" in sys.modules
 
 
 def test_from_python(follow: Follow, tiny_experiment: dict[str, Any], tmp_path: Path) -> None:

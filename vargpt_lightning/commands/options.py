@@ -26,6 +26,7 @@ def add_sampling(result: Any) -> None:
     result.add_argument(
         "--temperature", type=float, metavar="T", help="temperature of the visual tokens; 0 takes the most likely (1)"
     )
+    result.add_argument("--sampler", metavar="NAME", help="an installed package's sampler of visual tokens (default)")
     result.add_argument("--text-temperature", type=float, metavar="T", help="of the words (0)")
     result.add_argument("--max-tokens", type=int, metavar="N", help="text tokens of an answer (256)")
     result.add_argument("--seed", type=seed_number, metavar="S", help="seed of all random choices (0)")
@@ -37,7 +38,7 @@ def add_sampling(result: Any) -> None:
 
 def generation_settings(assistant: Assistant, arguments: Any) -> GenerationSettings:
     """Return a assistant's generation settings with what the command line changes."""
-    given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature")}
+    given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature", "sampler")}
     visual = assistant.settings.visual or assistant.model.sampling_settings()
     for key, value in given.items():
         greedy = key == "temperature" and value == 0

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.evaluation.base.figures import HEADLINE_KEYS
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.decoder.samplers import installed_sampler
 from vargpt_lightning.recipe.init_from import InitFrom
 from vargpt_lightning.recipe.plan import PlanConfig
 from vargpt_lightning.recipe.sharding import ShardingConfig
@@ -177,6 +178,7 @@ class Sampling(Ranged):
         cfg: strength of guidance, growing linearly from 0 at the first scale to this value at the last; 0 turns it off.
             The default of a new model is 1.5.
         temperature: the logits are divided by this after guidance. The default of a new model is 1.
+        sampler: how codes are chosen: default, by the keys above, or the name of an installed package's sampler.
     """
 
     place: ClassVar[str] = "sampling"
@@ -185,6 +187,15 @@ class Sampling(Ranged):
     top_p: Share | None = None
     cfg: Annotated[float, Range(0, 100)] | None = None
     temperature: Annotated[float, Range(0.001, 1000)] | None = None
+    sampler: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampler is not None:
+            try:
+                installed_sampler(self.sampler)
+            except UserError as error:
+                raise UserError(f"{self.place}.{error}") from error
 
 
 @dataclass

@@ -28,13 +28,14 @@ Stops = Annotated[list[str], BeforeValidator(_texts)]
 
 
 class Sampling(BaseModel):
-    """What chat and drawing requests have in common; the first four are not OpenAI's."""
+    """What chat and drawing requests have in common; the first five are not OpenAI's."""
 
     model_config = ConfigDict(extra="allow")
     cfg: float | None = None
     image_top_k: int | None = None
     image_top_p: float | None = None
     image_temperature: float | None = None
+    image_sampler: str | None = None
     model: str | None = None
     n: int | None = None
     seed: int | None = None
@@ -141,6 +142,7 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
 def _visual(assistant: Assistant, request: Sampling) -> SamplingSettings:
     visual = assistant.settings.visual or assistant.model.sampling_settings()
     visual = _changed(visual, "cfg", "cfg", request.cfg)
+    visual = _changed(visual, "image_sampler", "sampler", request.image_sampler)
     visual = _changed(visual, "image_top_k", "top_k", request.image_top_k)
     if 0 in (request.image_temperature, request.image_top_p):
         return replace(visual, greedy=True, smooth=False)

@@ -261,3 +261,7 @@ def test_values_at_the_end_of_their_range_leave_numbers(temperature: float, cfg:
     logits_BlV = guided_logits(torch.randn(1, 1, 9) * 100, torch.randn(1, 1, 9) * 100, cfg) / temperature
     chances_BlV = filter_logits(logits_BlV, 10**30, 0.9).softmax(dim=-1)
     assert torch.isfinite(chances_BlV).all()
+
+
+def test_ours_is_left_out_of_records_so_that_earlier_ones_are_known_again() -> None:
+    assert "sampler" not in SamplingSettings().recorded() and SamplingSettings().recorded()["top_k"] == 900

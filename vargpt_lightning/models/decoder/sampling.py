@@ -7,13 +7,14 @@ H and W the side of the finest scale.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from vargpt_lightning.models.decoder.samplers import DEFAULT, described, installed_sampler
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.utils.errors import UserError
 
@@ -38,10 +39,12 @@ class SamplingSettings:
         cfg_schedule: "linear" grows from 0 at the first scale to `cfg` at the last, "constant" is `cfg` at each.
         temperature: what guided logits are divided by.
         smooth: feed on a mixture of codes (Gumbel softmax) in place of the drawn one: prettier, less diverse.
-        greedy: take the likeliest code; uses no randomness.
+        greedy: take the likeliest code, whatever the sampler; uses no randomness.
+        sampler: how codes are chosen: "default", by the keys above, or an installed package's sampler (see `Sampler`).
 
     Raises:
-        UserError: a value is out of its range, or `greedy` and `smooth` are both set.
+        UserError: a value is out of its range, there is no such sampler, or `smooth` is set beside `greedy` or an
+            installed package's sampler.
     """
 
     top_k: int = 900
@@ -51,6 +54,7 @@ class SamplingSettings:
     temperature: float = 1.0
     smooth: bool = False
     greedy: bool = False
+    sampler: str = DEFAULT
 
     def __post_init__(self) -> None:
         if not (isinstance(self.top_k, int) and self.top_k >= 0):
@@ -66,11 +70,36 @@ class SamplingSettings:
             raise UserError(f"temperature: got {self.temperature!r}, expected {expected}")
         if self.greedy and self.smooth:
             raise UserError("greedy, smooth: got both, expected at most one, since smooth mixes codes at random")
+        installed_sampler(self.sampler)
+        if self.smooth and self.sampler != DEFAULT:
+            raise UserError(
+                f"smooth: got True, expected False with the sampler {self.sampler!r}, which draws codes alone"
+            )
 
     @property
     def guided(self) -> bool:
         """Whether logits without the condition are needed at all."""
         return self.cfg != 0
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings for records and hashes: a key that came later is left out where it changes nothing."""
+        found = asdict(self)
+        if self.sampler == DEFAULT:
+            del found["sampler"]
+        return found
+
+
+class Sampler(Protocol):
+    """A function that chooses the codes of a scale; docs/add-a-sampler.md shows one."""
+
+    def __call__(self, logits_BlV: Tensor, settings: SamplingSettings, generator: torch.Generator | None, /) -> Tensor:
+        """Return a code for each position, (B, l), whole numbers below V, on the logits' device.
+
+        Args:
+            logits_BlV: of one scale, float32, after guidance, before temperature and filters.
+            settings: its keys are the sampler's to follow or to leave.
+            generator: where randomness comes from, None for torch's own; one for each row is one call for each row.
+        """
 
 
 def progress(k: int, K: int) -> float:
@@ -203,6 +232,11 @@ def _draw_scale(
     if settings.greedy:
         idx_Bl = logits_BlV.argmax(dim=-1)
         return tokenizer.embed_codes(idx_Bl), idx_Bl
+    if (sampler := installed_sampler(settings.sampler)) is not None:
+        idx_Bl = _by_stream(
+            lambda logits_blV, stream: _chosen(sampler, logits_blV, settings, stream), logits_BlV, generator
+        )
+        return tokenizer.embed_codes(idx_Bl), idx_Bl
     filtered_BlV = filter_logits(logits_BlV / settings.temperature, settings.top_k, settings.top_p)
     idx_Bl = sample_indices(filtered_BlV, generator)
     if not settings.smooth:
@@ -212,3 +246,16 @@ def _draw_scale(
     weights_BlV = gumbel_softmax(filtered_BlV * (1 + ratio), tau, generator)
     codebook_VC = tokenizer.embed_codes(torch.arange(weights_BlV.shape[-1], device=weights_BlV.device))
     return weights_BlV.to(codebook_VC.dtype) @ codebook_VC, idx_Bl
+
+
+def _chosen(sampler: Sampler, logits_BlV: Tensor, settings: SamplingSettings, stream: torch.Generator | None) -> Tensor:
+    """What an installed package's sampler chooses; raises UserError for what are no codes."""
+    idx_Bl = sampler(logits_BlV, settings, stream)
+    shape, codes = tuple(logits_BlV.shape[:-1]), logits_BlV.shape[-1]
+    found = f"{tuple(idx_Bl.shape)} of {idx_Bl.dtype}" if isinstance(idx_Bl, Tensor) else type(idx_Bl).__name__
+    if not isinstance(idx_Bl, Tensor) or idx_Bl.dtype != torch.long or tuple(idx_Bl.shape) != shape:
+        raise UserError(f"{described(settings.sampler)} returned {found}; expected {shape} of {torch.long}")
+    if not bool(((idx_Bl >= 0) & (idx_Bl < codes)).all()):
+        least, most = int(idx_Bl.min()), int(idx_Bl.max())
+        raise UserError(f"{described(settings.sampler)} chose codes from {least} to {most}; expected 0 to {codes - 1}")
+    return idx_Bl.to(logits_BlV.device)

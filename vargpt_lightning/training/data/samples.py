@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.evaluation.systems.own import OwnModel
 from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.inference.load import Assistant
+from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings, to_images
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.data.stage_data import StageData
@@ -26,8 +28,12 @@ Shown = list[tuple[Image.Image, str]]
 
 def generation_settings(experiment: Experiment, model: VARGPT) -> GenerationSettings:
     """Return the generation settings of an experiment: greedy text, pictures as its `sampling` says."""
+    return GenerationSettings(visual=_visual(experiment, model), seed=experiment.seed, max_new_tokens=48)
+
+
+def _visual(experiment: Experiment, model: VARGPT) -> SamplingSettings:
     given = {key: value for key, value in vars(experiment.sampling).items() if value is not None}
-    return GenerationSettings(visual=model.sampling_settings(**given), seed=experiment.seed, max_new_tokens=48)
+    return model.sampling_settings(**given)
 
 
 def requests_for(
@@ -64,7 +70,7 @@ def _reconstructions(model: VARGPT, data: StageData, count: int) -> Shown:
 def _alone(model: VARGPT, count: int, experiment: Experiment) -> Shown:
     labels_B = torch.full((count,), model.null_class, device=model.language_model.lm_head.weight.device)
     generators = [torch.Generator().manual_seed(experiment.seed + row) for row in range(count)]
-    sampling = model.sampling_settings(cfg=0.0)
+    sampling = replace(_visual(experiment, model), cfg=0.0)
     drawing = model.visual_decoder.generate(model.image_tokenizer, labels_B, sampling=sampling, generator=generators)
     return [(image, "") for image in to_images(model.image_tokenizer.decode(drawing.f_hat_BCHW))]
 
