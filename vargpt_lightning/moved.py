@@ -278,6 +278,7 @@ RENAMED = {
     "PATIENCE": "LEASE_TIMEOUT",
     "Patience": "RetryPolicy",
     "Pretrained": "VARGPT",
+    "Ring": "RingBuffer",
     "RowDraws": "RankInvariantRng",
     "Speaker": "Assistant",
     "Spread": "ShardedTensor",

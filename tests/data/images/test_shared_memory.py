@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vargpt_lightning.data.images import shared_memory as slots
-from vargpt_lightning.data.images.shared_memory import SMALL, Ring, Writer
+from vargpt_lightning.data.images import shared_memory
+from vargpt_lightning.data.images.shared_memory import SMALL, RingBuffer, Writer
 from vargpt_lightning.data.loading.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.mixing.mixture import Mixture, MixtureBatchSampler, Place
 from vargpt_lightning.data.mixing.spec import MixtureSpec
@@ -34,8 +34,8 @@ def floats(number: int) -> Tensor:
 def collate(examples: Sequence[Any]) -> Pair:
     numbers = [example.number for example in examples]
     stacks = {
-        "levels": slots.stack([picture(n) for n in numbers]),
-        "features": slots.stack([floats(n) for n in numbers]),
+        "levels": shared_memory.stack([picture(n) for n in numbers]),
+        "features": shared_memory.stack([floats(n) for n in numbers]),
     }
     return {"ids": torch.tensor(numbers), **stacks, "samples": len(numbers)}
 
@@ -104,7 +104,7 @@ def test_a_reading_that_is_broken_off_loses_no_slot() -> None:
     assert stream.ring is not None and stream.ring.used() == 0
 
 
-def lease(ring: Ring, tensors: Sequence[Tensor]) -> slots.Lease:
+def lease(ring: RingBuffer, tensors: Sequence[Tensor]) -> shared_memory.Lease:
     writer = Writer(ring, 0)
     _, sent = writer.sent({"a": writer.stack(tensors), "b": 1})
     assert sent is not None
@@ -112,7 +112,7 @@ def lease(ring: Ring, tensors: Sequence[Tensor]) -> slots.Lease:
 
 
 def test_a_slot_is_free_when_its_last_tensor_is_gone() -> None:
-    ring = Ring(1, 1)
+    ring = RingBuffer(1, 1)
     got = lease(ring, [picture(1), picture(2)])
     tensor = got.tensors["a"].float()[0]  # a copy
     assert ring.used() == 1 and ring.take(0) is None
@@ -124,23 +124,23 @@ def test_a_slot_is_free_when_its_last_tensor_is_gone() -> None:
 
 
 def test_small_and_too_large_tensors_go_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = Ring(1, 1)
+    ring = RingBuffer(1, 1)
     writer = Writer(ring, 0)
     few = [torch.zeros(SMALL // 2, dtype=torch.uint8)] * 2
     assert writer.sent({"a": writer.stack(few)})[1] is None and ring.used() == 0
-    monkeypatch.setattr(slots, "SLOT_BYTES", SMALL)
+    monkeypatch.setattr(shared_memory, "SLOT_BYTES", SMALL)
     assert torch.equal(writer.stack([picture(1)] * 2), torch.stack([picture(1)] * 2)) and ring.used() == 0
 
 
 def test_pinned_tensors_are_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
-    ring = Ring(1, 1)
+    ring = RingBuffer(1, 1)
     got = torch.utils.data._utils.pin_memory.pin_memory({"x": lease(ring, [picture(3)])})["x"]
     assert ring.used() == 0 and torch.equal(got.tensors["a"][0], picture(3))
 
 
 def test_a_process_that_was_not_forked_has_no_slots() -> None:
-    other = pickle.loads(pickle.dumps(Ring(2, 3)))
+    other = pickle.loads(pickle.dumps(RingBuffer(2, 3)))
     assert other.take(1) is None
     assert torch.equal(Writer(other, 1).stack([picture(1)]), picture(1)[None])
 
@@ -153,7 +153,7 @@ def test_a_plain_loader_knows_nothing_of_it() -> None:
 
 
 def test_pictures_made_in_their_place_are_not_copied() -> None:
-    ring = Ring(1, 1)
+    ring = RingBuffer(1, 1)
     writer = Writer(ring, 0)
     wide, tall = (SIDE, 2 * SIDE, 3), (2 * SIDE, SIDE, 3)
     places = [writer.picture(shape) for shape in (wide, tall, wide)]
@@ -170,7 +170,7 @@ def test_pictures_made_in_their_place_are_not_copied() -> None:
 
 
 def test_places_out_of_order_or_of_a_batch_that_was_given_up_are_copied() -> None:
-    writer = Writer(Ring(1, 1), 0)
+    writer = Writer(RingBuffer(1, 1), 0)
     shape = (SIDE, SIDE, 3)
     one, two, three = (writer.picture(shape) for _ in range(3))
     for number, place in enumerate((one, two, three)):
@@ -186,7 +186,7 @@ def test_places_out_of_order_or_of_a_batch_that_was_given_up_are_copied() -> Non
 
 
 def test_a_small_tensor_goes_with_large_ones() -> None:
-    writer = Writer(Ring(1, 1), 0)
+    writer = Writer(RingBuffer(1, 1), 0)
     few = writer.empty((3, 5), torch.long)
     picture_of = writer.picture((SIDE, SIDE, 3))
     many = writer.empty((3, 5), torch.bool)

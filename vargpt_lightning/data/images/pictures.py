@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vargpt_lightning.data.images import shared_memory as slots
+from vargpt_lightning.data.images import shared_memory
 from vargpt_lightning.data.images.fast_resize import fit_fast
 from vargpt_lightning.data.images.fits import Resizing, crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.data.images.jpeg import decode_jpeg
@@ -182,7 +182,7 @@ class LevelReader:
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> np.ndarray:
         """Return the picture as an (H, W, C) array; raises PictureError when it cannot be decoded."""
-        return self.reader.levels(data, key, variant, slots.picture, self.resizing)
+        return self.reader.levels(data, key, variant, shared_memory.picture, self.resizing)
 
     def variants_of(self, key: str) -> int:
         """How many variants there are of a picture."""

@@ -1,4 +1,4 @@
-"""Memory that worker processes and the training process share, used again and again for the pictures of batches.
+"""Shared-memory ring buffer: batches' pictures go from worker processes to the training process without a copy.
 
 A worker writes a batch's large tensors into a free slot and sends only where they are; pictures are decoded there. The
 slot is free again as soon as nothing in the training process holds any of these tensors: it is never waited for, nor
@@ -7,6 +7,9 @@ shared memory for each tensor.
 
 A slot begins with areas for pictures of two shapes, one after the other in each; behind them is what is no picture, or
 was not decoded in its place.
+
+multiprocessing.shared_memory gives named blocks that somebody has to free; whether a block is read no more, which frees
+a slot here, it does not know.
 """
 
 from __future__ import annotations
@@ -34,11 +37,11 @@ _ALIGNED = 64
 Parts = Mapping[str, tuple[int, tuple[int, ...], torch.dtype]]  # name to offset, shape and type
 
 
-class Ring:
+class RingBuffer:
     """`each` slots for each of some workers. Made before they are forked; started otherwise, a worker has none."""
 
     _numbers: ClassVar[Iterator[int]] = itertools.count()
-    _known: ClassVar[weakref.WeakValueDictionary[int, Ring]] = weakref.WeakValueDictionary()
+    _known: ClassVar[weakref.WeakValueDictionary[int, RingBuffer]] = weakref.WeakValueDictionary()
 
     def __init__(self, workers: int, each: int) -> None:
         self.number, self.each = next(self._numbers), each
@@ -47,8 +50,8 @@ class Ring:
         self._known[self.number] = self
 
     @classmethod
-    def known(cls, number: int) -> Ring:
-        """Return this process's ring of a number."""
+    def known(cls, number: int) -> RingBuffer:
+        """Return this process's buffer of a number."""
         return cls._known[number]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class Ring:
 class Writer:
     """A worker's side: places for tensors of a batch, then `sent` for what is to be sent in their place."""
 
-    def __init__(self, ring: Ring, worker: int) -> None:
+    def __init__(self, ring: RingBuffer, worker: int) -> None:
         self._ring, self._worker = ring, worker
         self._slot: int | None = None
         self.begin_batch()
@@ -168,7 +171,7 @@ class Lease:
 
 
 def _received(number: int, slot: int, parts: Parts) -> Lease:
-    lease, ring = Lease(number, slot, parts), Ring.known(number)
+    lease, ring = Lease(number, slot, parts), RingBuffer.known(number)
     memory = ring.bytes_of(slot)
     # every tensor made of it holds on to this array, by its storage
     weakref.finalize(memory, ring.free, slot).atexit = False
@@ -185,7 +188,7 @@ def _view(memory: np.ndarray, first: int, shape: tuple[int, ...], dtype: torch.d
 _writer: Writer | None = None
 
 
-def begin(ring: Ring, worker: int) -> None:
+def begin(ring: RingBuffer, worker: int) -> None:
     """Let this process, a worker, write into its slots of the ring."""
     global _writer
     _writer = Writer(ring, worker)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vargpt_lightning.data.images import shared_memory as slots
+from vargpt_lightning.data.images import shared_memory
 from vargpt_lightning.data.loading.examples import Example
 from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.text.chat import IGNORED
@@ -44,7 +44,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     """
     longest = max(len(example.ids) for example in examples)
     shape = len(examples), -(-longest // multiple_of) * multiple_of
-    ids_BT, labels_BT, mask_BT = (slots.empty(shape, dtype) for dtype in (torch.long, torch.long, torch.bool))
+    ids_BT, labels_BT, mask_BT = (shared_memory.empty(shape, dtype) for dtype in (torch.long, torch.long, torch.bool))
     # arrays are written row by row in a fraction of the time that tensors take
     rows = zip(examples, ids_BT.numpy(), labels_BT.numpy(), mask_BT.numpy(), strict=True)
     for example, ids_T, labels_T, mask_T in rows:
@@ -55,9 +55,9 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     seen = [picture for example in examples for picture in example.seen]
     drawn = [picture for example in examples for picture in example.drawn]
     if seen:
-        batch["pixel_values" if seen[0].ndim == 3 else "vision_features"] = slots.stack(seen)
+        batch["pixel_values" if seen[0].ndim == 3 else "vision_features"] = shared_memory.stack(seen)
     if drawn:
-        batch["drawn_pixels" if drawn[0].ndim == 3 else "drawn_indices"] = slots.stack(drawn)
+        batch["drawn_pixels" if drawn[0].ndim == 3 else "drawn_indices"] = shared_memory.stack(drawn)
     batch["rows"] = Rows([example.record for example in examples])
     batch["cut"] = sum(example.cut for example in examples)
     batch["skipped"] = sum(example.skipped for example in examples)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vargpt_lightning.data.images import shared_memory as slots
-from vargpt_lightning.data.images.shared_memory import Ring
+from vargpt_lightning.data.images import shared_memory
+from vargpt_lightning.data.images.shared_memory import RingBuffer
 from vargpt_lightning.data.loading.readers import Readers
 from vargpt_lightning.data.mixing.mixture import Mixture, Place
 from vargpt_lightning.data.packing.pool import end_with_parent
@@ -41,7 +41,7 @@ class Unsized:
 class StreamLoader(DataLoader[Any]):
     """A DataLoader in which the user's mistakes stay one line, also when a worker process finds them."""
 
-    ring: Ring | None = None
+    ring: RingBuffer | None = None
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -54,7 +54,7 @@ class StreamLoader(DataLoader[Any]):
         if not self.num_workers:
             return super()._get_iterator()
         # new workers have new slots: nobody gives back what the old ones had sent and nobody took
-        self.ring = Ring(self.num_workers, (self.prefetch_factor or 0) + _HELD)
+        self.ring = RingBuffer(self.num_workers, (self.prefetch_factor or 0) + _HELD)
         begin = partial(_begin, self.ring)
         if multiprocessing.get_start_method() == "fork" and not self.pin_memory:
             return _Ahead(self, begin)
@@ -116,7 +116,7 @@ class _Told(Dataset[Any]):
         self.mixture = mixture
 
     def __getitems__(self, places: Sequence[Place]) -> list[Any] | _Failure:
-        slots.begin_batch()
+        shared_memory.begin_batch()
         try:
             return self.mixture.__getitems__(places)
         except UserError as error:
@@ -131,9 +131,9 @@ class _Collate:
         if isinstance(examples, _Failure):
             return examples
         batch = self.collate(examples)
-        if not slots.in_worker() or not isinstance(batch, dict):
+        if not shared_memory.in_worker() or not isinstance(batch, dict):
             return batch
-        message, lease = slots.sent(batch)
+        message, lease = shared_memory.sent(batch)
         message = {name: _light(value) for name, value in message.items()}
         return message if lease is None else message | {_LEASE: lease}
 
@@ -146,7 +146,7 @@ class _Light:
 
 
 def _light(value: Any) -> Any:
-    return _Light(value) if isinstance(value, Tensor) and value.nbytes <= slots.SMALL else value
+    return _Light(value) if isinstance(value, Tensor) and value.nbytes <= shared_memory.SMALL else value
 
 
 def _received(batch: dict[str, Any]) -> dict[str, Any]:
@@ -159,10 +159,10 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(value.value) if isinstance(value, _Light) else value
 
 
-def _begin(ring: Ring, worker: int) -> None:
+def _begin(ring: RingBuffer, worker: int) -> None:
     # the text tokenizer would warn of each fork otherwise; a worker has one thread anyway
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # what came with the fork stays: to look through it for garbage again and again costs time, and copies its memory
     gc.freeze()
-    slots.begin(ring, worker)
+    shared_memory.begin(ring, worker)
     end_with_parent()
