@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from vargpt_lightning.data.images.fits import Resizing
+from vargpt_lightning.data.images.resize_modes import Resizing
 from vargpt_lightning.data.mixing.schedule import WINDOW
 from vargpt_lightning.data.openmoji.pictures import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji.source import OpenMojiSettings, build_openmoji

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from vargpt_lightning.data.images import shared_memory
 from vargpt_lightning.data.images.fast_resize import fit_fast
-from vargpt_lightning.data.images.fits import Resizing, crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.data.images.jpeg import decode_jpeg
 from vargpt_lightning.data.images.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
+from vargpt_lightning.data.images.resize_modes import Resizing, crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.utils.errors import UserError
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Fit = Literal["pad", "crop", "var", "clip", "llava"]
-FITS = ("pad", "crop", "var", "clip", "llava")
+RESIZE_MODES = ("pad", "crop", "var", "clip", "llava")
 ENDLESS = 2**31  # variants of a picture that is to be another one each time
 
 
@@ -81,10 +81,10 @@ def vary(image: Image.Image, key: str, variant: int, *, flip: bool = True) -> Im
 class PictureReader:
     """Reads picture files as (C, H, W) float tensors of `size` pixels, (value in [0, 1] - mean) / std by colour.
 
-    The defaults give values in [-1, 1], the range of the image tokenizer. `fit` makes pictures square: "crop" and "pad"
-    as `make_square` does; "var", "clip" and "llava" as `picture_fits` says. With `variants` above 1, variant v > 0 is a
-    mild change of the picture (see `vary`); with "var" it is a random crop, which follows from the picture's key and v.
-    Pictures of more than `max_pixels` count as broken.
+    The defaults give values in [-1, 1], the range of the image tokenizer. `fit` is the resize mode, which makes
+    pictures square: "crop" and "pad" as `make_square` does; "var", "clip" and "llava" as `resize_modes` says. With
+    `variants` above 1, variant v > 0 is a mild change of the picture (see `vary`); with "var" it is a random crop,
+    which follows from the picture's key and v. Pictures of more than `max_pixels` count as broken.
     """
 
     size: int
@@ -98,8 +98,8 @@ class PictureReader:
     def __post_init__(self) -> None:
         if self.size < 1 or self.variants < 1:
             raise UserError(f"picture reader: size {self.size}, variants {self.variants}; expected 1 or more of each")
-        if self.fit not in FITS:
-            raise UserError(f"picture reader: fit {self.fit!r}; expected one of {', '.join(FITS)}")
+        if self.fit not in RESIZE_MODES:
+            raise UserError(f"picture reader: fit {self.fit!r}; expected one of {', '.join(RESIZE_MODES)}")
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
         """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""

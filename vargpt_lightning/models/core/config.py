@@ -121,9 +121,9 @@ class VisionConfig(Ranged):
         feature: EfficientNet only: "head" (1280 channels after the last activation) or "blocks" (320 channels of the
             last block); both at stride 32.
         pretrained: load EfficientNet's ImageNet weights from the installed package.
-        fit: how pictures are made square: "clip" resizes the short side and takes the centre, as CLIP's processor does;
-            "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with white; "crop" takes the
-            middle. None uses "clip" for CLIP and "pad" for other towers.
+        fit: the resize mode, how pictures are made square: "clip" resizes the short side and takes the centre, as
+            CLIP's processor does; "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with
+            white; "crop" takes the middle. None uses "clip" for CLIP and "pad" for other towers.
         dropout: dropout on the features before the projector, while the projector is trained.
     """
 

@@ -31,7 +31,7 @@ class Tower(Protocol):
 
     @property
     def FIT(self) -> str:
-        """How pictures are made square unless `model.vision.fit` says so: one of `Fit`."""
+        """The resize mode: how pictures are made square unless `model.vision.fit` says so: one of `Fit`."""
 
     def stride(self, config: VisionConfig, /) -> int:
         """Pixels of a picture's side that one feature token stands for."""

@@ -1,4 +1,4 @@
-"""Pictures fitted to a network's square as others do it: VAR's crops, CLIP's, and LLaVA-1.5's padding.
+"""Resize modes: a network's square of a picture as others make it, by VAR's crops, CLIP's, and LLaVA-1.5's padding.
 
 Each gives the pixels, to the last level, that the reference code gives: VAR's `utils/data.py` (torchvision on Pillow),
 transformers' `CLIPImageProcessor` (its Pillow variant) and LLaVA's `expand2square` before it.
@@ -82,6 +82,6 @@ def _short_side(image: Image.Image, short: int, filter_: Image.Resampling) -> Im
 def _check_pixels(image: Image.Image, pixels: int) -> None:
     if pixels > MOST_PIXELS:
         raise PictureError(
-            f"picture of {image.width} x {image.height} pixels: fitted it would have {pixels:,}; "
+            f"picture of {image.width} x {image.height} pixels: resized it would have {pixels:,}; "
             f"expected at most {MOST_PIXELS:,}"
         )

@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision.transforms import functional as tv
 from torchvision.transforms import transforms
 
-from vargpt_lightning.data.images.fits import crop_of, fit_clip, fit_llava, fit_var
 from vargpt_lightning.data.images.picture_files import PictureError
 from vargpt_lightning.data.images.pictures import PictureReader
+from vargpt_lightning.data.images.resize_modes import crop_of, fit_clip, fit_llava, fit_var
 
 SIZES = [(37, 53), (200, 31), (64, 64), (18, 18), (16, 333), (3, 5), (101, 100), (1, 1), (24, 97)]
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
