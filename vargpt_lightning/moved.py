@@ -267,6 +267,7 @@ NAMES = {
 
 RENAMED = {
     "Answerer": "TextModel",
+    "COMPANIONS": "TOKENIZER_FILES",
     "Claim": "LeaseLock",
     "Described": "TensorLike",
     "Drawer": "ImageModel",
@@ -287,6 +288,7 @@ RENAMED = {
     "Stored": "FileTensor",
     "copy_into": "load_tensor",
     "holder": "owner",
+    "read_companions": "read_tokenizer_files",
 }
 """Definitions with another name now."""
 

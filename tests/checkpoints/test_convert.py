@@ -234,7 +234,7 @@ def _saved_with(tokenizer: TextTokenizer, ids: dict[str, int], folder: Path) -> 
     language = replace(config.language, vocabulary=tokenizer.vocabulary)
     model = VARGPT(replace(config, language=language, tokens=TokenIds(**ids)))
     tokenizer.save(folder)
-    model.companions = {"tokenizer.json": (folder / "tokenizer.json").read_bytes()}
+    model.tokenizer_files = {"tokenizer.json": (folder / "tokenizer.json").read_bytes()}
     model.save_pretrained(folder)
     return folder
 

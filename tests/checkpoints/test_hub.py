@@ -28,14 +28,23 @@ def loss(model: VARGPT) -> float:
         return float(model(batch).loss)
 
 
+def test_the_tokenizer_files_by_their_old_name() -> None:
+    model = small_model()
+    with pytest.warns(DeprecationWarning, match="tokenizer_files now"):
+        model.companions = {"tokenizer.json": b"{}"}
+    assert model.tokenizer_files == {"tokenizer.json": b"{}"}
+    with pytest.warns(DeprecationWarning, match="tokenizer_files now"):
+        assert model.companions is model.tokenizer_files
+
+
 def test_a_saved_model_is_the_same_when_loaded(tmp_path: Path) -> None:
     model = small_model()
-    model.companions, model.sampling = {"tokenizer.json": b'{"model": {}}'}, {"cfg": 4.0}
+    model.tokenizer_files, model.sampling = {"tokenizer.json": b'{"model": {}}'}, {"cfg": 4.0}
     model.save_pretrained(tmp_path)
     other = VARGPT.from_pretrained(tmp_path)
     assert other.config == model.config and not other.training
     assert loss(other) == loss(model)
-    assert other.companions == model.companions and other.sampling_settings().cfg == 4.0
+    assert other.tokenizer_files == model.tokenizer_files and other.sampling_settings().cfg == 4.0
     other.save_pretrained(tmp_path / "again")
     for file in tmp_path.iterdir():
         assert file.is_dir() or file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
@@ -114,7 +123,7 @@ def test_it_is_pushed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Hub)
     model = small_model()
-    model.companions = {"tokenizer.json": b"{}"}
+    model.tokenizer_files = {"tokenizer.json": b"{}"}
     assert model.push_to_hub("owner/name") == "owner/name"
     assert sent.keys() == {
         "README.md",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vargpt_lightning.checkpoints.hub import read_companions, write_directory
+from vargpt_lightning.checkpoints.hub import read_tokenizer_files, write_directory
 from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor, Source, nbytes
 from vargpt_lightning.checkpoints.open import Checkpoint
 from vargpt_lightning.checkpoints.published import layouts
@@ -32,18 +32,18 @@ EXTRA = ("preprocessor_config.json", "processor_config.json", "generation_config
 def write_ours(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     """Write our directory, of a whole model or of the submodules that there are; return notes."""
     _room(folder, checkpoint.state)
-    companions = read_companions(checkpoint.folder) if checkpoint.folder else {}
+    tokenizer_files = read_tokenizer_files(checkpoint.folder) if checkpoint.folder else {}
     notes = []
     if checkpoint.whole:
         if tokenizer := _tokenizer(checkpoint):
             check_tokens(checkpoint.config, tokenizer, checkpoint.folder or checkpoint.path)
-            companions = {**companions, FILE_NAME: _text_of(tokenizer)}
+            tokenizer_files = {**tokenizer_files, FILE_NAME: _text_of(tokenizer)}
         else:
             notes = ["  found no text tokenizer beside the weights: put its tokenizer.json into the folder"]
         sections = checkpoint.config.to_dict()
     else:
         sections = checkpoint.sections
-    write_directory(folder, sections, checkpoint.state, companions, checkpoint.sampling, limit)
+    write_directory(folder, sections, checkpoint.state, tokenizer_files, checkpoint.sampling, limit)
     return notes
 
 
@@ -145,7 +145,7 @@ def _text_of(tokenizer: TextTokenizer) -> bytes:
 
 def _write_words(checkpoint: Checkpoint, folder: Path, vargpt: bool = False) -> None:
     """Write the tokenizer's and the processor's files: those that came with the weights, or else made ones."""
-    came = read_companions(checkpoint.folder) if checkpoint.folder else {}
+    came = read_tokenizer_files(checkpoint.folder) if checkpoint.folder else {}
     if checkpoint.folder and checkpoint.layout != "ours":
         came |= {
             name: (checkpoint.folder / name).read_bytes() for name in EXTRA if (checkpoint.folder / name).is_file()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MODEL_TYPE, VERSION = "vargpt_lightning", 1
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-COMPANIONS = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

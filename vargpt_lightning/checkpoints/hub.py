@@ -9,6 +9,7 @@ tokenizer.json                                 the text tokenizer, where there i
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from vargpt_lightning.checkpoints.copy import place
-from vargpt_lightning.checkpoints.format import COMPANIONS, CONFIG, MODEL_TYPE, PREPROCESSOR, VERSION
+from vargpt_lightning.checkpoints.format import CONFIG, MODEL_TYPE, PREPROCESSOR, TOKENIZER_FILES, VERSION
 from vargpt_lightning.checkpoints.lazy_tensors import INDEXES, SINGLE, Source
 from vargpt_lightning.checkpoints.open import Checkpoint, open_checkpoint
 from vargpt_lightning.checkpoints.published import layouts
@@ -32,6 +33,8 @@ from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.files import write_bytes, write_json
 
+_COMPANIONS = "companions is tokenizer_files now; the old name goes with the next version"
+
 M = TypeVar("M", bound="VARGPT")
 
 
@@ -39,9 +42,20 @@ class VARGPT(VARGPTModel, ModelHubMixin, library_name="vargpt-lightning", tags=[
     """The model with `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Attributes:
-        companions: small files that are saved beside the weights, by name: the text tokenizer's.
+        tokenizer_files: the text tokenizer's files by name, which are saved beside the weights.
         sampling: how drawings are sampled where it differs from the preset; saved with the configuration.
     """
+
+    @property
+    def companions(self) -> dict[str, bytes]:
+        """The name of `tokenizer_files` in earlier versions."""
+        warnings.warn(_COMPANIONS, DeprecationWarning, stacklevel=2)
+        return self.tokenizer_files
+
+    @companions.setter
+    def companions(self, files: dict[str, bytes]) -> None:
+        warnings.warn(_COMPANIONS, DeprecationWarning, stacklevel=2)
+        self.tokenizer_files = files
 
     @classmethod
     def from_pretrained(
@@ -71,7 +85,7 @@ class VARGPT(VARGPTModel, ModelHubMixin, library_name="vargpt-lightning", tags=[
     def _save_pretrained(self, save_directory: Path) -> None:
         sources = {key: FullTensor(value) for key, value in self.state_dict().items()}
         rank = dist.get_rank() if any(source.sharded for source in sources.values()) else 0
-        write_directory(save_directory, self.config.to_dict(), sources, self.companions, self.sampling, rank=rank)
+        write_directory(save_directory, self.config.to_dict(), sources, self.tokenizer_files, self.sampling, rank=rank)
         if any(source.sharded for source in sources.values()):
             dist.barrier()  # what the mixin does next, it does when the files are there
 
@@ -113,21 +127,21 @@ def build(kind: type[M], checkpoint: Checkpoint, device: str | torch.device, dty
         model.vision_tower.load_imagenet_weights()  # type: ignore[union-attr,operator]
     model.restore_constants()
     folder = checkpoint.folder
-    model.companions = read_companions(folder) if folder is not None else {}
+    model.tokenizer_files = read_tokenizer_files(folder) if folder is not None else {}
     model.sampling = dict(checkpoint.sampling)
     return model.eval()
 
 
-def read_companions(folder: Path) -> dict[str, bytes]:
+def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
     """Return the small files of a text tokenizer that lie in a folder."""
-    return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
+    return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
 def write_directory(
     folder: Path,
     sections: Mapping[str, Any],
     sources: Mapping[str, Source],
-    companions: Mapping[str, bytes],
+    tokenizer_files: Mapping[str, bytes],
     sampling: Mapping[str, Any],
     limit: int = MAX_SHARD,
     rank: int = 0,
@@ -151,7 +165,7 @@ def write_directory(
             old.unlink(missing_ok=True)
     if len(files) == 1:
         (folder / INDEXES[0]).unlink(missing_ok=True)
-    for name, content in companions.items():
+    for name, content in tokenizer_files.items():
         write_bytes(folder / name, content)
     write_json(folder / PREPROCESSOR, preprocessor(sections))
     held = {key.split(".")[0] for key in sources}

@@ -68,7 +68,7 @@ class VARGPTModel(nn.Module):
     def __init__(self, config: VARGPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.companions: dict[str, bytes] = {}
+        self.tokenizer_files: dict[str, bytes] = {}
         self.sampling: dict[str, Any] = {}
         self.settings = config.settings
         self.tokens = config.tokens
