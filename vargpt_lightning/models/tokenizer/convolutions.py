@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_GROUPS = 32
+TAPS_OF_REPEATED = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+"""Which of three taps fall on each of two neighbours, for the first and the second repetition of a pixel."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -27,6 +30,23 @@ def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
 
 
+def upsample_and_convolve(x_BCHW: Tensor, weight_OC33: Tensor, bias_O: Tensor | None) -> Tensor:
+    """Repeat every pixel 2 x 2 times and convolve with a padding of one: (B, O, 2H, 2W).
+
+    Taps that fall on the same pixel of the small map are added up before, so that each of the four repetitions has a
+    2 x 2 kernel over the small map: 16 products a pixel of it in place of 36. Equal but for rounding.
+    """
+    B, C, H, W = x_BCHW.shape
+    taps_RP3 = torch.tensor(TAPS_OF_REPEATED, dtype=weight_OC33.dtype, device=weight_OC33.device)
+    taps_NK = torch.einsum("rpi,sqj->rspqij", taps_RP3, taps_RP3).reshape(16, 9)
+    kernels_NM = taps_NK @ weight_OC33.permute(2, 3, 0, 1).reshape(9, -1)
+    kernels_MC22 = kernels_NM.view(4, 2, 2, -1, C).permute(0, 3, 4, 1, 2).flatten(0, 1)
+    y_BMhw = F.conv2d(x_BCHW, kernels_MC22, None if bias_O is None else bias_O.repeat(4), padding=1)
+    y_BhwRSO = y_BMhw.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+    rows = [torch.stack([y_BhwRSO[:, r : r + H, s : s + W, r, s] for s in (0, 1)], dim=3) for r in (0, 1)]
+    return torch.stack(rows, dim=2).view(B, 2 * H, 2 * W, -1).permute(0, 3, 1, 2)
+
+
 class Upsample(nn.Module):
     """Double height and width by repeating pixels, then smooth by a convolution."""
 
@@ -35,6 +55,8 @@ class Upsample(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if x_BCHW.device.type == "cpu":
+            return upsample_and_convolve(x_BCHW, self.conv.weight, self.conv.bias)
         return self.conv(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"))
 
 
