@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from vargpt_lightning.recipe.stage import Stage
+
 
 @runtime_checkable
 class SeedsRows(Protocol):
@@ -28,18 +30,23 @@ class BatchRng(pl.Callback):
 
     Args:
         seed: the run's seed.
-        stage: the name of what is trained; may be set again when a fit goes on to another stage.
+        stage: the name of what is trained; a fit over several stages tells it.
     """
 
     def __init__(self, seed: int, stage: str = "") -> None:
         self.seed = seed
         self.stage = stage
+        self.first_step = 0
+
+    def begin_stage(self, stage: Stage, first_step: int) -> None:
+        """Seed from here on as a fit of this stage alone would."""
+        self.stage, self.first_step = stage.name, first_step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         part = batch_idx % trainer.accumulate_grad_batches  # a resumed epoch may count its batches from 0 again
-        place = (self.seed, self.stage, trainer.global_step, part)
+        place = (self.seed, self.stage, trainer.global_step - self.first_step, part)
         seed_everything_at(*place, trainer.global_rank)
         if isinstance(pl_module, SeedsRows):
             pl_module.seed_rows(seed_of(*place, 0))

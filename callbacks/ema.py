@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.distributed.tensors import local, named_parameters
+from vargpt_lightning.recipe.stage import Stage
 
 
 class EMA(pl.Callback):
@@ -30,6 +31,8 @@ class EMA(pl.Callback):
     Averages of sharded parameters are sharded as they are; each process averages its parts, and a checkpoint's folder
     holds them beside the weights.
 
+    In a fit over several stages each has averages of its own, with the stage's `ema` as decay; one without has none.
+
     Args:
         decay: d of a long run, in [0, 1).
         warmup: False uses `decay` from the first step on.
@@ -47,6 +50,17 @@ class EMA(pl.Callback):
         self.averages: dict[str, Tensor] = {}
         self._raw: dict[str, Tensor] = {}
         self._last_step = 0
+        self._idle = False  # in a stage without averages
+
+    def begin_stage(self, stage: Stage, first_step: int) -> None:
+        """Begin anew, as the stage's `ema` says."""
+        self.averages, self._raw, self.updates = {}, {}, 0
+        self._idle = stage.ema is None
+        self.decay = self.decay if stage.ema is None else stage.ema
+
+    def end_stage(self, module: nn.Module) -> None:
+        """Leave the averages in the module: they are the result of the stage."""
+        self.swap_in(module)
 
     def current_decay(self) -> float:
         """The decay of the next update."""
@@ -71,6 +85,8 @@ class EMA(pl.Callback):
     @torch.no_grad()
     def follow(self, module: nn.Module) -> None:
         """Bring the set of averages in line with what is trained now (see the class)."""
+        if self._idle:
+            return
         trained = _trained(module)
         for name, parameter in named_parameters(module):
             if name in self.averages and name not in trained:
@@ -82,6 +98,8 @@ class EMA(pl.Callback):
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the averages towards the weights, once."""
+        if self._idle:
+            return
         self.follow(module)
         decay = self.current_decay()
         for name, parameter in _trained(module).items():

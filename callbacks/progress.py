@@ -15,6 +15,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from vargpt_lightning.recipe.stage import Stage
+
 LIVE_PAUSE = 0.25  # seconds; reading a value from a GPU waits for it
 
 
@@ -47,6 +49,10 @@ class StageProgress(ProgressBar):
         self._total: int | None = None
         self._first_step = 0
         self._began = self._printed = 0.0
+
+    def begin_stage(self, stage: Stage, first_step: int) -> None:
+        """Show another stage's name."""
+        self.stage = stage.name
 
     def enable(self) -> None:
         self._enabled = True

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from tests.benchmarks.bench_sharding_memory import STEPS, config, peak, reset, take_steps
-from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.language.lora import attach_adapters
 from vargpt_lightning.models.language.quantization import LowBitLinear
+from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.recipe.stage import LoraSettings, Stage
 
 

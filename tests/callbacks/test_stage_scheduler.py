@@ -14,10 +14,11 @@ from torch import nn
 
 from tests.tiny import tiny_config, tiny_stage
 from tests.tiny_training import fit_stage, tiny_model
-from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, freeze_all_but, set_modes, summary
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.vargpt import SUBMODULES
+from vargpt_lightning.modules.trainable import freeze_all_but, set_modes, summary
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.errors import UserError
@@ -127,7 +128,7 @@ def test_the_table_is_shown_when_training_begins(stage_data: StageData, capsys: 
 def test_state_says_which_stage_and_a_checkpoint_of_another_is_refused() -> None:
     stages = [tiny_stage("tokenizer"), tiny_stage("base")]
     state = StageScheduler(stages, "base").state_dict()
-    assert state == {"active": "base", "index": 1}
+    assert state == {"active": "base", "index": 1, "first_step": 0}
     StageScheduler(stages, "base").load_state_dict(state)
     with pytest.raises(UserError, match=r"checkpoint is of stage 'base', but stage 'tokenizer' is being trained"):
         StageScheduler(stages, "tokenizer").load_state_dict(state)

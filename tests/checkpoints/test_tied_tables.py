@@ -17,7 +17,6 @@ from torch import Tensor
 from tests.models.cases import small_model
 from tests.tiny import tiny_config, tiny_stage
 from vargpt_lightning.callbacks.ema import EMA
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
 from vargpt_lightning.checkpoints.convert import convert
 from vargpt_lightning.checkpoints.copy import place
 from vargpt_lightning.checkpoints.dcp.folder import FolderWriter, folder_for
@@ -31,6 +30,7 @@ from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.layouts import TABLES
 from vargpt_lightning.checkpoints.stage_weights import load_weights
 from vargpt_lightning.models.language.lora import attach_adapters, freeze_beside_adapters, merge_adapters
+from vargpt_lightning.modules.trainable import freeze_all_but
 from vargpt_lightning.utils.errors import UserError
 
 

@@ -219,6 +219,6 @@ def test_from_python(follow: Follow, tiny_experiment: dict[str, Any], tmp_path: 
     tiny_experiment["run"]["root"] = "runs"
     small_experiment(tiny_experiment, 3)
     write_run(Path("runs/openmoji"))
-    for name in ("own_trainer", "resumed", "resumed", "own_module", "own_metrics", "whole_run", "ask"):
+    for name in ("own_trainer", "one_fit", "resumed", "resumed", "own_module", "own_metrics", "whole_run", "ask"):
         exec(compile(Path(f"{name}.py").read_text(), f"{name}.py", "exec"), {"__name__": "__main__"})
     assert [stage.status for stage in RunFolder(Path("runs/debug")).stages()] == ["finished"] * 3

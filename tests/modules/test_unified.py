@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from tests.tiny import tiny_stage
 from tests.tiny_training import fit_stage, tiny_model
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
 from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.trainable import freeze_all_but
 from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
 from vargpt_lightning.modules.vargpt_module import VARGPTModule

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from vargpt_lightning.callbacks.stage_scheduler import StageScheduler, prepare_model
+from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
 from vargpt_lightning.models.core.config import (
@@ -27,6 +27,7 @@ from vargpt_lightning.models.core.config import (
     VisionConfig,
 )
 from vargpt_lightning.modules.objectives import objective
+from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.steps import RowShape, batch_of
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import LoraSettings, OptimizerConfig, Stage

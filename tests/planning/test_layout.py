@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.planning.measuring import ROWS, model_config, stage_of
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
+from vargpt_lightning.modules.trainable import freeze_all_but
 from vargpt_lightning.planning.layout import Group, Layout, groups_of, lay_out
 from vargpt_lightning.planning.steps import build_empty, named_blocks, trace_step
 from vargpt_lightning.planning.trace import Trace

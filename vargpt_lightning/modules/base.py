@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -24,6 +24,14 @@ from vargpt_lightning.utils.errors import UserError
 
 Batch = Mapping[str, Any]
 Values = Mapping[str, Tensor | float | None]
+
+
+@runtime_checkable
+class CountsSteps(Protocol):
+    """A data module that knows how many optimizer steps its stage has."""
+
+    @property
+    def total_steps(self) -> int: ...
 
 
 class StageModule(pl.LightningModule):
@@ -62,6 +70,7 @@ class StageModule(pl.LightningModule):
         self.step_is_covered = True  # see `Share.covered`
         self.guard = guard or NonFiniteGuard()
         self.first_weights = first_weights
+        self.first_step = 0  # of the stage, where a fit trains several
 
     def mean_names(self) -> list[str]:
         """Return the names of all values that a training step may log; a module that logs others adds them here."""
@@ -69,15 +78,23 @@ class StageModule(pl.LightningModule):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the stage.
+        """Optimizer steps of the stage: as the module was told, else the trainer's, else those of the data module.
 
         Raises:
-            UserError: neither the module nor the trainer knows them.
+            UserError: none of them knows.
         """
         steps = self.trainer.max_steps if self._total_steps is None else self._total_steps
+        data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
+        if steps < 1 and isinstance(data, CountsSteps):
+            steps = data.total_steps
         if steps < 1:
             raise UserError(f"trainer.max_steps={steps}; expected the optimizer steps of stage {self.stage.name!r}")
         return steps
+
+    @property
+    def stage_step(self) -> int:
+        """Optimizer steps that the stage has taken."""
+        return self.global_step - self.first_step
 
     def seed_rows(self, seed: int) -> None:
         """Take the seed of draws that all processes make alike, before each batch."""
@@ -116,10 +133,10 @@ class StageModule(pl.LightningModule):
         """Step the schedule and write the row of values: the one hook that follows each optimizer step and no other."""
         rate = scheduler.get_last_lr()[0]
         super().lr_scheduler_step(scheduler, metric)
-        step = self.global_step
+        step = self.stage_step
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step % every == 0 or step >= self.total_steps:
-            self._write_row({"train/lr": rate}, step)
+            self._write_row({"train/lr": rate}, self.global_step)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         share = self.share_of(batch)
@@ -156,7 +173,7 @@ class StageModule(pl.LightningModule):
             norm = sharding.total_norm(norm)
         shown = as_plain(norm)
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not self.guard.passes(None if scaled else shown, self.global_step, self.stage.name):
+        if not self.guard.passes(None if scaled else shown, self.stage_step, self.stage.name):
             for parameter in parameters:
                 parameter.grad = None
             return

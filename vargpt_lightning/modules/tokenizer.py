@@ -66,7 +66,7 @@ class TokenizerModule(StageModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
         first_batch = batch_idx % self.trainer.accumulate_grad_batches == 0
-        if self.warmup_steps and self.global_step == self.warmup_steps and first_batch:
+        if self.warmup_steps and self.stage_step == self.warmup_steps and first_batch:
             data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
             pictures: Tensor = batch["drawn_pixels"]
             if isinstance(data, Calibrates):
@@ -80,14 +80,14 @@ class TokenizerModule(StageModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         share = self.share_of(batch)
         x_B3HW = self._flip(batch["drawn_pixels"], self.draws(share))
-        loss = self._step(x_B3HW, "train", quantized=self.global_step >= self.warmup_steps)
+        loss = self._step(x_B3HW, "train", quantized=self.stage_step >= self.warmup_steps)
         return loss * share.image_factor() if share else loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._step(batch["drawn_pixels"], "val", quantized=True)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        if self.global_step > self.warmup_steps and (self.global_step + 1) % USAGE_EVERY == 0:
+        if self.stage_step > self.warmup_steps and (self.stage_step + 1) % USAGE_EVERY == 0:
             self._log_usage()
 
     def _flip(self, x_B3HW: Tensor, draws: RankInvariantRng | None = None) -> Tensor:

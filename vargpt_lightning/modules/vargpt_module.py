@@ -20,8 +20,10 @@ class VARGPTModule(pl.LightningModule):
 
     Args:
         model: the model, or the configuration of a new one.
-        stage: the stage; what it trains is frozen and thawed by `StageScheduler`.
-        total_steps: optimizer steps of the stage, for the schedule; None takes the trainer's `max_steps`.
+        stage: the stage; what it trains is frozen and thawed by `StageScheduler`. Of several stages the first, whose
+            module that callback replaces when it goes on.
+        total_steps: optimizer steps of the stage, for the schedule; None takes the trainer's `max_steps`, or the data
+            module's `total_steps`.
         guard: looks at losses and gradients; None stops training at one that is not finite.
         first_weights: of a model that gets its memory when it is sharded.
 
@@ -30,9 +32,11 @@ class VARGPTModule(pl.LightningModule):
     """
 
     def __new__(  # type: ignore[misc]
-        cls, model: VARGPT | VARGPTConfig, stage: Stage, total_steps: int | None = None, **more: Any
+        cls, model: VARGPT | VARGPTConfig, stage: Stage | list[Stage], total_steps: int | None = None, **more: Any
     ) -> StageModule:
         made = VARGPT(model) if isinstance(model, VARGPTConfig) else model
-        return module_of(made, stage, total_steps, **more)
+        return module_of(made, stage if isinstance(stage, Stage) else stage[0], total_steps, **more)
 
-    def __init__(self, model: VARGPT | VARGPTConfig, stage: Stage, total_steps: int | None = None) -> None: ...
+    def __init__(
+        self, model: VARGPT | VARGPTConfig, stage: Stage | list[Stage], total_steps: int | None = None
+    ) -> None: ...

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.language.quantization import low_bit_layers
 from vargpt_lightning.modules.optim.optimizers import parameter_groups
+from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.layout import SHARDED, Layout, Timeline, groups_of, lay_out
 from vargpt_lightning.planning.steps import RowShape, named_blocks
 from vargpt_lightning.planning.trace import Trace

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from vargpt_lightning.callbacks.stage_scheduler import prepare_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks, blocks
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.losses import IGNORED
 from vargpt_lightning.modules.objectives import module_of
 from vargpt_lightning.modules.optim.optimizers import build_optimizer
+from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.trace import Trace
 from vargpt_lightning.planning.tracing import StepTracer, tracing

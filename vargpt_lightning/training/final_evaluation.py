@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import Any
 
-from vargpt_lightning.callbacks.stage_scheduler import summary
 from vargpt_lightning.data.corpora import OpenMoji
 from vargpt_lightning.data.images.pictures import PictureError, decode_picture, make_square
 from vargpt_lightning.data.openmoji.pictures import ATTRIBUTION
@@ -25,6 +24,7 @@ from vargpt_lightning.evaluation.run.examine import Asked, examine, print_figure
 from vargpt_lightning.evaluation.run.runner import EvaluationSettings, rich_progress
 from vargpt_lightning.experiment.schema import EvaluationConfig, Experiment
 from vargpt_lightning.inference.load import load_run
+from vargpt_lightning.modules.trainable import summary
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.training.data.samples import generation_settings
 from vargpt_lightning.utils.counted import counted

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from vargpt_lightning.callbacks.batch_rng import seed_everything_at, seed_of
-from vargpt_lightning.callbacks.stage_scheduler import attach_adapters_of, freeze_for
 from vargpt_lightning.checkpoints.deferred import DeferredWeights
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.init_from import choose, describe, initialise
@@ -19,6 +18,7 @@ from vargpt_lightning.distributed.tensors import whole
 from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.language.lora import merge_adapters
+from vargpt_lightning.modules.trainable import attach_adapters_of, freeze_for
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.trainer import is_sharded

@@ -7,8 +7,8 @@ import torch
 
 from tests.tiny import tiny_stage
 from tests.tiny_training import tiny_model
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
 from vargpt_lightning.models.language.lora import adapted, attach_adapters, merge_adapters
+from vargpt_lightning.modules.trainable import freeze_all_but
 from vargpt_lightning.recipe.stage import LoraSettings
 from vargpt_lightning.utils.errors import UserError
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from tests.models.language.test_lora import logits
 from tests.tiny import tiny_stage
 from tests.tiny_training import tiny_model
-from vargpt_lightning.callbacks.stage_scheduler import prepare_model, summary
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.language.quantization import LowBitLinear, low_bit_layers, pack_frozen
+from vargpt_lightning.modules.trainable import prepare_model, summary
 from vargpt_lightning.recipe.stage import LoraSettings, Stage
 from vargpt_lightning.utils.errors import UserError
 

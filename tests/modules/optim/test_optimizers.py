@@ -12,7 +12,6 @@ from torch import nn
 
 from tests.tiny import tiny_stage
 from tests.tiny_training import tiny_model
-from vargpt_lightning.callbacks.stage_scheduler import freeze_all_but
 from vargpt_lightning.modules.optim.muon import Muon
 from vargpt_lightning.modules.optim.optimizers import (
     build_optimizer,
@@ -20,6 +19,7 @@ from vargpt_lightning.modules.optim.optimizers import (
     learning_rate_factor,
     parameter_groups,
 )
+from vargpt_lightning.modules.trainable import freeze_all_but
 from vargpt_lightning.recipe.stage import OptimizerConfig, ScheduleConfig
 from vargpt_lightning.utils.errors import UserError
 

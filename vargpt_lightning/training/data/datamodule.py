@@ -33,6 +33,8 @@ class StageDataModule(pl.LightningDataModule):
     def __init__(self, data: StageData, stage: Stage, validation_batches: int = 0) -> None:
         super().__init__()
         self.data, self.stage, self.validation_batches = data, stage, validation_batches
+        self.first_step = 0
+        self._steps: dict[tuple[str, int], int] = {}
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -43,13 +45,16 @@ class StageDataModule(pl.LightningDataModule):
     def total_steps(self) -> int:
         """Optimizer steps of the stage, with as many processes as the trainer has, or the environment says."""
         world = self.trainer.world_size if self.trainer else int(os.environ.get("WORLD_SIZE", "1"))
-        return self.data.order.total_steps(self.stage, world)
+        if (known := self._steps.get((self.stage.name, world))) is None:
+            known = self._steps[self.stage.name, world] = self.data.order.total_steps(self.stage, world)
+        return known
 
     def train_dataloader(self) -> StepBatches:
         """Return the batches from the step on where the fit stands: those that an unbroken fit would have had."""
         trainer, model = self._trainer(), self._model()
         rank, world = trainer.global_rank, trainer.world_size
-        loader = self.data.train_loader(self.stage, self.total_steps, trainer.global_step, rank, world)
+        step = trainer.global_step - self.first_step
+        loader = self.data.train_loader(self.stage, self.total_steps, step, rank, world)
         return StepBatches(loader, model, self.stage.accumulate, self.stage.decoder_alone, world)
 
     def val_dataloader(self) -> Any:
@@ -96,10 +101,11 @@ class VARGPTDataModule(StageDataModule):
     """A stage's batches of corpora, everything made ready when a fit begins.
 
     What frozen networks give for each picture (features of the vision tower, visual tokens) is computed once and kept.
+    With several stages it has the batches of one after the other, as a `StageScheduler` goes on.
 
     Args:
         data: where the data come from, such as `Packed` or `OpenMoji`.
-        stage: the stage that is trained.
+        stage: the stage that is trained, or all that one fit trains.
         model: the model's configuration.
         cache: folder for the visual tokens of drawn pictures.
         seed: of the order of the records.
@@ -112,18 +118,46 @@ class VARGPTDataModule(StageDataModule):
     def __init__(
         self,
         data: Corpora,
-        stage: Stage,
+        stage: Stage | list[Stage],
         model: VARGPTConfig,
         cache: str | Path = "cache",
         seed: int = 0,
         validation_batches: int = 8,
     ) -> None:
         whole = StageData(model, data, data.text_tokenizer(), Path(cache), seed)
-        super().__init__(whole, stage, validation_batches)
+        self.stages = [stage] if isinstance(stage, Stage) else list(stage)
+        super().__init__(whole, self.stages[0], validation_batches)
+        self._ready: Stage | None = None
 
     def setup(self, stage: str) -> None:
         """Compute what the stage's frozen networks give for every picture; the first process does it."""
-        if stage == "fit":
+        if stage == "fit" and len(self.stages) == 1:
+            self._prepare()
+
+    def begin_stage(self, stage: Stage, first_step: int) -> None:
+        """Give another stage's batches from here on, beginning with the fit's step `first_step`."""
+        self.stage, self.first_step = stage, first_step
+
+    def train_dataloader(self) -> StepBatches:
+        """Return the batches of the active stage from where the fit stands."""
+        self._prepare()  # with the weights that the stage before has left
+        return super().train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        """Return a few batches of held-out records, always the same; an empty list where there are none."""
+        self._prepare()
+        return super().val_dataloader()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other batches; of several stages the scheduler says which one resumes."""
+        same = len(self.stages) == 1
+        super().load_state_dict(
+            state_dict if same else {key: state_dict[key] for key in ("seed",) if key in state_dict}
+        )
+
+    def _prepare(self) -> None:
+        if self._ready is not self.stage:
             trainer = self._trainer()
             with Processes(trainer.global_rank, trainer.world_size).first_goes_first():
                 self.data.prepare(self._model(), self.stage)
+            self._ready = self.stage
