@@ -98,7 +98,7 @@ def interval_figure(evaluations: pd.DataFrame, most: int = 24) -> Figure:
     """
     known = evaluations.dropna(subset=["value", "low", "high"])
     if known.empty:
-        return note_figure("no figure has an interval: none of the runs was evaluated")
+        return note_figure("no metric has an interval: none of the runs was evaluated")
     keys = ["source", "name", "split"]
     rows = known[keys].drop_duplicates().head(most).reset_index(drop=True)
     runs = list(dict.fromkeys(known["run"]))

@@ -111,4 +111,4 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     scored = [row for row in rows if row["clip"] is not None]
     metric = CLIPScore(sync_on_compute=False)  # the rows are of all processes already
     metric.add([float(row["clip"]) for row in scored], sum(bool(row["truncated"]) for row in scored))
-    return metric.figures()
+    return metric.compute_all()

@@ -116,7 +116,7 @@ def inception_distances(work: Measurement, save_statistics: Path | None, export_
         logits = drawn.features["logits_unbiased"]
         score = InceptionScore(_given(logits), splits=set_.isc_splits, variant=set_.variant, **ALONE)
         score.update(logits)
-        work.metrics |= score.figures()
+        work.metrics |= score.compute_all()
     if work.real:
         real = _measured(work, "real", extractor, sums, [name for name in keep if name == layer])
         for name, on in (("fid", layer), ("sfid", SPATIAL)):
@@ -149,7 +149,7 @@ def _compared(metric: SetMetric, drawn: Measured, real: Measured, layer: str) ->
     """What a metric says of a layer's features."""
     metric.update(drawn.features[layer], real=False)
     metric.update(real.features[layer], real=True)
-    return metric.figures()
+    return metric.compute_all()
 
 
 def _distance(work: Measurement, name: str, drawn: FeatureSums, real: FeatureSums | Moments) -> None:
@@ -160,7 +160,7 @@ def _distance(work: Measurement, name: str, drawn: FeatureSums, real: FeatureSum
     metric.add(drawn, real=False)
     if isinstance(real, FeatureSums):
         metric.add(real, real=True)
-    work.metrics[name] = metric.figures()["fid"]
+    work.metrics[name] = metric.compute_all()["fid"]
 
 
 def _export_statistics(work: Measurement, path: Path, drawn: Measured, layer: str) -> None:

@@ -1,10 +1,11 @@
-"""What the metrics of pictures share: pictures as bytes, a network's features, one figure of several.
+"""What the metrics of pictures share: pictures as bytes, a network's features, one value of several.
 
 Shapes: B pictures, H and W pixels, N rows of features, D feature channels.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ class Given(Features):
 
 
 class PictureMetric(ExactMetric):
-    """A metric whose `compute` is one figure of those that `figures` has.
+    """A metric whose `compute` is one value of those that `compute_all` has.
 
     Args:
         value_range: what black and white are in pictures of floats; uint8 is taken as it is.
@@ -68,19 +69,24 @@ class PictureMetric(ExactMetric):
         super().__init__(**settings)
         self.value_range = value_range
 
-    def figures(self) -> dict[str, float]:
-        """Return all figures, of all processes; `compute` returns one of them."""
+    def compute_all(self) -> dict[str, float]:
+        """Return all values, of all processes; `compute` returns one of them."""
         self.sync(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute)
         try:
-            return self._figures()
+            return self._values()
         finally:
             self.unsync(should_unsync=self._is_synced)
 
-    def compute(self) -> Tensor:
-        """Return the figure that the metric is named for, a scalar in float64."""
-        return self.scalar(self._figures()[self.headline])
+    def figures(self) -> dict[str, float]:
+        """The name of `compute_all` in earlier versions."""
+        warnings.warn("figures is compute_all now; the old name goes with the next version", DeprecationWarning, 2)
+        return self.compute_all()
 
-    def _figures(self) -> dict[str, float]:
+    def compute(self) -> Tensor:
+        """Return the value that the metric is named for, a scalar in float64."""
+        return self.scalar(self._values()[self.headline])
+
+    def _values(self) -> dict[str, float]:
         raise NotImplementedError
 
 
@@ -118,10 +124,10 @@ class FeatureMetric(PictureMetric):
 
 
 class SetMetric(FeatureMetric):
-    """A metric of whole sets of pictures: a batch counts towards it, and has no figure of its own."""
+    """A metric of whole sets of pictures: a batch counts towards it, and has no value of its own."""
 
     def forward(self, *arguments: Any, **settings: Any) -> Tensor:
-        """Count a batch as `update` does; the batch's own figure is NaN."""
+        """Count a batch as `update` does; the batch's own value is NaN."""
         self.update(*arguments, **settings)
         own = self.scalar(float("nan"))
         self._forward_cache = own  # type: ignore[assignment]

@@ -46,7 +46,7 @@ class CLIPScore(PictureMetric):
     """The mean CLIP score of drawings and the words that they should show, at most 100.
 
     `update` takes drawings (B, 3, H, W), uint8 or floats in `value_range`, and B texts. The states are a number for
-    each pair and how many texts were cut; their mean does not depend on the order. `figures` has clip, its standard
+    each pair and how many texts were cut; their mean does not depend on the order. `compute_all` has clip, its standard
     error clip_error, clip_n and clip_truncated.
 
     Args:
@@ -109,5 +109,5 @@ class CLIPScore(PictureMetric):
         self.scores.append(torch.as_tensor(scores_B, dtype=torch.float64).to(self.device))
         self.truncated += truncated
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         return score_summary(self.rows("scores").tolist(), int(self.truncated))

@@ -1,6 +1,6 @@
 """Distances between sets of pictures on EfficientNet-Lite0's features, exact also for a few hundred pictures.
 
-The features are EfficientNet-Lite0's and the names say so: these figures are never comparable with published KID or
+The features are EfficientNet-Lite0's and the names say so: these metrics are never comparable with published KID or
 FID, which use Inception features. They compare sets measured by this code at one feature resolution.
 
 Shapes: N real pictures, M drawn pictures, C feature channels.
@@ -20,7 +20,7 @@ from vargpt_lightning.evaluation.metrics.networks import EfficientNetLite0Featur
 KID_NAME = "KID (EfficientNet-Lite0)"
 FD_NAME = "FD (EfficientNet-Lite0)"
 NOT_COMPARABLE = (
-    "Measured on EfficientNet-Lite0 features: compare these figures with each other, never with published KID or FID."
+    "Measured on EfficientNet-Lite0 features: compare these metrics with each other, never with published KID or FID."
 )
 
 
@@ -117,7 +117,7 @@ class EfficientNetKernelDistance(TwoSets):
 
     No unit; unbiased, so that it may come out below 0 where sets are alike, and never comparable with published KID.
     `update` takes pictures (B, 3, H, W), uint8 or floats in `value_range`, and whether they are real; the states are
-    their features, float32. `figures` has a jackknife standard error too, as `kid_error`. NaN below two pictures.
+    their features, float32. `compute_all` has a jackknife standard error too, as `kid_error`. NaN below two pictures.
 
     Args:
         features: a network (see `Features`); None is EfficientNet-Lite0 at 128 pixels.
@@ -135,6 +135,6 @@ class EfficientNetKernelDistance(TwoSets):
     ) -> None:
         super().__init__(features or EfficientNetLite0Features(), value_range, **settings)
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         found = kernel_distance(self.rows("real").cpu(), self.rows("drawn").cpu())
         return {"kid": found.value, "kid_error": found.error}

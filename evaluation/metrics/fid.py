@@ -106,7 +106,7 @@ class FrechetInceptionDistance(SetMetric):
             raise UserError("real pictures beside a reference; expected one of the two")
         return self.real_count, self.real_sum, self.real_outer
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         return {"fid": frechet_distance(self._moments(False), self.reference or self._moments(True))}
 
     def _moments(self, real: bool) -> Moments:

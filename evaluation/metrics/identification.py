@@ -59,7 +59,7 @@ class IdentificationRate(FeatureMetric):
     """The share of drawings, 0 to 1, whose nearest picture of a gallery by the cosine of features is the one asked for.
 
     `update` takes drawings (B, 3, H, W), uint8 or floats in `value_range`, and for each the place of the picture asked
-    for in the gallery. The states are three counts. `figures` has n, at_1, at_5, rate_1 and rate_5.
+    for in the gallery. The states are three counts. `compute_all` has n, at_1, at_5, rate_1 and rate_5.
 
     Args:
         gallery: real pictures (N, 3, H, W), or their features where `features` is `Given`.
@@ -104,7 +104,7 @@ class IdentificationRate(FeatureMetric):
         for name, count in asdict(identification(ranks, missing)).items():
             getattr(self, name).add_(count)
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         counts = Identification(int(self.n), int(self.at_1), int(self.at_5))
         n = counts.n or math.nan
         return {**asdict(counts), "rate_1": counts.at_1 / n, "rate_5": counts.at_5 / n}

@@ -37,7 +37,7 @@ class InceptionScore(SetMetric):
     """How sure Inception is of each drawing's class, and how many classes it sees: 1 to the number of classes.
 
     `update` takes drawings (B, 3, H, W), uint8 or floats in `value_range`; the states are their logits, float32, for
-    the score shuffles all of them into splits. `figures` has the deviation over splits too, as `isc_std`.
+    the score shuffles all of them into splits. `compute_all` has the deviation over splits too, as `isc_std`.
 
     Args:
         features: what gives logits; None is Inception without the last bias, 1008 classes, as torch-fidelity has it.
@@ -71,5 +71,5 @@ class InceptionScore(SetMetric):
         """Count drawings, (B, 3, H, W) uint8 or floats in `value_range`."""
         self.logits.append(self.measured(pictures).to(self.device, torch.float32))
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         return inception_score(self.rows("logits").cpu(), variant=self.variant, splits=self.splits)

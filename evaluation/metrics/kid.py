@@ -32,7 +32,7 @@ class KernelInceptionDistance(TwoSets):
     """KID: the squared MMD of drawn and real pictures' features with a cubic kernel, the mean over random subsets.
 
     No unit; unbiased, so that it may come out below 0 where sets are alike. `update` takes pictures (B, 3, H, W), uint8
-    or floats in `value_range`, and whether they are real; the states are their features, float32. `figures` has the
+    or floats in `value_range`, and whether they are real; the states are their features, float32. `compute_all` has the
     deviation over subsets too, as `kid_std`.
 
     Args:
@@ -62,5 +62,5 @@ class KernelInceptionDistance(TwoSets):
         super().__init__(features or FidelityFeatures(), value_range, **settings)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         return self.both(kernel_distance, subsets=self.subsets, subset_size=self.subset_size, seed=self.seed)

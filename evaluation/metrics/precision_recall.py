@@ -36,7 +36,7 @@ class PrecisionRecall(TwoSets):
 
     A picture is among a set when its features lie within the distance of one of its pictures to that one's
     `neighbours`-th neighbour. `update` takes pictures (B, 3, H, W), uint8 or floats in `value_range`, and whether they
-    are real; the states are their features, float32. `figures` has precision, recall and f_score.
+    are real; the states are their features, float32. `compute_all` has precision, recall and f_score.
 
     Args:
         features: a network (see `Features`); None is Inception's last pool; torch-fidelity's own default is
@@ -63,5 +63,5 @@ class PrecisionRecall(TwoSets):
         super().__init__(features or FidelityFeatures(), value_range, **settings)
         self.headline, self.neighbours = figure, neighbours
 
-    def _figures(self) -> dict[str, float]:
+    def _values(self) -> dict[str, float]:
         return self.both(precision_recall, neighbours=self.neighbours)

@@ -39,7 +39,7 @@ MARKS = {
     "J": "judged: a judge read some of the answers",
     "T": "truncated: some answers reached the limit of new tokens",
     "S": "another prompt style than LLaVA-1.5's",
-    "F": "few: fewer pictures than features, or statistics that do not say of how many; no sound figure",
+    "F": "few: fewer pictures than features, or statistics that do not say of how many; no sound metric",
 }
 """Marks of measured cells; published ones have their own letters."""
 

@@ -131,7 +131,7 @@ def _warnings(found: Sequence[Measured]) -> list[str]:
         if each.unread >= MANY_UNREAD:
             shares.setdefault(each.title, []).append(f"{100 * each.unread:.0f} % ({each.system}, {each.protocol})")
     return [
-        f"{title}: no answer was found in {', '.join(those)} of the outputs. Such a figure says as much about the form "
+        f"{title}: no answer was found in {', '.join(those)} of the outputs. Such a metric says as much about the form "
         "of the answers as about the model."
         for title, those in shares.items()
     ]
@@ -215,7 +215,7 @@ def _fill_in(shown: Sequence[Example], name: str, data: Mapping[str, Path | str]
     from vargpt_lightning.evaluation import benchmarks
 
     if not shown:
-        return "There is no file of scores, so this page has only the figures."
+        return "There is no file of scores, so this page has only the metrics."
     if name not in data:
         return "Without pictures: the report was made without this benchmark's data."
     try:

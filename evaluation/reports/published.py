@@ -139,7 +139,7 @@ OTHER_DATA = Block(
         _row("LLaVA-1.5-7B", "llava", tuple(_LLAVA_COLUMNS), "78.5 50.0 58.2 85.9 64.3 58.6"),
         _row("LLaVA-1.5-13B", "llava", tuple(_LLAVA_COLUMNS), "80.0 53.6 61.3 85.9 67.7 61.6"),
     ),
-    "Other splits, another prompt or another figure than those measured here: not comparable.",
+    "Other splits, another prompt or another metric than those measured here: not comparable.",
     columns=_LLAVA_COLUMNS,
 )
 

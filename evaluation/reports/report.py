@@ -146,17 +146,17 @@ def _missing(run: RunFolder, metrics: Mapping[str, Any], content: Mapping[str, A
     if open_stages:
         found.append(f"Not finished: {', '.join(open_stages)}.")
     if not metrics:
-        found.append("There are no figures yet; they are computed after the last stage.")
+        found.append("There are no metrics yet; they are computed after the last stage.")
     elif not metrics.get("complete"):
-        found.append("The evaluation is not complete: its figures are of the answers there are so far.")
+        found.append("The evaluation is not complete: its metrics are of the answers there are so far.")
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------------------- metrics
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The headline figures; rates get a bar with a tick at chance and one at the best that is possible."""
+    """The headline metrics; rates get a bar with a tick at chance and one at the best that is possible."""
     cards = []
     drawings, baselines = metrics.get("drawings", {}).get(TRAIN, {}), metrics.get("baselines", {})
     for item in metrics.get("headline", []):

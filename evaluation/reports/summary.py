@@ -17,7 +17,7 @@ from vargpt_lightning.utils.heldout import beaten, heldout_scores
 
 KIND_NAMES = {"category": "category", "subcategory": "subcategory", "colour": "main colour", "yesno": "yes or no",
               "choice": "name out of four", "name": "open naming", "own": "questions of your data"}  # fmt: skip
-COLUMNS = ("figure", "value", "for comparison")
+COLUMNS = ("metric", "value", "for comparison")
 UNLIKE = "the runs were not all evaluated alike; expected finished runs of one experiment"
 Metrics = Mapping[str, Any]
 
@@ -166,7 +166,7 @@ def _columns(runs: Sequence[Metrics]) -> Iterator[list[tuple[tuple[Part, ...], .
     """For each line its name, value and comparison, each of all runs."""
     each = [lines(metrics) for metrics in runs]
     if not each or not each[0]:
-        raise UserError("there are no figures; expected runs that were evaluated")
+        raise UserError("there are no metrics; expected runs that were evaluated")
     if len({len(found) for found in each}) > 1:
         raise UserError(UNLIKE)
     for same in zip(*each, strict=True):

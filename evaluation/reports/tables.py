@@ -127,7 +127,7 @@ def _rows(
 def measured_cell(each: Measured, number: Number) -> Cell:
     """A measured number with its interval, n, and marks."""
     if number.value is None:
-        return Cell(marks=each.marks, note="no figure: see the counts")
+        return Cell(marks=each.marks, note="no metric: see the counts")
     interval = "" if number.low is None or number.high is None else f"{number.low:.1f}–{number.high:.1f}"
     count = "" if number.n is None else f"{number.n:,}"
     return Cell(f"{number.value:.1f}", interval, count, each.marks, "; ".join(MARKS[letter] for letter in each.marks))

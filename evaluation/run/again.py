@@ -53,7 +53,7 @@ def _check_free(out: Path, assistant: Assistant) -> None:
         if before.get(key) != value:
             old, new = different(before.get(key), value)
             raise UserError(
-                f"{out} holds the figures of another {key}: {old}, and this is {new}; expected another --out, or "
+                f"{out} holds the metrics of another {key}: {old}, and this is {new}; expected another --out, or "
                 "--replace to write over them"
             )
 

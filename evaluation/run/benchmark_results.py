@@ -85,7 +85,7 @@ def print_results(results: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("benchmark", "protocol", "figure", "value", "95 % interval", "n", "notes"):
+    for name in ("benchmark", "protocol", "metric", "value", "95 % interval", "n", "notes"):
         table.add_column(name, overflow="fold", justify="right" if name in ("value", "n") else "left")
     for result in results:
         figures, scale = result["figures"], result["scale"]

@@ -153,7 +153,7 @@ def print_figures(metrics: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     rows = Table(box=None, pad_edge=False)
-    for name in ("figure", "value", "baseline"):
+    for name in ("metric", "value", "baseline"):
         rows.add_column(name, overflow="fold")
     for figure in metrics.get("headline", []):
         rows.add_row(*(escape(str(figure.get(key, ""))) for key in ("name", "text", "baseline")))

@@ -179,14 +179,14 @@ class _Gallery:
     def _identification(self, features_MC: Tensor, places: Sequence[int], missing: int = 0) -> dict[str, Any]:
         metric = IdentificationRate(self.real_NC, self.given, **ALONE)
         metric.update(features_MC, places, missing)
-        return _rates(metric.figures(), len(self.rows))
+        return _rates(metric.compute_all(), len(self.rows))
 
     def _distances(self, features_MC: Tensor) -> dict[str, Any]:
         reference_NC = self.real_NC[self.reference]
         metric = EfficientNetKernelDistance(self.given, **ALONE)
         metric.update(reference_NC, real=True)
         metric.update(features_MC, real=False)
-        kid = metric.figures()
+        kid = metric.compute_all()
         fd = frechet_distance(reference_NC, features_MC)
         measured = not math.isnan(fd)
         return {

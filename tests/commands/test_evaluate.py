@@ -112,7 +112,7 @@ def test_a_folder_of_other_figures_is_refused(
     script("White")
     assert main([str(evaluated), "--out", str(out)]) == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=rf"other holds the figures of another {what}: .*--out, or --replace") as error:
+    with pytest.raises(UserError, match=rf"other holds the metrics of another {what}: .*--out, or --replace") as error:
         main([str(evaluated), "--out", str(out), *words])
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
     assert what == "model" or "another sampling: cfg=1.5, and this is cfg=3.0;" in str(error.value)

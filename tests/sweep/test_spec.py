@@ -37,7 +37,7 @@ def test_a_sweep_of_one_base_and_nothing_else_has_a_cell_a_seed(tmp_path: Path) 
     [
         ({"gird": {}}, "gird={}; expected a key among"),
         ({"base": "none.yaml"}, "base='none.yaml'; expected an experiment file beside"),
-        ({"measure": []}, "measure=.*at least one figure"),
+        ({"measure": []}, "measure=.*at least one metric"),
         ({"measure": {"kid": "low"}}, "measure.kid='low'; expected max or min"),
         ({"grid": {"a": 1}}, "grid.a=1; expected a list"),
         ({"grid": {"a": [1, 1]}}, "each value once"),

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "run", metavar="MODEL", help="the run folder; for benchmarks also a model's directory, hub id or endpoint"
     )
-    result.add_argument("--out", type=Path, metavar="DIR", help="another folder for the figures; a run's own stay")
+    result.add_argument("--out", type=Path, metavar="DIR", help="another folder for the metrics; a run's own stay")
     add_benchmark_options(result.add_argument_group("benchmarks"))
     again = result.add_argument_group("a run")
     again.add_argument("--report-only", action="store_true", help="score the answers there are and rebuild the report")
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Evaluate and print the figures."""
+    """Evaluate and print the metrics."""
     if argv[:1] == [IMAGES]:
         from vargpt_lightning.commands.evaluate_images import main as measure_images
 
@@ -79,13 +79,13 @@ def main(argv: list[str]) -> int:
         return _benchmarks(arguments)
     _refuse(arguments, _BENCHMARK_OPTIONS, "need --benchmarks")
     if arguments.out is None:
-        _refuse(arguments, _SAMPLING_OPTIONS, "need --out DIR: a run's own figures are made with its own settings")
+        _refuse(arguments, _SAMPLING_OPTIONS, "need --out DIR: a run's own metrics are made with its own settings")
     run = RunFolder(arguments.run)
     if arguments.out is not None:
         output_folder(arguments.out)
     metrics = score_again(run, arguments.out) if arguments.report_only else _again(run, arguments)
     print_figures(metrics)
-    print(f"report: {run.report}" if arguments.out is None else f"figures: {arguments.out / 'metrics.json'}")
+    print(f"report: {run.report}" if arguments.out is None else f"metrics: {arguments.out / 'metrics.json'}")
     if arguments.out is None and run.benchmark_report.is_file():
         print(f"benchmarks: {run.benchmark_report}")
     return 0
@@ -103,7 +103,7 @@ def _benchmarks(arguments: Any) -> int:
     data = find_data(modules, arguments.data, arguments.hub_owner)
     check_data(modules, data, settings.style, settings.protocols)
     out = arguments.out or default_out(arguments.run)
-    own = arguments.out is None and (Path(arguments.run) / "run.json").is_file()  # a run's own figures are its last
+    own = arguments.out is None and (Path(arguments.run) / "run.json").is_file()  # a run's own metrics are its last
     output_folder(out)
     if arguments.device is not None and runs_here(arguments.run):
         choose(arguments.device)

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the runs as a table; the columns after the time are the first headline figures that any of them has."""
+    """Return the runs as a table; the columns after the time are the first headline metrics that any of them has."""
     figures = list(dict.fromkeys(name for row in rows for name in row["headline"]))[:FIGURES]
     result = Table(box=None, pad_edge=False)
     for name in ("run", "status", "stage", "started", "time", *figures):

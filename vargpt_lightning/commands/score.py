@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Score, print the figures, and write the report."""
+    """Score, print the metrics, and write the report."""
     arguments = parser().parse_args(argv)
     show(*(_again(arguments) if arguments.predictions.is_dir() else _file(arguments)))
     return 0
@@ -125,7 +125,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
         try:
             for protocol in dict.fromkeys(rule_of(module, protocol) for protocol in settings.protocols):
                 results.append(score_benchmark(module, data[name], folders[name], protocol, into=out / name, **more))
-        except UserError as error:  # the others have figures all the same
+        except UserError as error:  # the others have metrics all the same
             refused.append(str(error))
     return results, out, data, refused
 

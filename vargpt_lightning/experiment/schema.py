@@ -140,7 +140,7 @@ class EvaluationConfig(Ranged):
         seed: seed for choosing questions and for drawing; None uses the experiment's seed.
         feature_size: picture size in pixels for the image metrics.
         answer_batch, draw_batch: batch size for questions and for drawings.
-        aims: goals for headline figures, by key, such as identification_1; the report says whether they were reached.
+        aims: goals for headline metrics, by key, such as identification_1; the report says whether they were reached.
         benchmarks: benchmarks that run at the ends of stages.
     """
 
@@ -165,7 +165,7 @@ class EvaluationConfig(Ranged):
             if key not in HEADLINE_KEYS:
                 near = nearest(key, HEADLINE_KEYS)
                 known = f"did you mean {near!r}?" if near else f"there are {', '.join(HEADLINE_KEYS)}"
-                raise UserError(f"evaluation.aims.{key} is no headline figure; {known}")
+                raise UserError(f"evaluation.aims.{key} is no headline metric; {known}")
 
 
 @dataclass

@@ -7,7 +7,7 @@
     folder.py    the sweep's folder and its study: planning, taking, ending, trying again
     trial.py     one trial: a process of the ordinary command, watched until it ends
     worker.py    trials one after the other
-    measures.py  figures read from a run's folder
+    measures.py  metrics read from a run's folder
     table.py     means and intervals over the seeds; as text, CSV, LaTeX
     plots.py     the same as a picture
     watch.py     trials run here and shown on the terminal

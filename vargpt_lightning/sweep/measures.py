@@ -1,10 +1,10 @@
 """Figures of a finished run by name, read from its folder.
 
-identification_1                 a headline figure of the evaluation, by its key
-drawings.train.kid_x1000         any figure of evaluation/metrics.json, by its place
-benchmarks.mme                   a benchmark's main figure, on the scale of tables, by the protocol that the run's
+identification_1                 a headline metric of the evaluation, by its key
+drawings.train.kid_x1000         any metric of evaluation/metrics.json, by its place
+benchmarks.mme                   a benchmark's main metric, on the scale of tables, by the protocol that the run's
                                  experiment names (lmms_eval); `benchmarks.mme.official` by another one
-benchmarks.mme.perception        another figure of it; also `benchmarks.mme.official.perception`
+benchmarks.mme.perception        another metric of it; also `benchmarks.mme.official.perception`
 stages.generation.val/loss       a stage's metric, its last value; with `:min`, `:max` or `:mean` of all
 seconds, seconds.generation      what the run, or a part of it, took
 peak_memory                      a field of run.json
@@ -29,7 +29,7 @@ OF_ALL: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max,
 
 
 def read_measure(run: RunFolder, path: str) -> float:
-    """Return a figure.
+    """Return a metric.
 
     Raises:
         UserError: the run has none of this name, or it is no number; names those that are near.
@@ -54,7 +54,7 @@ def read_measure(run: RunFolder, path: str) -> float:
 
 
 def read_measures(path: Path, measures: Sequence[Measure]) -> tuple[dict[str, float], str]:
-    """Return the figures that a run has, by their names, and what is said about those, or the run, that are missing."""
+    """Return the metrics that a run has, by their names, and what is said about those, or the run, that are missing."""
     found: dict[str, float] = {}
     missing = []
     try:

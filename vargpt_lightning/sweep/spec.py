@@ -24,7 +24,7 @@ MOST_CELLS = 100_000
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a run: its title, where it is found (see measures.py), and which is best: "max" or "min"."""
+    """A metric of a run: its title, where it is found (see measures.py), and which is best: "max" or "min"."""
 
     name: str
     path: str
@@ -178,7 +178,7 @@ def _measures(value: Any) -> tuple[Measure, ...]:
         value = [value]
     if isinstance(value, list):
         value = {item: None for item in value}
-    _need(isinstance(value, dict) and bool(value), "measure", value, "at least one figure; the first one is the aim")
+    _need(isinstance(value, dict) and bool(value), "measure", value, "at least one metric; the first one is the aim")
     found = []
     for name, entry in value.items():
         entry = entry if isinstance(entry, dict) else {"best": entry}

@@ -97,4 +97,4 @@ def test_figures_with_intervals_stand_beside_each_other() -> None:
     assert labels == ["questions: colour, test", "questions: name, test", "questions: all, test"]
     assert len(axes.containers) == 2
     (axes,) = interval_figure(evaluations.tail(1)).axes
-    assert "no figure has an interval" in axes.texts[0].get_text()
+    assert "no metric has an interval" in axes.texts[0].get_text()

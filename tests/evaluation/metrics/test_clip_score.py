@@ -44,7 +44,7 @@ def test_figures_equal_the_commands(files: list[PictureFile], pictures: torch.Te
         batch = metric(pictures[start : start + 3], WORDS[start : start + 3])
         mean = sum(row["clip"] for row in rows[start : start + 3]) / len(rows[start : start + 3])
         assert batch.item() == pytest.approx(mean, rel=1e-9), "a batch's own mean"
-    assert metric.figures() == summary(rows), "bit by bit: the batches were the same"
+    assert metric.compute_all() == summary(rows), "bit by bit: the batches were the same"
     assert metric.compute().item() == summary(rows)["clip"] and summary(rows)["clip_truncated"] == 1
     backwards = CLIPScore(model)
     backwards.update(pictures[3:].flip(0).float() / 255, WORDS[3:][::-1])
@@ -52,7 +52,7 @@ def test_figures_equal_the_commands(files: list[PictureFile], pictures: torch.Te
     assert backwards.compute().item() == pytest.approx(metric.compute().item(), rel=1e-6)
     metric.reset()
     with pytest.raises(UserError, match="no drawing has a CLIP score"):
-        metric.figures()
+        metric.compute_all()
     with pytest.raises(UserError, match="5 pictures with 2 texts"):
         metric.update(pictures, WORDS[:2])
 

@@ -163,11 +163,13 @@ def test_metrics_of_tensors_are_the_figures_of_a_runs_own_drawings(pictures, net
         own = rate(as_tensor(drawn[start : start + 8]), torch.arange(start, start + 8))
         assert 0 < own <= 1, "a batch's own share"
     wanted = kernel_distance(network(real), network(drawn))
-    found = kid.figures()
+    found = kid.compute_all()
+    with pytest.warns(DeprecationWarning, match="compute_all now"):
+        assert kid.figures() == found
     assert found["kid"] == pytest.approx(wanted.value, rel=1e-5)
     assert found["kid_error"] == pytest.approx(wanted.error, rel=1e-4)
     counts = identification(identification_ranks(network(drawn), network(real), range(16)))
-    assert rate.figures() == {
+    assert rate.compute_all() == {
         "n": 16, "at_1": counts.at_1, "at_5": counts.at_5, "rate_1": counts.at_1 / 16, "rate_5": counts.at_5 / 16
     }  # fmt: skip
     assert not kid.higher_is_better and rate.higher_is_better
@@ -176,7 +178,7 @@ def test_metrics_of_tensors_are_the_figures_of_a_runs_own_drawings(pictures, net
 def test_requests_without_a_drawing_count_and_nothing_is_no_share():
     gallery = torch.eye(8)
     at_1, at_5 = (IdentificationRate(gallery, Given(8), nearest=nearest) for nearest in (1, 5))
-    assert at_1.figures()["n"] == 0 and math.isnan(at_1.figures()["rate_1"])
+    assert at_1.compute_all()["n"] == 0 and math.isnan(at_1.compute_all()["rate_1"])
     for metric in (at_1, at_5):
         metric.update(gallery[:3] + 0.5 * gallery[[1, 2, 4]], [0, 2, 6], missing=1)
     assert (at_1.compute(), at_5.compute()) == (0.25, 0.5)

@@ -81,7 +81,7 @@ def test_figures_equal_the_commands_and_the_librarys(
     isc = InceptionScore(logits, splits=2)
     for batch in sets.drawn.split(5):
         isc.update(batch)
-    figures = fid.figures() | kid.figures() | prc.figures() | isc.figures()
+    figures = fid.compute_all() | kid.compute_all() | prc.compute_all() | isc.compute_all()
     # batches are other ones than the command's, and a convolution rounds by its batch
     close = {name: pytest.approx(value, rel=1e-6) for name, value in commands.items()}
     assert figures == close
@@ -220,7 +220,7 @@ def test_precision_and_recall_are_figures_to_choose() -> None:
         chosen = PrecisionRecall(Given(6), figure=name)  # type: ignore[arg-type]
         chosen.update(drawn, real=False)
         chosen.update(real, real=True)
-        assert chosen.compute().item() == metric.figures()[name]
+        assert chosen.compute().item() == metric.compute_all()[name]
 
 
 def test_a_network_is_no_part_of_a_module(network: FidelityFeatures) -> None:

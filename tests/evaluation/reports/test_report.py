@@ -160,7 +160,7 @@ def test_right_and_wrong_answers_are_shown_with_what_letters_mean(run, world):
 def test_a_report_is_made_of_what_there_is(whole, run, missing, tmp_path):
     if missing == "everything":
         run = RunFolder.start(tmp_path / "young")
-        assert "no figures yet" in words(run) and "running" in words(run)
+        assert "no metrics yet" in words(run) and "running" in words(run)
         return
     if missing in ("evaluation", "pictures"):
         victims = (
@@ -181,9 +181,9 @@ def test_a_report_is_made_of_what_there_is(whole, run, missing, tmp_path):
         whole.update(status="interrupted")
     said = words(whole)
     expected = {
-        "evaluation": "no figures yet",
-        "metrics": "no figures yet",
-        "pictures": "All figures",
+        "evaluation": "no metrics yet",
+        "metrics": "no metrics yet",
+        "pictures": "All metrics",
         "stages": "Drawn on request",
         "half": "The run is interrupted",
     }
