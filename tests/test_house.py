@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from vargpt_lightning.data import sources
-from vargpt_lightning.evaluation import benchmarks
+from vargpt_lightning.evaluation import benchmarks, judges
 from vargpt_lightning.models import vision
 from vargpt_lightning.utils.plugins import named_modules
 
@@ -197,10 +197,11 @@ def test_folders_can_be_looked_over() -> None:
 def test_our_benchmarks_sources_and_towers_are_what_their_protocols_say(tmp_path: Path) -> None:
     """mypy holds modules against Protocols where they are named; they are found by their names elsewhere."""
     kinds = {"Benchmark": ("evaluation.benchmarks", benchmarks), "Source": ("data.sources", sources)}
-    kinds["Tower"] = ("models.vision", vision)
+    kinds |= {"Tower": ("models.vision", vision), "Judge": ("evaluation.judges", judges)}
     lines = [
         "from vargpt_lightning.data.sources.base import Source",
         "from vargpt_lightning.evaluation.base.benchmark import Benchmark",
+        "from vargpt_lightning.evaluation.base.judge import Judge",
         "from vargpt_lightning.models.vision.tower import Tower",
     ]
     for protocol, (package, there) in kinds.items():

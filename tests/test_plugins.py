@@ -30,7 +30,7 @@ from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.training.contents import StageContents
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import read_json
+from vargpt_lightning.utils.files import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +50,9 @@ average = "tiny_plugins.average"
 
 [project.entry-points."vargpt_lightning.objectives"]
 halved = "tiny_plugins.halved:HalvedModule"
+
+[project.entry-points."vargpt_lightning.judges"]
+reddish = "tiny_plugins.reddish"
 
 [project.entry-points."vargpt_lightning.samplers"]
 second = "tiny_plugins.second:sample"
@@ -192,6 +195,18 @@ def sample(logits_BlV, settings, generator):
 
 '''
 
+REDDISH = '''
+"""Is a drawing more red than blue?"""
+from vargpt_lightning.evaluation.base.judge import Verdict
+
+NAME, TITLE = "reddish", "share that is more red than blue"
+
+
+def judge(drawn, real):
+    pixels = [each.image.convert("RGB").resize((1, 1)).getpixel((0, 0)) for each in drawn]
+    return [Verdict(float(red > blue), f"of {len(real)}") for red, _, blue in pixels]
+'''
+
 FILES = {
     "tiny_plugins/__init__.py": "",
     "tiny_plugins/parity.py": PARITY,
@@ -200,6 +215,7 @@ FILES = {
     "tiny_plugins/halved.py": HALVED,
     "tiny_plugins/watch.py": WATCH,
     "tiny_plugins/second.py": SECOND,
+    "tiny_plugins/reddish.py": REDDISH,
 }
 
 
@@ -278,7 +294,7 @@ def test_the_programs_help_looks_for_none(site: Path) -> None:
 
 @pytest.fixture
 def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """The tiny experiment with a tower, objectives, a source's corpus, a callback and a sampler of the package."""
+    """The tiny experiment with something of the package of every kind, a benchmark left out."""
     text = tmp_path / "riddles.txt"
     text.write_text("What\tThis\nWho\tI\nWhere\tHere\n")
     assert main(["data", "pack", f"riddles:{text}", "--out", str(tmp_path / "packed")]) == 0
@@ -289,6 +305,7 @@ def experiment(site: Path, tiny_experiment: dict[str, Any], tmp_path: Path) -> d
     scaled = {"class_path": "tiny_plugins.halved.ScaledModule", "init_args": {"factor": 0.5}}
     tree["stages"] = [base | {"head": "halved"}, base | {"name": "scaled", "objective": scaled}]
     watch = {"class_path": "tiny_plugins.watch.Watch", "init_args": {"file": str(tmp_path / "steps.txt")}}
+    tree["evaluation"] = {"judges": ["reddish"], "questions": 0, "names": 0, "drawings_limit": 2, "feature_size": 32}
     tree["sampling"] = {"sampler": "second"}
     tree["trainer"]["callbacks"] = [watch, {"class_path": "LearningRateMonitor"}]
     return tree
@@ -309,6 +326,10 @@ def test_an_experiment_of_them_is_trained(experiment: dict[str, Any], tmp_path: 
     assert made.stages[1].objective == experiment["stages"][1]["objective"]
     calls = sys.modules["tiny_plugins.second"].CALLS  # by the sample grids, a row and a scale at a time
     assert {shape for shape, _, _ in calls} == {(1, 1, 16), (1, 4, 16)} and {name for _, name, _ in calls} == {"second"}
+    assert run.metrics()["judges"]["reddish"]["title"] == "share that is more red than blue"
+    verdicts = read_jsonl(run.evaluation / "judgements.jsonl")
+    drawings = read_jsonl(run.evaluation / "drawings.jsonl")
+    assert [row["id"] for row in verdicts] == [row["id"] for row in drawings if row["files"]]
     assert load_run(run.path, device="cpu").settings.visual.sampler == "second"  # type: ignore[union-attr]
     assert VARGPTModel(made.model).vision_tower.model.weight.shape == (16, 3, 8, 8)  # type: ignore[union-attr]
 

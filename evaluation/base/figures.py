@@ -14,6 +14,7 @@ HEADLINE_KEYS = (
     *("identification_1", "identification_5", "kid", "questions", "switch_drawing_prompts", "switch_questions"),
 )
 """The keys of all headline figures that there can be."""
+SPLITS = {TRAIN: "drawings for training prompts", HELDOUT: "drawings for held-out prompts"}
 Metrics = Mapping[str, Any]
 
 
@@ -122,9 +123,8 @@ def heldout_drawings(metrics: Metrics) -> dict[str, Any]:
 def table(metrics: Metrics) -> list[dict[str, Any]]:
     """All image figures as rows of texts: label, kind ("model" or "baseline"), pictures, kid, fd, id_1, id_5, ..."""
     rows = []
-    names = {TRAIN: "drawings for training prompts", HELDOUT: "drawings for held-out prompts"}
     for split, figures in by_kind_of_split(metrics.get("drawings", {})).items():
-        rows.append(_row(names.get(split, f"drawings for held-out prompts ({split})"), "model", figures))
+        rows.append(_row(SPLITS.get(split, f"drawings for held-out prompts ({split})"), "model", figures))
     for figures in metrics.get("baselines", {}).values():
         rows.append(_row(figures["label"], "baseline", figures))
     first = next((row for row in metrics.get("drawings", {}).values() if row.get("identification")), None)
@@ -132,6 +132,18 @@ def table(metrics: Metrics) -> list[dict[str, Any]]:
         found = first["identification"]
         chance = {"rate_1": found["chance_1"], "rate_5": found["chance_5"]}
         rows.append(_row("a picture picked at random", "baseline", {"identification": chance}))
+    return rows
+
+
+def judge_table(metrics: Metrics) -> list[dict[str, Any]]:
+    """What judges say as rows of texts: judge, title, label of the drawings, pictures, mean, low, high."""
+    rows = []
+    for name, said in metrics.get("judges", {}).items():
+        for split, figures in by_kind_of_split(said["splits"]).items():
+            label = SPLITS.get(split, f"drawings for held-out prompts ({split})")
+            texts = {key: number(figures.get(key), 3) for key in ("mean", "low", "high")}
+            pictures = f"{figures['pictures']} of {figures['prompts']}"
+            rows.append({"judge": name, "title": said["title"], "label": label, "pictures": pictures, **texts})
     return rows
 
 

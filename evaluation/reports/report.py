@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.evaluation.base.figures import by_kind_of_split, heldout_drawings, number, percent, table
+from vargpt_lightning.evaluation.base.figures import (
+    by_kind_of_split,
+    heldout_drawings,
+    judge_table,
+    number,
+    percent,
+    table,
+)
 from vargpt_lightning.evaluation.base.protocols import TRAIN
 from vargpt_lightning.evaluation.reports.report_pictures import Pictures, by_hash
 from vargpt_lightning.evaluation.reports.summary import KIND_NAMES, sentence
@@ -58,6 +65,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "features": metrics.get("features", {}).get("name", ""),
         "notes": metrics.get("notes", []),
         "same_kind": _same_kind(metrics),
+        "judges": judge_table(metrics),
         "switch": metrics.get("mode_switch", {}),
         "psnr": _psnr(metrics),
         "config": run.config_text,

@@ -9,6 +9,7 @@ What is asked is written down before it is scored, and scoring reads the files a
         drawings.jsonl         one row a request: id, hash, split, prompt, seed, picture, text, drew, files, scales
         drawings/              the drawings, and strips of the pictures after each scale
         reconstructions.jsonl, reconstructions/
+        judgements.jsonl       what judges say: id, judge, score, label
         metrics.json           written by `scoring.score_folder`
 
 A row's hash covers the question, the picture, the model and the sampling settings: a run killed at any moment goes on
@@ -25,6 +26,7 @@ from typing import Any
 
 from PIL import Image
 
+from vargpt_lightning.evaluation import judges
 from vargpt_lightning.evaluation.base.files import (
     digest,
     file_stem,
@@ -73,9 +75,10 @@ class EvaluationSettings:
         seed: of the noise baseline.
         aims: what a headline figure should reach, by its key: identification_1, identification_5, kid, questions,
             switch_drawing_prompts, switch_questions (shares from 0 to 1; KID x 1000).
+        judges: names of judges that score the drawings besides.
 
     Raises:
-        UserError: a batch below 1 or a blur that is not above 0.
+        UserError: a batch below 1, a blur that is not above 0, or a judge that cannot be used.
     """
 
     answer_batch: int = 32
@@ -84,6 +87,7 @@ class EvaluationSettings:
     blur_sigma: float = 2.0
     seed: int = 0
     aims: Mapping[str, float] = field(default_factory=dict)
+    judges: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for key in ("answer_batch", "draw_batch"):
@@ -91,6 +95,8 @@ class EvaluationSettings:
                 raise UserError(f"evaluation {key}: {getattr(self, key)}; expected at least 1")
         if self.blur_sigma <= 0:
             raise UserError(f"evaluation blur_sigma: {self.blur_sigma}; expected more than 0 pixels")
+        for name in self.judges:
+            judges.get(name)
 
 
 @dataclass(frozen=True)

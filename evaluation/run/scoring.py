@@ -31,6 +31,7 @@ from vargpt_lightning.evaluation.metrics.efficientnet import (
 )
 from vargpt_lightning.evaluation.metrics.identification import IdentificationRate, cosine, identification_ranks
 from vargpt_lightning.evaluation.run.baselines import blur, noise, squared_error
+from vargpt_lightning.evaluation.run.judging import judged
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, read_json, read_jsonl, write_json, write_jsonl
 from vargpt_lightning.utils.heldout import HELDOUT, wilson
@@ -68,6 +69,9 @@ def score_folder(out: Path | str, features: FeatureFunction | None = None, progr
         gallery = _Gallery(out, pictures, inputs["settings"], features, progress)
         metrics |= gallery.figures(drawings, read_jsonl(out / "reconstructions.jsonl"))
         write_jsonl(out / "drawing_scores.jsonl", gallery.drawing_scores)
+    if names := inputs["settings"].get("judges"):
+        metrics["judges"], verdicts = judged(out, names, drawings, pictures)
+        write_jsonl(out / "judgements.jsonl", verdicts)
     metrics = plain(metrics)
     metrics["headline"] = headline(metrics)
     write_json(out / "metrics.json", metrics)

@@ -22,7 +22,7 @@ from tests.installed import install, on_the_path
 from tests.untrained import write_run
 from vargpt_lightning.cli import main
 from vargpt_lightning.data import sources
-from vargpt_lightning.evaluation import benchmarks
+from vargpt_lightning.evaluation import benchmarks, judges
 from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.models import vision
 from vargpt_lightning.results import load_runs
@@ -34,6 +34,7 @@ from vargpt_lightning.utils.gpus import catalogue, parse_cluster
 
 PACKAGES = {
     "evaluation/benchmarks": "vargpt_lightning.evaluation.benchmarks",
+    "evaluation/judges": "vargpt_lightning.evaluation.judges",
     "vargpt_lightning/data/sources": "vargpt_lightning.data.sources",
     "vargpt_lightning/models/vision": "vargpt_lightning.models.vision",
 }
@@ -212,6 +213,21 @@ def test_add_a_sampler(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
         for command in generate:
             give(command)
         assert "my_package.min_p" in sys.modules
+
+
+def test_add_a_judge(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
+    fit, score = follow("add-a-judge.md")
+    tiny_experiment["run"]["root"] = "runs"
+    tiny_experiment["evaluation"] = {"questions": 1, "names": 1, "drawings_limit": 2, "feature_size": 32}
+    small_experiment(tiny_experiment, 1)
+    give(fit)
+    give(score)
+    figures = read_json(Path("runs/judged/evaluation/metrics.json"))["judges"]
+    assert figures.keys() == {"colourful", "identification"} and "mean colourfulness" in figures["colourful"]["title"]
+    assert "What judges say" in Path("runs/judged/report.html").read_text("utf-8")
+    with installed("evaluation/judges/colourful.py"):
+        assert judges.get("colourful").__name__ == "my_package.colourful"  # type: ignore[attr-defined]
+        give(score)
 
 
 def test_from_python(follow: Follow, tiny_experiment: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig, V
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.recipe.stage import OptimizerConfig, Stage
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.ranges import Range, fits, hints
+from vargpt_lightning.utils.ranges import Range, fits, hints, ranged_keys
 
 NO_NUMBERS = (float("nan"), float("inf"), float("-inf"), "nan", "-inf", "1e999", 10**400, -(10**400))
 
@@ -168,7 +168,7 @@ def test_they_are_checked_however_they_are_made(make: Any, named: str) -> None:
 
 
 def test_the_samplers_own_limits_are_no_narrower() -> None:
-    for key, kind in hints(Sampling).items():
+    for key, kind in ranged_keys(Sampling).items():
         _, _, (limits,) = next(numbers(kind, key))
         for value in (int(limits.high), limits.high if limits.above else limits.low):
             SamplingSettings(**{key: value})

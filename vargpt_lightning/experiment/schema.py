@@ -142,6 +142,7 @@ class EvaluationConfig(Ranged):
         answer_batch, draw_batch: batch size for questions and for drawings.
         aims: goals for headline metrics, by key, such as identification_1; the report says whether they were reached.
         benchmarks: benchmarks that run at the ends of stages.
+        judges: names of judges that score the drawings besides: identification, or those of installed packages.
     """
 
     place: ClassVar[str] = "evaluation"
@@ -158,9 +159,18 @@ class EvaluationConfig(Ranged):
     draw_batch: Size = 48
     aims: dict[str, Annotated[float, Range(-(10**9), 10**9)]] = field(default_factory=dict)
     benchmarks: BenchmarksConfig = field(default_factory=BenchmarksConfig)
+    judges: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.judges:
+            from vargpt_lightning.evaluation.judges import get
+
+            for name in self.judges:
+                try:
+                    get(name)
+                except UserError as error:
+                    raise UserError(f"{self.place}.judges: {error}") from error
         for key in self.aims:
             if key not in HEADLINE_KEYS:
                 near = nearest(key, HEADLINE_KEYS)

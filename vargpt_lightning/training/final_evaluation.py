@@ -46,6 +46,7 @@ def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
         feature_size=config.feature_size,
         seed=experiment.seed,
         aims=config.aims,
+        judges=tuple(config.judges),
     )
     run.update(
         parameters={name: count for name, count, _ in summary(assistant.model)},
