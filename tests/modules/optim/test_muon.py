@@ -6,7 +6,53 @@ import pytest
 import torch
 from torch import nn
 
-from vargpt_lightning.modules.optim.muon import Muon, orthogonalize
+from vargpt_lightning.modules.optim import muon
+from vargpt_lightning.modules.optim.muon import Muon
+from vargpt_lightning.modules.optim.newton_schulz import COEFFICIENTS, orthogonalize
+
+
+def newton_schulz(x: torch.Tensor) -> torch.Tensor:
+    """Five iterations as they are written down (Jordan et al., 2024)."""
+    a, b, c = COEFFICIENTS
+    if x.shape[0] > x.shape[1]:
+        return newton_schulz(x.T).T
+    x = x / x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32), (24, 40)])
+@pytest.mark.parametrize("smallest", [0, -2, -5, -8])
+def test_rounding_is_that_of_the_iterations_as_written(shape: tuple[int, int], smallest: int) -> None:
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, dtype=torch.double), full_matrices=False)
+    matrix = u @ torch.logspace(0, smallest, min(shape), dtype=torch.double).diag() @ v
+    exact = newton_schulz(matrix)
+    torch.testing.assert_close(orthogonalize(matrix), exact, atol=1e-7, rtol=1e-6)  # the 1e-7 beside the norm
+
+    def error(found: torch.Tensor) -> float:
+        return float((found.double() - exact).norm() / exact.norm())
+
+    assert error(orthogonalize(matrix.float())) < 4 * error(newton_schulz(matrix.float())) + 1e-6
+
+
+def test_matrices_of_one_shape_move_together_as_they_do_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved(stacked: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(muon, "STACKED", stacked)
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape)) for shape in [(4, 12), (3, 5), (4, 12), (4, 3, 2, 2), (3, 5)]]
+        optimizer = Muon([{"params": weights, "muon": True, "weight_decay": 0.1}], lr=0.1)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = torch.randn_like(weight)
+            optimizer.step()
+        return [weight.detach() for weight in weights]
+
+    for together, by_two, alone in zip(moved(10**6), moved(100), moved(0), strict=True):
+        torch.testing.assert_close(together, alone)
+        torch.testing.assert_close(by_two, alone)
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])

@@ -9,6 +9,7 @@ Source: Jordan et al., "Muon: an optimizer for hidden layers" (2024); the scale 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,21 +19,10 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from vargpt_lightning.distributed.tensors import spread, whole
+from vargpt_lightning.modules.optim.newton_schulz import orthogonalize
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-ITERATIONS = 5
-
-
-def orthogonalize(matrix_MN: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Return the matrix with its singular values pushed towards one, by Newton-Schulz iterations of degree five."""
-    a, b, c = COEFFICIENTS
-    tall = matrix_MN.shape[0] > matrix_MN.shape[1]
-    x = matrix_MN.T if tall else matrix_MN
-    x = x / (x.norm() + 1e-7)
-    for _ in range(iterations):
-        gram = x @ x.T
-        x = a * x + torch.addmm(gram, gram, gram, beta=b, alpha=c) @ x
-    return x.T if tall else x
+STACKED = 2**17
+"""Elements of matrices of one shape that are orthogonalised in one call; larger ones are faster one by one."""
 
 
 class Muon(Optimizer):
@@ -40,7 +30,7 @@ class Muon(Optimizer):
 
     A sharded matrix's update is gathered, and each process orthogonalises it and keeps its own rows: as much traffic as
     gathering the matrix for a forward pass, and as much arithmetic in each process as one alone would have. Momentum
-    stays sharded.
+    stays sharded. Small matrices of one shape are orthogonalised together.
 
     Args:
         groups: dicts of `params`, `lr`, `weight_decay`, `muon`; kernels of more than two dimensions are taken as
@@ -69,13 +59,25 @@ class Muon(Optimizer):
         for group in self.param_groups:
             with_gradient = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["muon"]:
-                for parameter in with_gradient:
-                    self._muon(parameter, group)
+                self._muon(with_gradient, group)
             elif with_gradient:
                 self._adamw(with_gradient, group)
         return loss
 
-    def _muon(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        waiting: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for parameter in parameters:
+            update_MN = self._nesterov(parameter, group)
+            alike = waiting[update_MN.shape, update_MN.dtype, update_MN.device]
+            alike.append((parameter, update_MN))
+            if (len(alike) + 1) * update_MN.numel() > STACKED:
+                self._move(alike, group)
+                alike.clear()
+        for alike in waiting.values():
+            self._move(alike, group)
+
+    def _nesterov(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        """Return the parameter's whole update as a matrix, not yet orthogonal."""
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -83,11 +85,17 @@ class Muon(Optimizer):
         assert gradient is not None
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         update = gradient.add(momentum, alpha=group["momentum"])
-        update_MN = whole(update).reshape(update.shape[0], -1)
-        scale = 0.2 * max(update_MN.shape) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        step = orthogonalize(update_MN).reshape(parameter.shape)
-        parameter.add_(spread(step, parameter), alpha=-group["lr"] * scale)
+        return whole(update).reshape(update.shape[0], -1)
+
+    def _move(self, alike: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        """Move parameters whose updates (M, N) have one shape."""
+        if not alike:
+            return
+        steps_PMN = orthogonalize(torch.stack([update_MN for _, update_MN in alike]))
+        scale = 0.2 * max(steps_PMN.shape[1:]) ** 0.5
+        for (parameter, _), step_MN in zip(alike, steps_PMN, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(spread(step_MN.reshape(parameter.shape), parameter), alpha=-group["lr"] * scale)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
