@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 from openai.types import image_generate_params
@@ -263,3 +263,46 @@ def test_more_messages_than_there_may_be_are_refused() -> None:
 def test_a_temperature_is_told_the_range_of_the_api(assistant: Any, temperature: float) -> None:
     error = refused(lambda: settings(assistant, chat(temperature=temperature), Limits()))
     assert str(error).startswith(f"temperature: got {temperature!r}, expected ") and str(error).endswith(" to 2")
+
+
+def fields_of(kind: type) -> dict[str, str]:
+    """The fields of a request by what they take: a number, a whole number, true or false, a text."""
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
+    found = {}
+    for name, field in kind.model_fields.items():  # type: ignore[attr-defined]
+        inside = [each for each in get_args(field.annotation) if each is not type(None)] or [field.annotation]
+        plain = get_args(inside[0])[0] if get_origin(inside[0]) is Annotated else inside[0]
+        if get_origin(field.annotation) is not list and (word := words.get(getattr(plain, "__name__", ""))):
+            found[name] = word
+    return found
+
+
+WRONG_TYPES = {
+    "a number": ["1", "0.5", True, False, [1], {}],
+    "a whole number": ["1", True, 1.5, "x", [], {}],
+    "true or false": ["true", "false", 0, 1, "yes", [True]],
+    "a text": [1, True, 0.5, ["x"], {}],
+}
+
+
+@pytest.mark.parametrize("kind", [ChatRequest, DrawRequest])
+def test_values_of_another_type_are_refused_by_name(kind: Any) -> None:
+    """ "1" and true are no numbers, whichever field they are given for."""
+    fields = fields_of(kind)
+    assert {"cfg", "n", "stream", "model", "image_sampler"} <= fields.keys() and len(set(fields.values())) == 4
+    for name, expected in fields.items():
+        for value in WRONG_TYPES[expected]:
+            body = json.dumps({**(CHAT if kind is ChatRequest else DRAW), name: value}).encode()
+            error = refused(parse, kind, body)
+            assert (error.status, error.param) == (400, name)
+            assert str(error) == f"{name}: got {json.dumps(value)}, expected {expected}"
+
+
+def test_values_below_the_first_level_are_refused_by_their_path() -> None:
+    error = refused(chat, stream_options={"include_usage": 1})
+    assert error.param == "stream_options.include_usage" and "expected true or false" in str(error)
+    content = [{"type": "image_url", "image_url": {"url": 1}}]
+    error = refused(chat, messages=[{"role": "user", "content": content}])
+    assert error.param == "messages.0.content.0.image_url.url" and "got 1, expected a text" in str(error)
+    assert len(str(refused(chat, temperature="9" * 10_000))) < 200, "long values are cut"
+    assert chat(n=1.0, temperature=1).n == 1, "JSON does not tell 1.0 from 1"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
+from vargpt_lightning.serving.json_values import Flag, Number, Whole, told
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import Message, check_letters
 from vargpt_lightning.serving.openai_parameters import check_extra
@@ -31,35 +32,35 @@ class Sampling(BaseModel):
     """What chat and drawing requests have in common; the first five are not OpenAI's."""
 
     model_config = ConfigDict(extra="allow")
-    cfg: float | None = None
-    image_top_k: int | None = None
-    image_top_p: float | None = None
-    image_temperature: float | None = None
+    cfg: Number | None = None
+    image_top_k: Whole | None = None
+    image_top_p: Number | None = None
+    image_temperature: Number | None = None
     image_sampler: str | None = None
     model: str | None = None
-    n: int | None = None
-    seed: int | None = None
-    stream: bool | None = None
+    n: Whole | None = None
+    seed: Whole | None = None
+    stream: Flag | None = None
     user: str | None = None
 
 
 class StreamOptions(BaseModel):
     """Whether the last piece of a stream counts the tokens."""
 
-    include_usage: bool | None = None
+    include_usage: Flag | None = None
 
 
 class ChatRequest(Sampling):
     """POST /v1/chat/completions; `max_images` and `sketches` (pictures after each scale) are not OpenAI's."""
 
     messages: list[Message] = Field(min_length=1, max_length=1000)
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_images: int | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    max_tokens: Whole | None = None
+    max_completion_tokens: Whole | None = None
+    max_images: Whole | None = None
     stop: Stops = Field(default_factory=list)
-    sketches: bool | None = None
+    sketches: Flag | None = None
     stream_options: StreamOptions | None = None
 
 
@@ -70,7 +71,7 @@ class DrawRequest(Sampling):
     size: Annotated[str | None, Named] = None
     response_format: Annotated[Literal["b64_json"] | None, Named] = None
     output_format: Annotated[Literal["png"] | None, Named] = None
-    partial_images: int | None = None
+    partial_images: Whole | None = None
 
 
 # The settings have ranges of their own; these are OpenAI's, or of what no setting holds.
@@ -102,10 +103,8 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        # The deepest one: of a content that is neither a text nor parts, the part that is wrong.
-        worst = max(error.errors(include_url=False, include_input=False), key=lambda one: len(one["loc"]))
-        where = ".".join(str(part) for part in worst["loc"] if not str(part).startswith(("list[", "str", "Image")))
-        raise RefusedRequestError(f"{where or 'body'}: {worst['msg']}", param=where or None) from error
+        where, text = told(error)
+        raise RefusedRequestError(f"{where or 'body'}: {text}", param=where or None) from error
     for field, (least, most) in _RANGES.items():
         value = getattr(request, field, None)
         if value is not None and not (least <= value and (most is None or value <= most)):
