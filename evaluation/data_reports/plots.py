@@ -19,7 +19,6 @@ TASK_COLOURS = dict(zip(TASKS, ("#8d867a", "#3a6db3", "#d2762a", "#9b4f8c"), str
 INK, FAINT, LINE = "#24211c", "#736d62", "#e5dfd3"
 BINS = 40
 SLICES = len(COLOURS)
-SMALLEST = 0.02  # of a ring, that has room for its share
 
 
 def plots(folders: Sequence[FolderStats], unit: str) -> dict[str, bytes]:

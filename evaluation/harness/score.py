@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.evaluation.base.benchmark import Benchmark, Record, Score, group_of, label_of, reference_of
-from vargpt_lightning.evaluation.harness.outputs import LENGTH, Output, OutputLog, read_rows, write_rows
+from vargpt_lightning.evaluation.harness.outputs import LENGTH, Output, OutputLog, write_rows
 from vargpt_lightning.evaluation.harness.select import Asked, Choice, accepts, choose
 from vargpt_lightning.runs.folder import now
 from vargpt_lightning.runs.provenance import package_versions, source_commit
@@ -165,14 +165,3 @@ def score_one(
 
 def _first(record: Record, columns: tuple[str, ...]) -> Any:
     return next((record[name] for name in columns if record.get(name) is not None), None)
-
-
-def read_result(folder: Path, protocol: str) -> dict[str, Any]:
-    """The result in OUT/<benchmark>; empty when there is none."""
-    file = folder / f"result.{protocol}.json"
-    return dict(read_json(file)) if file.is_file() else {}
-
-
-def read_scores(folder: Path, protocol: str) -> Iterator[dict[str, Any]]:
-    """The rows of a benchmark's scores, one after the other."""
-    return read_rows(folder / f"scores.{protocol}.jsonl")

@@ -17,8 +17,6 @@ from torch import Tensor
 from vargpt_lightning.evaluation.metrics.base import Features, TwoSets, ValueRange
 from vargpt_lightning.evaluation.metrics.networks import EfficientNetLite0Features
 
-KID_NAME = "KID (EfficientNet-Lite0)"
-FD_NAME = "FD (EfficientNet-Lite0)"
 NOT_COMPARABLE = (
     "Measured on EfficientNet-Lite0 features: compare these metrics with each other, never with published KID or FID."
 )

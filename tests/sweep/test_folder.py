@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.sweep.conftest import starts
+from vargpt_lightning.sweep.changes import changed_sweep
 from vargpt_lightning.sweep.folder import SweepFolder
-from vargpt_lightning.sweep.spec import read_sweep
 from vargpt_lightning.sweep.table import summarize
 from vargpt_lightning.sweep.worker import work
 from vargpt_lightning.utils.errors import UserError
@@ -214,11 +214,11 @@ def test_another_sweep_under_the_same_name_is_refused(planned: Planned, tmp_path
     same, other = tmp_path / "same.yaml", tmp_path / "other.yaml"
     same.write_text(file.read_text())
     other.write_text(file.read_text() + "\noverrides: {fake.gain: 2.0}\n")
-    SweepFolder.make(read_sweep(same), folder.path)
+    SweepFolder.make(changed_sweep(same), folder.path)
     with pytest.raises(UserError, match=r"is the sweep of .*same.yaml; got .*other.yaml.*--name"):
-        SweepFolder.make(read_sweep(other), folder.path)
+        SweepFolder.make(changed_sweep(other), folder.path)
     same.unlink()  # moved
-    SweepFolder.make(read_sweep(other), folder.path)
+    SweepFolder.make(changed_sweep(other), folder.path)
 
 
 def test_a_sampler_that_chooses_the_same_again_runs_it_once(planned: Planned) -> None:

@@ -182,11 +182,6 @@ def open_weights(path: Path) -> dict[str, FileTensor | MemoryTensor]:
     )
 
 
-def weight_files(path: Path) -> list[Path]:
-    """Return the files that hold the tensors that `open_weights` finds in a path."""
-    return sorted({stored.file for stored in open_weights(path).values() if stored.file is not None})
-
-
 def _open_folder(folder: Path) -> dict[str, FileTensor | MemoryTensor]:
     for name in INDEXES:
         if (folder / name).is_file():

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
-from vargpt_lightning.experiment.files import Tree, read_tree
+from vargpt_lightning.experiment.files import Tree
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.names import check_name
 from vargpt_lightning.utils.ranges import Few, Seed, fits, words
@@ -99,15 +99,6 @@ class Sweep:
         axes |= {key: list(values) for key, values in self.grid.items()}
         found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
         return [(values, seed) for values in found for seed in self.seeds]
-
-
-def read_sweep(file: Path) -> Sweep:
-    """Read a sweep file."""
-    tree = read_tree(file)
-    try:
-        return parse_sweep(tree, file)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
 
 
 def parse_sweep(tree: Tree, file: Path) -> Sweep:

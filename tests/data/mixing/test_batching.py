@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vargpt_lightning.data.mixing.batching import pack_rows, packed_batches, padding_share, split_rows, token_batches
+from vargpt_lightning.data.mixing.batching import packed_batches, split_rows, token_batches
 from vargpt_lightning.utils.errors import UserError
 
 Plan = Callable[..., list[Any]]
@@ -26,7 +26,6 @@ def mixed_lengths(count: int = 3000, seed: int = 0) -> np.ndarray:
 PLANS: dict[str, Plan] = {
     "grouped": lambda lengths, **more: token_batches(lengths, 1600, **more),
     "packed": lambda lengths, **more: packed_batches(lengths, 1600, 400, **more),
-    "rows": lambda lengths, **more: pack_rows(lengths, 400, **more),
 }
 
 
@@ -54,9 +53,8 @@ def test_a_batch_with_its_padding_holds_no_more_tokens_than_allowed() -> None:
         assert len(batch) * -(-lengths[batch].max() // 8) * 8 <= 1600
 
 
-def test_rows_and_packed_batches_keep_their_bounds() -> None:
+def test_packed_batches_keep_their_bounds() -> None:
     lengths = mixed_lengths()
-    assert all(lengths[row].sum() <= 400 for row in pack_rows(lengths, 400))
     for batch in packed_batches(lengths, 1600, 400):
         assert len(split_rows(lengths[batch].tolist(), 400)) <= 4
 
@@ -70,15 +68,18 @@ def test_records_that_came_out_shorter_need_no_more_rows() -> None:
 def test_little_is_padding() -> None:
     lengths = mixed_lengths()
     plain = np.array_split(np.random.default_rng(0).permutation(len(lengths)), 200)
-    assert padding_share(lengths, plain) > 0.3
-    assert padding_share(lengths, token_batches(lengths, 1600)) < 0.1
-    assert padding_share(lengths, packed_batches(lengths, 1600, 400), 400) < 0.05
 
+    def padding(batches: list[Any], row_tokens: int = 1) -> float:
+        """The share of all positions; with one token a row, each record has a row of its own."""
+        positions = 0
+        for batch in batches:
+            rows = [int(lengths[batch][row].sum()) for row in split_rows(lengths[batch].tolist(), row_tokens)]
+            positions += len(rows) * max(rows)
+        return 1 - lengths.sum() / positions
 
-def test_padding_share_by_hand() -> None:
-    lengths, batches = [4, 2, 3, 1], [np.array([0, 1]), np.array([2, 3])]
-    assert padding_share(lengths, batches) == pytest.approx(1 - 10 / (8 + 6))
-    assert padding_share(lengths, batches, 5) == pytest.approx(1 - 10 / (8 + 4)), "4 | 2, and 3 + 1 in one row"
+    assert padding(plain) > 0.3
+    assert padding(token_batches(lengths, 1600)) < 0.1
+    assert padding(packed_batches(lengths, 1600, 400), 400) < 0.05
 
 
 @pytest.mark.parametrize("name", ["grouped", "packed"])
@@ -129,7 +130,8 @@ def test_first_fit_decreasing_is_what_it_says() -> None:
     for length in sorted(lengths.tolist(), reverse=True):
         row = next((row for row in rows if sum(row) + length <= 400), None)
         rows.append([length]) if row is None else row.append(length)
-    found = pack_rows(lengths, 400, window=300)
+    (batch,) = packed_batches(lengths, 400 * len(rows), 400, window=300)
+    found = [batch[row] for row in split_rows(lengths[batch].tolist(), 400)]
     assert sorted(sorted(lengths[row].tolist()) for row in found) == sorted(sorted(row) for row in rows)
 
 
@@ -137,7 +139,7 @@ def test_first_fit_decreasing_is_what_it_says() -> None:
     ("call", "told"),
     [
         (lambda: token_batches([5, 101], 100), r"record 1 has 101 tokens; expected 1 to 100"),
-        (lambda: pack_rows([5, 0], 100), r"record 1 has 0 tokens"),
+        (lambda: token_batches([5, 0], 100), r"record 1 has 0 tokens"),
         (lambda: token_batches([97], 99, pad_to=8), r"max_tokens=99; expected at least 104"),
         (lambda: packed_batches([5], 99, 100), r"max_tokens=99; expected at least 100"),
         (lambda: token_batches([5, 5], 100, multiple=3), r"2 records; expected at least 3"),

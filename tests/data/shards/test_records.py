@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.data.conftest import asked, drawn, png
-from vargpt_lightning.data.shards.records import PicturePart, Record, TextPart, Turn, from_llava, from_vargpt
+from vargpt_lightning.data.shards.records import PicturePart, Record, TextPart, Turn, from_llava
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -42,11 +42,10 @@ def test_llava_row() -> None:
             {"from": "gpt", "value": "In a street."},
         ],
     }
-    record = from_llava(row, load=lambda path: path.encode())
+    record = from_llava(row)
     picture = PicturePart("seen", "coco/train2017/000000033471.jpg")
     assert record.turns[0] == Turn("user", (picture, TextPart("What are the colors of the bus?")))
     assert [turn.role for turn in record.turns] == ["user", "assistant", "user", "assistant"]
-    assert record.pictures()[0].data == b"coco/train2017/000000033471.jpg"
 
 
 def test_llava_row_with_the_picture_last_and_without_one() -> None:
@@ -56,16 +55,16 @@ def test_llava_row_with_the_picture_last_and_without_one() -> None:
     assert from_llava(row).pictures() == []
 
 
-def test_vargpt_row_sees_and_draws() -> None:
+def test_a_row_that_sees_and_draws() -> None:
     row = {
         "id": "7",
-        "messages": [
-            {"role": "user", "content": "<image>Draw another one."},
-            {"role": "assistant", "content": "Here it is:\n<image_gen>\nAnd more: <image_gen>"},
+        "conversations": [
+            {"from": "user", "value": "<image>Draw another one."},
+            {"from": "assistant", "value": "Here it is:\n<image_gen>\nAnd more: <image_gen>"},
         ],
-        "images": ["seen.png", "one.png", "two.png"],
+        "image": ["seen.png", "one.png", "two.png"],
     }
-    record = from_vargpt(row)
+    record = from_llava(row)
     assert [(part.use, part.key) for part in record.pictures()] == [
         ("seen", "seen.png"),
         ("drawn", "one.png"),
@@ -75,8 +74,8 @@ def test_vargpt_row_sees_and_draws() -> None:
 
 
 def test_a_placeholder_of_the_other_role_is_text() -> None:
-    row = {"id": "7", "messages": [{"role": "user", "content": "What does <image_gen> mean?"}], "images": []}
-    assert from_vargpt(row).turns[0].text == "What does <image_gen> mean?"
+    row = {"id": "7", "conversations": [{"from": "user", "value": "What does <image_gen> mean?"}]}
+    assert from_llava(row).turns[0].text == "What does <image_gen> mean?"
 
 
 @pytest.mark.parametrize(
@@ -87,17 +86,15 @@ def test_a_placeholder_of_the_other_role_is_text() -> None:
         ({"id": "x3", "image": "a.png", "conversations": [{"from": "human", "value": "Hi"}]}, "x3.*0 placeholders.*1"),
         ({"id": "x4", "conversations": [{"from": "human", "value": "<image>"}]}, "x4.*1 placeholder .*0"),
         ({"id": "x5", "conversations": []}, "x5.*no turns"),
+        (
+            {"id": "v1", "conversations": [{"from": "assistant", "value": "<image_gen>"}], "image": ["a", "b"]},
+            "v1.*1 placeholder .*2 pictures",
+        ),
     ],
 )
 def test_bad_llava_rows(row: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         from_llava(row)
-
-
-def test_bad_vargpt_row() -> None:
-    row = {"id": "v1", "messages": [{"role": "assistant", "content": "<image_gen>"}], "images": ["a", "b"]}
-    with pytest.raises(UserError, match=r"v1.*1 placeholder .*2 pictures"):
-        from_vargpt(row)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import pytest
 
 from tests.data.writing.service import KEY, Service, good, said, wrote
 from vargpt_lightning.commands.data.write_instructions import main
-from vargpt_lightning.data.shards.records import from_vargpt
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.endpoint import EndpointWriter, WriterSettings
 from vargpt_lightning.data.writing.job import write_instructions
@@ -54,10 +53,10 @@ def test_captions_become_records_in_their_order(service: Service, captions: list
     counts = run(service, captions, tmp_path)
     rows = read_json(tmp_path / "instructions.json")
     assert [row["id"] for row in rows] == [caption.id for caption in captions]
-    record = from_vargpt(rows[0])
-    assert [turn.role for turn in record.turns] == ["user", "assistant"]
-    assert record.turns[0].text == "Could you draw a tench on grass for me?"
-    assert record.pictures("drawn")[0].key == "pictures/0.jpg" and record.turns[1].text == "Here is a tench on grass:"
+    asked, answered = rows[0]["messages"]
+    assert asked == {"role": "user", "content": "Could you draw a tench on grass for me?"}
+    assert answered["role"] == "assistant" and answered["content"].startswith("Here is a tench on grass:")
+    assert answered["content"].count("<image_gen>") == 1 and rows[0]["images"] == ["pictures/0.jpg"]
     assert counts["written"] == len(captions) and counts["requests"]["answered"] == len(captions)
     assert counts["requests"]["prompt_tokens"] == 100 * len(captions)
 

@@ -204,22 +204,6 @@ def test_hits_are_summed_over_ranks(tmp_path: Path) -> None:
         assert usage == gold.meta["usages_per_step"][0]
 
 
-def test_reviving_moves_dead_codes_only(small: ImageTokenizer) -> None:
-    quantizer = small.quantize
-    f_BCHW = torch.randn(2, 5, 12, 12)
-    before = quantizer.embedding.weight.detach().clone()
-    quantizer.ema_vocab_hit_SV.fill_(10.0)
-    assert small.revive_codes(f_BCHW) == 0
-    dead = [3, 20]
-    quantizer.ema_vocab_hit_SV[:, dead] = 0.0
-    rest = torch.cat([step.rest_NC for step in quantizer.steps(f_BCHW)])
-    assert small.revive_codes(f_BCHW, generator=torch.Generator().manual_seed(1)) == 2
-    kept = [v for v in range(37) if v not in dead]
-    assert torch.equal(quantizer.embedding.weight[kept], before[kept])
-    assert torch.cdist(quantizer.embedding.weight[dead].detach(), rest).min(dim=1).values.max() < 1e-3
-    assert not torch.equal(quantizer.embedding.weight[dead], before[dead])
-
-
 # Any size
 
 

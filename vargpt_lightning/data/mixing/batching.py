@@ -71,18 +71,6 @@ def token_batches(
     return _even([batches for batches in result if batches], multiple, rng, shuffle)
 
 
-def pack_rows(
-    lengths: ArrayLike, row_tokens: int, *, seed: Seed = 0, window: int = WINDOW, shuffle: bool = True
-) -> list[Indices]:
-    """Return rows of several records each, at most `row_tokens` together: first-fit decreasing within windows.
-
-    Arguments and errors are those of `token_batches`; `row_tokens` takes the place of `max_tokens`.
-    """
-    lengths_N = _checked(lengths, row_tokens, 1)
-    rng = np.random.default_rng(seed)
-    return [row for rows in _rows(lengths_N, row_tokens, window, rng, shuffle) for row in rows]
-
-
 def packed_batches(
     lengths: ArrayLike,
     max_tokens: int,
@@ -95,7 +83,8 @@ def packed_batches(
 ) -> list[Indices]:
     """Return batches of as many packed rows as `max_tokens` holds; `split_rows` finds the rows of a batch again.
 
-    Arguments and errors are those of `token_batches` and `pack_rows`.
+    A row holds several records, at most `row_tokens` together: first-fit decreasing within windows. The other arguments
+    and the errors are those of `token_batches`.
     """
     lengths_N = _checked(lengths, row_tokens, multiple)
     if max_tokens < row_tokens:
@@ -126,21 +115,6 @@ def split_rows(lengths: Sequence[int], row_tokens: int) -> list[slice]:
             first, filled = place, 0
         filled += length
     return [*rows, slice(first, len(lengths))]
-
-
-def padding_share(lengths: ArrayLike, batches: Sequence[Indices], row_tokens: int | None = None) -> float:
-    """Return the share of padding among all positions, with one record a row, or with rows of `row_tokens` packed."""
-    lengths_N = np.asarray(lengths)
-    positions = 0
-    for batch in batches:
-        inside = lengths_N[batch]
-        if row_tokens is None:
-            positions += len(batch) * int(inside.max())
-        else:
-            rows = split_rows(inside.tolist(), row_tokens)
-            positions += len(rows) * max(int(inside[row].sum()) for row in rows)
-    tokens = sum(int(lengths_N[batch].sum()) for batch in batches)
-    return 1 - tokens / positions if positions else 0.0
 
 
 def _checked(lengths: ArrayLike, most: int, multiple: int) -> Indices:

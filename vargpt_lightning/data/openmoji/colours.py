@@ -36,7 +36,6 @@ PALETTE: dict[str, str] = {
     "#3f3f3f": "black",
     "#000000": "outline",
 }
-COLOUR_NAMES: tuple[str, ...] = tuple(sorted(set(PALETTE.values()) - {"outline"}))
 
 _NAMES = list(PALETTE.values())
 _RGB_P3 = np.array([[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in PALETTE], dtype=np.int32)

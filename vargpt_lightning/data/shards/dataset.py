@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -115,14 +114,6 @@ class ShardDataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._offsets = Offsets.read(self.folder)
-
-    def verify(self) -> None:
-        """Read every shard whole and compare its hash with the index's; raises UserError that names the first bad."""
-        for shard in self._shards:
-            path = self.folder / shard["file"]
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found != shard["sha256"]:
-                raise UserError(f"{path}: sha256 {found[:12]}..., the index says {shard['sha256'][:12]}...")
 
     def _check(self) -> None:
         for shard in self._shards:

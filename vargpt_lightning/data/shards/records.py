@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,6 @@ ROLES = ("system", "user", "assistant")
 SEEN, DRAWN = "seen", "drawn"
 SEEN_MARK, DRAWN_MARK = "<image>", "<image_gen>"
 LLAVA_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-
-PictureLoader = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -184,36 +182,16 @@ def _pictures_in(value: Mapping[str, Any]) -> int:
         return 0
 
 
-def from_llava(row: Mapping[str, Any], source: str = "llava", load: PictureLoader | None = None) -> Record:
+def from_llava(row: Mapping[str, Any], source: str = "llava") -> Record:
     """Read a row of LLaVA-1.5's instruction files: `id`, optional `image`, `conversations` of `from` and `value`.
 
-    `load` turns a picture's path into its bytes; without it the pictures hold their paths alone.
-    Raises UserError for an unknown role, an empty turn, or placeholders that do not match the pictures.
+    `<image>` in the user's turn takes the next picture as seen, `<image_gen>` in the assistant's as drawn; the pictures
+    hold their paths alone. Raises UserError for an unknown role, an empty turn, or placeholders that do not match the
+    pictures.
     """
-    images = row.get("image", [])
+    name, images = str(row.get("id", "?")), row.get("image", [])
     images = [images] if isinstance(images, str) else list(images or [])
     said = [(str(turn.get("from")), str(turn.get("value", ""))) for turn in row.get("conversations", [])]
-    return _from_placeholders(str(row.get("id", "?")), source, said, images, load, row.get("meta", {}))
-
-
-def from_vargpt(row: Mapping[str, Any], source: str = "vargpt", load: PictureLoader | None = None) -> Record:
-    """Read a row of VARGPT's instruction files: `messages` of `role` and `content`, and `images`.
-
-    `<image>` in the user's turn takes the next picture as seen, `<image_gen>` in the assistant's as drawn.
-    Raises UserError for an unknown role, an empty turn, or placeholders that do not match the pictures.
-    """
-    said = [(str(turn.get("role")), str(turn.get("content", ""))) for turn in row.get("messages", [])]
-    return _from_placeholders(str(row.get("id", "?")), source, said, list(row.get("images") or []), load, {})
-
-
-def _from_placeholders(
-    name: str,
-    source: str,
-    said: Sequence[tuple[str, str]],
-    images: Sequence[str],
-    load: PictureLoader | None,
-    meta: Mapping[str, Any],
-) -> Record:
     for number, (role, _) in enumerate(said):
         if role not in LLAVA_ROLES:
             raise UserError(f"record {name!r}, turn {number}: unknown role {role!r}; expected {sorted(LLAVA_ROLES)}")
@@ -227,21 +205,18 @@ def _from_placeholders(
         )
     left = iter(images)
     turns = tuple(
-        Turn(role, _split_at_mark(text, role, marks.get(role), left, load))
+        Turn(role, _split_at_mark(text, role, marks.get(role), left))
         for role, (_, text) in zip(roles, said, strict=True)
     )
-    return Record(name, source, turns, dict(meta))
+    return Record(name, source, turns, dict(row.get("meta", {})))
 
 
-def _split_at_mark(
-    text: str, role: str, mark: str | None, images: Iterator[str], load: PictureLoader | None
-) -> tuple[Part, ...]:
+def _split_at_mark(text: str, role: str, mark: str | None, images: Iterator[str]) -> tuple[Part, ...]:
     parts: list[Part] = []
     pieces = re.split(f"({re.escape(mark)})", text) if mark else [text]
     for piece in pieces:
         if piece == mark:
-            key = next(images)
-            parts.append(PicturePart(SEEN if role == "user" else DRAWN, key, load(key) if load else None))
+            parts.append(PicturePart(SEEN if role == "user" else DRAWN, next(images)))
         elif piece.strip():
             # the white space that the files put beside a placeholder belongs to the template, not to the text
             parts.append(TextPart(piece.strip() if len(pieces) > 1 else piece))

@@ -32,11 +32,6 @@ class Member(NamedTuple):
     end: int | None = None
     inside: str = ""
 
-    @property
-    def safe(self) -> bool:
-        """Whether the name stays within a folder."""
-        return safe_name(self.name)
-
 
 def safe_name(name: str) -> bool:
     """Whether a path is relative, without `..` and NUL."""

@@ -203,15 +203,6 @@ class ImageTokenizer(nn.Module):
         """Return for each scale the percentage of codes in use during recent training."""
         return self.quantize.usage_per_scale()
 
-    def revive_codes(self, f_BCHW: Tensor, *, below: float = 0.01, generator: torch.Generator | None = None) -> int:
-        """Move codes that recent training hardly used onto vectors of the given features; a remedy for dead codes.
-
-        A code is dead when its smoothed hits, all scales together, are less than ``below`` of an even share. Call it
-        on every rank at once, every few hundred training steps; all ranks end with rank 0's codes. Returns how many
-        codes were moved.
-        """
-        return self.quantize.revive(f_BCHW, below, generator)
-
     def _draw(self, f_hat_BCHW: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(f_hat_BCHW.to(self.post_quant_conv.weight.dtype)))
 

@@ -263,18 +263,6 @@ class MultiScaleQuantizer(KeepsFloat32):
         """Return for each scale the percentage of codes in use."""
         return (self.codes_in_use().float().mean(dim=1) * 100).tolist()
 
-    @torch.no_grad()
-    def revive(self, f_BCHW: Tensor, below: float, generator: torch.Generator | None) -> int:
-        """Move codes with less than ``below`` of an even share of hits onto vectors of these; return how many moved."""
-        hits_V = self.ema_vocab_hit_SV.sum(dim=0)
-        dead = torch.nonzero(hits_V < below * hits_V.mean()).squeeze(1)
-        rest_NC = torch.cat([step.rest_NC for step in self.steps(f_BCHW)])
-        picks = torch.randint(len(rest_NC), dead.shape, generator=generator, device=rest_NC.device)
-        self.embedding.weight[dead] = rest_NC[picks].to(self.embedding.weight.dtype)
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(self.embedding.weight, src=0)
-        return len(dead)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Weights trained for another scale schedule load; their hit record means nothing here and is left out.
         key, own = prefix + "ema_vocab_hit_SV", self.ema_vocab_hit_SV
