@@ -13,9 +13,9 @@ from vargpt_lightning.data.images.pictures import PictureReader
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
 from vargpt_lightning.inference.assistant import Assistant, Conversation
 from vargpt_lightning.serving.incoming_pictures import picture_from_url
-from vargpt_lightning.serving.json_values import Whole
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_parameters import check_extra
+from vargpt_lightning.utils.http.json_values import Whole
 
 if TYPE_CHECKING:
     from PIL import Image

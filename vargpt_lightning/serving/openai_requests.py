@@ -11,11 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
-from vargpt_lightning.serving.json_values import Flag, Number, Whole, told
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import Message, check_letters
 from vargpt_lightning.serving.openai_parameters import check_extra
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.http.json_values import Flag, Number, Whole, told
 
 
 def _texts(value: Any) -> Any:
