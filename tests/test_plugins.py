@@ -320,7 +320,9 @@ def test_an_experiment_of_them_is_trained(experiment: dict[str, Any], tmp_path: 
     assert [name for _, name, _ in steps] == ["HalvedModule"] * 12 + ["ScaledModule"] * 12
     names = steps[0][2].split(",")
     assert names[-4:] == ["Watch", "LearningRateMonitor", "GracefulStop", "LastCheckpoint"]
-    assert read_json(run.path / "stages/01-base/stage.json")["data"]["riddles"]["records"] == 3
+    record = read_json(run.path / "stages/01-base/stage.json")
+    assert record["data"]["riddles"]["records"] == 3 and record["packages"] == {"Tiny.Plugins": "1.2"}
+    assert read_json(run.path / "stages/02-scaled/stage.json")["packages"] == {"Tiny.Plugins": "1.2"}
     made = load_experiment(["-c", str(run.path / "config.yaml")])
     assert made.trainer.callbacks == experiment["trainer"]["callbacks"] and made.stages[0].head == "halved"
     assert made.stages[1].objective == experiment["stages"][1]["objective"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from vargpt_lightning.experiment.parser import load_experiment
 from vargpt_lightning.experiment.schema import Experiment
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.training.contents import StageContents
+from vargpt_lightning.training.packages import changed_packages
 from vargpt_lightning.training.resume import check_folder, content_hashes
 from vargpt_lightning.training.reuse import StageReuse
 from vargpt_lightning.utils.errors import UserError
@@ -237,7 +240,7 @@ def test_data_that_changed_after_an_older_run_began_are_refused(tiny: Experiment
 def taken(wanted: Experiment, donor: RunFolder) -> int:
     """How many stages of a donor a new run takes over."""
     contents, run = StageContents(wanted), RunFolder.start(donor.path.parents[1] / "new" / "run")
-    StageReuse(run, contents.hashes, [donor.path], contents.compare).take_first([each.name for each in wanted.stages])
+    StageReuse(run, contents.hashes, [donor.path], contents).take_first([each.name for each in wanted.stages])
     count = len(run.stages())
     shutil.rmtree(run.path)
     return count
@@ -256,3 +259,48 @@ def test_stages_are_taken_over_if_their_data_are_the_same(tiny: Experiment, caps
     age(tiny, -60)
     assert taken(tiny, donor) == 0
     assert "may have other data" in capsys.readouterr().out
+
+
+def test_a_broken_record_of_another_run_is_skipped_with_a_line(
+    tiny: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    donor, broken, count = trained(tiny), trained(tiny, "broken"), len(tiny.stages)
+    for run in (donor, broken):  # so that records are compared, and not hashes alone
+        for folder in run.stages():
+            folder.update(hash=OLD)
+    first = broken.stages()[0]
+    listed = {**first.record, "settings": {**first.record["settings"], "stage": [1]}}
+    contents = StageContents(tiny, 1)
+    reuse = StageReuse(RunFolder.start(Path(tiny.run.root) / "new"), contents.hashes, [broken.path], contents)
+    for text in ('{"status": "fini', json.dumps(listed), '{"settings": 3}'):
+        (first.path / "stage.json").write_text(text)
+        reuse._told.clear()
+        assert not reuse._same(broken, broken.stages()[1])
+        told = capsys.readouterr().out.splitlines()
+        assert len(told) == 1, text
+        assert str(first.path) in told[0] and f"{broken.path} is not reused" in told[0]
+        assert not reuse._same(broken, broken.stages()[1]) and not capsys.readouterr().out, "it is told once"
+    assert taken(tiny, donor) == count, "the next run is looked at"
+
+
+def test_other_versions_of_a_package_are_told_and_change_no_hash(
+    tiny: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    donor, contents = trained(tiny), StageContents(tiny, 1)
+    assert contents.packages(0) == {}, "what is ours is left out"
+    tiny.stages[1].objective = {"class_path": "lightning.pytorch.LightningModule"}
+    now = StageContents(tiny, 1).packages(1)
+    assert now == {"lightning": version("lightning")}
+    assert changed_packages({"lightning": "1.0", "gone": "2"}, now) == (
+        f"was trained with lightning 1.0 (now {now['lightning']})"
+    )
+    assert changed_packages(now, now) == changed_packages({}, now) == ""
+    donor = trained(tiny)
+    for folder in donor.stages():
+        folder.update(packages={"lightning": "1.0"} if folder.index == 2 else {})
+    capsys.readouterr()
+    assert taken(tiny, donor) == len(tiny.stages)
+    assert f"was trained with lightning 1.0 (now {now['lightning']})" in capsys.readouterr().out
+    check(tiny)
+    told = capsys.readouterr().out
+    assert f"stage {tiny.stages[1].name}: was trained with lightning 1.0 (now {now['lightning']})" in told

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vargpt_lightning.recipe.stage import stage_hashes
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.data.inputs import Input, stage_inputs
+from vargpt_lightning.training.packages import packages_of
 
 if TYPE_CHECKING:
     from vargpt_lightning.experiment.schema import Experiment
@@ -79,6 +80,10 @@ class StageContents:
     def settings(self, index: int) -> dict[str, Any]:
         """Return what a stage's result depends on, the stages before it left out, as plain JSON values."""
         return {**self._basis, "stage": _plain(self.experiment.stages[index].settings())}
+
+    def packages(self, index: int) -> dict[str, str]:
+        """Return the versions of the installed packages that a stage's code comes from (see `packages_of`)."""
+        return packages_of(self.experiment, index)
 
     def compare(self, run: RunFolder, folder: StageFolder) -> Comparison:
         """Hold the record of a stage against what the experiment asks for at its place; keys that were not there yet

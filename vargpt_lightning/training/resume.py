@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.contents import Comparison, StageContents, content_hashes
+from vargpt_lightning.training.packages import changed_packages
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def _check_stage(run: RunFolder, folder: StageFolder, contents: StageContents, n
             "taken to be the same"
         )
         folder.update(settings={**contents.settings(folder.index - 1), "stage": folder.record["settings"]["stage"]})
+    if said := changed_packages(folder.record.get("packages") or {}, contents.packages(folder.index - 1)):
+        say.append(said)
     say += [f"{name} is not there any more, and is taken to be as it was" for name in found.gone]
     for line in say:
         print(f"stage {folder.name}: {line}", flush=True)

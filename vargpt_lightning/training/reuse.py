@@ -6,17 +6,29 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vargpt_lightning.data.text.text_tokenizer import FILE_NAME
 from vargpt_lightning.runs.folder import RunFolder, StageFolder, find_runs
 from vargpt_lightning.runs.locks import LeaseLock, owner
+from vargpt_lightning.training.packages import changed_packages
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:
     from vargpt_lightning.training.contents import Comparison
+
+
+class Contents(Protocol):
+    """What a run's stages depend on, as `StageContents` says it."""
+
+    def compare(self, run: RunFolder, folder: StageFolder, /) -> Comparison:
+        """Hold a stage that was trained before against the run's at its place."""
+
+    def packages(self, index: int, /) -> dict[str, str]:
+        """Versions of the installed packages that a stage's code comes from."""
+
 
 CLAIMS = ".stages"  # below the runs' folder
 WAIT = 1.0
@@ -32,7 +44,7 @@ class StageReuse:
         run: the run that takes over.
         hashes: the content hash of each of its stages.
         folders: runs, or folders of runs, to look into; none turns all of this off.
-        compare: holds a stage of another run against this run's at its place, where the hashes differ: versions
+        contents: holds a stage of another run against this run's at its place, where the hashes differ: versions
             before had other keys.
     """
 
@@ -41,9 +53,9 @@ class StageReuse:
         run: RunFolder,
         hashes: Sequence[str],
         folders: Sequence[str | Path],
-        compare: Callable[[RunFolder, StageFolder], Comparison] | None = None,
+        contents: Contents | None = None,
     ) -> None:
-        self.run, self.hashes, self.compare = run, list(hashes), compare
+        self.run, self.hashes, self.contents = run, list(hashes), contents
         self.folders = [Path(folder).expanduser() for folder in folders]
         self._told = set[Path]()
 
@@ -64,6 +76,9 @@ class StageReuse:
             _copy_folder(donor.tokenizer, self.run.tokenizer)
         _take_over(stage, folder)
         print(f"stage {folder.name}: reused from {donor.path}", flush=True)
+        now = self.contents.packages(index) if self.contents is not None else {}
+        if said := changed_packages(folder.record.get("packages") or {}, now):
+            print(f"stage {folder.name}: {said}", flush=True)
         return True
 
     @contextlib.contextmanager
@@ -98,20 +113,26 @@ class StageReuse:
     def _same(self, run: RunFolder, stage: StageFolder) -> bool:
         """Whether a stage, and those before it, are the same in all but the keys that there were not then."""
         before = run.stages()[: stage.index]
-        if self.compare is None or [each.index for each in before] != list(range(1, stage.index + 1)):
+        if self.contents is None or [each.index for each in before] != list(range(1, stage.index + 1)):
             return False
         for each in before:
-            found = self.compare(run, each) if each.record.get("settings") else None
-            if found is not None and found.unrecorded and found.of_data and stage.path not in self._told:
-                self._told.add(stage.path)
-                print(
-                    f"stage {stage.name}: {stage.path} has the same settings and may have other data, which it does "
-                    "not record; it is not reused",
-                    flush=True,
-                )
+            try:
+                found = self.contents.compare(run, each) if each.record.get("settings") else None
+            except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:  # another run's broken record
+                reason = str(error) if isinstance(error, UserError) else f"{each.path}: its record cannot be read"
+                self._say_once(stage, f"{reason}; {run.path} is not reused")
+                return False
+            if found is not None and found.unrecorded and found.of_data:
+                what = f"{stage.path} has the same settings and may have other data, which it does not record"
+                self._say_once(stage, f"{what}; it is not reused")
             if found is None or not found.same:
                 return False
         return True
+
+    def _say_once(self, stage: StageFolder, text: str) -> None:
+        if stage.path not in self._told:
+            self._told.add(stage.path)
+            print(f"stage {stage.name}: {text}", flush=True)
 
 
 def _finished(stage: StageFolder) -> bool:

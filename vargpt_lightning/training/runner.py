@@ -48,7 +48,7 @@ class StageRunner:
         with self.processes.first_goes_first():
             if self.processes.first:  # it alone looks for finished stages, and records them
                 self.contents = StageContents(experiment, self.processes.world)
-                self.reuse = StageReuse(run, self.contents.hashes, experiment.run.reuse, self.contents.compare)
+                self.reuse = StageReuse(run, self.contents.hashes, experiment.run.reuse, self.contents)
                 self.reuse.take_first([stage.name for stage in experiment.stages])
             tokenizer = run_tokenizer(experiment, run, self.processes.first)
         self.weights = StageWeights(experiment, run, self.processes)
@@ -86,6 +86,7 @@ class StageRunner:
         if self.processes.first:
             hash_ = self.contents.hash_after(before.record.get("hash") if before else None, index)
             folder.update(hash=hash_, settings=self.contents.settings(index), processes=self.processes.world)
+            folder.update(packages=self.contents.packages(index))
             folder.update(status="running", trained=self.experiment.stages[index].train)
 
     def _one_stage(self, stage: Stage, folder: StageFolder) -> int:

@@ -104,6 +104,12 @@ class PluginKind:
         entry = self.entry(name, own)
         return importlib.import_module(f"{package}.{name}") if entry is None else _module(self.what, entry, needs)
 
+    def package(self, name: str) -> tuple[str, str] | None:
+        """Name and version of the package that announces this name; None where no other package does."""
+        theirs = announced(self.group).get(name, ())
+        found = theirs[0].dist if len(theirs) == 1 else None
+        return None if found is None else (found.name, found.version)
+
     def imported(self, entry: EntryPoint) -> Any:
         """Return what an entry point names; raises UserError that names its package where it cannot be imported."""
         return _imported(self.what, entry)
@@ -118,6 +124,21 @@ def is_installed(package: str) -> bool:
     except (PackageNotFoundError, ValueError):
         return package in packages_distributions()
     return True
+
+
+def package_of(module: str) -> tuple[str, str] | None:
+    """Name and version of the installed package that has a module; None where none has. Nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+
+    top = module.partition(".")[0]
+    try:
+        found = distribution(top)
+    except (PackageNotFoundError, ValueError):
+        names = packages_distributions().get(top)
+        if not names:
+            return None
+        found = distribution(names[0])
+    return found.name, found.version
 
 
 def members(protocol: type) -> tuple[str, ...]:
