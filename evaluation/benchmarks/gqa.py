@@ -33,17 +33,8 @@ from vargpt_lightning.evaluation.formats.layouts import (
     records,
     require,
 )
-from vargpt_lightning.evaluation.rules.yes_no import (
-    SHORT,
-    by_group,
-    check_parallel,
-    check_unique,
-    folder_with,
-    lenient,
-    mean,
-    nothing_found,
-    styled,
-)
+from vargpt_lightning.evaluation.rules.shared import SHORT, by_group, check_parallel, mean, styled
+from vargpt_lightning.evaluation.rules.yes_no import check_unique, folder_with, lenient, nothing_found
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "gqa"

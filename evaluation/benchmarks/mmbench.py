@@ -25,6 +25,7 @@ from vargpt_lightning.evaluation.formats.layouts import (
 from vargpt_lightning.evaluation.rules import letter_rules, letters
 from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
 from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules.shared import by_group, check_parallel, mean, unknown_style
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "mmbench"
@@ -149,7 +150,7 @@ def prompt(record: Record, style: str = "llava") -> str:
         if options:
             text += f"Options:\n{letters.listed(options)}\nPlease select the correct answer from the options above. \n"
         return text.rstrip()
-    raise letters.unknown_style(style, STYLES)
+    raise unknown_style(style, STYLES)
 
 
 def _shown(record: Record) -> dict[str, str]:
@@ -220,7 +221,7 @@ def aggregate(
             has as many rotations as options.
     """
     check_protocol(protocol)
-    letters.check_parallel(records, scores)
+    check_parallel(records, scores)
     letters.check_unique([record_id(record) for record in records], "MMBench index")
     groups: dict[int, list[int]] = {}
     for place, record in enumerate(records):
@@ -235,9 +236,9 @@ def aggregate(
     hits = [float(all(scores[place].value == 1 for place in places)) for places in groups.values()]
     plain = [one.value for record, one in zip(records, scores, strict=True) if _index(record) < TURN]
     low, high = mean_interval(hits)
-    figures = {"accuracy": letters.mean(hits), "circular": letters.mean(hits), "vanilla": letters.mean(plain)}
+    figures = {"accuracy": mean(hits), "circular": mean(hits), "vanilla": mean(plain)}
     for name in ("category", "L2-category"):
-        figures |= letters.shares(hits, [_named(record, name) for record in mains], name)
+        figures |= by_group(hits, [_named(record, name) for record in mains], name)
     figures |= {"questions": float(len(groups)), **counts(scores), "low": low, "high": high}
     return figures | ({"partial": 1.0} if partial else {})
 

@@ -19,17 +19,14 @@ from vargpt_lightning.evaluation.formats.layouts import (
     read_parquet,
     records,
 )
+from vargpt_lightning.evaluation.rules.shared import SHORT, check_parallel, mean, styled
 from vargpt_lightning.evaluation.rules.yes_no import (
-    SHORT,
-    check_parallel,
     check_unique,
     first_four,
     key,
     lenient,
-    mean,
     nothing_found,
     strata_interval,
-    styled,
 )
 from vargpt_lightning.utils.errors import UserError
 

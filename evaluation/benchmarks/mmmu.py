@@ -25,6 +25,7 @@ from vargpt_lightning.evaluation.formats.layouts import (
 from vargpt_lightning.evaluation.rules import letters, mmmu_answers
 from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
 from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules.shared import SHORT, by_group, check_parallel, mean, unknown_style
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "mmmu"
@@ -144,8 +145,8 @@ def prompt(record: Record, style: str = "llava") -> str:
     Tags such as `<image 1>` stay in the text.
     """
     if style not in STYLES:
-        raise letters.unknown_style(style, STYLES)
-    text, tail = str(column(record, "question")), letters.SHORT
+        raise unknown_style(style, STYLES)
+    text, tail = str(column(record, "question")), SHORT
     if _is_choice(record):
         text, tail = f"{text}\n{letters.listed(_options(record))}", letters.LETTER
     return text + (f"\n{tail}" if style == "llava" else "")
@@ -234,7 +235,7 @@ def aggregate(
     over multiple-choice and open questions, the counts, and the interval over questions.
     """
     check_protocol(protocol)
-    letters.check_parallel(records, scores)
+    check_parallel(records, scores)
     letters.check_unique([record_id(record) for record in records], "MMMU id")
     values = [one.value for one in scores]
     subjects = [subject(record) for record in records]
@@ -242,10 +243,10 @@ def aggregate(
     if unknown:
         raise UserError(f"MMMU: subject {unknown[0]!r} is none of the {len(SUBJECTS)} there are")
     kinds = ["multiple-choice" if _is_choice(record) else "open" for record in records]
-    figures = {"accuracy": letters.mean(values)}
-    figures |= letters.shares(values, [SUBJECTS[one] for one in subjects], "accuracy")
-    figures |= letters.shares(values, subjects, "accuracy/subject")
-    figures |= letters.shares(values, kinds, "accuracy/type")
+    figures = {"accuracy": mean(values)}
+    figures |= by_group(values, [SUBJECTS[one] for one in subjects], "accuracy")
+    figures |= by_group(values, subjects, "accuracy/subject")
+    figures |= by_group(values, kinds, "accuracy/type")
     figures = {name: round(figure, 5) for name, figure in figures.items()}
     low, high = mean_interval(values)
     return figures | counts(scores) | {"low": low, "high": high}

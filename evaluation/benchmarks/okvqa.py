@@ -10,24 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vargpt_lightning.evaluation.base.benchmark import Record, Score, check_protocol
-from vargpt_lightning.evaluation.formats.layouts import HubSource, Picture, Rows
+from vargpt_lightning.evaluation.formats.layouts import HubSource, Rows
 from vargpt_lightning.evaluation.formats.vqa_coco import coco_rows
 from vargpt_lightning.evaluation.formats.vqa_files import (
     Columns,
     mirror_rows,
     nothing_found,
-    one_picture,
     question,
-    tail,
+    record_id,
 )
-from vargpt_lightning.evaluation.rules.vqa_accuracy import (
-    QWEN,
-    SHORT,
-    UNANSWERABLE,
-    VQA_REFERENCES,
-    score_vqa,
-    vqa_figures,
-)
+from vargpt_lightning.evaluation.formats.vqa_files import pictures as pictures
+from vargpt_lightning.evaluation.rules.shared import SHORT, styled
+from vargpt_lightning.evaluation.rules.vqa_accuracy import QWEN, UNANSWERABLE, VQA_REFERENCES, score_vqa, vqa_figures
 
 NAME = "okvqa"
 TITLE = "OK-VQA (val2014)"
@@ -61,19 +55,9 @@ def load(path: str | Path, pictures: bool = True) -> Rows:
     return rows
 
 
-def record_id(record: Record) -> str:
-    """The question's id, which is unique."""
-    return str(record["question_id"])
-
-
-def pictures(record: Record) -> list[Picture]:
-    """The question's one picture."""
-    return one_picture(record)
-
-
 def prompt(record: Record, style: str = "llava") -> str:
     """The question and the instruction of a style: "llava", "plain" or "qwen"."""
-    return question(record) + tail(style, STYLES)
+    return question(record) + styled(STYLES, style)
 
 
 def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:

@@ -24,17 +24,8 @@ from vargpt_lightning.evaluation.formats.layouts import (
     records,
     require,
 )
-from vargpt_lightning.evaluation.rules.yes_no import (
-    SHORT,
-    by_group,
-    check_parallel,
-    check_unique,
-    lenient,
-    mean,
-    nothing_found,
-    strata_interval,
-    styled,
-)
+from vargpt_lightning.evaluation.rules.shared import SHORT, by_group, check_parallel, mean, styled
+from vargpt_lightning.evaluation.rules.yes_no import check_unique, lenient, nothing_found, strata_interval
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "openmoji"

@@ -25,17 +25,14 @@ from vargpt_lightning.evaluation.formats.layouts import (
     read_parquet,
     records,
 )
+from vargpt_lightning.evaluation.rules.shared import SHORT, check_parallel, mean, styled
 from vargpt_lightning.evaluation.rules.yes_no import (
-    SHORT,
-    check_parallel,
     check_unique,
     first_sentence,
     folder_with,
     key,
     lenient,
-    mean,
     nothing_found,
-    styled,
 )
 from vargpt_lightning.utils.errors import UserError
 

@@ -35,6 +35,7 @@ from vargpt_lightning.evaluation.formats.layouts import (
 from vargpt_lightning.evaluation.rules import letters
 from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
 from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules.shared import by_group, check_parallel, mean, unknown_style
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "scienceqa_img"
@@ -154,7 +155,7 @@ def prompt(record: Record, style: str = "llava") -> str:
     if style == "qwen":
         return f"Context: {hint or 'N/A'}\nQuestion: {question}\nOptions: {options}\nAnswer:"
     if style not in STYLES:
-        raise letters.unknown_style(style, STYLES)
+        raise unknown_style(style, STYLES)
     context = f"Context: {hint}\n" if hint else ""
     return f"{context}{question}\n{options}" + (letters.LETTER if style == "llava" else "")
 
@@ -238,14 +239,14 @@ def aggregate(
         UserError: other numbers of records and scores, or ids that occur twice.
     """
     check_protocol(protocol, KNOWN)
-    letters.check_parallel(records, scores)
+    check_parallel(records, scores)
     letters.check_unique([str(record["id"]) for record in records if "id" in record], "ScienceQA id")
     values = [one.value for one in scores]
-    figures = {"accuracy": letters.mean(values)}
-    figures |= letters.shares(values, [record.get("subject") or "unknown" for record in records], "accuracy")
-    figures |= letters.shares(values, [_grades(record) for record in records], "grades")
+    figures = {"accuracy": mean(values)}
+    figures |= by_group(values, [record.get("subject") or "unknown" for record in records], "accuracy")
+    figures |= by_group(values, [_grades(record) for record in records], "grades")
     contexts = ["without" if is_missing(record.get("hint")) else "with" for record in records]
-    figures |= letters.shares(values, contexts, "context")
+    figures |= by_group(values, contexts, "context")
     low, high = mean_interval(values)
     return figures | counts(scores) | {"low": low, "high": high}
 

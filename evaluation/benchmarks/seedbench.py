@@ -26,6 +26,7 @@ from vargpt_lightning.evaluation.formats.layouts import (
 from vargpt_lightning.evaluation.rules import letters
 from vargpt_lightning.evaluation.rules.letter_lenient import lenient_letter
 from vargpt_lightning.evaluation.rules.letters import Judge, column, is_missing
+from vargpt_lightning.evaluation.rules.shared import by_group, check_parallel, mean, unknown_style
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "seedbench"
@@ -128,7 +129,7 @@ def pictures(record: Record) -> list[Picture]:
 def prompt(record: Record, style: str = "llava") -> str:
     """The question and its four options; "llava" asks for the letter, "plain" asks nothing."""
     if style not in STYLES:
-        raise letters.unknown_style(style, STYLES)
+        raise unknown_style(style, STYLES)
     text = f"{column(record, 'question')}\n{letters.listed(_options(record))}"
     return text + (letters.LETTER if style == "llava" else "")
 
@@ -173,16 +174,16 @@ def aggregate(
     `n` and the other counts are of all questions that were given; the interval is of those about pictures.
     """
     check_protocol(protocol)
-    letters.check_parallel(records, scores)
+    check_parallel(records, scores)
     letters.check_unique([record_id(record) for record in records], "SEED-Bench question_id")
     kinds = [str(column(record, "data_type")) for record in records]
     values = [one.value for one in scores]
     of_kind = {kind: [value for value, own in zip(values, kinds, strict=True) if own == kind] for kind in set(kinds)}
     low, high = mean_interval(of_kind.get("image", []))
-    figures = {"accuracy": letters.mean(of_kind.get("image", []))}
-    figures |= {f"seed_{kind}": letters.mean(part) for kind, part in sorted(of_kind.items())}
-    figures["seed_all"] = letters.mean(values)
-    figures |= letters.shares(values, [_type(record) for record in records], "accuracy")
+    figures = {"accuracy": mean(of_kind.get("image", []))}
+    figures |= {f"seed_{kind}": mean(part) for kind, part in sorted(of_kind.items())}
+    figures["seed_all"] = mean(values)
+    figures |= by_group(values, [_type(record) for record in records], "accuracy")
     figures |= {f"n_{kind}": float(len(part)) for kind, part in sorted(of_kind.items())}
     return figures | counts(scores) | {"low": low, "high": high}
 

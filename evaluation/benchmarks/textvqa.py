@@ -17,13 +17,14 @@ from vargpt_lightning.evaluation.formats.vqa_files import (
     listed_rows,
     mirror_rows,
     nothing_found,
-    one_picture,
     put_right,
     question,
+    record_id,
     refuse_repeated,
-    tail,
 )
-from vargpt_lightning.evaluation.rules.vqa_accuracy import QWEN, SHORT, VQA_REFERENCES, score_vqa, vqa_figures
+from vargpt_lightning.evaluation.formats.vqa_files import pictures as pictures
+from vargpt_lightning.evaluation.rules.shared import SHORT, styled
+from vargpt_lightning.evaluation.rules.vqa_accuracy import QWEN, VQA_REFERENCES, score_vqa, vqa_figures
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "textvqa"
@@ -111,19 +112,9 @@ def _ocr_tokens(folder: Path, split: str) -> dict[str, list[str]]:
     return {entry["image_id"]: entry["ocr_tokens"] for entry in entries}
 
 
-def record_id(record: Record) -> str:
-    """The question's id, which is unique."""
-    return str(record["question_id"])
-
-
 def other_id(record: Record) -> str:
     """What LLaVA's files call the question: its picture's id and its words."""
     return f"{record['image_id']}/{question(record).strip().lower()}"
-
-
-def pictures(record: Record) -> list[Picture]:
-    """The question's one picture."""
-    return one_picture(record)
 
 
 def prompt(record: Record, style: str = "llava", ocr: bool = False) -> str:
@@ -135,7 +126,7 @@ def prompt(record: Record, style: str = "llava", ocr: bool = False) -> str:
     Raises:
         UserError: unknown style, no question, or no `ocr_tokens` where they are asked for.
     """
-    ending = tail(style, STYLES)
+    ending = styled(STYLES, style)
     text = question(record)
     read = f"\nReference OCR token: {', '.join(_words_of(record))}" if ocr or style == "llava_ocr" else ""
     return (text if style == "plain" else text.capitalize()) + read + ending

@@ -16,20 +16,14 @@ from vargpt_lightning.evaluation.formats.vqa_files import (
     listed_rows,
     mirror_rows,
     nothing_found,
-    one_picture,
     put_right,
     question,
+    record_id,
     refuse_repeated,
-    tail,
 )
-from vargpt_lightning.evaluation.rules.vqa_accuracy import (
-    QWEN,
-    SHORT,
-    UNANSWERABLE,
-    VQA_REFERENCES,
-    score_vqa,
-    vqa_figures,
-)
+from vargpt_lightning.evaluation.formats.vqa_files import pictures as pictures
+from vargpt_lightning.evaluation.rules.shared import SHORT, styled
+from vargpt_lightning.evaluation.rules.vqa_accuracy import QWEN, UNANSWERABLE, VQA_REFERENCES, score_vqa, vqa_figures
 from vargpt_lightning.utils.errors import UserError
 
 NAME = "vizwiz"
@@ -102,23 +96,13 @@ def _annotations(path: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def record_id(record: Record) -> str:
-    """The question's id, which is unique."""
-    return str(record["question_id"])
-
-
-def pictures(record: Record) -> list[Picture]:
-    """The question's one picture."""
-    return one_picture(record)
-
-
 def prompt(record: Record, style: str = "llava") -> str:
     """The question and the instruction of a style: "llava", "plain" or "qwen".
 
     Style "llava" writes the question as lmms-eval does: the first letter as a capital, all others small.
     """
     text = question(record)
-    return (text.capitalize() if style == "llava" else text) + tail(style, STYLES)
+    return (text.capitalize() if style == "llava" else text) + styled(STYLES, style)
 
 
 def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:

@@ -42,15 +42,13 @@ def question(record: Record) -> str:
     return text
 
 
-def tail(style: str, styles: Mapping[str, str]) -> str:
-    """What a style writes after the question. Raises UserError for a style that there is not."""
-    if style not in styles:
-        raise UserError(f"style: {style!r}; expected one of {', '.join(styles)}")
-    return styles[style]
+def record_id(record: Record) -> str:
+    """The question's id, which is unique."""
+    return str(record["question_id"])
 
 
-def one_picture(record: Record) -> list[Picture]:
-    """The picture of a record that has one. Raises UserError when it has none."""
+def pictures(record: Record) -> list[Picture]:
+    """The question's one picture. Raises UserError when it has none."""
     picture = record.get("image")
     if not isinstance(picture, Picture):
         raise UserError(f"question {record.get('question_id')!r} has no picture; it was loaded without, or is null")

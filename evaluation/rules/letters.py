@@ -15,7 +15,7 @@ from vargpt_lightning.evaluation.base.benchmark import Record, Score
 from vargpt_lightning.utils.errors import UserError
 
 LETTER = "\nAnswer with the option's letter from the given choices directly."
-SHORT = "\nAnswer the question using a single word or phrase."
+
 
 Judge = Callable[[str, Record], str]
 """(output, record) -> the letter that the output means, or anything without a letter when it means none."""
@@ -74,11 +74,6 @@ def listed(options: Mapping[str, str]) -> str:
     return "\n".join(f"{letter}. {text}" for letter, text in options.items())
 
 
-def unknown_style(style: str, known: Sequence[str]) -> UserError:
-    """The error of a prompt style that there is not."""
-    return UserError(f"style: {style!r}; expected one of {', '.join(known)}")
-
-
 # ------------------------------------------------------------------------------------------ outputs without a letter
 
 
@@ -129,28 +124,9 @@ def judged_letter(reply: str, letters: Sequence[str]) -> str | None:
 # ------------------------------------------------------------------------------------------------------- aggregates
 
 
-def mean(values: Sequence[float]) -> float:
-    """The mean; not a number of no values."""
-    return sum(values) / len(values) if values else float("nan")
-
-
-def check_parallel(records: Sequence[Record], scores: Sequence[Score]) -> None:
-    """Raises UserError when there is not one score for each record."""
-    if len(records) != len(scores):
-        raise UserError(f"scores: {len(scores)} for {len(records)} records; expected as many")
-
-
 def check_unique(ids: Sequence[str], what: str = "records") -> None:
     """Raises UserError when ids occur more than once; the first ones are named."""
     seen: set[str] = set()
     twice = [id for id in ids if id in seen or seen.add(id)]  # type: ignore[func-returns-value]
     if twice:
         raise UserError(f"{what}: {len(twice)} ids occur more than once, the first are {', '.join(twice[:5])}")
-
-
-def shares(values: Sequence[float], groups: Sequence[Any], prefix: str) -> dict[str, float]:
-    """The mean of each group's values under `<prefix>/<group>`, groups sorted by name."""
-    found: dict[str, list[float]] = {}
-    for value, group in zip(values, groups, strict=True):
-        found.setdefault(str(group), []).append(value)
-    return {f"{prefix}/{group}": mean(part) for group, part in sorted(found.items())}

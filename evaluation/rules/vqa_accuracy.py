@@ -23,7 +23,6 @@ from vargpt_lightning.evaluation.rules.vqa_normalise import (
 )
 from vargpt_lightning.utils.errors import UserError
 
-SHORT = "\nAnswer the question using a single word or phrase."
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 QWEN = " Answer:"
 

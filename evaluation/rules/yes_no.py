@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vargpt_lightning.evaluation.base.benchmark import RESAMPLES, Record, Score
+from vargpt_lightning.evaluation.base.benchmark import RESAMPLES, Record
 from vargpt_lightning.evaluation.formats.layouts import Rows
 from vargpt_lightning.utils.errors import UserError
 
-SHORT = "\nAnswer the question using a single word or phrase."
 YesNo = Literal["yes", "no"]
 
 _KEYS: dict[str, YesNo] = {"yes": "yes", "no": "no", "true": "yes", "false": "no", "1": "yes", "0": "no"}
@@ -82,36 +81,6 @@ def lenient(text: str) -> YesNo | None:
         return _WORDS[words[0]]
     said = {_WORDS[word] for word in words if word in _WORDS}
     return said.pop() if len(said) == 1 else None
-
-
-def styled(styles: Mapping[str, str], style: str) -> str:
-    """The ending of a prompt in one of the styles there are.
-
-    Raises:
-        UserError: there is no such style.
-    """
-    if style not in styles:
-        raise UserError(f"style: {style!r}; expected one of {', '.join(styles)}")
-    return styles[style]
-
-
-def check_parallel(records: Sequence[Record], scores: Sequence[Score]) -> None:
-    """Raises UserError when there is not one score for each record."""
-    if len(records) != len(scores):
-        raise UserError(f"scores: {len(scores)} for {len(records)} records; expected one for each")
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean; nan of none."""
-    return sum(values) / len(values) if values else float("nan")
-
-
-def by_group(values: Sequence[float], groups: Sequence[Hashable], title: str) -> dict[str, float]:
-    """The mean of each group, as `title/<group>`, in the groups' alphabetic order."""
-    members: dict[str, list[float]] = {}
-    for value, group in zip(values, groups, strict=True):
-        members.setdefault(str(group), []).append(value)
-    return {f"{title}/{group}": mean(members[group]) for group in sorted(members)}
 
 
 def strata_interval(strata: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float]:
