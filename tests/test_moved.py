@@ -36,6 +36,7 @@ def test_every_place_that_is_named_is_there() -> None:
         ("commands.experiment", "load_experiment", "experiment.parser"),
         ("results", "write_json", "utils.files"),
         ("data.packing", "write_source", "data.shards.format"),
+        ("evaluation.rules.yes_no", "styled", "evaluation.rules.shared"),
     ],
 )
 def test_an_old_name_is_the_new_one_and_warns(old: str, name: str, now: str) -> None:

@@ -260,6 +260,8 @@ NAMES = {
     "data.openmoji": "data.openmoji.pictures",
     "data.packing": "data.shards.format",
     "data.visual_tokens": "data.visual_tokens.codes",
+    "evaluation.rules.letters": "evaluation.rules.shared",
+    "evaluation.rules.yes_no": "evaluation.rules.shared",
     "models.vargpt": "checkpoints.hub",
     "results": "runs.folder utils.files",
 }
@@ -290,6 +292,7 @@ RENAMED = {
     "holder": "owner",
     "one_picture": "pictures",
     "read_companions": "read_tokenizer_files",
+    "shares": "by_group",
 }
 """Definitions with another name now."""
 

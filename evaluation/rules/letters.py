@@ -130,3 +130,10 @@ def check_unique(ids: Sequence[str], what: str = "records") -> None:
     twice = [id for id in ids if id in seen or seen.add(id)]  # type: ignore[func-returns-value]
     if twice:
         raise UserError(f"{what}: {len(twice)} ids occur more than once, the first are {', '.join(twice[:5])}")
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in earlier versions."""
+    from vargpt_lightning.moved import attribute
+
+    return attribute(__name__, name)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -135,3 +135,10 @@ def nothing_found(title: str, path: Path, wanted: str) -> UserError:
     there = sorted(each.name for each in path.iterdir())
     shown = ", ".join(there[:8]) + ", ..." * (len(there) > 8)
     return UserError(f"{title}: no data of it in {path}; expected {wanted}; there is {shown or 'nothing'}")
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in earlier versions."""
+    from vargpt_lightning.moved import attribute
+
+    return attribute(__name__, name)
