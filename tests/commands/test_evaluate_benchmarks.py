@@ -140,7 +140,7 @@ def test_options_reach_the_system_and_the_questions(data: Path, systems: Any, tm
         ("--benchmarks mme --data DATA/none", "DATA/none: there is no such folder"),
         ("--benchmarks gqa --data DATA/mme", "GQA"),
         ("--benchmarks all --data DATA/mme", "expected folders named"),
-        ("--benchmarks mme --data DATA --limit 0", "limit: 0; expected a whole number above 0"),
+        ("--benchmarks mme --data DATA --limit 0", "--limit: '0'; expected a whole number from 1 to"),
         ("--benchmarks mme --data DATA --batch-size many", "'many'; expected a whole number, 1 or more, or auto"),
         ("--benchmarks mme --data DATA --protocol strict", "protocol: 'strict'; expected one of"),
         ("--benchmarks mme --data DATA --style dutch", "dutch"),

@@ -217,7 +217,7 @@ def test_prompts_of_classes_alone_and_of_nothing(tmp_path: Path, capsys: pytest.
         run("prompts", "--out", tmp_path / "p.jsonl")
     with pytest.raises(UserError, match="--limit goes with --packed alone"):
         run("prompts", "--classes", tmp_path / "classes.txt", "--limit", 2, "--out", tmp_path / "p.jsonl")
-    with pytest.raises(UserError, match="--per-class 0"):
+    with pytest.raises(UserError, match=r"--per-class: .0.; expected"):
         run("prompts", "--classes", tmp_path / "classes.txt", "--per-class", 0, "--out", tmp_path / "p.jsonl")
 
 

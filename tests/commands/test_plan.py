@@ -103,9 +103,9 @@ def test_drawing_is_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     [
         (["--gpus", "8xH1000"], "'H1000' is none of the known GPUs: A100-40GB"),
         (["--gpus", "A100"], "'A100' is several of the known GPUs"),
-        (["--gpus", "0xH100"], "expected such as 8xH100-80GB"),
+        (["--gpus", "0xH100"], "0 GPUs; expected a whole number from 1 to"),
         (["--gpus", "H100", "--stage", "pretrian"], "--stage: 'pretrian' is not a stage; .*did you mean 'pretrain'"),
-        (["--gpus", "H100", "--efficiency", "40"], "--efficiency 40.0; expected a share"),
+        (["--gpus", "H100", "--efficiency", "40"], "--efficiency: .40.; expected a number above 0 and at most 1"),
         (["--gpus", "2xH100", "--trainer.strategy", "single"], "expected ddp, fsdp or fsdp2"),
     ],
 )

@@ -69,7 +69,7 @@ def _size(text: str) -> int:
     number, unit = text[:-2], text[-2:].upper()
     try:
         size = int(float(number) * units[unit])
-    except (KeyError, ValueError) as error:
+    except (KeyError, OverflowError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}; expected a size such as 500MB or 5GB") from error
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; expected a size above 0")

@@ -14,7 +14,7 @@ from pathlib import Path
 from vargpt_lightning.commands.options import add_data_options
 from vargpt_lightning.evaluation.harness.data import chosen_modules, find_data
 from vargpt_lightning.evaluation.harness.export import QUESTIONS, export
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--benchmarks", required=True, metavar="NAMES", help="such as mmbench,pope, or all")
     add_data_options(result)
     result.add_argument("--out", type=Path, required=True, metavar="DIR", help="where questions and pictures go")
-    result.add_argument("--limit", type=int, metavar="N", help="the N questions that evaluate --limit asks")
+    result.add_argument("--limit", type=whole(1), metavar="N", help="the N questions that evaluate --limit asks")
     result.add_argument("--style", default="llava", metavar="NAME", help="of the prompts: llava (default), plain, ...")
     return result
 

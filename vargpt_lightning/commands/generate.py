@@ -11,7 +11,7 @@ from vargpt_lightning.commands.options import add_sampling, generation_settings
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.inference.picture_files import picture_file, saved_answer, slug
 from vargpt_lightning.inference.progress import answering, load_assistant
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("run", help="the run folder, or one that vargpt convert made")
     result.add_argument("prompt", help="what to ask for")
     result.add_argument(
-        "-n", "--number", type=int, default=1, metavar="N", help="answers, each of its own random stream"
+        "-n", "--number", type=whole(1, 100_000), default=1, metavar="N", help="answers, each of its own random stream"
     )
     result.add_argument(
         "--out", type=Path, default=Path("drawings"), metavar="DIR", help="where pictures go (drawings)"
@@ -49,8 +49,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Answer, save, print."""
     arguments = parser().parse_args(argv)
-    if arguments.number < 1:
-        raise UserError(f"-n {arguments.number}; expected 1 or more answers")
     if not arguments.prompt.strip() and not arguments.image:
         raise UserError("the prompt is empty; expected a question or a request, such as 'Please draw a shamrock.'")
     check_model(arguments.run, arguments.stage)

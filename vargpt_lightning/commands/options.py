@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vargpt_lightning.evaluation.harness.data import OWNER, chosen_protocols
-from vargpt_lightning.utils.arguments import device_name, positive, seed_number
+from vargpt_lightning.models.decoder.samplers import COLDEST, HOTTEST, MOST_GUIDANCE
+from vargpt_lightning.utils.arguments import device_name, number, positive, seed_number, whole
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # a sub-command's help must not wait for torch
@@ -17,18 +18,25 @@ if TYPE_CHECKING:  # a sub-command's help must not wait for torch
     from vargpt_lightning.models.decoder.sampling import SamplingSettings
     from vargpt_lightning.models.generation.answers import GenerationSettings
 
+TEMPERATURE = number(COLDEST, HOTTEST, zero=True)
+
 
 def add_sampling(result: Any) -> None:
     """Add what `generate` and `chat` have in common to a parser, or to a group of one."""
-    result.add_argument("--top-k", type=int, metavar="K", help="codes kept per position, 0 for all (900)")
-    result.add_argument("--top-p", type=float, metavar="P", help="probability mass kept per position (the model's)")
-    result.add_argument("--cfg", type=float, metavar="W", help="guidance strength, 0 for none (1.5)")
+    result.add_argument("--top-k", type=whole(0), metavar="K", help="codes kept per position, 0 for all (900)")
     result.add_argument(
-        "--temperature", type=float, metavar="T", help="temperature of the visual tokens; 0 takes the most likely (1)"
+        "--top-p", type=number(0, 1), metavar="P", help="probability mass kept per position (the model's)"
+    )
+    result.add_argument("--cfg", type=number(0, MOST_GUIDANCE), metavar="W", help="guidance strength, 0 for none (1.5)")
+    result.add_argument(
+        "--temperature",
+        type=TEMPERATURE,
+        metavar="T",
+        help="temperature of the visual tokens; 0 takes the most likely (1)",
     )
     result.add_argument("--sampler", metavar="NAME", help="an installed package's sampler of visual tokens (default)")
-    result.add_argument("--text-temperature", type=float, metavar="T", help="of the words (0)")
-    result.add_argument("--max-tokens", type=int, metavar="N", help="text tokens of an answer (256)")
+    result.add_argument("--text-temperature", type=TEMPERATURE, metavar="T", help="of the words (0)")
+    result.add_argument("--max-tokens", type=whole(1), metavar="N", help="text tokens of an answer (256)")
     result.add_argument("--seed", type=seed_number, metavar="S", help="seed of all random choices (0)")
     result.add_argument("--stage", metavar="NAME", help="the model as it was after this stage (the last finished one)")
     result.add_argument(
@@ -70,7 +78,7 @@ def add_benchmark_options(group: Any) -> None:
     )
     add_data_options(group)
     group.add_argument(
-        "--limit", type=int, metavar="N", help="ask at most N questions of each benchmark, always the same ones"
+        "--limit", type=whole(1), metavar="N", help="ask at most N questions of each benchmark, always the same ones"
     )
     group.add_argument("--batch-size", metavar="N", help="questions per batch; auto halves it when memory runs out")
     group.add_argument("--style", metavar="NAME", help="prompt style: llava (default), plain, or a benchmark's own")

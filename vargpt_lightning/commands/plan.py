@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, number, whole
 from vargpt_lightning.utils.errors import UserError, hint
 from vargpt_lightning.utils.paths import output_folder
 from vargpt_lightning.utils.progress import Step, importing, working
@@ -41,11 +41,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", type=Path, help="another file of GPUs, like vargpt_lightning/utils/gpus.yaml")
     parser.add_argument("--stage", action="append", help="plan only this stage; can be repeated")
     parser.add_argument(
-        "--efficiency", type=float, help="share of the GPUs' peak that is reached; default: plan.efficiency, or 0.4"
+        "--efficiency",
+        type=number(0, 1, above=True),
+        help="share of the GPUs' peak that is reached; default: plan.efficiency, or 0.4",
     )
     parser.add_argument("--generate", action="store_true", help="plan drawing instead of training")
-    parser.add_argument("--batch", type=int, action="append", help="pictures drawn together, with --generate")
-    parser.add_argument("--prompt", type=int, default=64, help="text tokens of a prompt, with --generate")
+    parser.add_argument(
+        "--batch", type=whole(1, 100_000), action="append", help="pictures drawn together, with --generate"
+    )
+    parser.add_argument("--prompt", type=whole(1, 100_000), default=64, help="text tokens of a prompt, with --generate")
     parser.add_argument("--no-search", action="store_true", help="do not look for changes that make a stage fit")
     parser.add_argument("--out", type=Path, help="folder for plan.json and a picture of each stage's memory")
     return parser
@@ -71,11 +75,7 @@ def main(argv: list[str]) -> int:
     cluster = parse_cluster(asked, known)
     stages = _stages(experiment, options)
     if options.efficiency is not None:
-        if not 0 < options.efficiency <= 1:
-            raise UserError(f"--efficiency {options.efficiency}; expected a share above 0, at most 1")
         experiment.plan.efficiency = options.efficiency
-    if min(options.batch or [1]) < 1:
-        raise UserError(f"--batch {min(options.batch)}; expected 1 or more")
     if options.out:
         output_folder(options.out)
     with working(f"planning {options.experiment} for {cluster.count} x {cluster.gpu.name}") as step:

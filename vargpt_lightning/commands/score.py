@@ -13,7 +13,7 @@ from typing import Any
 from vargpt_lightning.commands.options import add_data_options, add_scoring_options, benchmark_settings
 from vargpt_lightning.evaluation.harness.data import check_options, chosen_modules, find_data
 from vargpt_lightning.evaluation.run.benchmark_results import default_out, show
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError, near_path
 from vargpt_lightning.utils.paths import output_folder
 
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add_scoring_options(result)
     files = result.add_argument_group("a file of predictions")
     files.add_argument("--style", metavar="NAME", help="prompt style that was used, for the record (llava)")
-    files.add_argument("--limit", type=int, metavar="N", help="score the N questions that evaluate --limit asks")
+    files.add_argument("--limit", type=whole(1), metavar="N", help="score the N questions that evaluate --limit asks")
     files.add_argument("--allow", metavar="NAMES", help="score even if ids are missing, unknown or duplicate")
     return result
 

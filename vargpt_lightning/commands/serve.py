@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vargpt_lightning.commands.options import add_sampling, generation_settings
 from vargpt_lightning.inference.named import check_model
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError, install_hint
 from vargpt_lightning.utils.progress import importing, working
 from vargpt_lightning.utils.signals import ended_by_signals
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("run", help="the run folder")
     place = result.add_argument_group("where it listens")
     place.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1); others need a token")
-    place.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (8000)")
+    place.add_argument("--port", type=whole(0, 65_535), default=8000, help="port, 0 for a free one (8000)")
     place.add_argument(
         "--token-file", type=Path, metavar="FILE", help=f"file with the token that clients must send (or ${TOKEN})"
     )
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     limits = result.add_argument_group("limits")
     for option, (_, text) in _LIMITS.items():
-        limits.add_argument(f"--max-{option}", type=int, metavar="N", help=text)
+        limits.add_argument(f"--max-{option}", type=whole(1), metavar="N", help=text)
     add_sampling(result.add_argument_group("answers, where a request does not say otherwise"))
     return result
 

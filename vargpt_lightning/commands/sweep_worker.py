@@ -9,7 +9,7 @@ from vargpt_lightning.runs.locks import LEASE_TIMEOUT
 from vargpt_lightning.sweep.folder import SweepFolder
 from vargpt_lightning.sweep.watch import tell
 from vargpt_lightning.sweep.worker import work
-from vargpt_lightning.utils.arguments import Parser
+from vargpt_lightning.utils.arguments import Parser, number
 from vargpt_lightning.utils.capacity import positive
 
 
@@ -33,4 +33,6 @@ def add_lease_timeout(arguments: argparse.ArgumentParser) -> None:
     """Add when a worker counts as dead."""
     text = "seconds without a heartbeat after which a worker on another machine counts as dead (default: %(default)g)"
     names = ("--lease-timeout", "--patience")  # the second is the old one
-    arguments.add_argument(*names, type=float, default=LEASE_TIMEOUT, metavar="SECONDS", help=text)
+    arguments.add_argument(
+        *names, type=number(0, 10**9, above=True), default=LEASE_TIMEOUT, metavar="SECONDS", help=text
+    )

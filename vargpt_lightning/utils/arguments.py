@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from vargpt_lightning.utils.errors import UserError, nearest
 
 SEEDS = 2**63  # what every generator here takes
+MOST = 10**12
+"""Of anything that is counted: more is a slip of the finger."""
+PIXELS = 2**20
+"""Of a side."""
+WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 NUMBER = re.compile(r"\+?[0-9]{1,19}")  # Python turns no text of more than 4300 digits into a number
 
 
@@ -74,6 +80,39 @@ def positive(text: str) -> int:
     if not NUMBER.fullmatch(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{_shown(text)}; expected a whole number, 1 or more")
     return int(text)
+
+
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
+    """Return what reads a whole number from `least` to `most`, for `add_argument(type=...)`."""
+
+    def read(text: str) -> int:
+        if not WHOLE.fullmatch(text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{_shown(text)}; expected a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return read
+
+
+def number(least: float, most: float, *, above: bool = False, zero: bool = False) -> Callable[[str], float]:
+    """Return what reads a number from `least` to `most`, for `add_argument(type=...)`; nan and inf are none.
+
+    Args:
+        above: `least` itself is left out.
+        zero: 0 is taken, too.
+    """
+    low = f"above {least:,} and at most" if above else f"from {least:,} to"
+    expected = f"{'0 or ' if zero else ''}a number {low} {most:,}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (zero and value == 0) and not ((least < value if above else least <= value) and value <= most):
+            raise argparse.ArgumentTypeError(f"{_shown(text)}; expected {expected}")
+        return value
+
+    return read
 
 
 def _shown(text: str) -> str:

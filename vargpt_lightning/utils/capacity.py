@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from vargpt_lightning.utils.arguments import whole
 from vargpt_lightning.utils.errors import UserError
 
 GIB = 2**30
@@ -70,14 +71,12 @@ def check_processes(count: int, key: str, load: Load, forced: bool = False, flag
 
 def add_processes(parser: argparse.ArgumentParser, help: str) -> None:
     """Add `--processes N`, and the flag that allows more of them than the machine holds; see `asked_processes`."""
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help=help)
+    parser.add_argument("--processes", type=whole(1, 100_000), default=1, metavar="N", help=help)
     parser.add_argument(FLAG, action="store_true", help="start more processes than cores and memory hold")
 
 
 def asked_processes(arguments: argparse.Namespace, load: Load = READING) -> int:
-    """Return the number of processes asked for; raises UserError for less than 1, and as `check_processes` does."""
-    if arguments.processes < 1:
-        raise UserError(f"--processes {arguments.processes}: expected at least 1")
+    """Return the number of processes asked for; raises UserError as `check_processes` does."""
     check_processes(arguments.processes, "--processes", load, arguments.oversubscribe)
     return int(arguments.processes)
 

@@ -18,6 +18,7 @@ COMMUNICATION = 1_000_000_000
 """Bytes of NCCL's buffers with several ranks (ours: 0.5 to 1.5 GB are usual)."""
 FRAGMENTS = 0.04
 """Share of what is allocated and freed in a step that the allocator cannot use (ours)."""
+MOST_GPUS = 1_000_000
 KERNEL_CACHE = 32 * 2**20
 """Bytes of cuBLAS's workspace on Hopper (torch's default there; 8 MiB elsewhere)."""
 
@@ -90,9 +91,12 @@ def parse_cluster(text: str, known: dict[str, Gpu] | None = None) -> Cluster:
         UserError: the text is no number and GPU, or names none or several that are known.
     """
     known = catalogue() if known is None else known
-    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(?:([0-9]+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
     there = ", ".join(known)
-    if not match or (match[1] and int(match[1]) < 1):
+    if match and match[1] and (len(match[1]) > 9 or not 1 <= int(match[1]) <= MOST_GPUS):
+        count = match[1] if len(match[1]) <= 30 else f"{match[1][:30]}..."
+        raise UserError(f"--gpus: {count} GPUs; expected a whole number from 1 to {MOST_GPUS:,}")
+    if not match:
         raise UserError(f"--gpus {text!r}; expected such as 8xH100-80GB; there are {there}")
     name = match[2].strip().lower()
     found = [gpu for key, gpu in known.items() if key.lower() == name]

@@ -40,7 +40,7 @@ def test_mistakes_are_one_line(finished_run: Path, tmp_path: Path, capsys: pytes
     for words, message in (
         ([folder, "--for", str(tmp_path / "none.yaml")], "none.yaml: not found; expected an experiment file or a run"),
         ([str(tmp_path / "none"), "--for", run], "index.json: not found"),
-        ([folder, "--for", run, "--count", "0"], "--count 0: expected at least 1"),
+        ([folder, "--for", run, "--count", "0"], "--count: '0'; expected a whole number from 1"),
         ([folder, "--for", folder], "run.json is missing"),
     ):
         assert main(["data", "show", *words]) == 2

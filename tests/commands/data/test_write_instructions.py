@@ -91,7 +91,7 @@ def test_pictures_unlike_their_captions_are_left_out(
         (["--language", "xx"], "language 'xx'"),
         (["--min-clip", "20"], "--min-clip: expected --clip-weights too"),
         (["--pictures", "."], "--pictures goes with --min-clip"),
-        (["--per-caption", "0"], "per caption 0"),
+        (["--per-caption", "0"], "--per-caption: .0.; expected"),
         (["--seeds", "missing.yaml"], "missing.yaml: cannot be read"),
     ],
 )

@@ -6,23 +6,24 @@ import argparse
 import json
 from typing import Any
 
+from vargpt_lightning.utils.arguments import MOST, number, whole
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import user_path
 
 ENDPOINT_OPTIONS = {
-    "temperature": (float, "TEMPERATURE", "of its sampling (1.0)"),
-    "max_new_tokens": (int, "N", "of an answer (256)"),
-    "examples": (int, "N", "seeds shown before each caption (3)"),
-    "tries": (int, "N", "requests for a caption whose answers have the wrong form; each is paid for (1)"),
-    "concurrency": (int, "N", "requests on their way at a time (8)"),
-    "per_minute": (float, "N", "requests a minute at most (no limit)"),
-    "retries": (int, "N", "of a request that was turned away: HTTP 429, 5xx, no connection (5)"),
-    "timeout": (float, "SECONDS", "for an answer (120)"),
-    "backoff": (float, "SECONDS", "before the first retry, doubled each time (1)"),
-    "longest_wait": (float, "SECONDS", "that a service may ask to be left alone (120)"),
-    "max_requests": (int, "N", "spend no more than N requests, over all runs into OUT"),
-    "max_tokens": (int, "N", "spend no more than N tokens, over all runs into OUT"),
-    "max_failures": (int, "N", "captions in a row that fail before the run stops (10)"),
+    "temperature": (number(0, 100), "TEMPERATURE", "of its sampling (1.0)"),
+    "max_new_tokens": (whole(1), "N", "of an answer (256)"),
+    "examples": (whole(0, 1000), "N", "seeds shown before each caption (3)"),
+    "tries": (whole(1, 1000), "N", "requests for a caption whose answers have the wrong form; each is paid for (1)"),
+    "concurrency": (whole(1, 10_000), "N", "requests on their way at a time (8)"),
+    "per_minute": (number(0, MOST, above=True), "N", "requests a minute at most (no limit)"),
+    "retries": (whole(0, 1000), "N", "of a request that was turned away: HTTP 429, 5xx, no connection (5)"),
+    "timeout": (number(0, 10**9, above=True), "SECONDS", "for an answer (120)"),
+    "backoff": (number(0, 10**9), "SECONDS", "before the first retry, doubled each time (1)"),
+    "longest_wait": (number(0, 10**9), "SECONDS", "that a service may ask to be left alone (120)"),
+    "max_requests": (whole(1), "N", "spend no more than N requests, over all runs into OUT"),
+    "max_tokens": (whole(1), "N", "spend no more than N tokens, over all runs into OUT"),
+    "max_failures": (whole(1), "N", "captions in a row that fail before the run stops (10)"),
     "key_variable": (str, "NAME", "the environment variable with the key (OPENAI_API_KEY)"),
     "length_field": (str, "NAME", "max_tokens, or max_completion_tokens for services that want that (max_tokens)"),
 }
@@ -51,7 +52,9 @@ def add_filters(group: Any) -> None:
     group.add_argument("--answer-words", default="1:80", metavar="LOW:HIGH", help="(1:80)")
     group.add_argument("--duplicates", default="0.9", metavar="SHARE", help="near duplicates from here on; none (0.9)")
     group.add_argument("--any-nouns", action="store_true", help="keep texts that share no noun with the caption")
-    group.add_argument("--min-clip", type=float, metavar="SCORE", help="100 x cosine of picture and caption, by CLIP")
+    group.add_argument(
+        "--min-clip", type=number(-100, 100), metavar="SCORE", help="100 x cosine of picture and caption, by CLIP"
+    )
     group.add_argument("--clip-weights", metavar="FILE", help="open_clip weights, for --min-clip")
     group.add_argument("--clip-model", default="ViT-L-14-quickgelu", metavar="NAME", help="(ViT-L-14-quickgelu)")
     group.add_argument(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from vargpt_lightning.data.images.picture_files import MAX_PIXELS
 from vargpt_lightning.data.packing.job import SHARD_BYTES, pack
 from vargpt_lightning.data.packing.source_text import read_spec
 from vargpt_lightning.data.packing.summary import MEGABYTE, summary
 from vargpt_lightning.data.sources import names
-from vargpt_lightning.utils.arguments import Parser, seed_number
+from vargpt_lightning.utils.arguments import MOST, PIXELS, Parser, number, seed_number, whole
 from vargpt_lightning.utils.capacity import add_processes, asked_processes
 from vargpt_lightning.utils.counted import counted
-from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder, user_path
 from vargpt_lightning.utils.progress import bar
 
@@ -42,19 +40,31 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", type=user_path, required=True, metavar="DIR", help="the folder to write")
     add_processes(result, "processes that read and encode (1)")
     result.add_argument(
-        "--shard-mb", type=float, default=SHARD_BYTES / MEGABYTE, metavar="MB", help="size of a shard (%(default)g)"
+        "--shard-mb",
+        type=number(0, MOST, above=True),
+        default=SHARD_BYTES / MEGABYTE,
+        metavar="MB",
+        help="size of a shard (%(default)g)",
     )
     result.add_argument(
         "--resize",
-        type=int,
+        type=whole(1, PIXELS),
         metavar="PIXELS",
         help="shrink pictures whose short side is longer than this (default: keep the files)",
     )
     result.add_argument(
-        "--max-rejected", type=float, default=0.05, metavar="SHARE", help="stop above this share of bad rows (0.05)"
+        "--max-rejected",
+        type=number(0, 1),
+        default=0.05,
+        metavar="SHARE",
+        help="stop above this share of bad rows (0.05)",
     )
     result.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="reject larger pictures undecoded (%(default)s)"
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="reject larger pictures undecoded (%(default)s)",
     )
     result.add_argument("--split", default="train", help="train, val or test, stored as information only (train)")
     result.add_argument("--seed", type=seed_number, default=0, help="for sources that choose words (0)")
@@ -77,8 +87,6 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     processes = asked_processes(arguments)
     output_folder(arguments.out)
-    if not math.isfinite(arguments.shard_mb):
-        raise UserError(f"--shard-mb {arguments.shard_mb}: expected a number of megabytes")
     with bar("packing", _told) as watch:
         index = pack(
             [read_spec(text) for text in arguments.sources],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vargpt_lightning.experiment.files import shipped_hint
-from vargpt_lightning.utils.arguments import Parser, seed_number
+from vargpt_lightning.utils.arguments import Parser, seed_number, whole
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError, near_path
 from vargpt_lightning.utils.files import write_bytes
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         help="an experiment file, or a run's folder",
     )
     result.add_argument("--tokenizer", type=user_path, metavar="PATH", help="a text tokenizer (that of the model)")
-    result.add_argument("--count", type=int, default=24, metavar="N", help="records (24)")
+    result.add_argument("--count", type=whole(1, 100_000), default=24, metavar="N", help="records (24)")
     result.add_argument("--seed", type=seed_number, default=0, help="of the choice (0)")
     result.add_argument("--out", type=user_path, default=Path("show.html"), metavar="FILE", help="the page (show.html)")
     return result
@@ -54,8 +54,6 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
     from vargpt_lightning.data.shards.dataset import ShardDataset
 
-    if arguments.count < 1:
-        raise UserError(f"--count {arguments.count}: expected at least 1")
     output_file(arguments.out)
     records = ShardDataset(arguments.folder)
     if not arguments.model.exists():

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.utils.arguments import Parser
-from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.files import write_bytes
 from vargpt_lightning.utils.paths import output_file, output_folder, user_path
 
@@ -35,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--tokenizer", type=user_path, metavar="PATH", help="count lengths in its tokens (in words)")
     result.add_argument(
         "--limit",
-        type=int,
+        type=whole(1),
         default=50_000,
         metavar="N",
         help="records of a folder that are read, evenly spread (50000)",
@@ -50,8 +49,6 @@ def main(argv: list[str]) -> int:
     from vargpt_lightning.evaluation.data_reports.plots import plots
     from vargpt_lightning.evaluation.data_reports.stats_page import page, print_table
 
-    if arguments.limit < 1:
-        raise UserError(f"--limit {arguments.limit}: expected at least 1")
     output_file(arguments.out)
     if arguments.plots is not None:
         output_folder(arguments.plots)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vargpt_lightning.inference.named import check_file, finished_stage
 from vargpt_lightning.models.core.devices import choose
 from vargpt_lightning.runs.folder import RunFolder
-from vargpt_lightning.utils.arguments import Parser, device_name
+from vargpt_lightning.utils.arguments import Parser, device_name, whole
 from vargpt_lightning.utils.capacity import add_processes, asked_processes
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
@@ -56,10 +56,14 @@ def parser() -> argparse.ArgumentParser:
         help="its sizes and settings of data instead of the run's",
     )
     result.add_argument("--fit", choices=("crop", "pad", "var"), help="how pictures are made square")
-    result.add_argument("--variants", type=int, metavar="N", help="crops, or mild changes, kept of each picture")
+    result.add_argument(
+        "--variants", type=whole(1, 100_000), metavar="N", help="crops, or mild changes, kept of each picture"
+    )
     result.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror every second variant")
     add_processes(result, "processes that decode pictures (1)")
-    result.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures encoded at once (64)")
+    result.add_argument(
+        "--batch-size", type=whole(1, 2**20), default=64, metavar="N", help="pictures encoded at once (64)"
+    )
     result.add_argument(
         "--device", type=device_name, metavar="DEVICE", help="where to encode: cpu, cuda, ... (a GPU when there is one)"
     )

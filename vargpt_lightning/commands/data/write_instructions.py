@@ -14,7 +14,7 @@ from vargpt_lightning.commands.data.options import (
     share_number,
     word_span,
 )
-from vargpt_lightning.utils.arguments import Parser, seed_number
+from vargpt_lightning.utils.arguments import Parser, seed_number, whole
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder, user_path
 from vargpt_lightning.utils.progress import Phases
@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=user_path, required=True, metavar="DIR", help="output folder; an interrupted run resumes")
     add("--seeds", type=user_path, metavar="FILE", help="a YAML of prompt and answer seeds (those that come along)")
     add("--seed", type=seed_number, default=0, metavar="S", help="of the choice of words (0)")
-    add("--per-caption", type=int, default=1, metavar="N", help="texts for each caption (1)")
-    add("--limit", type=int, metavar="N", help="the first N captions")
+    add("--per-caption", type=whole(1, 100_000), default=1, metavar="N", help="texts for each caption (1)")
+    add("--limit", type=whole(1), metavar="N", help="the first N captions")
     for name in ("id", "picture", "caption"):
         add(f"--{name}-column", default=name, metavar="NAME", help=f"what the column is called ({name})")
     add_endpoint(result.add_argument_group("a language model (without --endpoint, templates write)"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.inference.named import check_file
-from vargpt_lightning.utils.arguments import device_name, seed_number
+from vargpt_lightning.utils.arguments import PIXELS, device_name, seed_number, whole
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # the sub-command's help must not wait for torch
@@ -17,11 +17,11 @@ if TYPE_CHECKING:  # the sub-command's help must not wait for torch
 
 def add_sampling(form: argparse.ArgumentParser, out: bool = True) -> None:
     """Add how pictures are drawn; without `out`, what `add_measuring` has too is left to that."""
-    form.add_argument("--draw-batch", type=int, default=8, metavar="N", help="pictures drawn together (8)")
+    form.add_argument("--draw-batch", type=whole(1, 2**20), default=8, metavar="N", help="pictures drawn together (8)")
     form.add_argument("--seed", type=seed_number, default=0, metavar="S", help="base of all seeds (0)")
     form.add_argument("--text", default="instruction", help="what is asked: instruction (default) or caption")
     if out:
-        form.add_argument("--limit", type=int, metavar="N", help="the first N prompts")
+        form.add_argument("--limit", type=whole(1), metavar="N", help="the first N prompts")
         form.add_argument("--out", type=Path, required=True, metavar="DIR", help="where drawings go")
         form.add_argument(
             "--device", type=device_name, metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)"
@@ -35,7 +35,7 @@ def add_measuring(form: argparse.ArgumentParser) -> None:
     """Add how drawings are measured."""
     add = form.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="where images.json goes")
-    add("--limit", type=int, metavar="N", help="the first N prompts")
+    add("--limit", type=whole(1), metavar="N", help="the first N prompts")
     add("--replace", action="store_true", help="write over the result of other drawings in the folder")
     add("--metrics", default="fid,isc,clip", metavar="NAMES",
         help="some of fid, sfid, kid, isc, prc, prc_vgg16, fd_dinov2, mind, clip; or none (fid,isc,clip)")  # fmt: skip
@@ -56,12 +56,12 @@ def add_measuring(form: argparse.ArgumentParser) -> None:
     )
     add("--clip-text", default="caption", help="what is scored: caption (default) or instruction")
     add("--clip-clamp", default="none", help="none (default), or each: a negative score counts as 0")
-    add("--kid-subsets", type=int, default=100, metavar="N", help="(100)")
-    add("--kid-subset-size", type=int, default=1000, metavar="N", help="(1000)")
-    add("--isc-splits", type=int, default=10, metavar="N", help="(10)")
-    add("--prc-neighbours", type=int, default=3, metavar="N", help="(3)")
-    add("--resize-and-crop", type=int, metavar="PIXELS", help="make pictures of several sizes alike first")
-    add("--batch-size", type=int, default=64, metavar="N", help="pictures measured together (64)")
+    add("--kid-subsets", type=whole(1), default=100, metavar="N", help="(100)")
+    add("--kid-subset-size", type=whole(2), default=1000, metavar="N", help="(1000)")
+    add("--isc-splits", type=whole(1), default=10, metavar="N", help="(10)")
+    add("--prc-neighbours", type=whole(1), default=3, metavar="N", help="(3)")
+    add("--resize-and-crop", type=whole(1, PIXELS), metavar="PIXELS", help="make pictures of several sizes alike first")
+    add("--batch-size", type=whole(1, 2**20), default=64, metavar="N", help="pictures measured together (64)")
     add("--fast", action="store_true", help="channels-last memory: faster on processors, equal up to rounding")
     add("--save-statistics", type=Path, metavar="FILE", help="keep the drawings' sums, to be a reference later (.npz)")
     add("--export-adm", type=Path, metavar="FILE", help="the drawings for the ADM evaluator (.npz)")
@@ -91,8 +91,6 @@ def asked_prompts(arguments: Any) -> tuple[list[Prompt], list[str]]:
     """Return the prompts, and the ids of those beyond the limit."""
     from vargpt_lightning.evaluation.images.instruct_set import read_prompts
 
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit {arguments.limit}; expected 1 or more")
     if arguments.prompts is None:
         if arguments.limit is not None:
             raise UserError("--limit goes with --prompts alone; without them every picture counts")

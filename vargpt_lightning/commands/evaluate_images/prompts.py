@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vargpt_lightning.utils.arguments import PIXELS, whole
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_file
@@ -18,10 +19,12 @@ def add_options(form: argparse.ArgumentParser) -> None:
     source.add_argument("--parquet", type=Path, metavar="PATH", help="parquet files with image and label")
     source.add_argument("--packed", type=Path, metavar="DIR", help="packed data of this project")
     form.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line or JSON; enough by itself")
-    form.add_argument("--per-class", type=int, default=50, metavar="N", help="pictures of each class (50)")
-    form.add_argument("--size", type=int, metavar="PIXELS", help="of references (256; packed data keep their own)")
+    form.add_argument("--per-class", type=whole(1), default=50, metavar="N", help="pictures of each class (50)")
+    form.add_argument(
+        "--size", type=whole(1, PIXELS), metavar="PIXELS", help="of references (256; packed data keep their own)"
+    )
     form.add_argument("--allow-fewer", action="store_true", help="take classes with fewer pictures as they are")
-    form.add_argument("--limit", type=int, metavar="N", help="at most N prompts of packed data")
+    form.add_argument("--limit", type=whole(1), metavar="N", help="at most N prompts of packed data")
     form.add_argument("--split", metavar="NAME", help="of packed data, such as test")
     form.add_argument("--out", type=Path, required=True, metavar="FILE", help="the prompt file, .jsonl")
 
@@ -33,8 +36,6 @@ def main(arguments: Any) -> int:
 
     if arguments.packed is None and (idle := [name for name in ("limit", "split") if getattr(arguments, name)]):
         raise UserError(f"--{idle[0]} goes with --packed alone; classes have --per-class")
-    if arguments.per_class < 1:
-        raise UserError(f"--per-class {arguments.per_class}; expected 1 or more")
     classes = read_class_list(arguments.classes) if arguments.classes is not None else []
     out = output_file(arguments.out)
     if arguments.packed is not None:

@@ -9,6 +9,8 @@ from typing import Any
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.plugins import PluginKind, called
 
+COLDEST, HOTTEST = 1e-4, 1e3  # temperatures that leave numbers of float32 when logits are divided by them
+MOST_GUIDANCE = 100.0
 DEFAULT = "default"
 KIND = PluginKind("sampler", "vargpt_lightning.samplers")
 

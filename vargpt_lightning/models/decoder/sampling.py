@@ -14,12 +14,22 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from vargpt_lightning.models.decoder.samplers import DEFAULT, described, installed_sampler
+from vargpt_lightning.models.decoder.samplers import (
+    COLDEST as COLDEST,
+)
+from vargpt_lightning.models.decoder.samplers import (
+    DEFAULT,
+    described,
+    installed_sampler,
+)
+from vargpt_lightning.models.decoder.samplers import (
+    HOTTEST as HOTTEST,
+)
+from vargpt_lightning.models.decoder.samplers import (
+    MOST_GUIDANCE as MOST_GUIDANCE,
+)
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.utils.errors import UserError
-
-COLDEST, HOTTEST = 1e-4, 1e3  # temperatures that leave numbers of float32 when logits are divided by them
-MOST_GUIDANCE = 100.0
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """None: torch's own stream. One: shared by the batch. A sequence: one for each row, so that rows are independent."""
