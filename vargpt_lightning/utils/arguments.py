@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: always; `vargpt` prints it and exits with code 2.
         """
-        message = re.sub(r"^argument ([^:]+): ", lambda found: f"{found[1].split('/')[-1]}: ", message)
+        message = re.sub(r"^argument ([^:]+): ", lambda found: f"{_full_name(found[1])}: ", message)
         raise UserError(f"{self._closer(message)}; see `{self.prog} --help`")
 
     def _unknown(self, word: str, words: Sequence[str]) -> str:
@@ -113,6 +113,12 @@ def number(least: float, most: float, *, above: bool = False, zero: bool = False
         return value
 
     return read
+
+
+def _full_name(option: str) -> str:
+    """The option's first name with two dashes: argparse lists all, such as -n/--number."""
+    names = option.split("/")
+    return next((name for name in names if name.startswith("--")), names[-1])
 
 
 def _shown(text: str) -> str:

@@ -56,14 +56,10 @@ def parser() -> argparse.ArgumentParser:
         help="its sizes and settings of data instead of the run's",
     )
     result.add_argument("--fit", choices=("crop", "pad", "var"), help="how pictures are made square")
-    result.add_argument(
-        "--variants", type=whole(1, 100_000), metavar="N", help="crops, or mild changes, kept of each picture"
-    )
+    result.add_argument("--variants", type=whole(1, 100_000), metavar="N", help="crops or mild changes of each picture")
     result.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror every second variant")
     add_processes(result, "processes that decode pictures (1)")
-    result.add_argument(
-        "--batch-size", type=whole(1, 2**20), default=64, metavar="N", help="pictures encoded at once (64)"
-    )
+    result.add_argument("--batch-size", type=whole(1, 2**20), default=64, metavar="N", help="encoded at once (64)")
     result.add_argument(
         "--device", type=device_name, metavar="DEVICE", help="where to encode: cpu, cuda, ... (a GPU when there is one)"
     )
