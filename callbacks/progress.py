@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.counted import duration_text
 
 LIVE_PAUSE = 0.25  # seconds; reading a value from a GPU waits for it
 
@@ -139,10 +140,3 @@ def shown_values(trainer: pl.Trainer) -> dict[str, Any]:
 def values_text(values: Mapping[str, Any]) -> str:
     """Return `name value` pairs, four digits each; names lose the part before a slash."""
     return "  ".join(f"{name.rpartition('/')[2]} {float(value):.4g}" for name, value in values.items())
-
-
-def duration_text(seconds: float) -> str:
-    """Return seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""How far each benchmark is and how long it will take: bars in a terminal, a line now and then in a file."""
+"""How far the parts of an evaluation are and how long they will take: bars in a terminal, lines in a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.utils.counted import duration_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def benchmark_progress(console: Console | None = None, every: float = 15.0, quiet: bool = False) -> Iterator[Progress]:
-    """A progress callback for several benchmarks, one after the other.
+    """A progress callback for several benchmarks, or other work with a title, one after the other.
 
     Args:
         console: where to show it; stderr by default, so that a table on stdout stays clean.
@@ -66,17 +68,11 @@ class _Lines:
             self._print(f"{title}: {done}/{total}" + (" done before" if done else ""))
         elif done >= total and self._printed:
             self._printed = 0.0
-            self._print(f"{title}: {done}/{total}, took {_time(now - self._began)}")
+            self._print(f"{title}: {done}/{total}, took {duration_text(now - self._began)}")
         elif self._printed and now - self._printed >= self.every and done > self._first:
             self._printed = now
             left = (now - self._began) / (done - self._first) * (total - done)
-            self._print(f"{title}: {done}/{total}, {_time(left)} left")
+            self._print(f"{title}: {done}/{total}, {duration_text(left)} left")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -33,14 +33,14 @@ def examine_again(
     Raises:
         UserError: `out` holds such figures.
     """
-    from vargpt_lightning.evaluation.run.runner import rich_progress
+    from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 
     if out is not None and not replace:
         _check_free(out, assistant)
     if out is None and run.metrics().get("complete"):
         for name in ("answers", "drawings", "reconstructions"):
             (run.evaluation / f"{name}.jsonl").unlink(missing_ok=True)
-    with rich_progress() as progress:
+    with benchmark_progress() as progress:
         return examine(run, assistant, asked, settings, out, progress)
 
 

@@ -18,8 +18,7 @@ where it stopped, and an answer of another model, or to another question, is nev
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -170,23 +169,6 @@ def _open_folder(out: Path, context: Mapping[str, Any], wanted: Collection[str])
     if any(before.get(key) != value for key, value in context.items()):
         for name in {"answers", "drawings", "reconstructions"} - set(wanted):
             (out / f"{name}.jsonl").unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def rich_progress() -> Iterator[Progress]:
-    """A progress callback that shows one bar a title on the terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    with Bars(TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bars:
-        known: dict[str, Any] = {}
-
-        def say(title: str, done: int, total: int) -> None:
-            if title not in known:
-                known[title] = bars.add_task(title, total=total)
-            bars.update(known[title], completed=done, total=total)
-
-        yield say
 
 
 def _say_nothing(title: str, done: int, total: int) -> None:

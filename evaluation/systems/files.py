@@ -28,6 +28,7 @@ from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Reply
 from vargpt_lightning.evaluation.systems.foreign_rows import NUMBERED, ids_of, question_of, same_question
 from vargpt_lightning.evaluation.systems.prediction_rows import Key, read_predictions
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import file_sha256
 
 MISSING, DUPLICATE, UNKNOWN = ALLOWED = ("missing", "duplicate", "unknown")
 
@@ -75,8 +76,7 @@ class Predictions:
     @cached_property
     def digest(self) -> str:
         """A hash of the file."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return file_sha256(self.path)[:16]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -195,8 +195,7 @@ class Drawings:
         """A hash of all files' names and contents."""
         total = hashlib.sha256()
         for stem in sorted(self._files):
-            with open(self._files[stem], "rb") as file:
-                total.update(f"{stem}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+            total.update(f"{stem}\0{file_sha256(self._files[stem])}\0".encode())
         return total.hexdigest()[:16]
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import file_sha256
 
 REFUSED = (401, 403)
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -120,8 +121,7 @@ def _content_hash(path: Path) -> str:
     # The hub's cache names large files by their SHA-256: nothing of gigabytes needs to be read for it.
     if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name := path.resolve().name):
         return name
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def first_line(error: BaseException) -> str:

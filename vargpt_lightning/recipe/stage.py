@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,6 +11,7 @@ from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.recipe.heads import check_head
 from vargpt_lightning.utils.class_paths import arguments_of, installed_module
 from vargpt_lightning.utils.errors import UserError, hint
+from vargpt_lightning.utils.files import settings_hash
 from vargpt_lightning.utils.names import check_name
 from vargpt_lightning.utils.ranges import Count, Factor, Range, Ranged, Rate, Share, Size, check_numbers
 
@@ -290,13 +289,8 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
 def stage_hashes(stages: Sequence[Mapping[str, Any]], shared: Any) -> list[str]:
     """Return a content hash for each stage: its own settings, what all stages share, and the stages before it."""
     hashes: list[str] = []
-    before = _digest(shared)
+    before = settings_hash(shared)
     for stage in stages:
-        before = _digest([before, stage])
+        before = settings_hash([before, stage])
         hashes.append(before)
     return hashes
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,8 +6,6 @@ the stage out; a change below `data.init_args` keeps the base's class.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import yaml
 from vargpt_lightning.experiment.changes import changed
 from vargpt_lightning.experiment.files import Tree, chain
 from vargpt_lightning.sweep.spec import Sweep
-from vargpt_lightning.utils.files import write_bytes
+from vargpt_lightning.utils.files import settings_hash, write_bytes
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def make_cell(sweep: Sweep, values: Mapping[str, Any], seed: int) -> Cell:
     bases = [(path.stem, {key: part for key, part in tree.items() if key != "base"}) for path, tree in chain(base)]
     trees = [tree for _, tree in bases]
     tree = changed(trees, {**sweep.overrides, **changes, sweep.seed_key: seed})
-    key = _digest([[{name: part[name] for name in part if name != "run"} for part in trees], tree])
+    key = settings_hash([[{name: part[name] for name in part if name != "run"} for part in trees], tree])
     return Cell(dict(values), seed, tree, bases, key, changes)
 
 
@@ -74,7 +72,7 @@ def write_cell(cell: Cell, file: Path, title: str) -> None:
     """Write a cell's experiment file, and copies of its bases in a folder beside: they may change before it is run."""
     below = ""
     for name, tree in cell.bases:
-        copied = file.parent / "bases" / f"{name}-{_digest([below, tree])}.yaml"
+        copied = file.parent / "bases" / f"{name}-{settings_hash([below, tree])}.yaml"
         if not copied.is_file():
             _write(copied, f"a copy of {name}.yaml", {**({"base": below} if below else {}), **tree})
         below = copied.name
@@ -84,10 +82,6 @@ def write_cell(cell: Cell, file: Path, title: str) -> None:
 def _write(file: Path, title: str, tree: Tree) -> None:
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     write_bytes(file, f"# {title}\n{text}".encode())
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _short(value: Any) -> str:

@@ -20,8 +20,9 @@ from vargpt_lightning.evaluation.base.protocols import (
     drawing_from_record,
     question_from_record,
 )
+from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 from vargpt_lightning.evaluation.run.examine import Asked, examine, print_figures
-from vargpt_lightning.evaluation.run.runner import EvaluationSettings, rich_progress
+from vargpt_lightning.evaluation.run.runner import EvaluationSettings
 from vargpt_lightning.experiment.schema import EvaluationConfig, Experiment
 from vargpt_lightning.inference.load import load_run
 from vargpt_lightning.modules.trainable import summary
@@ -52,7 +53,7 @@ def evaluate_run(experiment: Experiment, run: RunFolder) -> dict[str, Any]:
         parameters={name: count for name, count, _ in summary(assistant.model)},
         attribution=ATTRIBUTION if isinstance(experiment.data, OpenMoji) else "",
     )
-    with rich_progress() as progress:
+    with benchmark_progress() as progress:
         metrics = examine(run, assistant, asked, settings, progress=progress)
     print_figures(metrics)
     return metrics

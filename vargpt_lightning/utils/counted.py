@@ -1,4 +1,4 @@
-"""Numbers of things as they are said: "1 shard", "2 shards". Imports nothing."""
+"""Numbers of things, and times, as they are said: "1 shard", "2 shards", "1:05:00". Imports nothing."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def plural(thing: str) -> str:
     if thing.endswith("y") and thing[-2:-1] not in "aeiou":
         return f"{thing[:-1]}ies"
     return f"{thing}es" if thing.endswith(("s", "x", "ch", "sh")) else f"{thing}s"
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,12 +1,13 @@
 """Files written in one step: a process killed at any moment leaves the old content or the new.
 
-Every line-by-line file tolerates a torn last line.
+Every line-by-line file tolerates a torn last line. And the hashes by which files and settings are known again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -137,3 +138,15 @@ def cut_torn_line(path: Path) -> None:
         if file.read(1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def settings_hash(value: Any) -> str:
+    """Return 16 digits that stand for nested settings, in whatever order their keys are."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -13,8 +13,8 @@ from vargpt_lightning.utils.errors import UserError
 def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_KEEP_FROM", 4)
     read: list[str] = []
-    hashed = module._hash
-    monkeypatch.setattr(module, "_hash", lambda file: read.append(file.name) or hashed(file))
+    hashed = module.file_sha256
+    monkeypatch.setattr(module, "file_sha256", lambda file: read.append(file.name) or hashed(file))
     large, small = tmp_path / "large", tmp_path / "small"
     large.write_bytes(b"large"), small.write_bytes(b"s")
     right = [hashlib.sha256(data).hexdigest() for data in (b"large", b"s")]

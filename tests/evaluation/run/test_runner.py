@@ -13,7 +13,8 @@ from PIL import Image
 from tests.evaluation.conftest import Fake, Stopped, colour_features
 from vargpt_lightning.evaluation.base.files import cut_strip, file_stem
 from vargpt_lightning.evaluation.base.protocols import ImageModel, TextModel, as_reply
-from vargpt_lightning.evaluation.run.runner import EvaluationSettings, evaluate, rich_progress
+from vargpt_lightning.evaluation.harness.progress import benchmark_progress
+from vargpt_lightning.evaluation.run.runner import EvaluationSettings, evaluate
 from vargpt_lightning.evaluation.run.scoring import score_folder
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_jsonl
@@ -198,7 +199,7 @@ def test_progress_tells_how_many_are_done(world, tmp_path):
     assert ("answers", 0, 16) in seen and ("answers", 16, 16) in seen and ("drawings", 8, 8) in seen
     last = {title: (done, total) for title, done, total in seen}
     assert "picture features" in last and all(done == total for done, total in last.values())
-    with rich_progress() as progress:
+    with benchmark_progress() as progress:
         progress("answers", 1, 2)
 
 

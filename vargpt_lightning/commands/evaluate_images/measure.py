@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +55,11 @@ def measure_drawings(
     processes: Processes,
 ) -> None:
     """Measure this process's share; the first one prints the figures."""
+    from vargpt_lightning.evaluation.harness.progress import benchmark_progress
     from vargpt_lightning.evaluation.images.measures import measure
     from vargpt_lightning.evaluation.images.settings import RESULT
-    from vargpt_lightning.evaluation.run.runner import rich_progress
 
-    with rich_progress() if processes.first else nullcontext() as progress:
+    with benchmark_progress(quiet=not processes.first) as progress:
         result = measure(
             drawings,
             arguments.out,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +54,15 @@ def check_drawer(arguments: Any) -> None:
 def draw(arguments: Any, prompts: list[Prompt], processes: Processes) -> None:
     """Let the system draw this process's share; the first one says how many pictures there are."""
     from vargpt_lightning.evaluation.base.protocols import ImageModel
+    from vargpt_lightning.evaluation.harness.progress import benchmark_progress
     from vargpt_lightning.evaluation.images.picture_runs import draw_pictures
-    from vargpt_lightning.evaluation.run.runner import rich_progress
     from vargpt_lightning.evaluation.systems.open import open_system
 
     device = arguments.device or (own_device() if processes.world > 1 else None)
     system = open_system(arguments.model, device=device, **more_options(arguments.option))
     if not isinstance(system, ImageModel):
         raise UserError(f"{arguments.model}: this system draws no pictures; expected one that does")
-    with rich_progress() if processes.first else nullcontext() as progress:
+    with benchmark_progress(quiet=not processes.first) as progress:
         found = draw_pictures(
             system,
             prompts,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vargpt_lightning.data.shards.format import cache_root
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import file_sha256
 
 _THREADS = 4
 _KEEP_FROM = 2**20  # bytes; smaller files are read as fast as they are looked up
@@ -27,7 +28,7 @@ def file_hashes(files: Sequence[Path], root: Path | None = None) -> list[str]:
         found = [None if known is None else _look_up(known, key) for key in keys]
         missing = [place for place, value in enumerate(found) if value is None]
         with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets other threads run
-            for place, value in zip(missing, pool.map(_hash, (files[place] for place in missing)), strict=True):
+            for place, value in zip(missing, pool.map(file_sha256, (files[place] for place in missing)), strict=True):
                 found[place] = value
                 if known is not None and keys[place][1] >= _KEEP_FROM:
                     _keep(known, keys[place], value)
@@ -45,11 +46,6 @@ _Key = tuple[str, int, int]
 def _key(file: Path) -> _Key:
     about = file.stat()
     return str(file.resolve()), about.st_size, about.st_mtime_ns
-
-
-def _hash(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _known(root: Path | None) -> sqlite3.Connection | None:

@@ -41,7 +41,7 @@ from vargpt_lightning.data.visual_tokens.codes import (
 )
 from vargpt_lightning.runs.provenance import package_versions
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import read_json, write_bytes, write_json, write_jsonl
+from vargpt_lightning.utils.files import file_sha256, read_json, write_bytes, write_json, write_jsonl
 
 WORK_NAME = ".tokenizing"
 Encode = Callable[[Tensor], Tensor]
@@ -239,8 +239,7 @@ class _Job:
 
     def _verify(self, shard: dict[str, Any]) -> None:
         path = self.dataset.folder / shard["file"]
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
         if found != shard["sha256"]:
             raise UserError(f"{path}: sha256 {found[:12]}..., the index says {shard['sha256'][:12]}...; pack it again")
 
