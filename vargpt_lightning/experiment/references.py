@@ -113,14 +113,31 @@ class References:
             return below
         if path[0] not in self.schema:
             raise UserError(f"{where}: {'.'.join(path)} is not a key; expected {EXPECTED}")
-        default = TOP_DEFAULTS[path[0]] if path[0] in TOP_DEFAULTS else self._default(path)
-        if default is MISSING and path[0] in self.classes:
+        default = TOP_DEFAULTS[path[0]] if path == path[:1] and path[0] in TOP_DEFAULTS else self._default(path)
+        if not self._is_there(path) or (default is MISSING and path[0] in self.classes):
             raise UserError(f"{where}: {'.'.join(path)} has no value; expected {EXPECTED}")
         return default
+
+    def _is_there(self, path: Path) -> bool:
+        """Whether a key that nothing is given for is one with a default, of an entry of a list that there is."""
+        for end, part in enumerate(path, 1):
+            if part.isdecimal() and not any(each[:end] == path[:end] for each in self.values):
+                return False
+        if path[0] in self.classes or path[0] in TOP_DEFAULTS:
+            return path[0] in self.classes or len(path) == 1
+        above = [kind for kind, _ in self._steps(path)]
+        kind = _section(above[-2]) if len(above) == len(path) + 1 and len(path) > 1 else None
+        if kind is None:
+            return len(path) == 1
+        known = {entry.name: entry for entry in fields(kind)}
+        entry = known.get(path[-1])
+        return entry is not None and (entry.default is not MISSING or entry.default_factory is not MISSING)
 
     def _target(self, match: re.Match[str], path: Path) -> Path:
         dots, name = match.groups()
         names = tuple(name.replace("]", "").replace("[", ".").split("."))
+        if len(dots) > len(path):
+            raise UserError(f"{self._name(path)}={match.group()!r} has more dots than keys above; expected {EXPECTED}")
         return (*path[: -len(dots)], *names) if dots else names
 
     def _steps(self, path: Path) -> Iterator[tuple[Any, str]]:
@@ -144,7 +161,8 @@ class References:
         kind = _section(above[-1]) if above else None
         for entry in fields(kind) if kind else ():
             if entry.name == path[-1]:
-                return entry.default
+                made = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+                return MISSING if is_dataclass(made) else made
         return MISSING
 
     def _name(self, path: Path) -> str:
