@@ -156,10 +156,7 @@ def moved_positions(model: VARGPT, row: list[int], position: int, *, training: b
         embeds = model.embed({"input_ids": batch["input_ids"]}, layout, drawn)
         changed = embeds.clone()
         changed[0, position] += 1.0
-        before, after = (
-            model.language_model.model(inputs_embeds=x, attention_mask=mask).last_hidden_state
-            for x in (embeds, changed)
-        )
+        before, after = (model.language_model.model(x, mask) for x in (embeds, changed))
     model.eval()
     return set(((before - after).abs().amax(-1)[0] > 1e-6).nonzero().flatten().tolist())
 

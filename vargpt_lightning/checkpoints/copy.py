@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from vargpt_lightning.checkpoints.dtensor import is_dtensor
 from vargpt_lightning.checkpoints.lazy_tensors import Source, finite
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.utils.errors import UserError
@@ -40,7 +39,7 @@ def load_tensor(target: Tensor, stored: Source, key: str = "tensor") -> None:
     Raises:
         UserError: the target is on the meta device and has no memory to be filled; a number is none.
     """
-    local = target.to_local() if isinstance(target, DTensor) else target
+    local = target.to_local() if is_dtensor(target) else target
     if local.is_meta:
         raise UserError(f"key {key}: is on the meta device; expected memory, as to_empty(device=...) gives")
     if local.numel():
@@ -49,7 +48,9 @@ def load_tensor(target: Tensor, stored: Source, key: str = "tensor") -> None:
 
 def local_slices(target: Tensor) -> tuple[slice, ...]:
     """Return which part of a tensor this process holds, a slice for each dimension; none for a whole one."""
-    if not isinstance(target, DTensor):
+    if not is_dtensor(target):
         return ()
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
     shape, offset = compute_local_shape_and_global_offset(target.shape, target.device_mesh, target.placements)
     return tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))

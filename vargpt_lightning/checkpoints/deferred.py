@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from vargpt_lightning.checkpoints.copy import load_tensor
+from vargpt_lightning.checkpoints.dtensor import is_dtensor
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor, Source
 from vargpt_lightning.checkpoints.meta_init import RecordedInit
@@ -96,7 +96,7 @@ def _place(target: Tensor, name: str, tensor: Tensor) -> None:
 
 def _give_memory(module: nn.Module, device: torch.device) -> None:
     def given(tensor: Tensor) -> Tensor:
-        own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        own = tensor.to_local() if is_dtensor(tensor) else tensor
         return torch.empty_like(tensor, device=device) if own.is_meta else tensor
 
     module._apply(given)

@@ -14,3 +14,5 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 """Small files that belong to a text tokenizer and travel with the weights."""
+FOLDER_SUFFIX = ".dcp"
+"""Of a checkpoint's folder that all processes wrote."""

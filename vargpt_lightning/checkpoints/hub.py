@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from vargpt_lightning.checkpoints.copy import place
+from vargpt_lightning.checkpoints.dtensor import is_dtensor
 from vargpt_lightning.checkpoints.format import CONFIG, MODEL_TYPE, PREPROCESSOR, TOKENIZER_FILES, VERSION
 from vargpt_lightning.checkpoints.lazy_tensors import INDEXES, SINGLE, Source
 from vargpt_lightning.checkpoints.open import Checkpoint, open_checkpoint
@@ -100,10 +100,10 @@ class FullTensor:
     @property
     def sharded(self) -> bool:
         """Whether the processes hold parts of it."""
-        return isinstance(self.tensor, DTensor)
+        return is_dtensor(self.tensor)
 
     def part(self, *where: slice) -> Tensor:
-        whole = self.tensor.full_tensor() if isinstance(self.tensor, DTensor) else self.tensor
+        whole = self.tensor.full_tensor() if is_dtensor(self.tensor) else self.tensor
         return whole[where] if where else whole
 
 

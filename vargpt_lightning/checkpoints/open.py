@@ -14,14 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 
-from vargpt_lightning.checkpoints.dcp.folder import SUFFIX
-from vargpt_lightning.checkpoints.dcp.tensors import ShardedTensor, open_distributed
-from vargpt_lightning.checkpoints.format import CONFIG, MODEL_TYPE, VERSION
+from vargpt_lightning.checkpoints.format import CONFIG, FOLDER_SUFFIX, MODEL_TYPE, VERSION
 from vargpt_lightning.checkpoints.lazy_tensors import FileTensor, Finite, MemoryTensor, open_weights
 from vargpt_lightning.checkpoints.locate import locate
 from vargpt_lightning.checkpoints.published import layouts
@@ -34,6 +32,9 @@ from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json
 from vargpt_lightning.utils.yaml_text import load_yaml, told
+
+if TYPE_CHECKING:
+    from vargpt_lightning.checkpoints.dcp.tensors import ShardedTensor
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def open_checkpoint(
     path = locate(where, **options)
     if (path / "run.json").is_file():
         return _open_run(path, str(where))
-    if path.suffix == SUFFIX and path.is_dir():
+    if path.suffix == FOLDER_SUFFIX and path.is_dir():
         return _open_unfinished(path.resolve(), str(where))
     config = read_json(path / CONFIG) if path.is_dir() and (path / CONFIG).is_file() else None
     raw = open_weights(path)
@@ -153,6 +154,8 @@ def _open_run(path: Path, source: str) -> Checkpoint:
 def _open_unfinished(path: Path, source: str) -> Checkpoint:
     """The checkpoint of a stage on its way; a frozen tower, which it leaves out, comes from where the stage had it."""
     folder, index = RunFolder(path.parents[2]), StageFolder(path.parent).index
+    from vargpt_lightning.checkpoints.dcp.tensors import open_distributed
+
     state: dict[str, Any] = dict(open_distributed(path, "model.vargpt."))
     made = _of_run(folder, source, layouts.from_official(state, "ours").state)
     kind = made.sections.get("vision", {}).get("kind")

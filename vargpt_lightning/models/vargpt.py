@@ -35,8 +35,8 @@ from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
 from vargpt_lightning.models.language.llama import (
+    LanguageModel,
     build_generation_projectors,
-    build_language_model,
     build_vision_projector,
     build_vision_tower,
     check_pictures,
@@ -73,7 +73,7 @@ class VARGPTModel(nn.Module):
         self.settings = config.settings
         self.tokens = config.tokens
         width = config.language.width
-        self.language_model = build_language_model(config.language, config.tokens)
+        self.language_model = LanguageModel(config.language)
         self.vision_tower = build_vision_tower(config.vision)
         self.vision_projector = (
             None if config.vision.kind == "none" else build_vision_projector(config.vision.channels, width)
@@ -132,12 +132,8 @@ class VARGPTModel(nn.Module):
         embeds_BTC = self.embed(batch, layout, drawn)
         starts_BT = record_starts(batch["segment_ids"]) if "segment_ids" in batch else None
         mask = self.training_mask(batch, layout, drawn, generator, starts_BT)
-        hidden_BTC = self.language_model.model(
-            inputs_embeds=embeds_BTC,
-            attention_mask=mask,
-            position_ids=None if starts_BT is None else record_positions(starts_BT),
-            use_cache=False,
-        ).last_hidden_state
+        positions_BT = None if starts_BT is None else record_positions(starts_BT)
+        hidden_BTC = self.language_model.model(embeds_BTC, mask, positions_BT)
         output = self._text_output(batch, layout, hidden_BTC)
         if return_text_logits:
             output.text_logits = self.language_model.lm_head(hidden_BTC)
@@ -259,7 +255,7 @@ class VARGPTModel(nn.Module):
             if plain and (drawn is None or self.settings.text_loss == "answer" or bool(valid_BT.all())):
                 return None
         spans = attention_spans(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q, starts_BT)
-        kernel: str = self.language_model.config._attn_implementation
+        kernel = self.language_model.kernel
         if kernel == "flex_attention":
             return block_mask(spans)
         return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)

@@ -254,7 +254,7 @@ def test_the_block_mask_says_the_same_as_the_dense_one(models: dict[str, VARGPT]
 def test_other_kernels_give_the_same(segments: bool, kernel: str, models: dict[str, VARGPT]) -> None:
     batch = packed("mixed") if segments else collate(examples("mixed"), IDS.pad)
     other = small_model()
-    other.language_model.set_attn_implementation(kernel)
+    other.language_model.kernel = kernel
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         one, two = models["paper"](batch), other(batch)
     torch.testing.assert_close(one.text_loss, two.text_loss, rtol=1e-5, atol=0)
@@ -263,6 +263,6 @@ def test_other_kernels_give_the_same(segments: bool, kernel: str, models: dict[s
 
 def test_a_kernel_without_masks_is_refused() -> None:
     model = small_model()
-    model.language_model.config._attn_implementation = "flash_attention_2"
+    model.language_model.kernel = "flash_attention_2"
     with pytest.raises(UserError, match=r"attention: got 'flash_attention_2', expected one of sdpa, eager, flex"):
         model(packed("understanding"))

@@ -74,12 +74,12 @@ def test_the_logits_are_the_training_forwards(model: VARGPT) -> None:
 
 
 def test_the_kernel_is_put_back_whatever_happens(model: VARGPT) -> None:
-    config = model.language_model.config
-    before = config._attn_implementation
-    with pytest.raises(RuntimeError), recorded_attention(model.language_model) as found:
-        assert config._attn_implementation == "eager"
+    language = model.language_model
+    before = language.kernel
+    with pytest.raises(RuntimeError), recorded_attention(language) as found:
+        assert language.kernel == "eager"
         raise RuntimeError
-    assert config._attn_implementation == before != "eager"
+    assert language.kernel == before != "eager"
     model(make_batch([WORDS]))
     assert found == [], "nothing is recorded any more"
 

@@ -137,7 +137,7 @@ def test_cache_steps_equal_one_pass_for_rows_of_different_lengths() -> None:
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(3, 12, 32, generator=generator)
     with torch.no_grad():
-        whole = model.language_model.model(inputs_embeds=embeds).last_hidden_state
+        whole = model.language_model.model(embeds)
         cache = LanguageCache(model.language_model, 3, 12)
         stores = cache.keys_LBHSD.data_ptr(), cache.values_LBHSD.data_ptr()
         slots = torch.arange(7).expand(3, -1)

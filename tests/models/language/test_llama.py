@@ -13,7 +13,7 @@ from tests.models.cases import IDS
 from vargpt_lightning.models.core.config import LanguageConfig, VisionConfig
 from vargpt_lightning.models.language.llama import (
     GenerationProjector,
-    build_language_model,
+    LanguageModel,
     build_vision_projector,
     build_vision_tower,
     check_pictures,
@@ -35,24 +35,24 @@ def pixels(size: int, count: int = 2) -> Tensor:
 
 
 def test_language_model_has_the_asked_sizes() -> None:
-    model = build_language_model(LANGUAGE, IDS)
+    model = LanguageModel(LANGUAGE)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert shapes["model.embed_tokens.weight"] == shapes["lm_head.weight"] == (112, 32)
     assert shapes["model.layers.2.self_attn.k_proj.weight"] == (16, 32)
     assert shapes["model.layers.0.mlp.gate_proj.weight"] == (96, 32)
     assert "model.layers.3.mlp.gate_proj.weight" not in shapes
-    assert model.config._attn_implementation == "sdpa"
+    assert model.kernel == "sdpa"
 
 
 def test_fresh_language_model_is_spread_as_asked_and_padding_is_no_special_row() -> None:
     torch.manual_seed(0)
-    model = build_language_model(replace(LANGUAGE, initializer_range=0.05), IDS)
+    model = LanguageModel(replace(LANGUAGE, initializer_range=0.05))
     assert model.model.embed_tokens.weight.std().item() == pytest.approx(0.05, rel=0.1)
     assert model.model.embed_tokens.weight[IDS.pad].abs().sum() > 0
 
 
 def test_rotary_base_is_the_asked_one() -> None:
-    model = build_language_model(replace(LANGUAGE, rope_theta=100.0), IDS)
+    model = LanguageModel(replace(LANGUAGE, rope_theta=100.0))
     expected = 100.0 ** -(torch.arange(4) / 4)  # RoFormer, arXiv 2104.09864, section 3.2.2; heads of 8 dimensions.
     torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
 
@@ -61,11 +61,11 @@ def test_recomputed_activations_change_nothing_but_memory() -> None:
     gradients, held = [], []
     for recompute in (False, True):
         torch.manual_seed(0)
-        model = build_language_model(replace(LANGUAGE, checkpoint_activations=recompute), IDS).train()
+        model = LanguageModel(replace(LANGUAGE, checkpoint_activations=recompute)).train()
         embeds = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: (to.append(x.numel()), x)[1], lambda x: x):
-            loss = model.model(inputs_embeds=embeds, use_cache=False).last_hidden_state.square().sum()
+            loss = model.model(embeds).square().sum()
         held.append(sum(sizes))
         loss.backward()
         gradients.append([embeds.grad, *(p.grad for p in model.model.layers.parameters())])

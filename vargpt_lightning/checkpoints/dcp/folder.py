@@ -26,11 +26,12 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from vargpt_lightning.checkpoints.dcp.reader import FillPlanner, FolderReader, WholePlanner, read_metadata
+from vargpt_lightning.checkpoints.format import FOLDER_SUFFIX
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json, write_json
 
 REST, COMPLETE = "rest.pt", "complete.json"
-SUFFIX = ".dcp"
+SUFFIX = FOLDER_SUFFIX
 AVERAGES = "averages"
 
 

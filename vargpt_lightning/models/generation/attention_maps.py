@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models.core.masks import attention_mask, find_pictures, kernel_mask
+from vargpt_lightning.models.language.llama import LanguageModel
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
@@ -58,11 +59,7 @@ def drawing_attention(model: VARGPTModel, context: Sequence[int], indices_L: Ten
     mask = attention_mask(layout, valid_1T, model.schedule, model.settings.visual_attention)
     language = model.language_model
     with recorded_attention(language) as weights:
-        hidden_1TC = language.model(
-            inputs_embeds=embeds_1TC,
-            attention_mask=kernel_mask(mask, "eager", embeds_1TC.dtype),
-            use_cache=False,
-        ).last_hidden_state
+        hidden_1TC = language.model(embeds_1TC, kernel_mask(mask, "eager", embeds_1TC.dtype))
     decoder = model.visual_decoder
     drawn_1LC = model.generation_projector_out(hidden_1TC[:, -L:])
     logits_1LV = decoder.decode(drawn_1LC, decoder.condition(drawn.classes_Q))
@@ -71,7 +68,7 @@ def drawing_attention(model: VARGPTModel, context: Sequence[int], indices_L: Ten
 
 
 @contextmanager
-def recorded_attention(language_model: Any) -> Iterator[list[Tensor]]:
+def recorded_attention(language_model: LanguageModel) -> Iterator[list[Tensor]]:
     """Yield a list that gets the attention weights (B, H, n, S) of every layer of every pass while the block runs.
 
     Meanwhile attention runs by the plain ("eager") kernel, since no other gives its weights away.
@@ -81,12 +78,12 @@ def recorded_attention(language_model: Any) -> Iterator[list[Tensor]]:
     def record(module: nn.Module, arguments: Any, output: tuple[Tensor, Tensor]) -> None:
         found.append(output[1].detach())
 
-    before = language_model.config._attn_implementation
-    hooks = [layer.self_attn.register_forward_hook(record) for layer in language_model.model.layers]
-    language_model.config._attn_implementation = "eager"
+    before = language_model.kernel
+    hooks = [layer.get_submodule("self_attn").register_forward_hook(record) for layer in language_model.model.layers]
+    language_model.kernel = "eager"
     try:
         yield found
     finally:
-        language_model.config._attn_implementation = before
+        language_model.kernel = before
         for hook in hooks:
             hook.remove()

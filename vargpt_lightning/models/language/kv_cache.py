@@ -5,18 +5,13 @@ Legend: R rows of a step, B rows of the cache, n new tokens of a row, S slots, H
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM, LlamaModel
 
 from vargpt_lightning.models.core.masks import kernel_mask
-
-# transformers 5.24 renamed the argument; the old name warns at every call and goes in 5.40.
-CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
+from vargpt_lightning.models.language.llama import LanguageModel
 
 
 class LanguageCache:
@@ -26,11 +21,9 @@ class LanguageCache:
     names the slots that it writes, and its mask the slots that it sees.
     """
 
-    def __init__(self, model: LlamaForCausalLM, rows: int, capacity: int) -> None:
+    def __init__(self, model: LanguageModel, rows: int, capacity: int) -> None:
         config, weight = model.config, model.lm_head.weight
-        heads, depth = config.num_key_value_heads, config.head_dim
-        assert heads is not None and depth is not None
-        shape = (config.num_hidden_layers, rows, heads, capacity, depth)
+        shape = (config.layers, rows, config.kv_heads or config.heads, capacity, config.width // config.heads)
         self.model = model
         self.rows, self.capacity = rows, capacity
         # Zeros, not empty: a masked slot has weight 0, and 0 times a stray NaN would be NaN.
@@ -58,27 +51,23 @@ class LanguageCache:
         everyone = rows is None or list(rows) == list(range(self.rows))
         rows_R = None if everyone else torch.tensor(rows, device=slots_Rn.device)
         step = _Step(self, rows_R, slots_Rn, mask_R1nS.shape[-1])
-        output = self.model.model(
-            inputs_embeds=embeds_RnC,
-            attention_mask=kernel_mask(mask_R1nS, self.model.config._attn_implementation, embeds_RnC.dtype),
-            position_ids=slots_Rn if positions_Rn is None else positions_Rn,
-            use_cache=True,
-            **{CACHE_ARGUMENT: step},
+        return self.model.model(
+            embeds_RnC,
+            kernel_mask(mask_R1nS, self.model.kernel, embeds_RnC.dtype),
+            slots_Rn if positions_Rn is None else positions_Rn,
+            step,
         )
-        return output.last_hidden_state
 
 
 class _Step:
-    """What transformers' attention calls in place of its own cache while a step runs."""
+    """What attention puts a step's keys and values into."""
 
     def __init__(self, cache: LanguageCache, rows_R: Tensor | None, slots_Rn: Tensor, total: int) -> None:
         self.cache, self.rows_R, self.slots_Rn, self.total = cache, rows_R, slots_Rn, total
         every_row = torch.arange(cache.rows, device=slots_Rn.device) if rows_R is None else rows_R
         self.where = (every_row[:, None], slice(None), slots_Rn)
 
-    def update(
-        self, keys_RHnD: Tensor, values_RHnD: Tensor, layer: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, keys_RHnD: Tensor, values_RHnD: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Write the new keys and values of a layer and return all of the rows' first slots."""
         return (
             self._write(self.cache.keys_LBHSD[layer], keys_RHnD),

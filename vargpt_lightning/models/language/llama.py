@@ -1,4 +1,4 @@
-"""The language model, the vision towers and the projectors between them, on transformers.
+"""The language model, the vision towers and the projectors between them.
 
 Legend: B batch, P seen pictures, S picture side, N feature tokens of a picture, C channels, T text+image sequence.
 """
@@ -7,76 +7,60 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from vargpt_lightning.models import vision as towers
-from vargpt_lightning.models.core.config import LanguageConfig, TokenIds, VARGPTConfig, VisionConfig
+from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig, VisionConfig
+from vargpt_lightning.models.language.llama_network import Trunk
 from vargpt_lightning.utils.errors import UserError
 
 
-class LanguageModel(LlamaForCausalLM):
-    """A LLaMA whose tables stay one where they are tied, also when it gets memory or other tensors."""
+class LanguageModel(nn.Module):
+    """A LLaMA whose tables stay one where they are tied, also when it gets memory or other tensors.
+
+    Fresh weights are those that transformers' LlamaForCausalLM draws from the same generator: normal with
+    `initializer_range`, the head after all else.
+
+    Attributes:
+        model: the network without its head.
+        lm_head: the head over the vocabulary.
+    """
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self._draw(self.model)
+        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self._draw(self.lm_head)
+        self.share_tables()
+
+    def forward(self, input_ids_BT: Tensor) -> Tensor:
+        """Return logits (B, T, V) over the vocabulary for tokens (B, T) of text."""
+        return self.lm_head(self.model(self.model.embed_tokens(input_ids_BT)))
+
+    @property
+    def kernel(self) -> str:
+        """The attention's kernel, by transformers' name."""
+        return self.model.shared.kernel
+
+    @kernel.setter
+    def kernel(self, name: str) -> None:
+        self.model.shared.kernel = name
 
     def share_tables(self) -> None:
         """Make the rows that are written those that are read, where the configuration says so."""
-        if self.config.tie_word_embeddings:
+        if self.config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def _draw(self, part: nn.Module) -> None:
+        for module in part.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
 
     def _apply(self, fn: Any, recurse: bool = True) -> LanguageModel:
         super()._apply(fn, recurse)  # which makes a new parameter for each name, on another kind of device
         self.share_tables()
-        return self
-
-
-def build_language_model(config: LanguageConfig, tokens: TokenIds) -> LanguageModel:
-    """Return a LLaMA with fresh weights (normal with `initializer_range`, as transformers does it)."""
-    llama = LlamaConfig(
-        vocab_size=config.vocabulary,
-        hidden_size=config.width,
-        intermediate_size=config.mlp_width,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads or config.heads,
-        max_position_embeddings=config.max_positions,
-        rms_norm_eps=config.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        attention_dropout=config.attention_dropout,
-        initializer_range=config.initializer_range,
-        tie_word_embeddings=config.tie_embeddings,
-        bos_token_id=tokens.bos,
-        eos_token_id=tokens.eos,
-        # No padding row: transformers would keep that embedding at zero, the released weights do not.
-        pad_token_id=None,
-        use_cache=False,
-    )
-    llama._attn_implementation = config.attention
-    model = LanguageModel(llama)
-    model.model.rotary_emb = ExactRotaryEmbedding(llama)
-    if config.checkpoint_activations:
-        # The newer name; transformers 5.20 has the older one alone, which version 6 is to drop.
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-    return model
-
-
-class ExactRotaryEmbedding(LlamaRotaryEmbedding):
-    """Rotary positions by frequencies in float32, whatever type and device the weights are brought to.
-
-    No checkpoint holds the frequencies. In bfloat16 a phase is off by more than a radian at position 1,000, and a
-    model that was trained with one set of phases would be used with another: they are computed anew, by the CPU, at
-    every change of the module, as when it gets memory.
-    """
-
-    def _apply(self, fn: Any, recurse: bool = True) -> ExactRotaryEmbedding:
-        super()._apply(fn, recurse)
-        device = self.inv_freq.device
-        with torch.device("meta" if device.type == "meta" else "cpu"):
-            exact = LlamaRotaryEmbedding(self.config)
-        for name, buffer in exact.named_buffers():
-            self._buffers[name] = buffer.to(device)
         return self
 
 
