@@ -180,6 +180,39 @@ def test_sizes_of_requests(guarded: Guarded) -> None:
     assert not list(guarded.files.folder.iterdir())
 
 
+def form(*contents: bytes, end: bytes = b"--cut--\r\n") -> bytes:
+    head = b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    return b"".join(head + content + b"\r\n" for content in contents) + end
+
+
+BROKEN = {
+    "nothing": b"",
+    "no part": b"--cut--\r\n",
+    "another boundary": form(png()).replace(b"--cut", b"--other"),
+    "text": b"hello",
+    "cut in the head": form(png())[:40],
+    "cut in the picture": form(png())[:-30],
+    "cut at the end": form(png(), end=b"--cut"),
+    "cut in the second": form(png(), png())[:-30],
+    "a field and no file": b'--cut\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--cut--\r\n',
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_uploads_that_are_broken_are_refused_in_words(guarded: Guarded, case: str) -> None:
+    browser, kind = guarded.browser(), {"Content-Type": "multipart/form-data; boundary=cut"}
+    answer = browser("POST", UPLOAD, content=BROKEN[case], headers=kind)
+    assert answer.status_code == 400 and "no form of files" in answer.json()["error"]["message"]
+    assert not list(guarded.files.folder.iterdir()), "nothing is kept of it"
+    assert len(browser("POST", UPLOAD, content=form(png()), headers=kind).json()) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+def test_an_upload_of_another_kind_is_refused(guarded: Guarded, kind: str) -> None:
+    answer = guarded.browser()("POST", UPLOAD, content=form(png()), headers={"Content-Type": kind})
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_upload"
+
+
 def test_no_more_paths_than_the_page_needs(guarded: Guarded) -> None:
     browser = guarded.browser()
     for path in ("/", "/config", "/assets/a-b.js", "/theme.css", "/gradio_api/heartbeat/abc", "/gradio_api/queue/data"):

@@ -11,6 +11,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from email.message import Message
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gradio.blocks import BlockFunction
 
 COOKIE = "vargpt_page"
+LONGEST_BOUNDARY = 512
 _API = "/gradio_api"
 _GET = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/[\w./@+-]+"
@@ -97,12 +99,20 @@ class PageGuard:
 
     async def _upload(self, request: Request, owner: str) -> Response:
         """Keep the files of a form and return the names under which the page knows them."""
+        body = _Ending(request.receive)
+        request = Request(request.scope, body)
         try:
             form = await request.form(max_files=self.limits.pictures, max_fields=8)
         except MultiPartException as error:
             raise RefusedRequestError(f"no form of files ({error.message})", code="invalid_upload") from error
         try:
             uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            if not uploads or not body.ends_with(request.headers.get("content-type", "")):
+                found = f"cut off after {len(uploads)} whole files" if uploads else "it holds no file"
+                text = (
+                    f"no form of files ({found}); expected multipart/form-data with a picture, to its closing boundary"
+                )
+                raise RefusedRequestError(text, code="invalid_upload")
             most = self.limits.picture_bytes
             if large := next((one for one in uploads if (one.size or 0) > most), None):
                 text = f"a picture has {large.size} bytes; expected {most} at most"
@@ -143,6 +153,25 @@ class PageGuard:
         for name in names:
             self.files.path(owner, name)  # which there is for what was uploaded alone
         return names
+
+
+class _Ending:
+    """Receives a request and remembers how its body ends: the reader of forms takes one that is cut off for whole."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive, self.last = receive, b""
+
+    async def __call__(self) -> Any:
+        message = await self.receive()
+        self.last = (self.last + message.get("body", b""))[-LONGEST_BOUNDARY:]
+        return message
+
+    def ends_with(self, content_type: str) -> bool:
+        """Whether the body ended with the boundary that closes the form."""
+        header = Message()
+        header["Content-Type"] = content_type
+        boundary = header.get_boundary()
+        return boundary is not None and self.last.rstrip().endswith(f"--{boundary}--".encode("latin-1", "replace"))
 
 
 def _value(part: Any, block: Any, names: Sequence[str]) -> Any:
