@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("VARGPT_CACHE", str(folder))
         patch.delenv("VARGPT_DEBUG", raising=False)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def logs_outlive_captures() -> Iterator[None]:
+    """Logging handlers go on where the session writes once the test is over whose stream they were made with.
+
+    Lightning makes its own when it is imported; where that is in a test, pytest closes their stream at its end, and
+    each later message is a traceback.
+    """
+    yield
+    known = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    for logger in (logging.root, *known):
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
+                handler.stream = sys.stderr  # setStream would flush the closed one
 
 
 @pytest.fixture(scope="session")
