@@ -177,3 +177,30 @@ def test_a_broken_record_of_a_stage_leaves_the_tables(tmp_path: Path) -> None:
     write_bytes(tmp_path / "r" / "stages" / "01-tokenizer" / "stage.json", b"[" * 100_000)
     row = load_runs(tmp_path).runs.iloc[0]
     assert (row["stage"], row["stages_finished"], row["stage_count"]) == ("tokenizer", 0, 1)
+
+
+def test_broken_and_unlike_files_of_predictions_give_what_is_whole(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_run(tmp_path / name)
+    rows = [{"id": "1", "answer": "2021-03-04", "expected": "5", "extra": {"x": [1]}}, {"id": "2", "answer": None}]
+    append_jsonl(tmp_path / "a/evaluation/answers.jsonl", rows)
+    write_bytes(tmp_path / "b/evaluation/answers.jsonl", b'{"id": "3", "answer": "x"}\n[]\n{"id": 4}\n{"id": "5", "an')
+    append_jsonl(tmp_path / "c/benchmarks/vqa/scores.p.jsonl", [{"id": "6", "output": "y", "answer": ["y", "z"]}])
+    append_jsonl(tmp_path / "a/benchmarks/vqa/scores.p.jsonl", [{"id": "7", "output": "n", "answer": "n", "kind": "?"}])
+    table = load_runs(tmp_path).predictions
+    assert sorted(map(str, table["id"])) == list("123467")
+    by_id = table.set_index(table["id"].map(str))
+    assert by_id.loc["1", "answer"] == "2021-03-04", "a text that looks like a date stays one"
+    assert by_id.loc["2", ["answer", "expected"]].isna().all()
+    assert (by_id.loc["3", "run"], by_id.loc["3", "source"]) == ("b", "questions")
+    assert list(by_id.loc["6", "expected"]) == ["y", "z"] and by_id.loc["7", "expected"] == "n"
+    assert list(by_id.loc["6", ["run", "source", "split"]]) == ["c", "benchmarks/vqa", "p"]
+
+
+def test_a_value_logged_again_at_the_same_step_counts_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    stage = run.stage(1, "base")
+    stage.log(3, {"val/loss": 4.0})
+    stage.log(3, {"val/loss": 5.0, "train/loss": 0.25})
+    table = load_runs(tmp_path).metrics.query("step == 3")
+    assert list(zip(table["name"], table["value"], strict=True)) == [("val/loss", 5.0), ("train/loss", 0.25)]

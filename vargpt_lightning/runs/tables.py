@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from vargpt_lightning.runs.folder import SCHEMA_VERSION, StageFolder, find_run_folders
+from vargpt_lightning.runs.predictions import protocol_of, read_predictions
 from vargpt_lightning.runs.provenance import is_alive
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import read_json, read_jsonl
+from vargpt_lightning.utils.files import read_json
 from vargpt_lightning.utils.heldout import with_heldout
 
 if TYPE_CHECKING:
@@ -34,21 +35,6 @@ RUN_COLUMNS = (
 )
 METRIC_COLUMNS = ("run", "stage", "step", "name", "value")
 EVALUATION_COLUMNS = ("run", "source", "name", "split", "value", "low", "high", "n")
-PREDICTION_COLUMNS = (
-    "run",
-    "source",
-    "id",
-    "kind",
-    "split",
-    "prompt",
-    "expected",
-    "answer",
-    "value",
-    "picture",
-    "files",
-    "rank",
-    "nearest",
-)
 
 
 class Runs:
@@ -92,15 +78,13 @@ class Runs:
                     labels.append((run, stage.name, content.count(b"\n")))
         if not parts:
             return _frame([], METRIC_COLUMNS)
-        # one call for all files: a call costs more than a small file
-        names = ["step", "name", "value"]
-        kinds = {"step": "int64", "name": "category", "value": "float64"}
-        table = pd.read_csv(io.BytesIO(b"".join(parts)), names=names, dtype=kinds, header=None)
+        table = _parsed(b"".join(parts))
         counts = [count for _, _, count in labels]
         for place, key in ((0, "run"), (1, "stage")):
             words = pd.Categorical([label[place] for label in labels])
             table.insert(place, key, words.repeat(counts))
-        return table.drop_duplicates(["run", "stage", "step", "name"], keep="last", ignore_index=True)
+        again = _logged_again(table, counts)
+        return table[~again].reset_index(drop=True) if again.any() else table
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -111,8 +95,7 @@ class Runs:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row an answer or a drawing; benchmarks' rows have the score as `value`."""
-        rows = [row for run in self._records for row in _prediction_rows(run, self.path(run))]
-        return _frame(rows, PREDICTION_COLUMNS)
+        return read_predictions({run: self.path(run) for run in self._records})
 
     def _run_row(self, run: str, record: dict[str, Any]) -> dict[str, Any]:
         stages = [_stage_record(stage) | {"name": stage.name} for stage in _stages(self.path(run))]
@@ -229,9 +212,41 @@ def _whole_lines(file: Path) -> bytes:
         content = file.read_bytes()
     except OSError:
         return b""
-    content = content[: content.rfind(b"\n") + 1].replace(b"\r\n", b"\n").replace(b"\0", b"")
+    content = content[: content.rfind(b"\n") + 1]
+    if b"\0" in content:  # to look is far cheaper than to replace
+        content = content.replace(b"\0", b"")
     head, _, rest = content.partition(b"\n")
-    return rest if head == b"step,name,value" else content
+    return rest if head.rstrip(b"\r") == b"step,name,value" else content
+
+
+def _parsed(content: bytes) -> pd.DataFrame:
+    """The rows of many metrics files in one call: a call costs more than a small file."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    kinds = {"step": pa.int64(), "name": pa.dictionary(pa.int32(), pa.string()), "value": pa.float64()}
+    table = csv.read_csv(
+        io.BytesIO(content),
+        csv.ReadOptions(column_names=list(kinds), block_size=1 << 24),
+        convert_options=csv.ConvertOptions(column_types=kinds, null_values=[""]),
+    )
+    return table.unify_dictionaries().to_pandas()
+
+
+def _logged_again(table: pd.DataFrame, counts: list[int]) -> Any:
+    """Which rows a later one of the same stage, step and name replaces, (rows,) booleans."""
+    import numpy as np
+    import pandas as pd
+
+    again, begin = np.zeros(len(table), dtype=bool), 0
+    place = table["step"].to_numpy() * len(table["name"].cat.categories) + table["name"].cat.codes.to_numpy()
+    for count in counts:  # few numbers at a time fit the cache: all at once take five times as long
+        own = place[begin : begin + count]
+        in_order = np.sort(own)
+        if (in_order[1:] == in_order[:-1]).any():
+            again[begin : begin + count] = pd.Series(own).duplicated(keep="last").to_numpy()
+        begin += count
+    return again
 
 
 def _evaluation_rows(run: str, path: Path) -> Iterator[dict[str, Any]]:
@@ -249,7 +264,7 @@ def _evaluation_rows(run: str, path: Path) -> Iterator[dict[str, Any]]:
                 yield from _rates(run, name, split, value)
     for file in sorted((path / "benchmarks").glob("*/result.*.json")):
         result = _json(file)
-        figures, protocol = result.get("figures", {}), _protocol(file)
+        figures, protocol = result.get("figures", {}), protocol_of(file)
         for name, value in figures.items():
             if name in ("n", "low", "high"):  # columns of their own
                 continue
@@ -270,32 +285,6 @@ def _rates(run: str, name: str, split: str, figures: dict[str, Any]) -> Iterator
             end = key.removeprefix("rate")
             known = {"n": figures.get("n"), "low": figures.get(f"low{end}"), "high": figures.get(f"high{end}")}
             yield _figures(run, "drawings", f"{name}{end}", split, known, figures[key])
-
-
-def _prediction_rows(run: str, path: Path) -> Iterator[dict[str, Any]]:
-    for row in read_jsonl(path / "evaluation" / "answers.jsonl"):
-        yield _prediction(run, "questions", row)
-    ranks = {row.get("id"): row for row in read_jsonl(path / "evaluation" / "drawing_scores.jsonl")}
-    for row in read_jsonl(path / "evaluation" / "drawings.jsonl"):
-        score = ranks.get(row.get("id"), {})
-        known = {"answer": row.get("text"), "rank": score.get("rank"), "nearest": score.get("nearest")}
-        yield _prediction(run, "drawings", row | known)
-    for file in sorted((path / "benchmarks").glob("*/scores.*.jsonl")):
-        source, protocol = f"benchmarks/{file.parent.name}", _protocol(file)
-        for row in read_jsonl(file):
-            known = {"answer": row.get("output"), "expected": row.get("answer"), "kind": row.get("category")}
-            yield _prediction(run, source, row | known | {"split": protocol})
-
-
-def _protocol(file: Path) -> str:
-    """`lmms_eval_0.3` of `scores.lmms_eval_0.3.jsonl`."""
-    return file.stem.split(".", 1)[1]
-
-
-def _prediction(run: str, source: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: row[key] for key in PREDICTION_COLUMNS if key in row}
-    found["run"], found["source"] = run, source
-    return found
 
 
 def _json(file: Path) -> dict[str, Any]:

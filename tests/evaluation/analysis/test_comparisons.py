@@ -14,7 +14,8 @@ from vargpt_lightning.evaluation.analysis.comparisons import (
     paired_differences,
     with_scores,
 )
-from vargpt_lightning.runs.tables import EVALUATION_COLUMNS, PREDICTION_COLUMNS
+from vargpt_lightning.runs.predictions import COLUMNS as PREDICTION_COLUMNS
+from vargpt_lightning.runs.tables import EVALUATION_COLUMNS
 from vargpt_lightning.utils.errors import UserError
 
 
