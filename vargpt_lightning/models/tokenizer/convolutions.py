@@ -15,14 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vargpt_lightning.models.tokenizer.group_norm import GroupNorm, without_gradient
+from vargpt_lightning.models.tokenizer.winograd import Conv3x3
+
 NORM_GROUPS = 32
 TAPS_OF_REPEATED = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 """Which of three taps fall on each of two neighbours, for the first and the second repetition of a pixel."""
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def fast_format(x_BCHW: Tensor, weight: Tensor) -> Tensor:
+    """Return maps that no gradient is wanted of in channels-last on CPU, where convolutions are faster in it."""
+    return x_BCHW.contiguous(memory_format=torch.channels_last) if without_gradient(x_BCHW, weight) else x_BCHW
+
+
+def group_norm(channels: int) -> GroupNorm:
     """Build a group normalisation with 32 groups, or with the most that divide narrower or uneven widths."""
-    return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels, eps=1e-6)
+    return GroupNorm(math.gcd(NORM_GROUPS, channels), channels, eps=1e-6)
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -55,8 +63,11 @@ class Upsample(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if without_gradient(x_BCHW, self.conv.weight):  # what comes next wants channels-last
+            return upsample_and_convolve(x_BCHW.contiguous(), self.conv.weight, self.conv.bias)
         if x_BCHW.device.type == "cpu":
-            return upsample_and_convolve(x_BCHW, self.conv.weight, self.conv.bias)
+            y_BCHW = upsample_and_convolve(x_BCHW, self.conv.weight, self.conv.bias)
+            return y_BCHW.contiguous() if x_BCHW.is_contiguous() else y_BCHW
         return self.conv(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"))
 
 
@@ -77,10 +88,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = group_norm(channels_in)
-        self.conv1 = conv3x3(channels_in, channels_out)
+        self.conv1 = Conv3x3(channels_in, channels_out)
         self.norm2 = group_norm(channels_out)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = conv3x3(channels_out, channels_out)
+        self.conv2 = Conv3x3(channels_out, channels_out)
         same = channels_in == channels_out
         self.nin_shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, kernel_size=1)
 

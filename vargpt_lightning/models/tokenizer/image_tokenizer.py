@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models.core.scales import ScaleSchedule
-from vargpt_lightning.models.tokenizer.convolutions import Decoder, Encoder
+from vargpt_lightning.models.tokenizer.convolutions import Decoder, Encoder, fast_format
 from vargpt_lightning.models.tokenizer.quantizer import MultiScaleQuantizer, PhiSharing, rows_to_map
 from vargpt_lightning.utils.errors import UserError
 
@@ -121,7 +121,8 @@ class ImageTokenizer(nn.Module):
         size = self.picture_size
         if x_B3HW.dim() != 4 or tuple(x_B3HW.shape[1:]) != (3, size, size):
             raise UserError(f"pictures: got shape {tuple(x_B3HW.shape)}, expected (batch, 3, {size}, {size})")
-        return self.quant_conv(self.encoder(x_B3HW.to(self.quant_conv.weight.dtype)))
+        x_B3HW = fast_format(x_B3HW.to(self.quant_conv.weight.dtype), self.quant_conv.weight)
+        return self.quant_conv(self.encoder(x_B3HW)).contiguous()
 
     def encode(self, x_B3HW: Tensor) -> Tensor:
         """Return the codes (B, L) of pictures, scale by scale."""
@@ -204,7 +205,8 @@ class ImageTokenizer(nn.Module):
         return self.quantize.usage_per_scale()
 
     def _draw(self, f_hat_BCHW: Tensor) -> Tensor:
-        return self.decoder(self.post_quant_conv(f_hat_BCHW.to(self.post_quant_conv.weight.dtype)))
+        h_BCHW = self.post_quant_conv(f_hat_BCHW.to(self.post_quant_conv.weight.dtype))
+        return self.decoder(h_BCHW).contiguous()
 
     def _checked(self, idx_BL: Tensor) -> Tensor:
         length = self.schedule.num_tokens
