@@ -15,6 +15,7 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from tests.ends import PRELOADED
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
@@ -82,7 +83,9 @@ class _Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
 def measure_aside(config: VARGPTConfig, stage: Stage, row: RowShape, count: int, sharding: ShardingConfig) -> Measured:
     """Measure in a process of its own: the profiler takes what others leave behind, or free, for the model's."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+    context: Any = multiprocessing.get_context("forkserver")  # a fork of a process that has trained cannot train
+    context.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(measure, config, stage, row, count, sharding).result()
 
 
