@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -32,6 +33,8 @@ from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.steps import RowShape, batch_of
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import LoraSettings, OptimizerConfig, Stage
+
+T = TypeVar("T")
 
 
 def _forward(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
@@ -81,12 +84,17 @@ class _Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         return iter([self.batch] * self.count)
 
 
-def measure_aside(config: VARGPTConfig, stage: Stage, row: RowShape, count: int, sharding: ShardingConfig) -> Measured:
-    """Measure in a process of its own: the profiler takes what others leave behind, or free, for the model's."""
-    context: Any = multiprocessing.get_context("forkserver")  # a fork of a process that has trained cannot train
+def aside(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a process that has not trained: a fork of one that has could not."""
+    context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, config, stage, row, count, sharding).result()
+        return pool.submit(function, *arguments).result()
+
+
+def measure_aside(config: VARGPTConfig, stage: Stage, row: RowShape, count: int, sharding: ShardingConfig) -> Measured:
+    """Measure in a process of its own: the profiler takes what others leave behind, or free, for the model's."""
+    return aside(measure, config, stage, row, count, sharding)
 
 
 def measure(config: VARGPTConfig, stage: Stage, row: RowShape, count: int, sharding: ShardingConfig) -> Measured:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.planning.measuring import aside
 from vargpt_lightning.models.language.quantization import LowBitLinear
 from vargpt_lightning.planning.layout import Layout, groups_of, lay_out
 from vargpt_lightning.planning.tracing import tracing
@@ -107,7 +105,6 @@ def our_peak(trained: str) -> int:
 
 @pytest.mark.parametrize("trained", ["all", "half", "adapters", "adapters beside 4 bits"])
 def test_a_ranks_peak_is_torchs(trained: str) -> None:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        theirs = pool.submit(torchs_peak, trained).result()
+    theirs = aside(torchs_peak, trained)
     # never too little; what is gathered ahead and reduced behind need not all be there at once
     assert 0.98 * theirs <= our_peak(trained) <= 1.10 * theirs
