@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add_benchmark_options(result.add_argument_group("benchmarks"))
     again = result.add_argument_group("a run")
     again.add_argument("--report-only", action="store_true", help="score the answers there are and rebuild the report")
-    add_sampling(again)
+    add_sampling(again, fast=False)
     return result
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vargpt_lightning.commands.options import add_sampling, generation_settings
 from vargpt_lightning.inference.named import check_model
+from vargpt_lightning.inference.progress import make_fast
 from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError, install_hint
 from vargpt_lightning.utils.progress import importing, working
@@ -85,6 +86,8 @@ def main(argv: list[str]) -> int:
     with listen(arguments.host, arguments.port, token) as place, ended_by_signals():
         with working(f"loading {arguments.run}"):
             run = load_run(arguments.run, arguments.stage, arguments.device)
+        if arguments.fast:
+            make_fast(run)
         run.settings = generation_settings(run, arguments)
         name = arguments.name or run.folder.name
         page = not arguments.no_page

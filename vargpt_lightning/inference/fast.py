@@ -1,0 +1,119 @@
+"""Faster answers and drawings at a small loss of accuracy: matrix products of the blocks in 16 or 8 bits.
+
+Normalisations, attention, modulations, embeddings and heads stay as they are. Which form is taken, a tiny measurement
+of each says on the machine at hand: bfloat16 wins where the processor multiplies it (AMX, AVX512-BF16, GPUs), int8 with
+weights scaled by row and inputs scaled as they come where it has VNNI; where neither wins, nothing changes.
+
+Legend: N rows out, C columns in.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vargpt_lightning.models.decoder.attention import QueryKeyValue
+from vargpt_lightning.models.vargpt import VARGPTModel
+
+Form = Literal["float32", "bfloat16", "int8"]
+MEASURED = (128, 512, 1024)  # rows, columns in, rows out of the products that are timed
+GAIN = 1.2  # how much faster a form has to be than float32
+
+
+class BFloat16Linear(nn.Module):
+    """A linear layer that multiplies in bfloat16 and gives its input's type back."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().bfloat16(), requires_grad=False)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        given = self.bias if bias is None else bias.bfloat16()
+        return nn.functional.linear(x.bfloat16(), self.weight, given).to(x.dtype)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer on the CPU with int8 weights, scaled by row, and inputs that are quantized as they come."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight_NC = layer.weight.detach().float()
+        scales_N = weight_NC.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a dtype that torchao is to replace one day
+            quantized = torch.quantize_per_channel(
+                weight_NC, scales_N, torch.zeros_like(scales_N, dtype=torch.long), 0, torch.qint8
+            )
+        bias = None if layer.bias is None else layer.bias.detach().float()
+        self.packed: Any = torch.ops.quantized.linear_prepack(quantized, bias)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed)
+        return (y if bias is None else y + bias).to(x.dtype)
+
+
+FORMS: dict[Form, Callable[[nn.Linear], nn.Module]] = {"bfloat16": BFloat16Linear, "int8": Int8Linear}
+
+
+def speed_up(model: VARGPTModel, form: Form | None = None) -> Form:
+    """Compute the products of a model's blocks in another form from now on, in place; for use without gradients.
+
+    Args:
+        form: the form; None measures which is fastest on the model's device.
+
+    Returns:
+        the form that is taken.
+    """
+    device = model.language_model.lm_head.weight.device
+    chosen = fastest(device) if form is None else form
+    if chosen != "float32":
+        for parent, name, layer in list(_products(model)):
+            setattr(parent, name, FORMS[chosen](layer).to(device))
+    return chosen
+
+
+@torch.no_grad()
+def fastest(device: torch.device) -> Form:
+    """Return the form whose products take the least time on a device, float32 unless another wins clearly."""
+    rows, width, out = MEASURED
+    layer, x = nn.Linear(width, out, device=device), torch.randn(rows, width, device=device)
+    best: Form = "float32"
+    least = _seconds(layer, x) / GAIN
+    for form, kind in FORMS.items():
+        if form == "int8" and device.type != "cpu":
+            continue
+        try:
+            seconds = _seconds(kind(layer), x)
+        except (RuntimeError, AttributeError):  # a build of torch without these kernels
+            continue
+        if seconds < least:
+            best, least = form, seconds
+    return best
+
+
+def _seconds(layer: nn.Module, x: Tensor, times: int = 5) -> float:
+    """The least that a product has taken, in seconds."""
+    found = []
+    for _ in range(times + 2):
+        began = time.perf_counter()
+        layer(x)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        found.append(time.perf_counter() - began)
+    return min(found[2:])
+
+
+def _products(model: VARGPTModel) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Yield each block's layers that multiply many tokens by a matrix: parent, name, layer."""
+    for block in (*model.language_model.model.layers, *model.visual_decoder.blocks):
+        for place, parent in block.named_modules():
+            for name, child in parent.named_children():
+                # other classes do more than a product, and a modulation is computed once a drawing
+                if type(child) in (nn.Linear, QueryKeyValue) and "ada_lin" not in place:
+                    yield parent, name, child
