@@ -1,8 +1,8 @@
 """Pictures a second of a real server (its port, its API) that one client draws with, and that many draw with at once.
 
-python -m tests.benchmarks.bench_server                     models of random weights: tiny, of openmoji.yaml's size, wide
-python -m tests.benchmarks.bench_server wide --clients 16 --rounds 5
-python -m tests.benchmarks.bench_server wide --mixed        every client with sampling settings of its own
+    python -m tests.benchmarks.bench_server                     tiny, of openmoji.yaml's size, wide; random weights
+    python -m tests.benchmarks.bench_server wide --clients 16 --rounds 5
+    python -m tests.benchmarks.bench_server wide --mixed        every client with sampling settings of its own
 
 Both sides are measured in turn, in one process with the clients; what is printed are medians over the rounds. Processor
 seconds of a picture say the same of a machine that others use too; a lone client also waits for company. The number of
