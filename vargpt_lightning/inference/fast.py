@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -73,9 +73,14 @@ def speed_up(model: VARGPTModel, form: Form | None = None) -> Form:
     device = model.language_model.lm_head.weight.device
     chosen = fastest(device) if form is None else form
     if chosen != "float32":
-        for parent, name, layer in list(_products(model)):
-            setattr(parent, name, FORMS[chosen](layer).to(device))
+        speed_up_blocks((*model.language_model.model.layers, *model.visual_decoder.blocks), chosen)
     return chosen
+
+
+def speed_up_blocks(blocks: Iterable[nn.Module], form: Form) -> None:
+    """Compute the products of blocks in another form than float32 from now on, in place."""
+    for parent, name, layer in [place for block in blocks for place in _products(block)]:
+        setattr(parent, name, FORMS[form](layer).to(layer.weight.device))
 
 
 @torch.no_grad()
@@ -83,6 +88,8 @@ def fastest(device: torch.device) -> Form:
     """Return the form whose products take the least time on a device, float32 unless another wins clearly."""
     rows, width, out = MEASURED
     layer, x = nn.Linear(width, out, device=device), torch.randn(rows, width, device=device)
+    nn.init.normal_(layer.weight)  # some switch torch's own first weights off, and numbers that are none are refused
+    nn.init.zeros_(layer.bias)
     best: Form = "float32"
     least = _seconds(layer, x) / GAIN
     for form, kind in FORMS.items():
@@ -109,11 +116,10 @@ def _seconds(layer: nn.Module, x: Tensor, times: int = 5) -> float:
     return min(found[2:])
 
 
-def _products(model: VARGPTModel) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Yield each block's layers that multiply many tokens by a matrix: parent, name, layer."""
-    for block in (*model.language_model.model.layers, *model.visual_decoder.blocks):
-        for place, parent in block.named_modules():
-            for name, child in parent.named_children():
-                # other classes do more than a product, and a modulation is computed once a drawing
-                if type(child) in (nn.Linear, QueryKeyValue) and "ada_lin" not in place:
-                    yield parent, name, child
+def _products(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Yield a block's layers that multiply many tokens by a matrix: parent, name, layer."""
+    for place, parent in block.named_modules():
+        for name, child in parent.named_children():
+            # other classes do more than a product, and a modulation is computed once a drawing
+            if type(child) in (nn.Linear, QueryKeyValue) and "ada_lin" not in place:
+                yield parent, name, child
