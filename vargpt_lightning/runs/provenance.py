@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ RECORDED_PACKAGES = ("vargpt-lightning", "torch", "lightning", "transformers", "
 
 def package_versions(names: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str]:
     """The installed versions, read without importing the packages; Python's own comes first."""
+    from importlib import metadata  # a third of what listing runs would import
+
     versions = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
