@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vargpt_lightning.models.decoder.lean import Modulated, QueryKeyValue, lean, packed_attention, unit_length
+
 MAX_LOG_SCALE = math.log(100)
 
 
@@ -65,13 +67,6 @@ def block_causal_attention(
     return torch.cat((before_BHLD, attend(q_BHLD[:, :, last:], k_BHLD, v_BHLD)), dim=2)
 
 
-class QueryKeyValue(nn.Linear):
-    """Queries, keys and values by one matrix, whose bias is put together elsewhere."""
-
-    def forward(self, x_BLC: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.linear(x_BLC, self.weight, bias)
-
-
 class ScaleSelfAttention(nn.Module):
     """Multi-head self-attention with a bias on queries and values, none on keys, as VAR has it.
 
@@ -92,11 +87,26 @@ class ScaleSelfAttention(nn.Module):
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(
-        self, x_BLC: Tensor, slices: tuple[slice, ...], mask_LL: Tensor | None = None, cache: LayerCache | None = None
+        self,
+        modulated: Modulated,
+        slices: tuple[slice, ...],
+        mask_LL: Tensor | None = None,
+        cache: LayerCache | None = None,
     ) -> Tensor:
         """Attends within `slices`: all scales, by their mask, or the one scale that joins the cache."""
-        q_BHLD, k_BHLD, v_BHLD = self._project(x_BLC)
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        qkv_BL3HD = modulated.through(self.mat_qkv, bias).unflatten(-1, (3, self.heads, -1))
+        sharpness = self.scale_mul_1H11.clamp_max(MAX_LOG_SCALE).exp() if self.qk_norm else None
         dropout = self.attention_dropout if self.training else 0.0
+        if cache is None and dropout == 0 and lean(qkv_BL3HD):
+            assert mask_LL is not None
+            y_BLHD = packed_attention(qkv_BL3HD, sharpness, self.scale, slices, mask_LL)
+            return self.proj_drop(self.proj(y_BLHD.flatten(2)))
+        q_BHLD, k_BHLD, v_BHLD = qkv_BL3HD.permute(2, 0, 3, 1, 4)
+        if sharpness is not None:
+            # Under autocast the product is float32 while the values are not; attention wants one type.
+            q_BHLD = unit_length(q_BHLD, sharpness).to(v_BHLD.dtype)
+            k_BHLD = unit_length(k_BHLD).to(v_BHLD.dtype)
         if cache is None:
             assert mask_LL is not None
             y_BHLD = block_causal_attention(
@@ -107,15 +117,4 @@ class ScaleSelfAttention(nn.Module):
             y_BHLD = F.scaled_dot_product_attention(
                 q_BHLD.to(k_BHLD.dtype), k_BHLD, v_BHLD, dropout_p=dropout, scale=self.scale
             )
-        return self.proj_drop(self.proj(y_BHLD.transpose(1, 2).flatten(2).to(x_BLC.dtype)))
-
-    def _project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv_BLC = self.mat_qkv(x_BLC, bias)
-        q_BHLD, k_BHLD, v_BHLD = qkv_BLC.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if self.qk_norm:
-            sharpness = self.scale_mul_1H11.clamp_max(MAX_LOG_SCALE).exp()
-            # Under autocast the product is float32 while the values are not; attention wants one type.
-            q_BHLD = (F.normalize(q_BHLD, dim=-1) * sharpness).to(v_BHLD.dtype)
-            k_BHLD = F.normalize(k_BHLD, dim=-1).to(v_BHLD.dtype)
-        return q_BHLD, k_BHLD, v_BHLD
+        return self.proj_drop(self.proj(y_BHLD.transpose(1, 2).flatten(2).to(modulated.x_BLC.dtype)))

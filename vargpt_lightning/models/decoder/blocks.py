@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models.decoder.attention import LayerCache, ScaleSelfAttention
+from vargpt_lightning.models.decoder.lean import Modulated, gated_residual, gelu_linear
 
 
 class Condition(NamedTuple):
@@ -28,12 +29,11 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU(approximate="tanh")
         self.fc2 = nn.Linear(hidden, width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x_BLC: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.act(self.fc1(x_BLC))))
+    def forward(self, modulated: Modulated) -> Tensor:
+        return self.drop(gelu_linear(modulated.through(self.fc1), self.fc2))
 
 
 class DropPath(nn.Module):
@@ -129,10 +129,10 @@ class Block(nn.Module):
                 cache.modulation_B16C = self.modulation(cond)
             rows_B16C = cache.modulation_B16C
         gate1, gate2, scale1, scale2, shift1, shift2 = rows_B16C.unbind(2)
-        y_BLC = self.ln_wo_grad(x_BLC) * (1 + scale1) + shift1
-        x_BLC = x_BLC + self.drop_path(self.attn(y_BLC, slices, mask_LL, cache) * gate1)
-        y_BLC = self.ln_wo_grad(x_BLC) * (1 + scale2) + shift2
-        return x_BLC + self.drop_path(self.ffn(y_BLC) * gate2)
+        y_BLC = self.attn(Modulated(x_BLC, self.ln_wo_grad, scale1, shift1), slices, mask_LL, cache)
+        x_BLC = gated_residual(x_BLC, y_BLC, gate1, self.drop_path)
+        y_BLC = self.ffn(Modulated(x_BLC, self.ln_wo_grad, scale2, shift2))
+        return gated_residual(x_BLC, y_BLC, gate2, self.drop_path)
 
 
 class HeadNorm(nn.Module):
@@ -149,4 +149,4 @@ class HeadNorm(nn.Module):
 
     def forward(self, x_BLC: Tensor, rows_B12C: Tensor) -> Tensor:
         scale_B1C, shift_B1C = rows_B12C.unbind(2)
-        return self.ln_wo_grad(x_BLC) * (1 + scale_B1C) + shift_B1C
+        return Modulated(x_BLC, self.ln_wo_grad, scale_B1C, shift_B1C).tokens()

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vargpt_lightning.models.core.exact import KeepsFloat32
 from vargpt_lightning.models.core.submodules import SUBMODULES
-from vargpt_lightning.models.decoder.attention import QueryKeyValue
+from vargpt_lightning.models.decoder.lean import QueryKeyValue
 from vargpt_lightning.utils.errors import UserError, install_hint
 
 BLOCK = {4: 64, 8: 256}
