@@ -1,4 +1,4 @@
-"""Feature extractors of torch-fidelity, used as they are, fed by one of three named resize rules.
+"""Feature extractors of torch-fidelity with their weights, fed by one of three named resize rules.
 
 `torch_fidelity`  the network's own resize to 299: bilinear as in TensorFlow 1, no antialiasing, on uint8 pixels
 `clean`           before the network: bicubic, antialiased, each channel by PIL in floating point, not rounded again
@@ -11,9 +11,8 @@ Shapes: B pictures, C colours, H height, W width, D feature channels.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.evaluation.features.finite import check_finite
+from vargpt_lightning.evaluation.features.inception_pass import inception_pass, resize_as_tensorflow
 from vargpt_lightning.utils.errors import UserError, meant
 
 VARIANTS = ("torch_fidelity", "clean", "adm")
@@ -107,16 +107,17 @@ class FeatureExtractor:
         """Features by layer, (B, D) float32."""
         self._spatial.clear()
         batch_B3HW = batch_B3HW.contiguous().to(self.device, non_blocking=True)
-        if self.variant == "clean":
-            with _resized_already(self.network, batch_B3HW):
-                # the network takes uint8 alone: a stand-in of one pixel, replaced behind its resize
-                found = self.network(batch_B3HW.new_zeros((len(batch_B3HW), 3, 1, 1), dtype=torch.uint8))
+        if self.name != INCEPTION:
+            named = self.network.convert_features_tuple_to_dict(self.network(batch_B3HW))
         else:
-            found = self.network(batch_B3HW)
-        named = self.network.convert_features_tuple_to_dict(found)
+            named = inception_pass(self.network, batch_B3HW, self._resize, self.network.features_list)
         if SPATIAL in self.layers:
-            named[SPATIAL] = self._spatial[0]
+            named[SPATIAL] = torch.cat(self._spatial)
         return {layer: named[layer].float().cpu() for layer in self.layers}
+
+    def _resize(self, batch_B3HW: Tensor) -> Tensor:
+        """Pictures at the network's size, float32 in 0..255; those of `clean` are there already."""
+        return batch_B3HW.float() if self.variant == "clean" else resize_as_tensorflow(batch_B3HW, SIDE)
 
     def sizes(self) -> dict[str, int]:
         """Channels by layer; networks other than Inception are asked once with a small picture."""
@@ -128,17 +129,6 @@ class FeatureExtractor:
     def _keep_spatial(self, module: Any, inputs: Any, output_BCHW: Tensor) -> None:
         # the evaluator's order of places and channels, which its files of mean and covariance share
         self._spatial.append(output_BCHW[:, :7].permute(0, 2, 3, 1).flatten(1))
-
-
-@contextlib.contextmanager
-def _resized_already(network: Any, pictures_B3HW: Tensor) -> Iterator[None]:
-    """Within it the first convolution sees these pictures, scaled as the network scales, and no others."""
-    scaled_B3HW = (pictures_B3HW.to(network.feature_extractor_internal_dtype) - 128) / 128
-    hook = network.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, inputs: (scaled_B3HW,))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def clean_resize(pixels_HWC: np.ndarray, side: int = SIDE) -> np.ndarray:

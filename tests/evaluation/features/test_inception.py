@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.evaluation.pictures import write_inception
 from vargpt_lightning.evaluation.features.inception import FeatureExtractor, clean_resize
+from vargpt_lightning.evaluation.features.inception_pass import resize_as_tensorflow
 from vargpt_lightning.utils.errors import UserError
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "clean_resize.json"
@@ -33,16 +34,27 @@ def batch(extractor: FeatureExtractor, shown: list[Image.Image]) -> torch.Tensor
     return torch.stack([extractor.prepare(picture) for picture in shown])
 
 
-def test_the_default_is_the_librarys_network_bit_for_bit(weights: Path) -> None:
+@pytest.mark.parametrize(("count", "size"), [(1, 40), (2, 256), (9, 330), (33, 40)])
+def test_the_default_is_the_librarys_network_bit_for_bit(weights: Path, count: int, size: int) -> None:
+    """For batches that are looked at at once or by parts, and pictures below, at and above the network's size."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    layers = ["192", "2048", "logits_unbiased"]
+    layers = ["64", "192", "768", "2048", "logits_unbiased"]
     theirs = FeatureExtractorInceptionV3("inception-v3-compat", layers, str(weights))
     ours = FeatureExtractor(layers, weights)
-    shown = pictures(2)
+    shown = pictures(count, size)
     given = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in shown])
     for layer, expected in zip(layers, theirs(given), strict=True):
         assert torch.equal(ours(batch(ours, shown))[layer], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 48), (299, 299), (300, 701)])
+def test_the_resize_is_the_librarys_bit_for_bit(shape: tuple[int, int]) -> None:
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    levels = torch.randint(256, (2, 3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    expected = interpolate_bilinear_2d_like_tensorflow1x(levels.float(), size=(299, 299), align_corners=False)
+    assert torch.equal(resize_as_tensorflow(levels, 299), expected)
 
 
 @pytest.mark.parametrize("case", json.loads(GOLDEN.read_text())["cases"], ids=lambda case: str(case["height"]))
@@ -104,6 +116,9 @@ def test_spatial_features_are_the_evaluators(weights: Path) -> None:
     found = extractor(batch(extractor, pictures(1)))["spatial"]
     assert found.shape == (1, 2023) and extractor.sizes() == {"64": 64, "spatial": 2023}
     assert found.reshape(17, 17, 7)[3, 5, 6] == kept[0][0, 6, 3, 5] and (found >= 0).all()
+    shown = pictures(5)  # looked at by parts
+    few, all_ = (extractor(batch(extractor, shown[:count]))["spatial"] for count in (3, 5))
+    assert torch.equal(all_[:3], few)
 
 
 def test_channels_last_differs_by_rounding_alone(weights: Path) -> None:
