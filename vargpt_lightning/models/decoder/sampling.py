@@ -181,6 +181,33 @@ def _by_stream(draw: Callable[[Tensor, Any], Tensor], logits_BlV: Tensor, genera
     return torch.cat([draw(row_1lV, own) for row_1lV, own in zip(logits_BlV.split(1), generator, strict=True)])
 
 
+class ScaleRules(Protocol):
+    """How the loop over the scales makes codes of logits, for rows that do not share their settings."""
+
+    def guide(self, cond_BlV: Tensor, uncond_BlV: Tensor | None, k: int, K: int) -> Tensor:
+        """Return the guided logits (B, l, V) of scale k of K, in float32."""
+
+    def draw(self, logits_BlV: Tensor, tokenizer: ImageTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
+        """Return features (B, l, C) and codes (B, l) of scale k of K from guided logits."""
+
+
+class _OneForAll(NamedTuple):
+    """The rules where the settings are the whole batch's."""
+
+    settings: SamplingSettings
+    generator: Generators
+
+    def guide(self, cond_BlV: Tensor, uncond_BlV: Tensor | None, k: int, K: int) -> Tensor:
+        if self.settings.guided and uncond_BlV is None:
+            raise ValueError(
+                f"cfg: got {self.settings.cfg}, expected 0 where scale {k} has no logits without the condition"
+            )
+        return guided_logits(cond_BlV, uncond_BlV, guidance_weight(self.settings, k, K))
+
+    def draw(self, logits_BlV: Tensor, tokenizer: ImageTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
+        return _draw_scale(logits_BlV, tokenizer, self.settings, self.generator, progress(k, K))
+
+
 class Drawing(NamedTuple):
     """What the loop over the scales leaves: the codes, the accumulated features, and the guided logits if kept."""
 
@@ -193,7 +220,7 @@ class Drawing(NamedTuple):
 def next_scale_loop(
     step: ScaleStep,
     tokenizer: ImageTokenizer,
-    settings: SamplingSettings,
+    settings: SamplingSettings | ScaleRules,
     generator: Generators = None,
     *,
     keep_logits: bool = False,
@@ -205,7 +232,7 @@ def next_scale_loop(
         step: gives the logits of scale k from the features accumulated so far, at that scale's size (B, l, C), or None
             at the first scale; anything random in it is drawn before the codes of the scale.
         tokenizer: an `ImageTokenizer`: its schedule, `embed_codes` and `accumulate` are used.
-        settings: how codes are drawn.
+        settings: how codes are drawn; or rules, which have the settings and generators of their rows.
         generator: source of randomness for the batch, or one for each row.
         keep_logits: also return the guided logits of all scales, before temperature and filters.
         on_scale: is told k and the features (B, C, H, W) after each scale; what it raises ends the drawing.
@@ -214,17 +241,16 @@ def next_scale_loop(
         ValueError: guidance is on and `step` gives no logits without the condition.
     """
     K = tokenizer.schedule.num_scales
+    rules = _OneForAll(settings, generator) if isinstance(settings, SamplingSettings) else settings
     input_BlC = f_hat_BCHW = None
     idx: list[Tensor] = []
     kept: list[Tensor] = []
     for k in range(K):
         cond_BlV, uncond_BlV = step(k, input_BlC)
-        if settings.guided and uncond_BlV is None:
-            raise ValueError(f"cfg: got {settings.cfg}, expected 0 where scale {k} has no logits without the condition")
-        logits_BlV = guided_logits(cond_BlV, uncond_BlV, guidance_weight(settings, k, K))
+        logits_BlV = rules.guide(cond_BlV, uncond_BlV, k, K)
         if keep_logits:
             kept.append(logits_BlV)
-        codes_BlC, idx_Bl = _draw_scale(logits_BlV, tokenizer, settings, generator, progress(k, K))
+        codes_BlC, idx_Bl = rules.draw(logits_BlV, tokenizer, k, K)
         idx.append(idx_Bl)
         if f_hat_BCHW is None:
             f_hat_BCHW = tokenizer.empty_f_hat(len(codes_BlC))
@@ -244,21 +270,28 @@ def _draw_scale(
         return tokenizer.embed_codes(idx_Bl), idx_Bl
     if (sampler := installed_sampler(settings.sampler)) is not None:
         idx_Bl = _by_stream(
-            lambda logits_blV, stream: _chosen(sampler, logits_blV, settings, stream), logits_BlV, generator
+            lambda logits_blV, stream: chosen_by(sampler, logits_blV, settings, stream), logits_BlV, generator
         )
         return tokenizer.embed_codes(idx_Bl), idx_Bl
     filtered_BlV = filter_logits(logits_BlV / settings.temperature, settings.top_k, settings.top_p)
     idx_Bl = sample_indices(filtered_BlV, generator)
     if not settings.smooth:
         return tokenizer.embed_codes(idx_Bl), idx_Bl
+    return mixed_codes(filtered_BlV, tokenizer, generator, ratio), idx_Bl
+
+
+def mixed_codes(filtered_BlV: Tensor, tokenizer: ImageTokenizer, generator: Generators, ratio: float) -> Tensor:
+    """Features (B, l, C) of a random mixture of codes, at `ratio` of the scales (see `progress`): setting `smooth`."""
     # Both numbers are the released sampler's: sharper, and surer of the logits, towards the last scale.
     tau = max(0.27 * (1 - 0.95 * ratio), 0.005)
     weights_BlV = gumbel_softmax(filtered_BlV * (1 + ratio), tau, generator)
     codebook_VC = tokenizer.embed_codes(torch.arange(weights_BlV.shape[-1], device=weights_BlV.device))
-    return weights_BlV.to(codebook_VC.dtype) @ codebook_VC, idx_Bl
+    return weights_BlV.to(codebook_VC.dtype) @ codebook_VC
 
 
-def _chosen(sampler: Sampler, logits_BlV: Tensor, settings: SamplingSettings, stream: torch.Generator | None) -> Tensor:
+def chosen_by(
+    sampler: Sampler, logits_BlV: Tensor, settings: SamplingSettings, stream: torch.Generator | None
+) -> Tensor:
     """What an installed package's sampler chooses; raises UserError for what are no codes."""
     idx_Bl = sampler(logits_BlV, settings, stream)
     shape, codes = tuple(logits_BlV.shape[:-1]), logits_BlV.shape[-1]

@@ -36,6 +36,7 @@ class Prompt:
         drawn_indices: codes (Q, L) of the pictures drawn earlier, or
         drawn_pixels: those pictures (Q, 3, H, W) in [-1, 1].
         row: names the prompt's own random stream; None takes its place in the list.
+        settings: of this answer alone; None takes those of all. `batch_size` has no effect here.
         seed: of that stream; None takes the settings'.
     """
 
@@ -46,6 +47,7 @@ class Prompt:
     drawn_pixels: Tensor | None = None
     row: int | None = None
     seed: int | None = None
+    settings: GenerationSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,20 @@ class Answer:
 class Watcher:
     """Is told of answers while they are made; a subclass overrides what it wants to know.
 
-    It is called between two steps of the model; `row` is the prompt's place in the list that is answered.
+    It is called between two steps of the model; `row` is the prompt's place in the list that is answered. Prompts that
+    join later have the places behind that list, in their order.
     """
+
+    def joining(self, running: int) -> Sequence[Prompt]:
+        """Prompts that are answered too from now on, beside `running` others; their answers come by `ended` alone."""
+        return ()
+
+    def ended(self, row: int, answer: Answer) -> None:
+        """An answer is finished."""
+
+    def failed(self, row: int, error: Exception) -> bool:
+        """Whether the others go on after an answer has failed; it is then over, and otherwise the error is raised."""
+        return False
 
     def text(self, row: int, text: str) -> None:
         """The text since the answer's start, or since its last picture, as far as it is written."""

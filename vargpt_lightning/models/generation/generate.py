@@ -1,7 +1,9 @@
 """Interleaved answers in batches: text, no, one or several pictures, and text again.
 
 A batch is a small state machine. All rows that write take one text step after another until each has ended or has
-emitted the start token of a picture; then all rows that wait draw together, one pass a scale, and go on writing.
+emitted the start token of a picture, or until the first that wants to draw has waited long enough; then all that want
+to draw do so together, one pass a scale, and go on writing. Between two steps others may join. Every row has settings
+of its own.
 
 Legend: B rows of the batch, R rows of a step, T prompt length, V text vocabulary, C width.
 """
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models.core.masks import attention_mask, find_pictures, step_mask
-from vargpt_lightning.models.decoder.sampling import filter_logits, sample_indices
+from vargpt_lightning.models.decoder.sampling import Drawing
 from vargpt_lightning.models.generation.answers import (
     Answer,
     Finish,
@@ -29,12 +31,15 @@ from vargpt_lightning.models.generation.answers import (
     Watcher,
     to_images,
 )
-from vargpt_lightning.models.generation.drawing import draw_pictures
+from vargpt_lightning.models.generation.drawing import draw_rows
+from vargpt_lightning.models.generation.row_sampling import filter_rows, sample_rows
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
 __all__ = ["Answer", "GenerationSettings", "PicturePart", "Prompt", "TextPart", "Watcher", "generate"]
+
+PATIENCE = 32  # text steps of others that a row waits for before it draws: company makes drawing cheaper
 
 
 def generate(
@@ -49,7 +54,8 @@ def generate(
     Args:
         model: its training mode is put back afterwards.
         decode_text: turns token ids into text.
-        watcher: is told what is written and drawn as soon as it is there, and may end an answer.
+        settings: of the prompts that have none of their own.
+        watcher: is told what is written and drawn as soon as it is there, may end an answer, and may let others join.
 
     Raises:
         UserError: a prompt is empty, does not fit into the context, or its pictures do not match its placeholders.
@@ -59,78 +65,108 @@ def generate(
     with torch.no_grad(), _evaluating(model):
         for begin in range(0, len(prompts), settings.batch_size):
             some = prompts[begin : begin + settings.batch_size]
-            answers += _Batch(model, some, begin, decode_text, settings, watcher).run()
+            answers += _Batch(model, decode_text, settings, watcher, len(prompts)).run(some, begin)
     return answers
 
 
 @dataclass
 class _Row:
-    """One answer in the making. The cache holds `length` tokens of it; `pending` comes next."""
+    """One answer in the making. Row `slot` of the cache holds `length` tokens of it; `pending` comes next.
 
+    `place` is the prompt's number, `room` the tokens that the whole sequence may have.
+    """
+
+    place: int
+    prompt: Prompt
+    context: list[int]
+    settings: GenerationSettings
     generator: torch.Generator
-    length: int
+    room: int
+    slot: int = 0
+    length: int = 0
     pending: int = -1
     state: Literal["write", "draw", "done"] = "write"
     written: int = 0
     drawn: int = 0
+    waited: int = 0
     text: list[int] = field(default_factory=list)
     answer: Answer = field(default_factory=Answer)
 
 
 class _Batch:
-    """The rows that are answered together, and their shared cache."""
+    """The rows that are answered together, by their places, and their shared cache.
+
+    Args:
+        later: the place of the first prompt that joins.
+    """
 
     def __init__(
         self,
         model: VARGPTModel,
-        prompts: Sequence[Prompt],
-        first: int,
         decode_text: Callable[[list[int]], str],
         settings: GenerationSettings,
-        watcher: Watcher | None = None,
+        watcher: Watcher | None,
+        later: int,
     ) -> None:
-        self.first, self.watcher = first, watcher
+        self.watcher, self.later = watcher, later
         self.model, self.decode_text, self.settings = model, decode_text, settings
         self.tokens, self.L = model.tokens, model.schedule.num_tokens
-        self.visual = settings.visual or model.sampling_settings()
         self.device = model.language_model.lm_head.weight.device
-        self.contexts = [self._context(prompt, first + i) for i, prompt in enumerate(prompts)]
-        self.prompts = prompts
-        self.rows = [
-            _Row(self._stream_of(prompt, first + i), len(context))
-            for i, (prompt, context) in enumerate(zip(prompts, self.contexts, strict=True))
-        ]
-        longest = max(len(context) for context in self.contexts)
-        wanted = longest + settings.max_new_tokens + settings.max_images * (self.L + 1) + 1
-        self.capacity = min(wanted, model.config.language.max_positions)
-        self.cache = LanguageCache(model.language_model, len(prompts), self.capacity)
+        self.rows: dict[int, _Row] = {}
+        self.cache: LanguageCache | None = None
         # Ids that stand for what text cannot be; the end token stays even where it serves as padding too.
         never = {self.tokens.image, self.tokens.image_gen, self.tokens.image_gen_end, self.tokens.pad, self.tokens.bos}
         self.never = torch.tensor(sorted(never - {self.tokens.eos}), device=self.device)
 
-    def run(self) -> list[Answer]:
-        """Answer all prompts."""
-        self._read_prompts()
+    def run(self, prompts: Sequence[Prompt], first: int) -> list[Answer]:
+        """Answer prompts, the first of them at place `first`, and all that join; return the answers to the former."""
+        given = self._join(prompts, first)
         while True:
-            while writing := self._wanted("write"):
+            if self.watcher is not None and (some := self.watcher.joining(len(self.rows))):
+                self._join(some, self.later)
+                self.later += len(some)
+            writing, drawing = self._wanted("write"), self._wanted("draw")
+            for i in drawing:
+                self.rows[i].waited += 1
+            if writing and not any(self.rows[i].waited > PATIENCE for i in drawing):
                 self._write(writing)
-            drawing = self._wanted("draw")
-            if not drawing:
-                return [row.answer for row in self.rows]
-            self._draw(drawing)
+            elif drawing:
+                self._draw(drawing)
+            elif not self.rows:
+                return [row.answer for row in given]
 
     def _wanted(self, state: str) -> list[int]:
         """The rows in a state; those that nobody waits for end here."""
-        rows = [i for i, row in enumerate(self.rows) if row.state == state]
+        found = [row for row in self.rows.values() if row.state == state]
         if self.watcher is not None:
-            for i in rows:
-                if self.watcher.gone(self.first + i):
-                    self._finish(self.rows[i], "stopped")
-        return [i for i in rows if self.rows[i].state == state]
+            for row in found:
+                if self.watcher.gone(row.place):
+                    self._finish(row, "stopped")
+        return [row.place for row in found if row.state == state]
 
-    def _stream_of(self, prompt: Prompt, place: int) -> torch.Generator:
-        seed = self.settings.seed if prompt.seed is None else prompt.seed
-        return _stream(seed, place if prompt.row is None else prompt.row)
+    def _join(self, prompts: Sequence[Prompt], first: int) -> list[_Row]:
+        """Give prompts their rows, read them, and take each row's first token."""
+        added = [self._row(prompt, first + i) for i, prompt in enumerate(prompts)]
+        kept = list(self.rows.values())
+        capacity = max(row.room for row in [*kept, *added])
+        if self.cache is None:
+            self.cache = LanguageCache(self.model.language_model, len(added), capacity)
+        else:
+            self.cache = self.cache.regrouped([row.slot for row in kept], len(added), capacity)
+        for slot, row in enumerate([*kept, *added]):
+            row.slot = slot
+            self.rows[row.place] = row
+        self._read_prompts(added)
+        return added
+
+    def _row(self, prompt: Prompt, place: int) -> _Row:
+        context = self._context(prompt, place)
+        settings = self.settings if prompt.settings is None else prompt.settings
+        seed = settings.seed if prompt.seed is None else prompt.seed
+        generator = _stream(seed, place if prompt.row is None else prompt.row)
+        wanted = len(context) + settings.max_new_tokens + settings.max_images * (self.L + 1) + 1
+        room = min(wanted, self.model.config.language.max_positions)
+        return _Row(place, prompt, context, settings, generator, room, length=len(context))
 
     def _context(self, prompt: Prompt, index: int) -> list[int]:
         """The prompt's ids that are read at once: all but a start token at the end, which is drawn from."""
@@ -143,38 +179,37 @@ class _Batch:
             raise UserError(f"prompt {index}: got {len(ids)} tokens, expected some before the answer")
         return context
 
-    def _read_prompts(self) -> None:
-        """Run all prompts through the language model and take each row's first token."""
-        longest = max(len(context) for context in self.contexts)
-        ids_BT = torch.full((len(self.rows), longest), self.tokens.pad, device=self.device)
-        valid_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        for i, context in enumerate(self.contexts):
-            ids_BT[i, : len(context)] = torch.tensor(context, device=self.device)
-            valid_BT[i, : len(context)] = True
-        layout = find_pictures(ids_BT, self.tokens, self.L)
-        batch = {"input_ids": ids_BT, **self._pictures()}
-        embeds_BTC = self.model.embed(batch, layout, self.model.drawn_pictures(batch))
-        mask = attention_mask(layout, valid_BT, self.model.schedule, self.model.settings.visual_attention)
-        slots_BT = torch.arange(longest, device=self.device).expand_as(ids_BT)
-        hidden_BTC = self.cache.run(embeds_BTC, slots_BT, mask)
-        last_B = torch.tensor([len(context) - 1 for context in self.contexts], device=self.device)
-        every_B = torch.arange(len(self.rows), device=self.device)
-        logits_BV = self.model.language_model.lm_head(hidden_BTC[every_B, last_B])
-        begun = [
-            self.tokens.image_gen_start if len(prompt.input_ids) > len(context) else None
-            for prompt, context in zip(self.prompts, self.contexts, strict=True)
-        ]
-        chosen = self._choose(logits_BV, list(range(len(self.rows))))
-        for row, start, token in zip(self.rows, begun, chosen, strict=True):
-            if start is None:
-                self._take(row, token)
-            else:
+    def _read_prompts(self, rows: Sequence[_Row]) -> None:
+        """Run the prompts of new rows through the language model and take each row's first token."""
+        longest = max(len(row.context) for row in rows)
+        ids_RT = torch.full((len(rows), longest), self.tokens.pad, device=self.device)
+        valid_RT = torch.zeros_like(ids_RT, dtype=torch.bool)
+        for r, row in enumerate(rows):
+            ids_RT[r, : row.length] = torch.tensor(row.context, device=self.device)
+            valid_RT[r, : row.length] = True
+        layout = find_pictures(ids_RT, self.tokens, self.L)
+        batch = {"input_ids": ids_RT, **self._pictures([row.prompt for row in rows])}
+        embeds_RTC = self.model.embed(batch, layout, self.model.drawn_pictures(batch))
+        mask = attention_mask(layout, valid_RT, self.model.schedule, self.model.settings.visual_attention)
+        hidden_RTC = self._run(rows, embeds_RTC, torch.arange(longest, device=self.device).expand_as(ids_RT), mask)
+        last_R = torch.tensor([row.length - 1 for row in rows], device=self.device)
+        every_R = torch.arange(len(rows), device=self.device)
+        logits_RV = self.model.language_model.lm_head(hidden_RTC[every_R, last_R])
+        chosen = self._choose(logits_RV, [row.place for row in rows])
+        for row, token in zip(rows, chosen, strict=True):
+            if len(row.prompt.input_ids) > len(row.context):
                 self._begin_given(row)
+            else:
+                self._take(row, token)
 
-    def _pictures(self) -> dict[str, Tensor]:
+    def _run(self, rows: Sequence[_Row], embeds_RnC: Tensor, slots_Rn: Tensor, mask_R1nS: Tensor) -> Tensor:
+        assert self.cache is not None
+        return self.cache.run(embeds_RnC, slots_Rn, mask_R1nS, rows=[row.slot for row in rows])
+
+    def _pictures(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The prompts' pictures as one batch: features of the seen ones, codes of the drawn ones."""
         seen, drawn = [], []
-        for prompt in self.prompts:
+        for prompt in prompts:
             if prompt.vision_features is not None:
                 seen.append(prompt.vision_features.to(self.device))
             elif prompt.pixel_values is not None and len(prompt.pixel_values):
@@ -191,34 +226,38 @@ class _Batch:
             pictures["drawn_indices"] = torch.cat(drawn)
         return pictures
 
-    def _write(self, rows: list[int]) -> None:
+    def _write(self, places: list[int]) -> None:
         """Feed each row's pending token and take its next one."""
-        ids_R1 = torch.tensor([[self.rows[i].pending] for i in rows], device=self.device)
-        slots_R1 = torch.tensor([[self.rows[i].length] for i in rows], device=self.device)
+        rows = [self.rows[i] for i in places]
+        ids_R1 = torch.tensor([[row.pending] for row in rows], device=self.device)
+        slots_R1 = torch.tensor([[row.length] for row in rows], device=self.device)
         embeds_R1C = self.model.language_model.model.embed_tokens(ids_R1)
-        mask = step_mask(slots_R1, int(slots_R1.max()) + 1)
-        hidden_R1C = self.cache.run(embeds_R1C, slots_R1, mask, rows=rows)
-        for i in rows:
-            self.rows[i].length += 1
-        chosen = self._choose(self.model.language_model.lm_head(hidden_R1C[:, 0]), rows)
-        for i, token in zip(rows, chosen, strict=True):
-            self._take(self.rows[i], token)
+        mask = step_mask(slots_R1, max(row.length for row in rows) + 1)
+        hidden_R1C = self._run(rows, embeds_R1C, slots_R1, mask)
+        for row in rows:
+            row.length += 1
+        chosen = self._choose(self.model.language_model.lm_head(hidden_R1C[:, 0]), places)
+        for row, token in zip(rows, chosen, strict=True):
+            self._take(row, token)
 
-    def _choose(self, logits_RV: Tensor, rows: list[int]) -> list[int]:
+    def _choose(self, logits_RV: Tensor, places: list[int]) -> list[int]:
         """The next token of each row; no picture is begun where the answer has enough or the context no room."""
+        rows = [self.rows[i] for i in places]
         logits_RV = logits_RV.float().index_fill(1, self.never, -torch.inf)
-        closed = [r for r, i in enumerate(rows) if not self._may_draw(self.rows[i])]
+        closed = [r for r, row in enumerate(rows) if not self._may_draw(row)]
         logits_RV[closed, self.tokens.image_gen_start] = -torch.inf
-        if self.settings.temperature == 0:
-            return logits_RV.argmax(-1).tolist()
-        logits_R1V = (logits_RV / self.settings.temperature)[:, None]
-        filtered_R1V = filter_logits(logits_R1V, self.settings.text_top_k, self.settings.text_top_p)
-        streams = [self.rows[i].generator for i in rows]
-        return sample_indices(filtered_R1V, generator=streams)[:, 0].tolist()
+        chosen_R = logits_RV.argmax(-1)
+        if sampled := [r for r, row in enumerate(rows) if row.settings.temperature != 0]:
+            own = [rows[r].settings for r in sampled]
+            temperature_R1 = torch.tensor([[each.temperature] for each in own], device=self.device)
+            logits_R1V = (logits_RV[sampled] / temperature_R1)[:, None]
+            filtered_R1V = filter_rows(logits_R1V, [each.text_top_k for each in own], [each.text_top_p for each in own])
+            chosen_R[sampled] = sample_rows(filtered_R1V, [rows[r].generator for r in sampled])[:, 0]
+        return chosen_R.tolist()
 
     def _may_draw(self, row: _Row) -> bool:
         # Room for the start token, the picture and the end token.
-        return row.drawn < self.settings.max_images and row.length + self.L + 2 <= self.capacity
+        return row.drawn < row.settings.max_images and row.length + self.L + 2 <= row.room
 
     def _take(self, row: _Row, token: int) -> None:
         """Move a row on by the token that it has just chosen."""
@@ -232,13 +271,13 @@ class _Batch:
             self._finish(row, "end")
             return
         row.text.append(token)
-        if self.watcher is not None or self.settings.stop:
+        if self.watcher is not None or row.settings.stop:
             text = self._decode(row)
-            if stop_place(text, self.settings.stop) is not None:
+            if stop_place(text, row.settings.stop) is not None:
                 self._finish(row, "stop")
                 return
             if self.watcher is not None:
-                self.watcher.text(self._place(row), text)
+                self.watcher.text(row.place, text)
         self._check_length(row)
 
     def _decode(self, row: _Row) -> str:
@@ -249,73 +288,93 @@ class _Batch:
         """Let a row whose prompt ends with the start token draw."""
         row.state, row.pending = "draw", self.tokens.image_gen_start
         if not self._may_draw(row):
-            expected = f"room for a picture of {self.L} tokens in a context of {self.capacity}"
+            expected = f"room for a picture of {self.L} tokens in a context of {row.room}"
             raise UserError(f"prompt: got {row.length + 1} tokens that ask for a picture, expected {expected}")
 
     def _check_length(self, row: _Row) -> None:
-        if row.written >= self.settings.max_new_tokens or row.length >= self.capacity:
+        if row.written >= row.settings.max_new_tokens or row.length >= row.room:
             self._finish(row, "length")
 
     def _finish(self, row: _Row, reason: Finish) -> None:
         self._close_text(row)
         row.state, row.answer.finished = "done", reason
+        del self.rows[row.place]
+        if self.watcher is not None:
+            self.watcher.ended(row.place, row.answer)
+
+    def _fail(self, row: _Row, error: Exception) -> None:
+        if self.watcher is None or not self.watcher.failed(row.place, error):
+            raise error
+        row.state, row.answer.finished = "done", "stopped"
+        del self.rows[row.place]
 
     def _close_text(self, row: _Row) -> None:
         text = self._decode(row)
-        if text := text[: stop_place(text, self.settings.stop)].rstrip():
+        if text := text[: stop_place(text, row.settings.stop)].rstrip():
             self._add(row, TextPart(text, tuple(row.text)))
         row.text = []
 
     def _add(self, row: _Row, part: TextPart | PicturePart) -> None:
         row.answer.parts.append(part)
         if self.watcher is not None:
-            self.watcher.part(self._place(row), part)
+            self.watcher.part(row.place, part)
 
-    def _place(self, row: _Row) -> int:
-        return self.first + next(i for i, other in enumerate(self.rows) if other is row)
-
-    def _draw(self, rows: list[int]) -> None:
+    def _draw(self, places: list[int]) -> None:
         """Draw one picture in each row and close it with the end token."""
-        lengths = [self.rows[i].length for i in rows]
-        streams = [self.rows[i].generator for i in rows]
-        for i in rows:
-            self._close_text(self.rows[i])
-        told = self._tell_scale(rows) if self.watcher is not None else None
+        rows = [self.rows[i] for i in places]
+        for row in rows:
+            self._close_text(row)
         try:
-            drawing = draw_pictures(self.model, self.cache, rows, lengths, self.visual, streams, on_scale=told)
+            drawing, failed = self._drawing(rows)
         except _NobodyWaitsError:
-            for i in rows:
-                self._finish(self.rows[i], "stopped")
+            for row in rows:
+                self._finish(row, "stopped")
             return
         tokenizer = self.model.image_tokenizer
         images = to_images(tokenizer.decode(drawing.f_hat_BCHW))
-        scales = [to_images(x) for x in tokenizer.progressive(drawing.idx_BL)] if self.settings.keep_scales else []
-        for r, i in enumerate(rows):
-            row = self.rows[i]
-            own_scales = tuple(pictures[r] for pictures in scales)
+        keeping = [r for r, row in enumerate(rows) if row.settings.keep_scales]
+        scales = [to_images(x) for x in tokenizer.progressive(drawing.idx_BL[keeping])] if keeping else []
+        for r, row in enumerate(rows):
+            if r in failed:
+                self._fail(row, failed[r])
+                continue
+            own_scales = tuple(pictures[keeping.index(r)] for pictures in scales) if r in keeping else ()
             self._add(row, PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales))
             row.answer.token_ids += [self.tokens.image_gen] * self.L + [self.tokens.image_gen_end]
             row.length += self.L + 1
             row.drawn += 1
-            row.state, row.pending = "write", self.tokens.image_gen_end
+            row.state, row.pending, row.waited = "write", self.tokens.image_gen_end, 0
             if self.model.settings.after_image == "stop":
                 self._finish(row, "picture")
             else:
                 self._check_length(row)
 
-    def _tell_scale(self, rows: list[int]) -> Callable[[int, Tensor], None]:
+    def _drawing(self, rows: Sequence[_Row]) -> tuple[Drawing, dict[int, Exception]]:
+        assert self.cache is not None
+        preset = self.model.sampling_settings()
+        return draw_rows(
+            self.model,
+            self.cache,
+            [row.slot for row in rows],
+            [row.length for row in rows],
+            [row.settings.visual or preset for row in rows],
+            [row.generator for row in rows],
+            self._tell_scale(rows) if self.watcher is not None else None,
+        )
+
+    def _tell_scale(self, rows: Sequence[_Row]) -> Callable[[int, Tensor], None]:
         """What passes the pictures after each scale on to the watcher, and ends a drawing that nobody waits for."""
         watcher = self.watcher
         assert watcher is not None
 
         def tell(k: int, f_hat_RCHW: Tensor) -> None:
-            here = [r for r, i in enumerate(rows) if not watcher.gone(self.first + i)]
+            here = [r for r, row in enumerate(rows) if not watcher.gone(row.place)]
             if not here:
                 raise _NobodyWaitsError
-            if wanted := [r for r in here if watcher.wants_scales(self.first + rows[r])]:
+            if wanted := [r for r in here if watcher.wants_scales(rows[r].place)]:
                 images = to_images(self.model.image_tokenizer.decode(f_hat_RCHW[wanted]))
                 for r, image in zip(wanted, images, strict=True):
-                    watcher.scale(self.first + rows[r], k, image)
+                    watcher.scale(rows[r].place, k, image)
 
         return tell
 

@@ -30,6 +30,15 @@ class LanguageCache:
         self.keys_LBHSD = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self.values_LBHSD = torch.zeros_like(self.keys_LBHSD)
 
+    def regrouped(self, kept: Sequence[int], added: int, capacity: int) -> LanguageCache:
+        """Return a cache of `kept` rows of this one, in their order, and of `added` empty rows behind them."""
+        made = LanguageCache(self.model, len(kept) + added, capacity)
+        if kept:
+            rows, length = list(kept), min(self.capacity, capacity)
+            for mine, theirs in ((self.keys_LBHSD, made.keys_LBHSD), (self.values_LBHSD, made.values_LBHSD)):
+                theirs[:, : len(rows), :, :length] = mine[:, rows, :, :length]
+        return made
+
     def run(
         self,
         embeds_RnC: Tensor,
