@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.serving.conftest import asked
+from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.serving.engine import Drawn, Engine, EngineRequest, Failed, Finished, ImagePreview, TextDelta
 from vargpt_lightning.serving.limits import Limits, RateLimit, RefusedRequestError
@@ -14,10 +15,10 @@ from vargpt_lightning.serving.limits import Limits, RateLimit, RefusedRequestErr
 
 class Counts:
     def __init__(self) -> None:
-        self.batches: list[int] = []
+        self.together: list[int] = []
 
-    def batch(self, answers: int, seconds: float) -> None:
-        self.batches.append(answers)
+    def joined(self, answers: int) -> None:
+        self.together.append(answers)
 
     def ended(self, ticket: EngineRequest, event: Finished | Failed) -> None:
         pass
@@ -57,7 +58,7 @@ def test_requests_that_arrive_together_are_one_batch_and_answered_as_alone(assis
         tickets.append(EngineRequest(asked("Draw a dog."), settings(seed=0), row=1))
         engine.submit(tickets)
         together = [finish(ticket)[-1].answer.pictures[0].indices for ticket in tickets]
-        assert counts.batches == [4]
+        assert counts.together == [4]
         engine.gather = 0
         for number, ticket in enumerate(tickets):
             alone = EngineRequest(ticket.conversation, ticket.settings, ticket.row)
@@ -82,16 +83,91 @@ def test_the_beginning_of_a_stop_waits_until_it_is_none(engine: Engine, script) 
     assert "".join(pieces) == "a bc abx a" and not {piece.strip() for piece in pieces} & {"b", "ab"}
 
 
-def test_other_settings_are_another_batch(assistant, script) -> None:
-    script("Yes")
+UNEQUAL = [
+    SamplingSettings(),
+    SamplingSettings(top_k=3, temperature=0.5),
+    SamplingSettings(top_k=0, top_p=0.5, cfg=4.0, cfg_schedule="constant"),
+    SamplingSettings(cfg=0.0, top_k=7, top_p=0.0),
+    SamplingSettings(smooth=True, cfg=2.0),
+    SamplingSettings(greedy=True),
+]
+
+
+def test_unequal_settings_are_one_batch_and_answered_as_alone(assistant, script) -> None:
+    script("Here:*")
     counts = Counts()
-    engine = Engine(assistant, gather=0.3, observer=counts)
-    tickets = [EngineRequest(asked("Is it?"), settings(max_new_tokens=length)) for length in (2, 3, 2)]
+    engine = Engine(assistant, gather=0.5, observer=counts)
+    tickets = [
+        EngineRequest(asked("Draw." * (number + 1)), settings(max_new_tokens=20 + number, seed=number, visual=visual))
+        for number, visual in enumerate(UNEQUAL)
+    ]
+    tickets.append(EngineRequest(asked("Is it?"), settings(max_new_tokens=2, temperature=0.7)))
+    try:
+        engine.submit(tickets)
+        together = [finish(ticket)[-1].answer for ticket in tickets]
+        assert counts.together == [len(tickets)] and len(together[-1].token_ids) == 2
+        engine.gather = 0
+        for ticket, expected in zip(tickets, together, strict=True):
+            alone = EngineRequest(ticket.conversation, ticket.settings)
+            engine.submit([alone])
+            answer = finish(alone)[-1].answer
+            assert answer.token_ids == expected.token_ids and len(answer.pictures) == len(expected.pictures)
+            for one, other in zip(answer.pictures, expected.pictures, strict=True):
+                assert torch.equal(one.indices, other.indices)
+    finally:
+        engine.stop()
+
+
+def test_a_request_joins_what_is_running_and_leaves_it_when_it_is_done(engine: Engine, script) -> None:
+    script("one two three four five six seven eight nine ten", "*")
+    order: list[str] = []
+    begun = threading.Event()
+    long = EngineRequest(asked("Count."), settings(max_new_tokens=80, max_images=0))
+
+    def tell(event) -> None:
+        if isinstance(event, TextDelta) and not begun.is_set():
+            begun.set()
+            engine.submit([short])
+        if isinstance(event, Finished):
+            order.append("long")
+        long._kept.put(event)
+
+    short = EngineRequest(asked("Draw."), settings(seed=3), row=1)
+    short.tell = lambda event: (order.append(type(event).__name__), short._kept.put(event))
+    long.tell = tell
+    engine.submit([long])
+    assert finish(long)[-1].answer.text.split()[-1] == "ten"
+    drawn = finish(short)[-1].answer.pictures[0].indices
+    assert order[:2] == ["Drawn", "Finished"] and order[-1] == "long", "it waits for no whole answer of another"
+    alone = EngineRequest(short.conversation, short.settings, short.row)
+    script("*")
+    engine.submit([alone])
+    assert torch.equal(finish(alone)[-1].answer.pictures[0].indices, drawn)
+
+
+def test_no_more_are_answered_together_than_may(assistant, script) -> None:
+    script("*", "one two three", "one")
+    counts = Counts()
+    engine = Engine(assistant, Limits(batch=3), gather=0.2, observer=counts)
+    tickets = [EngineRequest(asked("Say."), settings(max_new_tokens=20, seed=seed)) for seed in range(10)]
     engine.submit(tickets)
-    for ticket in tickets:
-        finish(ticket)
+    assert all(isinstance(finish(ticket)[-1], Finished) for ticket in tickets)
     engine.stop()
-    assert counts.batches == [2, 1]
+    assert max(counts.together) == 3 and engine.running == 0
+
+
+def test_a_sampler_that_breaks_fails_its_own_request(engine: Engine, script, monkeypatch) -> None:
+    from vargpt_lightning.models.decoder import sampling
+    from vargpt_lightning.models.generation import row_sampling
+
+    script("*")
+    for module in (sampling, row_sampling):
+        monkeypatch.setattr(module, "installed_sampler", lambda name: None if name == "default" else lambda *given: 1)
+    broken = EngineRequest(asked("Draw."), settings(visual=SamplingSettings(sampler="odd")))
+    fine = EngineRequest(asked("Draw."), settings())
+    engine.submit([broken, fine])
+    assert len(finish(fine)[-1].answer.pictures) == 1
+    assert isinstance(finish(broken)[-1], Failed) and engine.running == 0
 
 
 def test_a_cancelled_request_ends_and_its_neighbour_goes_on(engine: Engine, script) -> None:

@@ -1,7 +1,8 @@
 """Answers made in batches by one thread, for any number of threads that ask.
 
-Requests that wait are answered together where their sampling settings are the same; each has a random stream of its
-own, made of its seed and its row, so that an answer does not depend on who else asked.
+Requests that wait are answered together, whatever their settings, and join those that are being answered between two
+steps of the model. Each has a random stream of its own, made of its seed and its row, so that an answer does not depend
+on who else asked.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ Event = TextDelta | ImagePreview | Drawn | Finished | Failed
 class Observer(Protocol):
     """What an engine tells about itself; `metrics.ServerMetrics` counts it."""
 
-    def batch(self, answers: int, seconds: float) -> None:
-        """A batch was answered."""
+    def joined(self, answers: int) -> None:
+        """Requests have joined: so many are answered together now."""
 
     def ended(self, ticket: EngineRequest, event: Finished | Failed) -> None:
         """A request has ended."""
@@ -139,7 +140,7 @@ class Engine:
     Args:
         assistant: answers; only the engine's thread runs it.
         limits: of the queue and of a batch.
-        gather: seconds to wait for company before a batch begins.
+        gather: seconds to wait for company where nothing is being answered.
         observer: is told of what was done.
     """
 
@@ -150,7 +151,7 @@ class Engine:
         self._waiting: deque[EngineRequest] = deque()
         self._changed = threading.Condition()
         self._stopped = False
-        self._running: Sequence[EngineRequest] = ()
+        self._running: list[EngineRequest] = []
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -195,82 +196,71 @@ class Engine:
                 ticket.cancel()
             self._changed.notify_all()
         for ticket in left:
-            self._end(ticket, Failed(RefusedRequestError("the server is being stopped", 503, "stopping", wait=10)))
+            self.end(ticket, Failed(RefusedRequestError("the server is being stopped", 503, "stopping", wait=10)))
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            begun = time.monotonic()
-            self._running = batch
+        while self._wait_for_some():
+            answering = _Answering(self)
             try:
-                self._answer(batch)
-            except Exception as error:  # one request must not end the server; what is wrong goes to the log
-                logger.exception("a batch of %d failed", len(batch))
-                for ticket in batch:
-                    self._end(ticket, Failed(error))
-            finally:
-                self._running = ()
-            if self.observer is not None:
-                self.observer.batch(len(batch), time.monotonic() - begun)
-            batch = []
+                answering.run()
+            except Exception as error:  # a fault must not end the server; what is wrong goes to the log
+                logger.exception("a batch of %d failed", len(self._running))
+                for ticket in list(self._running):
+                    self.end(ticket, Failed(error))
 
-    def _next_batch(self) -> list[EngineRequest]:
-        """The oldest request and those behind it that go with it; empty when the engine is stopped."""
+    def _wait_for_some(self) -> bool:
+        """Wait until there are requests, and company has had its time to come; False when the engine is stopped."""
         rested = False
         with self._changed:
-            while True:
+            while not self._stopped:
                 self._drop_cancelled()
-                if self._stopped:
-                    return []
                 if self._waiting:
-                    break
+                    until = time.monotonic() + self.gather
+                    while len(self._waiting) < self.limits.batch and (left := until - time.monotonic()) > 0:
+                        self._changed.wait(left)
+                    return True
                 if not self._changed.wait(None if rested else IDLE_SECONDS):
                     rested = True
                     _return_memory()
-            until = time.monotonic() + self.gather
-            while len(self._waiting) < self.limits.batch and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+        return False
+
+    def take(self) -> list[EngineRequest]:
+        """Let the oldest requests that wait be answered, as many as there is room for; for the engine's thread."""
+        with self._changed:
             self._drop_cancelled()
-            if not self._waiting:
-                return self._next_batch() if not self._stopped else []
-            first = _kind(self._waiting[0])
-            batch = [ticket for ticket in self._waiting if _kind(ticket) == first][: self.limits.batch]
-            self._waiting = deque(ticket for ticket in self._waiting if ticket not in batch)
-            return batch
+            room = max(0, self.limits.batch - len(self._running))
+            taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            self._running += taken
+        for ticket in taken:
+            ticket.begun = time.monotonic()
+        if taken and self.observer is not None:
+            self.observer.joined(len(self._running))
+        return taken
 
     def _drop_cancelled(self) -> None:
         gone = [ticket for ticket in self._waiting if ticket.cancelled]
         self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
         for ticket in gone:
-            self._end(ticket, Finished(Answer(finished="stopped")))
+            self.end(ticket, Finished(Answer(finished="stopped")))
 
-    def _answer(self, batch: Sequence[EngineRequest]) -> None:
-        prompts: list[Prompt] = []
-        asked: list[EngineRequest] = []
-        for ticket in batch:
-            ticket.begun = time.monotonic()
-            try:
-                prompts.append(self._prompt(ticket))
-                asked.append(ticket)
-            except UserError as error:  # does not fit into the context; its neighbours do
-                self._end(ticket, Failed(error))
-        if not asked:
-            return
-        settings = replace(asked[0].settings, batch_size=len(asked))
-        total = self.assistant.model.schedule.num_scales
-        answers = self.assistant.continue_all(prompts, settings, _StreamListener(asked, total))
-        for ticket, answer in zip(asked, answers, strict=True):
-            self._end(ticket, Finished(answer))
+    def prompt(self, ticket: EngineRequest) -> Prompt:
+        """Return what the model is asked.
 
-    def _prompt(self, ticket: EngineRequest) -> Prompt:
+        Raises:
+            UserError: it does not fit into the context.
+        """
         reserve = self.assistant.model.schedule.num_tokens + 2 if ticket.draw else 1
         prompt = self.assistant.prompt(ticket.conversation, ticket.row, reserve)
         ids = [*prompt.input_ids, self.assistant.tokenizer.image_gen_start_id] if ticket.draw else prompt.input_ids
         ticket.prompt_tokens = len(ids)
-        return replace(prompt, input_ids=ids, seed=ticket.settings.seed)
+        return replace(prompt, input_ids=ids, settings=ticket.settings)
 
-    def _end(self, ticket: EngineRequest, event: Finished | Failed) -> None:
+    def end(self, ticket: EngineRequest, event: Finished | Failed) -> None:
+        """Say how a request has ended."""
+        with self._changed:
+            self._running = [other for other in self._running if other is not ticket]
         if self.observer is not None:
             self.observer.ended(ticket, event)
         ticket.say(event)
@@ -282,23 +272,47 @@ def _return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _kind(ticket: EngineRequest) -> GenerationSettings:
-    """What requests have in common that are answered together: all settings but the seed, which each has for itself."""
-    return replace(ticket.settings, seed=0, batch_size=1)
-
-
 def _begun(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end of a text may be the beginning of a stop."""
     longest = max(map(len, stops), default=0)
     return next((n for n in range(min(longest, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in stops)), 0)
 
 
-class _StreamListener(Watcher):
-    """Passes on to each ticket what happens in its row."""
+class _Answering(Watcher):
+    """From the first request to the moment at which none is left: lets others join, and passes on what happens."""
 
-    def __init__(self, tickets: Sequence[EngineRequest], scales: int) -> None:
-        self.tickets, self.scales = tickets, scales
-        self.said = [""] * len(tickets)
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.scales = engine, engine.assistant.model.schedule.num_scales
+        self.tickets: dict[int, EngineRequest] = {}
+        self.said: dict[int, str] = {}
+        self.count = 0
+
+    def run(self) -> None:
+        """Answer requests until none is left."""
+        if first := self.joining(0):
+            settings = replace(self.engine.assistant.settings, batch_size=len(first))
+            self.engine.assistant.continue_all(first, settings, self)
+
+    def joining(self, running: int) -> list[Prompt]:
+        prompts: list[Prompt] = []
+        for ticket in self.engine.take():
+            try:
+                prompts.append(self.engine.prompt(ticket))
+            except UserError as error:  # does not fit into the context; its neighbours do
+                self.engine.end(ticket, Failed(error))
+                continue
+            self.tickets[self.count], self.said[self.count] = ticket, ""
+            self.count += 1
+        return prompts
+
+    def ended(self, row: int, answer: Answer) -> None:
+        del self.said[row]
+        self.engine.end(self.tickets.pop(row), Finished(answer))
+
+    def failed(self, row: int, error: Exception) -> bool:
+        del self.said[row]
+        self.engine.end(self.tickets.pop(row), Failed(error))
+        return True
 
     def text(self, row: int, text: str) -> None:
         # A character may be made of several tokens; a space may turn out to be the last, and what stands before it to

@@ -34,20 +34,18 @@ class ServerMetrics:
         self.answers = Counter("vargpt_answers", "Answers by how they ended", ["finished"], registry=registry)
         self.tokens = Counter("vargpt_tokens", "Tokens read and made", ["kind"], registry=registry)
         self.pictures = Counter("vargpt_pictures_drawn", "Pictures drawn", registry=registry)
-        self.waited = Histogram("vargpt_wait_seconds", "From asking to the batch", buckets=SECONDS, registry=registry)
+        self.waited = Histogram("vargpt_wait_seconds", "From asking to its turn", buckets=SECONDS, registry=registry)
         self.took = Histogram("vargpt_answer_seconds", "From asking to the end", buckets=SECONDS, registry=registry)
-        self.batches = Histogram("vargpt_batch_seconds", "Time of a batch", buckets=SECONDS, registry=registry)
         sizes = (1, 2, 4, 8, 16, 32, 64)
-        self.sizes = Histogram("vargpt_batch_answers", "Answers of a batch", buckets=sizes, registry=registry)
+        self.sizes = Histogram("vargpt_batch_answers", "Answers made together", buckets=sizes, registry=registry)
 
     def watch(self, engine: Engine) -> None:
         """Show an engine's queue."""
         Gauge("vargpt_waiting", "Answers that wait", registry=self.registry).set_function(lambda: engine.waiting)
         Gauge("vargpt_running", "Answers being made", registry=self.registry).set_function(lambda: engine.running)
 
-    def batch(self, answers: int, seconds: float) -> None:
-        """A batch was answered."""
-        self.batches.observe(seconds)
+    def joined(self, answers: int) -> None:
+        """Requests have joined: so many are answered together now."""
         self.sizes.observe(answers)
 
     def ended(self, ticket: EngineRequest, event: Finished | Failed) -> None:
