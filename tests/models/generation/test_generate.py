@@ -22,12 +22,14 @@ from vargpt_lightning.models.generation.generate import (
     PicturePart,
     Prompt,
     TextPart,
+    Watcher,
     generate,
 )
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.utils.errors import UserError
 
 GREEDY = SamplingSettings(greedy=True)
+GREEDY_ONE = GenerationSettings(max_images=1, visual=GREEDY)
 
 
 def words(ids: list[int]) -> str:
@@ -150,6 +152,20 @@ def test_cache_steps_equal_one_pass_for_rows_of_different_lengths() -> None:
     close(hidden[0], whole[2, 7:10])
     close(hidden[1], whole[0, 4:7])
     assert stores == (cache.keys_LBHSD.data_ptr(), cache.values_LBHSD.data_ptr())
+
+
+def test_a_row_used_again_holds_nothing_of_before() -> None:
+    """Not even what is no number, which a mask does not hide."""
+    model = small_model()
+    cache = read(model, torch.tensor([[IDS.bos, 5, 6, 7]] * 2))
+    cache.keys_LBHSD[:, 0], cache.values_LBHSD[:, 0] = torch.nan, torch.nan
+    kept = cache.keys_LBHSD[:, 1].clone()
+    cache.clear([0])
+    assert not cache.keys_LBHSD[:, 0].any() and not cache.values_LBHSD[:, 0].any()
+    assert torch.equal(cache.keys_LBHSD[:, 1], kept)
+    moved = cache.regrouped([1], 2, 80)
+    assert torch.equal(moved.keys_LBHSD[:, 0, :, :60], kept) and not moved.keys_LBHSD[:, 1:].any()
+    assert (moved.rows, moved.capacity) == (3, 80)
 
 
 def test_a_step_says_nothing(recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture) -> None:
@@ -374,3 +390,58 @@ def test_every_module_has_its_mode_again(chatty: VARGPT) -> None:
     answers(chatty, PROMPTS[:1])
     assert [module.training for module in chatty.modules()] == before
     chatty.eval()
+
+
+# Prompts that join
+
+
+class Doors(Watcher):
+    """Lets prompts join one after the other, two steps apart, and keeps the answers."""
+
+    def __init__(self, later: list[Prompt]) -> None:
+        self.later, self.steps, self.most = later, 0, 0
+        self.answers: dict[int, Answer] = {}
+
+    def joining(self, running: int) -> list[Prompt]:
+        self.steps, self.most = self.steps + 1, max(self.most, running)
+        return [self.later.pop(0)] if self.later and (self.steps % 2 == 0 or not running) else []
+
+    def ended(self, row: int, answer: Answer) -> None:
+        self.answers[row] = answer
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_who_joins_is_answered_as_alone(chatty: VARGPT, temperature: float) -> None:
+    """Rows join and leave in the middle of others; none has another answer for it, and slots are used again."""
+    own = [
+        GenerationSettings(8 + 3 * i, i % 3, temperature, 5 * i, visual=SamplingSettings(top_k=5 + i)) for i in range(5)
+    ]
+    wanted = [replace(prompt, row=i, settings=own[i]) for i, prompt in enumerate(PROMPTS)] * 2
+    doors = Doors(wanted[1:])
+    first = answers(chatty, wanted[:1])
+    assert same(generate(chatty, wanted[:1], words, watcher=doors)[0], first[0])
+    assert sorted(doors.answers) == list(range(10)) and 1 < doors.most < 10
+    for i, prompt in enumerate(wanted):
+        assert same(doors.answers[i], answers(chatty, [prompt])[0])
+
+
+def test_a_row_that_draws_waits_for_no_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vargpt_lightning.models.generation import generate as module
+
+    monkeypatch.setattr(module, "PATIENCE", 5)
+    drawn: list[int] = []
+
+    class Clock(Watcher):
+        words = 0
+
+        def text(self, row: int, text: str) -> None:
+            self.words += row == 0
+
+        def part(self, row: int, part: TextPart | PicturePart) -> None:
+            if isinstance(part, PicturePart):
+                drawn.append(self.words)
+
+    prompts = [Prompt([IDS.bos, 5, 6, 7]), Prompt([IDS.bos, 5, 6, IDS.image_gen_start])]
+    long = GenerationSettings(max_new_tokens=40, max_images=0)
+    generate(small_model(8), [replace(prompts[0], settings=long), prompts[1]], words, GREEDY_ONE, Clock())
+    assert drawn == [6]

@@ -137,7 +137,7 @@ class _Batch:
 
     def _wanted(self, state: str) -> list[int]:
         """The rows in a state; those that nobody waits for end here."""
-        found = [row for row in self.rows.values() if row.state == state]
+        found = sorted((row for row in self.rows.values() if row.state == state), key=lambda row: row.slot)
         if self.watcher is not None:
             for row in found:
                 if self.watcher.gone(row.place):
@@ -147,17 +147,31 @@ class _Batch:
     def _join(self, prompts: Sequence[Prompt], first: int) -> list[_Row]:
         """Give prompts their rows, read them, and take each row's first token."""
         added = [self._row(prompt, first + i) for i, prompt in enumerate(prompts)]
+        self._make_room(added)
+        self.rows |= {row.place: row for row in added}
+        self._read_prompts(added)
+        return added
+
+    def _make_room(self, added: Sequence[_Row]) -> None:
+        """Give new rows their slots of the cache: those of rows that are done, or of a cache that holds all anew.
+
+        No slot is ever without a row, as steps of all rows need no copies of theirs.
+        """
         kept = list(self.rows.values())
         capacity = max(row.room for row in [*kept, *added])
-        if self.cache is None:
+        if self.cache is not None and self.cache.rows == len(kept) + len(added) and self.cache.capacity >= capacity:
+            free = sorted(set(range(self.cache.rows)) - {row.slot for row in kept})
+            for row, slot in zip(added, free, strict=True):
+                row.slot = slot
+            self.cache.clear(free)
+            return
+        if self.cache is None or not kept:
+            self.cache = None  # before another is made
             self.cache = LanguageCache(self.model.language_model, len(added), capacity)
         else:
             self.cache = self.cache.regrouped([row.slot for row in kept], len(added), capacity)
         for slot, row in enumerate([*kept, *added]):
             row.slot = slot
-            self.rows[row.place] = row
-        self._read_prompts(added)
-        return added
 
     def _row(self, prompt: Prompt, place: int) -> _Row:
         context = self._context(prompt, place)

@@ -33,11 +33,16 @@ class LanguageCache:
     def regrouped(self, kept: Sequence[int], added: int, capacity: int) -> LanguageCache:
         """Return a cache of `kept` rows of this one, in their order, and of `added` empty rows behind them."""
         made = LanguageCache(self.model, len(kept) + added, capacity)
-        if kept:
-            rows, length = list(kept), min(self.capacity, capacity)
-            for mine, theirs in ((self.keys_LBHSD, made.keys_LBHSD), (self.values_LBHSD, made.values_LBHSD)):
-                theirs[:, : len(rows), :, :length] = mine[:, rows, :, :length]
+        length = min(self.capacity, capacity)
+        for mine, theirs in ((self.keys_LBHSD, made.keys_LBHSD), (self.values_LBHSD, made.values_LBHSD)):
+            for new, old in enumerate(kept):
+                theirs[:, new, :, :length] = mine[:, old, :, :length]
         return made
+
+    def clear(self, rows: Sequence[int]) -> None:
+        """Forget what rows hold."""
+        self.keys_LBHSD[:, rows] = 0
+        self.values_LBHSD[:, rows] = 0
 
     def run(
         self,
