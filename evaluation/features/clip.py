@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.evaluation.features import clip_pass
 from vargpt_lightning.evaluation.features.clip_weights import Activation, activation, read_clip_file
 from vargpt_lightning.utils.errors import UserError
 
@@ -95,15 +96,19 @@ class OpenClip:
     def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Embeddings (B, D), not normalised."""
         batch = torch.stack([self.transform(picture) for picture in pictures]).to(self.device)
+        if self.device.type == "cpu" and clip_pass.known(self.network):
+            return clip_pass.embed(self.network.visual, batch).float()
         return self.network.encode_image(batch).float().cpu()
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         """Embeddings (B, D), not normalised, and which texts were cut to fit."""
-        tokens = self.tokenizer(list(texts))
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}  # several drawings may share one
+        tokens = self.tokenizer(list(places))
         limit = tokens.shape[1]
         cut = [self._length(text) > limit for text in texts]
-        return self.network.encode_text(tokens.to(self.device)).float().cpu(), cut
+        embedded = self.network.encode_text(tokens.to(self.device)).float().cpu()
+        return embedded[[places[text] for text in texts]], cut
 
     def _length(self, text: str) -> int:
         """Tokens of a text with those for its start and end, before anything is cut."""
