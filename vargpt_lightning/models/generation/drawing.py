@@ -47,7 +47,7 @@ class PictureStep:
         self.model, self.cache, self.rows = model, cache, list(rows)
         self.generator, self.noise_RLW = generator, noise_RLW
         device = model.language_model.lm_head.weight.device
-        self.lengths_R = torch.tensor(list(lengths), device=device)
+        self.lengths_R, self.longest = torch.tensor(list(lengths), device=device), max(lengths)
         count, L = len(self.rows), model.schedule.num_tokens
         each = [settings] * count if isinstance(settings, SamplingSettings) else settings
         guided = [r for r, own in enumerate(each) if own.guided]
@@ -93,7 +93,10 @@ class PictureStep:
     def _with_prompt(self, k: int, embeds_RnW: Tensor) -> Tensor:
         offsets_n, last_n = self._spans(k)
         slots_Rn = self.lengths_R[:, None] + offsets_n
-        mask = step_mask(self.lengths_R[:, None] + last_n, int(slots_Rn.max()) + 1)
+        end = (
+            self.longest + self.model.schedule.slices[k].stop + 1
+        )  # known here: asked of a GPU, it would be waited for
+        mask = step_mask(self.lengths_R[:, None] + last_n, end)
         hidden_RnW = self.cache.run(embeds_RnW, slots_Rn, mask, rows=self.rows)
         return hidden_RnW[:, 1:] if k == 0 else hidden_RnW
 
@@ -102,7 +105,7 @@ class PictureStep:
         if self.alone is None:
             return self._noise(k, embeds_GnW)
         slots_Gn = offsets_n.expand(self.halves, -1)
-        mask = step_mask(last_n.expand(self.halves, -1), int(offsets_n[-1]) + 1)
+        mask = step_mask(last_n.expand(self.halves, -1), self.model.schedule.slices[k].stop + 1)
         positions_Gn = self.lengths_R[self.guided, None] + offsets_n
         hidden_GnW = self.alone.run(embeds_GnW, slots_Gn, mask, positions_Rn=positions_Gn)
         return hidden_GnW[:, 1:] if k == 0 else hidden_GnW

@@ -124,8 +124,10 @@ def sample_rows(filtered_RlV: Tensor, streams: Sequence[torch.Generator]) -> Ten
         ValueError: a logit is no number.
     """
     chances_RlV = filtered_RlV.softmax(dim=-1)
-    if bool(chances_RlV.isnan().any()):
-        raise ValueError("logits: got some that are no numbers, from which no code can be drawn")
+    try:  # a GPU is not waited for: it checks when it comes to it, as `torch.multinomial` does
+        torch._assert_async(chances_RlV.isnan().any().logical_not())
+    except RuntimeError as error:
+        raise ValueError("logits: got some that are no numbers, from which no code can be drawn") from error
     # Drawn where the generators live, so that a seed means the same stream on every device.
     noise_RlV = torch.empty(chances_RlV.shape, dtype=chances_RlV.dtype, device=streams[0].device)
     for noise_lV, own in zip(noise_RlV, streams, strict=True):
