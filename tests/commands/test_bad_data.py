@@ -98,7 +98,7 @@ def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, capsys: pytest.Capture
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert index["count"] == 1 and index["reasons"]["a picture of too many pixels"] == 1 + len(GOOD) - 2
     assert index["manifest"]["settings"]["max_pixels"] == 255
-    assert main([*words, "--max-pixels", "0"]) == 2 and "max pixels: 0" in capsys.readouterr().err
+    assert main([*words, "--max-pixels", "0"]) == 2 and "--max-pixels: '0'" in capsys.readouterr().err
 
 
 def test_resized_they_are_upright_and_on_white(tmp_path: Path) -> None:

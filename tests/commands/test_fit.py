@@ -355,7 +355,7 @@ def test_checkpoints_hold_nothing_but_plain_values(experiment: Path, tmp_path: P
     run(command, tmp_path / "log", Place("base", "batch", 2), signal.SIGKILL)
     loaded = torch.load(tmp_path / "tiny/stages/02-base/last.ckpt", weights_only=True)
     states = {key.partition("{")[0]: value for key, value in loaded["callbacks"].items()}
-    assert states["StageScheduler"] == {"active": "base", "index": 1}
+    assert states["StageScheduler"] == {"active": "base", "index": 1, "first_step": 0}
     assert states["EMA"]["averages"]
     assert loaded["optimizer_states"][0]["state"]
 
