@@ -79,3 +79,23 @@ def test_a_model_answers_and_draws_with_it(
     command = ["generate", str(finished_run), "Draw a box.", "--fast", "--max-tokens", "4", "--out", str(tmp_path)]
     assert main(command) == 0
     assert f"the blocks multiply in {form}" in capsys.readouterr().err
+
+
+def test_compiled_drawing_gives_the_same_codes(finished_run: Path) -> None:
+    """A graph for each scale, none of them broken: what dynamo takes whole any backend can compile."""
+    torch._dynamo.reset()
+    plain, compiled = vl.load(finished_run), vl.load(finished_run)
+    fast.compile_drawing(compiled.model, backend="eager")
+    seen = []
+    for assistant in (plain, compiled):
+        decoder, tokenizer = assistant.model.visual_decoder, assistant.model.image_tokenizer
+        labels_B, stream = torch.zeros(2, dtype=torch.long), torch.Generator().manual_seed(3)
+        drawing = decoder.generate(
+            tokenizer, labels_B, sampling=assistant.model.sampling_settings(cfg=1.5), generator=stream
+        )
+        seen.append((drawing.idx_BL, tokenizer.decode(drawing.f_hat_BCHW)))
+    assert torch.equal(seen[0][0], seen[1][0])
+    torch.testing.assert_close(seen[0][1], seen[1][1], rtol=0, atol=1e-5)
+    counts = torch._dynamo.utils.counters
+    assert not counts["graph_break"] and counts["stats"]["unique_graphs"] >= compiled.model.schedule.num_scales
+    torch._dynamo.reset()

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     check_model(arguments.run, arguments.stage)
     out = arguments.out or Path(arguments.run) / "chat"
     output_folder(out)
-    run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast)
+    run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast, arguments.compile)
     from vargpt_lightning.inference.load import LoadedRun
 
     run.settings = generation_settings(run, arguments)

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     check_model(arguments.run, arguments.stage)
     output_folder(arguments.out)
     shown = [picture_file(path) for path in arguments.image]
-    run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast)
+    run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast, arguments.compile)
     run.settings = generation_settings(run, arguments)
     conversations = [_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)]
     prompts = [run.prompt(conversation, row) for row, conversation in enumerate(conversations)]

@@ -25,6 +25,7 @@ def add_sampling(result: Any, fast: bool = True) -> None:
     """Add what `generate` and `chat` have in common to a parser, or to a group of one; `fast` adds --fast."""
     if fast:
         result.add_argument("--fast", action="store_true", help="multiply in bfloat16 or int8 where that is faster")
+        result.add_argument("--compile", action="store_true", help="compile what draws; the first drawing waits for it")
     result.add_argument("--top-k", type=whole(0), metavar="K", help="codes kept per position, 0 for all (900)")
     result.add_argument(
         "--top-p", type=number(0, 1), metavar="P", help="probability mass kept per position (the model's)"

@@ -86,8 +86,7 @@ def main(argv: list[str]) -> int:
     with listen(arguments.host, arguments.port, token) as place, ended_by_signals():
         with working(f"loading {arguments.run}"):
             run = load_run(arguments.run, arguments.stage, arguments.device)
-        if arguments.fast:
-            make_fast(run)
+        make_fast(run, arguments.fast, arguments.compile)
         run.settings = generation_settings(run, arguments)
         name = arguments.name or run.folder.name
         page = not arguments.no_page

@@ -83,6 +83,22 @@ def speed_up_blocks(blocks: Iterable[nn.Module], form: Form) -> None:
         setattr(parent, name, FORMS[form](layer).to(layer.weight.device))
 
 
+def compile_drawing(model: VARGPTModel, backend: str = "inductor") -> None:
+    """Compile what draws, in place: the visual decoder's blocks, a graph for each scale, and the picture decoder.
+
+    The first drawing of each batch size waits for the compiler. The language model stays as it is: its sequences have
+    another length at every token.
+    """
+    settings: dict[str, Any] = {"backend": backend, "dynamic": False}
+    if backend == "inductor":
+        settings["mode"] = "max-autotune-no-cudagraphs"  # graphs would replay the writes into a cache of their own
+    # each scale of each batch size is a graph; torch gives up after eight
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * model.schedule.num_scales)
+    for block in model.visual_decoder.blocks:
+        block.compile(**settings)
+    model.image_tokenizer.decoder.compile(**settings)
+
+
 @torch.no_grad()
 def fastest(device: torch.device) -> Form:
     """Return the form whose products take the least time on a device, float32 unless another wins clearly."""

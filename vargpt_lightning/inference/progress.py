@@ -14,24 +14,35 @@ if TYPE_CHECKING:  # a command's refusals must not wait for torch
     from vargpt_lightning.models.generation.answers import Watcher
 
 
-def load_assistant(where: str, stage: str | None, device: str | None, fast: bool = False) -> Assistant:
-    """Load the model of a run or of a folder that `vargpt convert` wrote, and say so; `fast` as for `speed_up`."""
+def load_assistant(
+    where: str, stage: str | None, device: str | None, fast: bool = False, compiled: bool = False
+) -> Assistant:
+    """Load the model of a run or of a folder that `vargpt convert` wrote, and say so.
+
+    Args:
+        fast: as for `speed_up`.
+        compiled: as for `compile_drawing`.
+    """
     with working(f"loading {where}"):
         with importing():
             from vargpt_lightning.inference.load import load_run_or_directory
         assistant = load_run_or_directory(where, stage, device)
-    if fast:
-        make_fast(assistant)
+    make_fast(assistant, fast, compiled)
     return assistant
 
 
-def make_fast(assistant: Assistant) -> None:
-    """Speed a model up, and say in what it multiplies."""
-    from vargpt_lightning.inference.fast import speed_up
+def make_fast(assistant: Assistant, fast: bool, compiled: bool) -> None:
+    """Speed a model up as asked, and say in what it multiplies."""
+    if not (fast or compiled):
+        return
+    from vargpt_lightning.inference.fast import compile_drawing, speed_up
 
-    form = speed_up(assistant.model)
-    found = "nothing faster than float32 here" if form == "float32" else f"the blocks multiply in {form}"
-    print(f"--fast: {found}", file=sys.stderr, flush=True)
+    if fast:
+        form = speed_up(assistant.model)
+        found = "nothing faster than float32 here" if form == "float32" else f"the blocks multiply in {form}"
+        print(f"--fast: {found}", file=sys.stderr, flush=True)
+    if compiled:
+        compile_drawing(assistant.model)
 
 
 @contextmanager
