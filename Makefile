@@ -1,4 +1,4 @@
-# make demo    set up, train the default experiment, say where its report is (about twenty minutes on two cores)
+# make demo    set up, train the default experiment, say where its report is (about fifteen minutes on two cores)
 # make test    set up with the test extras, then run the tests (NEWEST=1: with the newest packages, in .venv-newest)
 # make lint    style, types and the import contract
 # make docs    build the pages as a site in site/; a broken link stops it
