@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vargpt_lightning.commands.sweep_show import main as show
-from vargpt_lightning.commands.sweep_worker import add_lease_timeout
-from vargpt_lightning.commands.sweep_worker import main as worker
+from vargpt_lightning.commands.sweep.show import main as show
+from vargpt_lightning.commands.sweep.worker import add_lease_timeout
+from vargpt_lightning.commands.sweep.worker import main as worker
 from vargpt_lightning.sweep.changes import changed_sweep, read_values
 from vargpt_lightning.sweep.check import check_cells
 from vargpt_lightning.sweep.folder import SweepFolder
