@@ -6,11 +6,12 @@ runs. The paired difference takes the same questions and leaves that out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vargpt_lightning.evaluation.analysis.run_plots import PRINT, SERIES, new_figure, note_figure
-from vargpt_lightning.evaluation.base.benchmark import group_interval
 from vargpt_lightning.evaluation.base.exact_match import is_right
+from vargpt_lightning.evaluation.base.paired_tests import Paired, paired
 from vargpt_lightning.evaluation.base.plot_texts import plain_texts
 from vargpt_lightning.utils.errors import UserError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEYS = ["source", "split", "kind", "id", "prompt"]
-DIFFERENCES = ("run", "source", "split", "kind", "n", "base", "other", "difference", "low", "high", "better", "worse")
+PARTS = ("source", "split", "kind")
 
 
 def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -44,17 +45,19 @@ def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.dropna(subset="score").drop_duplicates(["run", *KEYS], keep="last")  # what was asked again counts
 
 
-def paired_differences(predictions: pd.DataFrame, base: str) -> pd.DataFrame:
+def paired_differences(predictions: pd.DataFrame, base: str, by: Sequence[str] = PARTS) -> pd.DataFrame:
     """What each other run scores above `base` on the questions that both were asked, by kind of question.
 
     Args:
         predictions: the table of `results.load_runs`, of two runs or more.
         base: the run (a name of its column `run`) that the others are compared with.
+        by: the columns that name a line of the result.
 
     Returns:
         one row for each run and kind: `n` shared questions, the mean of each, their `difference`, and `low` and
-        `high`, the ends of its 95 % bootstrap interval (pictures are resampled, with all their questions); on how many
-        questions the run is `better` and `worse`.
+        `high`, the ends of its 95 % bootstrap interval (pictures, or a benchmark's groups, are resampled, with all
+        their questions); on how many questions the run is `better` and `worse`; the other columns are those of
+        `paired_tests.Paired`.
 
     Raises:
         UserError: other runs have predictions, and this one has none.
@@ -65,16 +68,15 @@ def paired_differences(predictions: pd.DataFrame, base: str) -> pd.DataFrame:
     if len(scored) and base not in set(scored["run"]):
         there = ", ".join(map(str, scored["run"].unique())) or "none"
         raise UserError(f"base: {base!r}; expected one of the runs with predictions: {there}")
-    mine = scored.loc[scored["run"] == base, [*KEYS, "picture", "score"]]
+    mine = scored.loc[scored["run"] == base, [*KEYS, "picture", "group", "score"]]
     found = []
     for run, theirs in scored[scored["run"] != base].groupby("run", sort=False):
         pairs = mine.merge(theirs[[*KEYS, "score"]], on=KEYS, suffixes=("_base", "_other"))
-        for keys, rows in pairs.groupby(["source", "split", "kind"], sort=False, dropna=False):
-            change = rows["score_other"] - rows["score_base"]
-            low, high = group_interval(list(change), list(rows["picture"].fillna(rows["id"])))
-            means = (rows["score_base"].mean(), rows["score_other"].mean(), change.mean(), low, high)
-            found.append((run, *keys, len(rows), *means, int((change > 0).sum()), int((change < 0).sum())))
-    return pd.DataFrame(found, columns=list(DIFFERENCES))
+        for keys, rows in pairs.groupby(list(by), sort=False, dropna=False):
+            groups = rows["group"].fillna(rows["picture"]).fillna(rows["id"])
+            test = paired(list(rows["score_base"]), list(rows["score_other"]), list(groups))
+            found.append((run, *keys, *test))
+    return pd.DataFrame(found, columns=["run", *by, *Paired._fields])
 
 
 def changed_answers(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from vargpt_lightning.evaluation.harness.outputs import read_rows
 from vargpt_lightning.evaluation.reports.benchmark_drawings import Drawn, drawn_sections, read_drawn
 from vargpt_lightning.evaluation.reports.benchmark_examples import Example, add_pictures, choose_examples, visible
 from vargpt_lightning.evaluation.reports.benchmark_measured import Measured, protocols, read_measured
+from vargpt_lightning.evaluation.reports.pages import Pages
 from vargpt_lightning.evaluation.reports.radar import draw_radar
 from vargpt_lightning.evaluation.reports.table_text import latex, markdown
 from vargpt_lightning.evaluation.reports.tables import PROTOCOL_WORDS, Section, Sources, all_tables, legend
@@ -56,7 +57,7 @@ def build_benchmark_report(
     if not found and not drawn:
         named = ", ".join(map(str, folders)) or "no folder"
         raise UserError(f"nothing to report in {named}: neither <benchmark>/result.<protocol>.json nor images.json")
-    pages = _Pages(out)
+    pages = Pages(out)
     sources = Sources()
     sections = [*(all_tables(found, sources) if found else []), *(drawn_sections(drawn, sources) if drawn else [])]
     write_bytes(out / "tables.md", markdown(sections, sources).encode("utf-8", "replace"))
@@ -79,27 +80,6 @@ def build_benchmark_report(
         created=now(),
         **tables,
     )
-
-
-class _Pages:
-    """Renders templates into a folder; everything that comes from outside is escaped."""
-
-    def __init__(self, out: Path) -> None:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        self.out = out
-        self.environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-
-    def write(self, name: str, template: str, **content: Any) -> Path:
-        text = self.environment.get_template(template).render(**content)
-        write_bytes(self.out / name, text.encode("utf-8", "replace"))
-        return self.out / name
 
 
 def _legend(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -160,7 +140,7 @@ def _systems(found: Sequence[Measured], drawn: Sequence[Drawn]) -> list[dict[str
 
 
 def _benchmark_page(
-    pages: _Pages, group: Sequence[Measured], data: Mapping[str, Path | str], of_each: int
+    pages: Pages, group: Sequence[Measured], data: Mapping[str, Path | str], of_each: int
 ) -> dict[str, Any]:
     """Writes a benchmark's page and returns what the first page says of it."""
     sections: list[dict[str, Any]] = []
@@ -225,7 +205,7 @@ def _fill_in(shown: Sequence[Example], name: str, data: Mapping[str, Path | str]
     return ""
 
 
-def _drawings_page(pages: _Pages, drawn: Sequence[Drawn]) -> None:
+def _drawings_page(pages: Pages, drawn: Sequence[Drawn]) -> None:
     sources = Sources()
     sections = drawn_sections(drawn, sources)
     pages.write(

@@ -10,9 +10,12 @@ from vargpt_lightning.evaluation.reports.tables import Cell, Section, Sources, T
 # ------------------------------------------------------------------------------------------------------- Markdown
 
 
-def markdown(sections: Sequence[Section], sources: Sources) -> str:
-    """The sections as Markdown; marks and the numbers of sources are superscripts."""
-    parts = ["# Benchmarks\n\nMeasured values with 95 % intervals in brackets and n, the number of questions."]
+HEAD = "# Benchmarks\n\nMeasured values with 95 % intervals in brackets and n, the number of questions."
+
+
+def markdown(sections: Sequence[Section], sources: Sources, head: str = HEAD) -> str:
+    """The sections as Markdown below a head; marks and the numbers of sources are superscripts."""
+    parts = [head]
     for heading, words, tables in sections:
         parts.append(f"## {escape_markdown(heading)}\n\n{escape_markdown(words)}")
         for table in tables:

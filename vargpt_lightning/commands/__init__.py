@@ -10,6 +10,7 @@ COMMANDS = {
     "sweep": "train many variants of an experiment, and show a table of the results",
     "plan": "estimate memory and hours of an experiment on given GPUs, and whether it fits",
     "evaluate": "evaluate a run again; run public benchmarks on any model, or measure the pictures it draws",
+    "compare": "compare finished evaluations over the same questions, with intervals and p values",
     "score": "score outputs of a benchmark without the model: a file of predictions, or outputs that evaluate saved",
     "generate": "answer a prompt with a trained run, and save its drawings",
     "chat": "talk with a trained run in the terminal, with pictures in both directions",

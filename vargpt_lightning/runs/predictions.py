@@ -28,9 +28,11 @@ COLUMNS = (
     "files",
     "rank",
     "nearest",
+    "seed",
+    "group",
 )
 LABELS = ("run", "source", "split")  # those that a file has, not its rows
-TEXTS = ("id", "kind", "split", "prompt", "answer", "picture", "text", "nearest", "output", "category")
+TEXTS = ("id", "kind", "split", "prompt", "answer", "picture", "text", "nearest", "output", "category", "group")
 BLOCK = 1 << 24  # bytes that pyarrow parses at a time
 SCORED = {"output": "answer", "answer": "expected", "category": "kind"}
 
@@ -46,9 +48,22 @@ class Labelled(NamedTuple):
 
 def read_predictions(paths: Mapping[str, Path]) -> pd.DataFrame:
     """Return one row an answer or a drawing of runs (names to folders), those of a kind together."""
+    return read_folders(
+        {run: path / "evaluation" for run, path in paths.items()},
+        {run: path / "benchmarks" for run, path in paths.items()},
+    )
+
+
+def read_folders(evaluations: Mapping[str, Path], benchmarks: Mapping[str, Path]) -> pd.DataFrame:
+    """Return one row an answer or a drawing.
+
+    Args:
+        evaluations: names of runs, and the folders of their evaluations.
+        benchmarks: names, and folders with a folder for each benchmark.
+    """
     import pandas as pd
 
-    parts = [_questions(paths), _drawings(paths), _benchmarks(paths)]
+    parts = [_questions(evaluations), _drawings(evaluations), _benchmarks(benchmarks)]
     found = [part.reindex(columns=list(COLUMNS)) for part in parts if len(part)]
     if not found:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -59,13 +74,13 @@ def read_predictions(paths: Mapping[str, Path]) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def _questions(paths: Mapping[str, Path]) -> pd.DataFrame:
-    return _read(Labelled(path / "evaluation" / "answers.jsonl", run, "questions") for run, path in paths.items())
+def _questions(folders: Mapping[str, Path]) -> pd.DataFrame:
+    return _read(Labelled(folder / "answers.jsonl", run, "questions") for run, folder in folders.items())
 
 
-def _drawings(paths: Mapping[str, Path]) -> pd.DataFrame:
+def _drawings(folders: Mapping[str, Path]) -> pd.DataFrame:
     def named(name: str) -> Iterator[Labelled]:
-        return (Labelled(path / "evaluation" / name, run, "drawings") for run, path in paths.items())
+        return (Labelled(folder / name, run, "drawings") for run, folder in folders.items())
 
     drawn = _read(named("drawings.jsonl")).rename(columns={"text": "answer"})
     scores = _read(named("drawing_scores.jsonl"))
@@ -77,11 +92,11 @@ def _drawings(paths: Mapping[str, Path]) -> pd.DataFrame:
     return drawn.merge(scores, on=["run", "id"], how="left")
 
 
-def _benchmarks(paths: Mapping[str, Path]) -> pd.DataFrame:
+def _benchmarks(folders: Mapping[str, Path]) -> pd.DataFrame:
     files = [
         Labelled(file, run, f"benchmarks/{file.parent.name}", protocol_of(file))
-        for run, path in paths.items()
-        for file in sorted((path / "benchmarks").glob("*/scores.*.jsonl"))
+        for run, folder in folders.items()
+        for file in sorted(folder.glob("*/scores.*.jsonl"))
     ]
     table = _read(files)
     kept = [name for name in table if name not in ("expected", "kind")]  # which these rows call otherwise
@@ -137,7 +152,7 @@ def _parsed(content: bytes, lines: int) -> pa.Table | None:
     from pyarrow import json as arrow_json
 
     fields = {name: pa.string() for name in TEXTS}
-    fields |= {"value": pa.float64(), "rank": pa.int64(), "files": pa.list_(pa.string())}
+    fields |= {"value": pa.float64(), "rank": pa.int64(), "seed": pa.int64(), "files": pa.list_(pa.string())}
     one, several = pa.string(), pa.list_(pa.string())
     for expected, answer in ((one, one), (one, several), (several, one)):  # benchmarks expect one answer, or several
         schema = pa.schema(list((fields | {"expected": expected, "answer": answer}).items()))

@@ -1,0 +1,60 @@
+"""`vargpt compare`: runs and files of predictions, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.test_evaluate_benchmarks import data, systems
+from tests.commands.test_score import predictions
+from vargpt_lightning.cli import main
+
+__all__ = ["data", "systems"]  # fixtures
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_two_files_of_predictions_are_scored_and_compared(data: Path, tmp_path: Path, capsys: Any) -> None:
+    files = [
+        predictions(tmp_path / "right.jsonl", "mme", lambda row: row["answer"], data),
+        predictions(tmp_path / "no.jsonl", "mme", lambda row: "no", data),
+    ]
+    words = ["compare", *map(str, files), "--benchmarks", "mme", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "mme, lmms_eval: no is worse than right by 50.0 points" in said
+    single, whole = json.loads((tmp_path / "out" / "compare.json").read_text())["lines"]
+    assert (single["n"], single["groups"], single["worse"], single["better"]) == (28, 14, 14, 0)
+    assert (whole["base"], whole["other"], whole["p"]) == (1.0, 0.0, pytest.approx(2 / 2**14))
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count("data:image/jpeg") == 8 and "Is it red?" in page
+    assert main([*words[:-1], str(tmp_path / "other"), "--style", "plain", "--protocol", "official"]) == 0
+
+
+def test_a_run_and_its_copy_do_not_differ(finished_run: Path, tmp_path: Path, capsys: Any) -> None:
+    copy = Path(shutil.copytree(finished_run, tmp_path / "copy"))
+    code = main(["compare", str(finished_run), str(copy), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    if code == 0:
+        assert "not told apart from" in said.out and "+0.0 points" in said.out
+    else:  # the untrained run was not evaluated
+        assert "expected a finished evaluation" in said.err
+
+
+def test_wrong_words_are_refused(tmp_path: Path, capsys: Any) -> None:
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "there is no such run, folder or file" in capsys.readouterr().err
+    assert main(["compare", "a", "b", "--allow", "promts"]) == 2
+    assert "promts" in capsys.readouterr().err
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import sys; from vargpt_lightning.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    words = ["compare", "nowhere", "nobody"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "no such run" in done.stderr
