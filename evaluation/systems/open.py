@@ -51,6 +51,22 @@ def open_system(text: str, **options: Any) -> Any:
     return _transformers(text, given)
 
 
+def open_detector(text: str, device: str | None = None) -> Any:
+    """Return a detector: of transformers by folder or hub id, or a file (.jsonl) of detections.
+
+    Raises:
+        UserError: it is neither, or broken.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        from vargpt_lightning.evaluation.systems.detections import DetectionFile
+
+        return DetectionFile(path)
+    from vargpt_lightning.evaluation.systems.detector import TransformersDetector
+
+    return TransformersDetector(text, device)
+
+
 def check_system(text: str, stage: str | None = None) -> None:
     """Make sure that MODEL is there, or may be on the hub; nothing is loaded.
 
