@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.planning.measuring import LOW_BITS, ROWS, measure_aside, model_config, stage_of
+from vargpt_lightning.models.core import head_loss
 from vargpt_lightning.models.core.config import full_size
 from vargpt_lightning.planning.steps import build_empty, trace_step
 from vargpt_lightning.planning.trace import Trace
@@ -39,6 +40,21 @@ def test_a_deep_trace_from_a_shallow_one_is_the_deep_one(name: str, mode: str) -
     assert alive[0].max() == alive[1].max()
     assert np.abs(alive[0] - alive[1]).max() < 0.005 * alive[1].max()
     assert {name for _, name in made.gradients} == {name for _, name in deep.gradients}
+
+
+@pytest.mark.parametrize("count", [3, 4, 24])
+def test_batches_whose_head_works_in_chunks_are_told_from_such(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows are the last whose logits are computed at once."""
+    monkeypatch.setattr(head_loss, "LOGITS", 3 * ROWS["understanding"].trained * SMALL["vocabulary"])
+    wanted = whole("understanding", "none", count)
+    traces = StageTraces(model_config(**SMALL), stage_of("understanding"), torch.float32, target="cpu")
+    found = traces.at(ROWS["understanding"], count, ShardingConfig())
+    assert found.operations.count("logsumexp") == (0 if count == 3 else head_loss.CHUNKS)
+    # the optimizer's phase has operations for each parameter of the few blocks that were traced
+    rows = slice(0, next(mark.row for mark in wanted.marks if mark.name == "optimizer"))
+    assert found.operations[rows] == wanted.operations[rows] and found.model_flops == wanted.model_flops
+    alive = [int(each.changes_RK[rows, :3].sum(1).cumsum().max()) for each in (found, wanted)]
+    assert alive[0] == (pytest.approx(alive[1], rel=0.01) if count == 4 else alive[1])
 
 
 def test_checkpointing_repeats_work_and_saves_memory() -> None:

@@ -1,7 +1,8 @@
 """Traces of a large model's steps, put together from those of a shallow one with two small batches.
 
 A tower's inner blocks do the same, so the trace of a few of them is repeated; every operation is linear in the batch,
-so two batches tell any other. Both are exact, which the tests show on small models.
+so two batches tell any other. Both are exact, which the tests show on small models. Where a batch has so many trained
+tokens that the language model's head computes them in chunks, so have the two.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import torch
 
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.core.head_loss import CHUNKS, chunked
+from vargpt_lightning.models.core.losses import IGNORED
 from vargpt_lightning.planning.kernels import Target
-from vargpt_lightning.planning.steps import RowShape, build_empty, trace_step
+from vargpt_lightning.planning.steps import RowShape, batch_of, build_empty, trace_step
 from vargpt_lightning.planning.trace import Trace, deepened, extrapolated
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import Stage
@@ -74,13 +77,36 @@ class StageTraces:
     tokenizer_dtype: torch.dtype | None = None
     target: Target = "cuda"
     _kept: dict[tuple[RowShape, str, int], Trace] = field(default_factory=dict)
+    _trained: dict[RowShape, int] = field(default_factory=dict)
 
     def at(self, row: RowShape, count: int, sharding: ShardingConfig) -> Trace:
         """Return the trace of a step with `count` rows."""
-        if count in SMALL_BATCHES:
+        small = self._batches_like(row, count)
+        if count in small:
             return self._deep(row, count, sharding)
-        low, high = (self._deep(row, small, sharding) for small in SMALL_BATCHES)
-        return extrapolated(low, high, *SMALL_BATCHES, count)
+        low, high = (self._deep(row, each, sharding) for each in small)
+        return extrapolated(low, high, *small, count)
+
+    def _batches_like(self, row: RowShape, count: int) -> tuple[int, int]:
+        """Return the sizes of two small batches that do what one of `count` rows does; twice its own if none does."""
+        vocabulary = self.config.language.vocabulary
+        if chunked(count * self._text_tokens(row), vocabulary, self.dtype):
+            # chunks that are exactly linear: each has as many rows as any other
+            low = CHUNKS
+            while not chunked(low * self._text_tokens(row), vocabulary, self.dtype):
+                low += CHUNKS
+            return low, low + CHUNKS
+        if chunked(max(SMALL_BATCHES) * self._text_tokens(row), vocabulary, self.dtype):
+            return count, count
+        return SMALL_BATCHES
+
+    def _text_tokens(self, row: RowShape) -> int:
+        """Return how many text tokens of a row are trained."""
+        if row not in self._trained:
+            batch = batch_of(row, 1, self.config, self.dtype)
+            labels_BT = self._model(1).text_labels(batch)
+            self._trained[row] = 0 if labels_BT is None else int((labels_BT[:, 1:] != IGNORED).sum())
+        return self._trained[row]
 
     def _deep(self, row: RowShape, count: int, sharding: ShardingConfig) -> Trace:
         key = (row, sharding.checkpointing, count)

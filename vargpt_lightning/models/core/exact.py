@@ -1,10 +1,18 @@
-"""Buffers that stay in 32 bits whatever type the weights around them are given."""
+"""What is computed in the types of its tensors, and buffers that stay in 32 bits whatever those of the weights."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Switch autocast off on the tensor's device, where the device has it."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class KeepsFloat32(nn.Module):

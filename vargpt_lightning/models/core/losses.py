@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vargpt_lightning.models.core.head_loss import by_chunks, head_loss
 from vargpt_lightning.models.core.scales import ScaleSchedule
 
 IGNORED = -100
@@ -71,7 +72,8 @@ def text_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> TextLos
     """Return the next-token loss: position i predicts label i+1.
 
     The head is applied to the positions whose successor is trained and to no other: a vocabulary's logits for a whole
-    batch with its visual tokens are the largest tensor there is.
+    batch with its visual tokens are the largest tensor there is. Where they are many all the same they are computed in
+    chunks.
     """
     targets_BT = labels_BT[:, 1:]
     trained_BT = targets_BT != IGNORED
@@ -79,7 +81,11 @@ def text_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> TextLos
     tokens = torch.tensor(targets_M.numel(), device=targets_M.device)
     if targets_M.numel() == 0:
         return TextLoss(None, tokens, torch.zeros_like(tokens))
-    logits_MV = head(hidden_BTC[:, :-1][trained_BT]).float()
+    hidden_MC = hidden_BTC[:, :-1][trained_BT]
+    if by_chunks(head, hidden_MC):
+        loss, correct = head_loss(hidden_MC, head.weight, targets_M)
+        return TextLoss(loss, tokens, correct)
+    logits_MV = head(hidden_MC).float()
     correct = (logits_MV.detach().argmax(-1) == targets_M).sum()
     return TextLoss(F.cross_entropy(logits_MV, targets_M), tokens, correct)
 

@@ -9,7 +9,6 @@ width of the finest map, s side of one scale's map, N rows of vectors.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vargpt_lightning.models.core.exact import KeepsFloat32
+from vargpt_lightning.models.core.exact import KeepsFloat32, full_precision
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
 
@@ -68,12 +67,6 @@ def phi_index_table(phi_count: int, num_scales: int) -> tuple[int, ...]:
     ticks = np.linspace(margin, 1 - margin, phi_count)
     last = max(num_scales - 1, 1)
     return tuple(int(np.argmin(np.abs(ticks - k / last))) for k in range(num_scales))
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Switch autocast off on the tensor's device, where the device has it."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def rows_to_map(h_BlC: Tensor) -> Tensor:
