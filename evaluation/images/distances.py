@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,11 +15,17 @@ from vargpt_lightning.evaluation.images.feature_store import Measured, measure_f
 from vargpt_lightning.evaluation.images.picture_lists import list_pictures, references
 from vargpt_lightning.evaluation.images.settings import ON_PICTURES, TWO_SIDED, WORK, Measurement
 from vargpt_lightning.evaluation.metrics.base import Given, SetMetric
+from vargpt_lightning.evaluation.metrics.cmmd import CLIPMaximumMeanDiscrepancy
+from vargpt_lightning.evaluation.metrics.density_coverage import DensityCoverage
 from vargpt_lightning.evaluation.metrics.fid import FrechetInceptionDistance
 from vargpt_lightning.evaluation.metrics.inception_score import InceptionScore
 from vargpt_lightning.evaluation.metrics.kid import KernelInceptionDistance
+from vargpt_lightning.evaluation.metrics.networks import ClipExtractor, ClipFeatures
 from vargpt_lightning.evaluation.metrics.precision_recall import PrecisionRecall
 from vargpt_lightning.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from vargpt_lightning.evaluation.features.clip import ClipModel
 
 ALONE: dict[str, Any] = {"sync_on_compute": False}  # what is measured here is of all processes already
 
@@ -98,7 +104,7 @@ def inception_distances(work: Measurement, save_statistics: Path | None, export_
     set_, layer = work.settings, work.settings.layer
     spatial = work.wants("sfid") or export_adm_statistics is not None
     sums = [layer] * (work.wants("fid") or bool(save_statistics or export_adm_statistics)) + [SPATIAL] * spatial
-    keep = [layer] * work.wants("kid", "prc") + ["logits_unbiased"] * work.wants("isc")
+    keep = [layer] * work.wants("kid", "prc", "dc") + ["logits_unbiased"] * work.wants("isc")
     wanted = list(dict.fromkeys([*sums, *keep]))
     extractor = FeatureExtractor(
         wanted, set_.inception_weights, variant=set_.variant, device=set_.device, layout=set_.layout
@@ -129,6 +135,9 @@ def inception_distances(work: Measurement, save_statistics: Path | None, export_
         if work.wants("prc"):
             prc = PrecisionRecall(_given(drawn.features[layer]), neighbours=set_.prc_neighbours, **ALONE)
             work.metrics |= _compared(prc, drawn, real, layer)
+        if work.wants("dc"):
+            both = DensityCoverage(_given(drawn.features[layer]), neighbours=set_.dc_neighbours, **ALONE)
+            work.metrics |= _compared(both, drawn, real, layer)
     elif work.real_moments is not None:
         _distance(work, "fid", drawn.sums[layer], work.real_moments)
 
@@ -180,6 +189,15 @@ def dinov2_distance(work: Measurement) -> None:
     _enough_pictures(work, extractor.sizes(), {"fd_dinov2": "dinov2"})
     drawn, real = (_measured(work, side, extractor, ["dinov2"], []) for side in ("drawn", "real"))
     _distance(work, "fd_dinov2", drawn.sums["dinov2"], real.sums["dinov2"])
+
+
+def clip_discrepancy(work: Measurement, model: ClipModel) -> None:
+    """CMMD of a CLIP model's embeddings."""
+    extractor = ClipExtractor(ClipFeatures(model))
+    work.facts["cmmd"] = extractor.about
+    drawn, real = (_measured(work, side, extractor, [], ["clip"]) for side in ("drawn", "real"))
+    metric = CLIPMaximumMeanDiscrepancy(_given(drawn.features["clip"]), **ALONE)
+    work.metrics |= _compared(metric, drawn, real, "clip")
 
 
 def vgg16_precision_recall(work: Measurement) -> None:

@@ -1,14 +1,14 @@
 """Everything that is measured on a folder of drawings, and the one file in which it ends: OUT/images.json.
 
 OUT/images.json      {"metrics", "settings", "n", "marks", "versions", "created"}, and the sampled "model", "digest"
-OUT/samples.jsonl    one row a drawing: id, instruction, caption, drawing, reference, clip
+OUT/samples.jsonl    one row a drawing: id, instruction, caption, drawing, reference, clip and other scores
 OUT/.work/           features and scores of an unfinished measurement, removed at its end
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from vargpt_lightning.evaluation.images.picture_runs import ROWS, SETTINGS, draw
 from vargpt_lightning.evaluation.images.settings import (
     ON_INCEPTION,
     PACKAGES,
+    PAIRED,
     RESULT,
     SAMPLES,
     TWO_SIDED,
@@ -85,15 +86,26 @@ def measure(
     work = _gather(drawings, out, settings, prompts, left_out, processes or Processes(), progress)
     if work.wants(*TWO_SIDED):
         distances.find_reference(work, reference)
-    if work.wants("clip") and not work.prompts:
-        raise UserError("clip: there are no words to score; name the prompt file with --prompts")
+    if work.wants("clip", *PAIRED) and not work.prompts:
+        names = ", ".join(name for name in ("clip", *PAIRED) if work.wants(name))
+        raise UserError(f"{names}: there are no words to score; name the prompt file with --prompts")
     if work.wants(*ON_INCEPTION) or save_statistics or export_adm_statistics:
         distances.inception_distances(work, save_statistics, export_adm_statistics)
     if work.wants("fd_dinov2"):
         distances.dinov2_distance(work)
     if work.wants("prc_vgg16"):
         distances.vgg16_precision_recall(work)
-    scores = _clip(work, clip_model) if work.wants("clip") else []
+    if clip_model is None and work.wants("clip", "cmmd"):
+        clip_model = _load_clip(settings)
+    if clip_model is not None and work.wants("cmmd"):
+        distances.clip_discrepancy(work, clip_model)
+    scores: dict[str, dict[str, Any]] = {}
+    if clip_model is not None and work.wants("clip"):
+        scores["clip"] = {row["id"]: row["clip"] for row in _clip(work, clip_model)}
+    if work.wants(*PAIRED):
+        from vargpt_lightning.evaluation.images.pair_scores import score_kinds
+
+        scores |= score_kinds(work)
     if export_adm is not None and work.processes.first:
         from vargpt_lightning.evaluation.images.adm_npz import write_adm
 
@@ -178,11 +190,10 @@ def _check_rows(folder: Path, prompts: Sequence[Prompt], allow: Collection[str])
         )
 
 
-def _clip(work: Measurement, model: ClipModel | None) -> list[dict[str, Any]]:
+def _clip(work: Measurement, model: ClipModel) -> list[dict[str, Any]]:
     from vargpt_lightning.evaluation.images import clip_score
 
     set_ = work.settings
-    model = model or _load_clip(set_)
     rows = clip_score.score_pairs(
         model,
         work.prompts,
@@ -214,7 +225,7 @@ def _load_clip(settings: MeasureSettings) -> ClipModel:
     return open_clip_model(settings.clip_model, settings.clip_weights, settings.device, settings.clip_quick_gelu)
 
 
-def _finish(work: Measurement, scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _finish(work: Measurement, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     given = {name: getattr(work.settings, name) for name in work.settings.__dataclass_fields__}
     marks = list(dict.fromkeys(work.marks))
     result = {"metrics": work.metrics, "settings": {**given, **work.facts}, "n": work.n, "marks": marks}
@@ -228,15 +239,16 @@ def _finish(work: Measurement, scores: Sequence[dict[str, Any]]) -> dict[str, An
     return result
 
 
-def _samples(work: Measurement, scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    clip = {row["id"]: row["clip"] for row in scores}
+def _samples(work: Measurement, scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    scores = {"clip": {}, **scores}
     prompts = {prompt.id: prompt for prompt in work.prompts}
     rows = []
     for file in work.drawings:
         prompt = prompts.get(file.id, Prompt(file.id, ""))
         row = {"id": file.id, "instruction": prompt.instruction, "caption": prompt.caption}
         reference = None if prompt.reference is None else _short(prompt.reference, work.out)
-        rows.append({**row, "drawing": _short(file.path, work.out), "reference": reference, "clip": clip.get(file.id)})
+        own = {name: values.get(file.id) for name, values in scores.items()}
+        rows.append({**row, "drawing": _short(file.path, work.out), "reference": reference, **own})
     return rows
 
 

@@ -15,10 +15,19 @@ from vargpt_lightning.utils.errors import UserError, meant
 if TYPE_CHECKING:  # the command's help must not wait for torch
     from vargpt_lightning.evaluation.features.feature_sums import Moments
 
-METRICS = ("fid", "sfid", "kid", "isc", "prc", "prc_vgg16", "fd_dinov2", "mind", "clip")
-ON_INCEPTION = ("fid", "sfid", "kid", "isc", "prc")
-TWO_SIDED = ("fid", "sfid", "kid", "prc", "prc_vgg16", "fd_dinov2")
-ON_PICTURES = ("sfid", "kid", "prc", "prc_vgg16", "fd_dinov2")  # saved statistics of FID are not enough for these
+PAIRED = ("vqa_score", "pickscore", "image_reward", "hpsv3")  # a drawing with its words, by a model of its own
+METRICS = ("fid", "sfid", "kid", "isc", "prc", "dc", "prc_vgg16", "fd_dinov2", "cmmd", "mind", "clip", *PAIRED)
+ON_INCEPTION = ("fid", "sfid", "kid", "isc", "prc", "dc")
+TWO_SIDED = ("fid", "sfid", "kid", "prc", "dc", "prc_vgg16", "fd_dinov2", "cmmd")
+ON_PICTURES = (
+    "sfid",
+    "kid",
+    "prc",
+    "dc",
+    "prc_vgg16",
+    "fd_dinov2",
+    "cmmd",
+)  # saved statistics of FID are not enough for these
 PACKAGES = ("vargpt-lightning", "torch", "torchvision", "torch-fidelity", "open-clip-torch", "transformers", "pillow")
 VARIANTS = ("torch_fidelity", "clean", "adm")
 WORK, RESULT, SAMPLES = ".work", "images.json", "samples.jsonl"
@@ -48,6 +57,9 @@ class MeasureSettings:
     kid_subset_size: int = 1000
     isc_splits: int = 10
     prc_neighbours: int = 3
+    dc_neighbours: int = 5
+    vqa_model: str = ""
+    pair_weights: tuple[str, ...] = ()
     resize_and_crop: int | None = None
     batch_size: int = 64
     device: str = "cpu"

@@ -1,13 +1,16 @@
-"""The networks whose features metrics compare: torch-fidelity's, and EfficientNet-Lite0, which needs no download."""
+"""The networks whose features metrics compare: torch-fidelity's, CLIP, and EfficientNet-Lite0."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.evaluation.features.clip import ClipModel
 from vargpt_lightning.evaluation.features.efficientnet import FEATURE_NAME, FEATURE_SIZE, EfficientNetFeatures
 from vargpt_lightning.evaluation.features.inception import EXACT, INCEPTION, FeatureExtractor
 from vargpt_lightning.evaluation.metrics.base import Features, as_images
@@ -77,3 +80,47 @@ class EfficientNetLite0Features(Features):
     def __call__(self, pictures_B3HW: Tensor) -> Tensor:
         self.network.to(pictures_B3HW.device)
         return self.network(as_images(pictures_B3HW))
+
+
+class ClipFeatures(Features):
+    """Unit embeddings of a CLIP model, (B, D): what CMMD compares.
+
+    Args:
+        model: from `open_clip_model` or `transformers_clip`.
+    """
+
+    def __init__(self, model: ClipModel) -> None:
+        self.model = model
+        self.name = f"CLIP {model.settings.get('model', '')}"
+        self.size = self(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape[1]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"extractor": "clip", **self.model.settings}
+
+    def __call__(self, pictures_B3HW: Tensor) -> Tensor:
+        if not len(pictures_B3HW):
+            return torch.zeros(0, self.size)
+        return torch.nn.functional.normalize(self.model.pictures(as_images(pictures_B3HW)), dim=-1)
+
+
+class ClipExtractor:
+    """CLIP embeddings as the store of features asks for them: pictures one by one, then batches of one size."""
+
+    name = "CLIP"
+    layers = ("clip",)
+
+    def __init__(self, features: ClipFeatures) -> None:
+        self.features, self.about = features, features.about
+
+    def sizes(self) -> dict[str, int]:
+        """Channels by layer."""
+        return {"clip": self.features.size}
+
+    def prepare(self, picture: Image.Image) -> Tensor:
+        """One picture, (3, H, W) uint8: the model's own resize comes later."""
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+    def __call__(self, batch_B3HW: Tensor) -> dict[str, Tensor]:
+        """Unit embeddings, (B, D)."""
+        return {"clip": self.features(batch_B3HW)}

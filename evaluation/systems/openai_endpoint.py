@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -20,6 +22,10 @@ from vargpt_lightning.utils.http.chat_endpoint import KEY_REFUSALS, REFUSALS, Ch
 
 PICTURE_TOKEN = "<image>"
 FORMATS = ("png", "jpeg")
+LIKELIEST = 20  # the most that services tell
+NOTHING = {"choices": [{"message": {"content": ""}, "logprobs": {"content": []}}]}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,20 @@ class OpenAIEndpoint:
         Raises:
             UnfinishedError: one got no answer after the last retry; it holds the replies of those that did.
         """
+        return self._ask_all(requests, {}, _reply)
+
+    def probability(self, requests: Sequence[AnswerRequest], word: str) -> list[float]:
+        """How likely an answer is to begin with a word, of each request; 0 where it is not among the 20 likeliest.
+
+        Raises:
+            UnfinishedError: one got no answer, or the service tells no probabilities.
+        """
+        return self._ask_all(requests, {"logprobs": True, "top_logprobs": LIKELIEST}, partial(_likelihood, word=word))
+
+    def _ask_all(self, requests: Sequence[AnswerRequest], more: Mapping[str, Any], read: Callable[[Any], T]) -> list[T]:
         stop = threading.Event()
         pool = ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="endpoint")
-        calls = [pool.submit(self._ask, request, stop) for request in requests]
+        calls = [pool.submit(self._ask, request, stop, more, read) for request in requests]
         ended = False
         try:
             wait(calls, return_when=FIRST_EXCEPTION)
@@ -124,18 +141,20 @@ class OpenAIEndpoint:
         failures = [(request, _failure(call)) for request, call in zip(requests, calls, strict=True)]
         for request, error in failures:
             if isinstance(error, (CallError, UserError)):
-                done = {r.id: call.result() for r, call in zip(requests, calls, strict=True) if _finished(call)}
+                ended_ = {r.id: call.result() for r, call in zip(requests, calls, strict=True) if _finished(call)}
+                done = {id_: reply for id_, reply in ended_.items() if isinstance(reply, Reply)}
                 raise UnfinishedError(self._sentence(request, error), done) from error
             if error is not None and not isinstance(error, StoppedError):
                 raise error
         return [call.result() for call in calls]
 
-    def _ask(self, request: AnswerRequest, stop: threading.Event) -> Reply:
-        body, own = self._body(request), self.options
+    def _ask(
+        self, request: AnswerRequest, stop: threading.Event, more: Mapping[str, Any], read: Callable[[Any], T]
+    ) -> T:
+        body, own = {**self._body(request), **more}, self.options
 
-        def call() -> Reply:
-            said = read_answer(self.endpoint.post(body, own.timeout))
-            return Reply(said.text, finish=said.finish)
+        def call() -> T:
+            return read(self.endpoint.post(body, own.timeout))
 
         policy = RetryPolicy(own.retries, own.timeout, own.backoff, own.longest_wait)
         try:
@@ -143,7 +162,7 @@ class OpenAIEndpoint:
         except CallError as error:
             if error.status in REFUSALS and "refused" in own.allow:
                 self.refused += 1
-                return Reply("")
+                return read(NOTHING)
             raise
 
     def _body(self, request: AnswerRequest) -> dict[str, Any]:
@@ -167,11 +186,26 @@ class OpenAIEndpoint:
         return self.endpoint.without_key(text)
 
 
-def _failure(call: Future[Reply]) -> BaseException | None:
+def _reply(found: Any) -> Reply:
+    said = read_answer(found)
+    return Reply(said.text, finish=said.finish)
+
+
+def _likelihood(found: Any, word: str) -> float:
+    """The probability of a word among the likeliest first tokens. Raises CallError where none are told."""
+    try:
+        told = found["choices"][0]["logprobs"]["content"]
+        tokens = told[0]["top_logprobs"] if told else []
+        return math.fsum(math.exp(each["logprob"]) for each in tokens if each["token"].strip() == word)
+    except (KeyError, IndexError, TypeError) as error:
+        raise CallError("the service tells no probabilities (logprobs) of its answers", reached=True) from error
+
+
+def _failure(call: Future[Any]) -> BaseException | None:
     return StoppedError() if call.cancelled() else call.exception()
 
 
-def _finished(call: Future[Reply]) -> bool:
+def _finished(call: Future[Any]) -> bool:
     return call.done() and _failure(call) is None
 
 

@@ -153,6 +153,29 @@ class TransformersModel:
         texts = self.processor.tokenizer.batch_decode(out_BS, skip_special_tokens=True)
         return [Reply(text.strip(), finish=self._finish(row, length)) for text, row in zip(texts, out_BS, strict=True)]
 
+    @torch.inference_mode()
+    def probability(self, requests: Sequence[AnswerRequest], word: str) -> list[float]:
+        """How likely an answer is to begin with a word (with its first token), of each request.
+
+        Raises:
+            RefusedError: pictures are empty or not such as the model takes, named with their questions.
+        """
+        if reasons := {request.id: reason for request in requests if (reason := self._wrong(request))}:
+            raise RefusedError(reasons)
+        token = self.processor.tokenizer(word, add_special_tokens=False)["input_ids"][0]
+        found = [0.0] * len(requests)
+        groups: dict[Any, list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(self._group(request), []).append(place)
+        for places in groups.values():
+            encoded = dict(self._encode([requests[place] for place in places]).to(self.model.device, self.model.dtype))
+            more = {"return_dict_in_generate": True, "output_logits": True}
+            said = self.model.generate(**encoded, **self._decoding(1), **more)
+            likely_B = said.logits[0].float().softmax(dim=-1)[:, token]
+            for place, value in zip(places, likely_B.tolist(), strict=True):
+                found[place] = value
+        return found
+
     def _encode(self, requests: Sequence[AnswerRequest]) -> Any:
         """The model's inputs; when they cannot be made the error names the questions at fault."""
         try:

@@ -263,3 +263,23 @@ def test_the_result_of_other_drawings_is_not_replaced(tmp_path: Path) -> None:
         run("measure", tmp_path / "a", *words, "--variant", "clean")
     assert (tmp_path / "out" / "images.json").read_text() == kept
     assert run("measure", tmp_path / "a", *words) == 0 and run("measure", tmp_path / "b", *words, "--replace") == 0
+
+
+def test_density_cmmd_and_a_model_of_pairs(prompts: Path, networks: dict[str, str], tmp_path: Path) -> None:
+    for place, row in enumerate(read_jsonl(prompts)):
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        Image.new("RGB", (24, 24), (40 * place, 90, 30)).save(tmp_path / "theirs" / f"{row['id']}.png")
+    words = ["--layer", "64", "--inception-weights", networks["inception"], "--device", "cpu", "--prompts", prompts]
+    words += ["--clip-model", networks["name"], "--clip-weights", networks["clip"], "--dc-neighbours", 2]
+    words += ["--pair-weights", f"pickscore={networks['transformers']}", "--out", tmp_path / "out"]
+    assert run("measure", tmp_path / "theirs", "--metrics", "dc,cmmd,pickscore", *words) == 0
+    result = json.loads((tmp_path / "out" / "images.json").read_text())
+    names = {"density", "coverage", "cmmd", "pickscore", "pickscore_error", "pickscore_n"}
+    assert set(result["metrics"]) == names and result["metrics"]["cmmd"] > 0
+    assert result["settings"]["pickscore"]["text"] == "caption" and result["settings"]["cmmd"]["extractor"] == "clip"
+    scores = [row["pickscore"] for row in read_jsonl(tmp_path / "out" / "samples.jsonl")]
+    assert sum(scores) / 6 == pytest.approx(result["metrics"]["pickscore"])
+    with pytest.raises(UserError, match="vqa_score: nobody to ask; expected --vqa-model"):
+        run("measure", tmp_path / "theirs", "--metrics", "vqa_score", *words)
+    with pytest.raises(UserError, match="expected NAME=PATH, the name one of pickscore"):
+        run("measure", tmp_path / "theirs", "--metrics", "pickscore", *words, "--pair-weights", "clip=x")

@@ -12,7 +12,9 @@ import torch.distributed as dist
 
 from tests.ranks import run_ranks, said
 from vargpt_lightning.evaluation.metrics import (
+    CLIPMaximumMeanDiscrepancy,
     CLIPScore,
+    DensityCoverage,
     EfficientNetKernelDistance,
     FrechetInceptionDistance,
     Given,
@@ -35,6 +37,8 @@ def metrics() -> dict[str, Any]:
         KernelInceptionDistance(given, subset_size=20),
         PrecisionRecall(given),
         EfficientNetKernelDistance(given),
+        CLIPMaximumMeanDiscrepancy(given),
+        DensityCoverage(given),
     ]
     others = [InceptionScore(given, splits=4), IdentificationRate(features()[1], given), CLIPScore()]
     return {type(metric).__name__: metric for metric in (*two_sided, *others)}
@@ -77,7 +81,7 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         one["IdentificationRate"][0][name] *= 41 / 42
     one["IdentificationRate"] = (one["IdentificationRate"][0], one["IdentificationRate"][0]["rate_1"])
     one["CLIPScore"][0]["clip_truncated"] = 25
-    assert first.keys() == one.keys() and len(one) == 7
+    assert first.keys() == one.keys() and len(one) == 9
     for name, (figures, value) in one.items():
         assert first[name][0] == {key: pytest.approx(number, rel=1e-9) for key, number in figures.items()}, name
         assert first[name][1] == pytest.approx(value, rel=1e-9), name

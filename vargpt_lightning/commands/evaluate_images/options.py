@@ -38,7 +38,8 @@ def add_measuring(form: argparse.ArgumentParser) -> None:
     add("--limit", type=whole(1), metavar="N", help="the first N prompts")
     add("--replace", action="store_true", help="write over the result of other drawings in the folder")
     add("--metrics", default="fid,isc,clip", metavar="NAMES",
-        help="some of fid, sfid, kid, isc, prc, prc_vgg16, fd_dinov2, mind, clip; or none (fid,isc,clip)")  # fmt: skip
+        help="some of fid, sfid, kid, isc, prc, dc (density, coverage), prc_vgg16, fd_dinov2, cmmd, mind, clip, "
+        "vqa_score, pickscore, image_reward, hpsv3; or none (fid,isc,clip)")  # fmt: skip
     add("--variant", default="torch_fidelity", help="of FID's resize: torch_fidelity (default), clean, adm")
     add("--reference", type=Path, metavar="PATH", help="real pictures, or statistics (.npz); else the prompts' own")
     add("--layer", default="2048", metavar="NAME", help="Inception features of fid, kid and prc (2048)")
@@ -60,6 +61,15 @@ def add_measuring(form: argparse.ArgumentParser) -> None:
     add("--kid-subset-size", type=whole(2), default=1000, metavar="N", help="(1000)")
     add("--isc-splits", type=whole(1), default=10, metavar="N", help="(10)")
     add("--prc-neighbours", type=whole(1), default=3, metavar="N", help="(3)")
+    add("--dc-neighbours", type=whole(1), default=5, metavar="N", help="(5)")
+    add(
+        "--vqa-model",
+        default="",
+        metavar="MODEL",
+        help="whom vqa_score asks: a transformers model or an endpoint",
+    )
+    add("--pair-weights", action="append", default=[], metavar="NAME=PATH", help="local weights of pickscore, "
+        "image_reward or hpsv3; else they are fetched")  # fmt: skip
     add("--resize-and-crop", type=whole(1, PIXELS), metavar="PIXELS", help="make pictures of several sizes alike first")
     add("--batch-size", type=whole(1, 2**20), default=64, metavar="N", help="pictures measured together (64)")
     add("--fast", action="store_true", help="channels-last memory: faster on processors, equal up to rounding")
@@ -78,6 +88,7 @@ def measure_settings(arguments: Any) -> MeasureSettings:
     given: dict[str, Any] = {name: getattr(arguments, name, None) for name in MeasureSettings.__dataclass_fields__}
     given["metrics"] = () if arguments.metrics == "none" else _names([arguments.metrics])
     given["allow"] = _names(arguments.allow)
+    given["pair_weights"] = tuple(arguments.pair_weights)
     given["layout"] = "channels_last" if arguments.fast else "contiguous"
     del given["device"]
     return MeasureSettings(**given)
