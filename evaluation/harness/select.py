@@ -25,7 +25,7 @@ from vargpt_lightning.utils.files import different, plain, read_json, write_json
 
 FILE = "asked.json"
 AMBIGUOUS = ""  # in place of the id of what others call two questions
-SPEED = ("batch_size", "concurrency", "keep_scales")  # settings that no output depends on
+SPEED = ("batch_size", "concurrency", "keep_scales", "keep_logits")  # settings that no output depends on
 
 
 @dataclass(frozen=True)

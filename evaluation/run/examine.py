@@ -141,7 +141,7 @@ def sampling_of(assistant: Assistant) -> dict[str, Any]:
     """The settings that an answer depends on."""
     visual = assistant.settings.visual or assistant.model.sampling_settings()
     words = asdict(replace(assistant.settings, visual=None))
-    for key in ("visual", "batch_size", "keep_scales"):
+    for key in ("visual", "batch_size", "keep_scales", "keep_logits"):
         words.pop(key)
     return {**visual.recorded(), "text": words}
 

@@ -163,7 +163,11 @@ class OwnSystem(OwnModel):
             "adapter": "ours",
             "dtype": str(next(self.assistant.model.parameters()).dtype).removeprefix("torch."),
             # how many are asked together changes nothing, and scales are only shown
-            **{key: value for key, value in words.items() if key not in ("visual", "batch_size", "keep_scales")},
+            **{
+                key: value
+                for key, value in words.items()
+                if key not in ("visual", "batch_size", "keep_scales", "keep_logits")
+            },
             "visual": visual.recorded(),
             "tokenizer": hashlib.sha256(repr(self.assistant.tokenizer.__getstate__()).encode()).hexdigest()[:16],
             "torch": versions.get("torch", ""),

@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": "talk with a trained run in the terminal, with pictures in both directions",
     "serve": "try a run in the browser, or from programs that speak OpenAI's API",
     "convert": "convert weights to another format: ours, VARGPT's, LLaVA's (transformers) or VAR's",
+    "doctor": "find out what this machine can do, and whether prompt, guidance and seed act",
     "runs": "list the runs in a folder",
     "data": "pack corpora into shards, check and view them, write instructions",
     "completion": "print a script that lets bash, zsh or fish complete commands, options and names of runs",

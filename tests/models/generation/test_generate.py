@@ -281,6 +281,17 @@ def test_parts_follow_the_tokens(chatty: VARGPT) -> None:
     assert rebuilt == [token for token in answer.token_ids if token != IDS.eos]
 
 
+def test_kept_logits_are_those_that_codes_were_drawn_from(chatty: VARGPT) -> None:
+    settings = SamplingSettings(greedy=True, cfg=2.0)
+    pictures = [part for one in answers(chatty, visual=settings, keep_logits=True) for part in one.pictures]
+    assert pictures and all(part.logits is not None for part in pictures)
+    for part in pictures:
+        assert part.logits is not None and torch.equal(part.logits.argmax(dim=-1), part.indices)
+    plain = [part for one in answers(chatty, visual=settings) for part in one.pictures]
+    assert all(part.logits is None for part in plain)
+    assert [part.indices.tolist() for part in plain] == [part.indices.tolist() for part in pictures]
+
+
 def test_no_more_pictures_than_allowed(chatty: VARGPT) -> None:
     free = answers(chatty)
     none = answers(chatty, max_images=0)

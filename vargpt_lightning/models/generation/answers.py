@@ -60,11 +60,16 @@ class TextPart:
 
 @dataclass(frozen=True)
 class PicturePart:
-    """A drawn picture with its codes (L,); `scales` are the pictures after each scale, when they were asked for."""
+    """A drawn picture with its codes (L,).
+
+    `scales` are the pictures after each scale, and `logits` (L, V) the guided logits before temperature and filters,
+    when they were asked for.
+    """
 
     image: Image.Image
     indices: Tensor
     scales: tuple[Image.Image, ...] = ()
+    logits: Tensor | None = None
 
 
 @dataclass
@@ -149,6 +154,7 @@ class GenerationSettings:
         seed: with a prompt's row it seeds the stream of that prompt, so that neighbours change nothing.
         batch_size: prompts answered together.
         keep_scales: also decode the picture after each scale.
+        keep_logits: also keep the guided logits that each drawing's codes were drawn from.
         stop: texts before which an answer ends, four at most; the answer holds none of them.
 
     Raises:
@@ -164,6 +170,7 @@ class GenerationSettings:
     seed: int = 0
     batch_size: int = 16
     keep_scales: bool = False
+    keep_logits: bool = False
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -145,6 +145,7 @@ def draw_rows(
     settings: Sequence[SamplingSettings],
     streams: Sequence[torch.Generator],
     on_scale: Callable[[int, Tensor], None] | None = None,
+    keep_logits: bool = False,
 ) -> tuple[Drawing, dict[int, Exception]]:
     """Draw one picture in each of some rows of a cache, each by its own settings and from its own stream.
 
@@ -152,7 +153,7 @@ def draw_rows(
     """
     rules = RowRules(settings, streams)
     step = PictureStep(model, cache, rows, lengths, settings, streams)
-    return next_scale_loop(step, model.image_tokenizer, rules, on_scale=on_scale), rules.failed
+    return next_scale_loop(step, model.image_tokenizer, rules, on_scale=on_scale, keep_logits=keep_logits), rules.failed
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

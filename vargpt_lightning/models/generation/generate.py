@@ -353,7 +353,10 @@ class _Batch:
                 self._fail(row, failed[r])
                 continue
             own_scales = tuple(pictures[keeping.index(r)] for pictures in scales) if r in keeping else ()
-            self._add(row, PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales))
+            logits_LV = None
+            if row.settings.keep_logits and drawing.logits_BLV is not None:
+                logits_LV = drawing.logits_BLV[r].cpu()
+            self._add(row, PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales, logits_LV))
             row.answer.token_ids += [self.tokens.image_gen] * self.L + [self.tokens.image_gen_end]
             row.length += self.L + 1
             row.drawn += 1
@@ -374,6 +377,7 @@ class _Batch:
             [row.settings.visual or preset for row in rows],
             [row.generator for row in rows],
             self._tell_scale(rows) if self.watcher is not None else None,
+            any(row.settings.keep_logits for row in rows),
         )
 
     def _tell_scale(self, rows: Sequence[_Row]) -> Callable[[int, Tensor], None]:

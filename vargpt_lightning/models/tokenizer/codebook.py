@@ -62,12 +62,13 @@ def kmeans(rows_NC: Tensor, centres: int, iterations: int) -> Tensor:
     """Return `centres` means (M, C) of the rows by Lloyd's algorithm, started from random rows.
 
     Centres that lose all their rows stay where they are; with fewer rows than centres, rows repeat with a little noise.
+    A seed means the same start on every device.
     """
-    order_N = torch.randperm(len(rows_NC), device=rows_NC.device)
+    order_N = torch.randperm(len(rows_NC)).to(rows_NC.device)
     repeats = math.ceil(centres / max(len(rows_NC), 1))
     centres_MC = rows_NC[order_N.repeat(repeats)[:centres]].clone()
     if repeats > 1:
-        centres_MC[len(rows_NC) :] += 0.1 * rows_NC.std() * torch.randn_like(centres_MC[len(rows_NC) :])
+        centres_MC[len(rows_NC) :] += 0.1 * rows_NC.std() * torch.randn(centres_MC[len(rows_NC) :].shape).to(centres_MC)
     for _ in range(iterations):
         nearest_N = torch.cdist(rows_NC, centres_MC).argmin(1)
         counts_M1 = torch.bincount(nearest_N, minlength=centres)[:, None]
