@@ -12,6 +12,7 @@ VERBS = {
     "check": "compare a packed folder with its index: hashes, counts, records, pictures",
     "show": "show random records as the model will see them",
     "stats": "show what packed folders are made of",
+    "overlap": "find evaluation records in the training data, by pictures and questions",
     "tokenize": "encode the drawn pictures of packed folders to visual tokens, once",
     "write-instructions": "write instructions to draw from captions",
 }
