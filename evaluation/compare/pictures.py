@@ -82,7 +82,7 @@ def _of_benchmark(items: Sequence[Changed], name: str, systems: Sequence[Compare
         return
     examples = [Example(each.id, each.id, "", "", 0.0, "", "", "", "") for each in items]
     try:
-        add_pictures(examples, benchmarks.get(name), data)
+        add_pictures(examples, benchmarks.of_data(name, data), data)
     except UserError as error:
         for item in items:
             item.missing = visible(str(error), 300)
