@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,10 @@ def test_what_cannot_be_loaded_is_a_fault_of_it_alone(tmp_path: Path, capsys: An
     assert "failed    drawings: loading" in said.out and "SDPA as it is called" in said.out
     assert main(["doctor", str(tmp_path / "nowhere")]) == 2
     assert "there is no such run or experiment" in capsys.readouterr().err
+
+
+def test_a_torch_that_cannot_be_imported_is_told(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "vargpt_lightning.doctor.kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention", None)
+    assert main(["doctor", "--device", "cpu"]) == 1
+    assert "machine: imports: torch and what stands on it cannot be imported" in capsys.readouterr().err

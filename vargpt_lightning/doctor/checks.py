@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from vargpt_lightning.doctor.findings import Check, Fault
+from vargpt_lightning.doctor.findings import Check, Fault, one_line
 from vargpt_lightning.doctor.machine import machine_checks
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.progress import importing
@@ -24,11 +25,16 @@ def all_checks(where: Path | None, device: str | None, full: bool, folder: Path)
         UserError: there is no such device.
     """
     yield from machine_checks(folder)
-    with importing():
-        from vargpt_lightning.doctor.groups import group_checks
-        from vargpt_lightning.doctor.kernels import kernel_checks
-        from vargpt_lightning.doctor.losses import RECIPE, loss_checks
-        from vargpt_lightning.models.core.devices import choose
+    try:
+        with importing():
+            from vargpt_lightning.doctor.groups import group_checks
+            from vargpt_lightning.doctor.kernels import kernel_checks
+            from vargpt_lightning.doctor.losses import RECIPE, loss_checks
+            from vargpt_lightning.models.core.devices import choose
+    except (ImportError, OSError) as error:  # a library of CUDA's that is missing is an OSError
+        said = f"torch and what stands on it cannot be imported: {one_line(error)}"
+        yield Check("machine", "imports", partial(_wrong, said))
+        return
     chosen = choose(device)
     yield from kernel_checks(chosen)
     yield from group_checks()
@@ -39,6 +45,10 @@ def all_checks(where: Path | None, device: str | None, full: bool, folder: Path)
         from vargpt_lightning.doctor.full import full_checks
 
         yield from full_checks(chosen.type)
+
+
+def _wrong(said: str) -> str:
+    raise Fault(said)
 
 
 def _drawing_checks(where: Path, device: str) -> Iterator[Check]:

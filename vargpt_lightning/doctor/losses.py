@@ -27,7 +27,7 @@ STEADY = (
     *("--model.prompt_dropout", "0", "--model.vision.dropout", "0", "--model.decoder.class_dropout", "0"),
     *("--trainer.log_every", "1", "--trainer.validate", "0", "--trainer.samples", "0", "--evaluation.enabled", "false"),
 )
-TOLERANCE = {"32-true": 0.001, "bf16-mixed": 0.01}
+TOLERANCE = {"32-true": 0.003, "bf16-mixed": 0.015}
 """How far a stage's losses may be from the kept ones, relative to these, by precision."""
 CODES = 10
 """Times as far where codes play a part: a rounding lays the codebook otherwise, between processors too."""
