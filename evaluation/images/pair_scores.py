@@ -58,7 +58,7 @@ def _open(kind: str, work: Measurement, weights: str | None) -> PairScorer:
     device = work.settings.device
     if kind == VQAScorer.kind:
         if not work.settings.vqa_model:
-            raise UserError("vqa_score: nobody to ask; expected --vqa-model, a transformers model or an endpoint")
+            raise UserError("vqa_score: nobody to ask; expected --vqa-model, such as a transformers model")
         return VQAScorer(open_system(work.settings.vqa_model, device=device))
     return OPEN[kind](device=device) if weights is None else OPEN[kind](weights, device=device)
 

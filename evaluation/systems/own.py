@@ -20,7 +20,7 @@ from vargpt_lightning.evaluation.base.protocols import AnswerRequest, RefusedErr
 from vargpt_lightning.inference.assistant import Assistant, Conversation, seen_reader
 from vargpt_lightning.models.generation.answers import Answer, Prompt, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
-from vargpt_lightning.models.generation.generate import generate
+from vargpt_lightning.models.generation.generate import first_token_logits, generate
 from vargpt_lightning.runs.provenance import package_versions
 from vargpt_lightning.utils.errors import UserError
 
@@ -77,6 +77,19 @@ class OwnModel:
             self._said(answer)
             for answer in generate(self.assistant.model, prompts, self.assistant.tokenizer.decode, settings)
         ]
+
+    def probability(self, requests: Sequence[AnswerRequest], word: str) -> list[float]:
+        """How likely an answer is to begin with a word (with its first token), of each request.
+
+        Raises:
+            RefusedError: a picture is empty, or a question does not fit into the context.
+            UserError: this model sees no pictures.
+        """
+        token = self.assistant.tokenizer.encode(word)[0]
+        settings = replace(self.assistant.settings, max_images=1, max_new_tokens=1, batch_size=max(1, len(requests)))
+        logits_RV = first_token_logits(self.assistant.model, self._questions(requests), settings)
+        likely: list[float] = logits_RV.softmax(dim=-1)[:, token].tolist()
+        return likely
 
     def _questions(self, requests: Sequence[AnswerRequest]) -> list[Prompt]:
         """The requests as the model reads them; all that are refused are named at once."""

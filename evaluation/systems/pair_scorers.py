@@ -31,7 +31,7 @@ class VQAScorer:
     """VQAScore: how likely a system is to begin with Yes when it is asked whether a picture shows a text, 0 to 1.
 
     Args:
-        system: a transformers model, or an endpoint that tells probabilities.
+        system: a run, a transformers model, or an endpoint that tells probabilities.
         question: with {} for the text.
 
     Raises:
@@ -46,7 +46,7 @@ class VQAScorer:
         if not isinstance(system, HasProbability):
             name = getattr(system, "name", type(system).__name__)
             raise UserError(
-                f"vqa_score: {name} tells no probabilities of its answers; expected a transformers model or an endpoint"
+                f"vqa_score: {name} tells no probabilities; expected a run, a transformers model or an endpoint"
             )
         self.system, self.question = system, question
 

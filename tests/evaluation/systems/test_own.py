@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from vargpt_lightning.evaluation.base.pairs import HasProbability
 from vargpt_lightning.evaluation.base.protocols import AnswerRequest, ImageModel, RefusedError, TextModel, as_reply
 from vargpt_lightning.evaluation.systems.own import OwnModel, OwnSystem
-from vargpt_lightning.inference.assistant import Assistant
+from vargpt_lightning.inference.assistant import Assistant, Conversation
 from vargpt_lightning.inference.load import load_run
 from vargpt_lightning.models.core.config import VisionConfig
+from vargpt_lightning.models.generation.generate import first_token_logits
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -130,3 +132,25 @@ def test_a_system_tells_what_its_outputs_depend_on(finished_run: Path) -> None:
     assert system.settings == before
     run.settings = replace(run.settings, max_new_tokens=3, visual=replace(run.model.sampling_settings(), cfg=9.0))
     assert {key for key in before if before[key] != system.settings[key]} == {"max_new_tokens", "visual"}
+
+
+def test_the_first_token_is_as_likely_as_it_is_chosen(finished_run: Path) -> None:
+    run = OwnModel(lively(load_run(finished_run)))
+    requests = [replace(request, max_new_tokens=1) for request in sixteen()]
+    assistant = run.assistant
+    prompts = [assistant.prompt(_asked(assistant, request), 0) for request in requests]
+    logits_RV = first_token_logits(assistant.model, prompts, replace(assistant.settings, max_images=1))
+    chosen = [assistant.tokenizer.decode([token]) for token in logits_RV.argmax(-1).tolist()]
+    assert [as_reply(one).text for one in run.answer(requests)] == [text.strip() for text in chosen]
+    likely_R = logits_RV.softmax(dim=-1)[:, assistant.tokenizer.encode("Yes")[0]]
+    torch.testing.assert_close(torch.tensor(run.probability(requests, "Yes")), likely_R)
+    alone = [run.probability([request], "Yes")[0] for request in requests]
+    torch.testing.assert_close(torch.tensor(alone), likely_R, rtol=1e-3, atol=1e-8)
+    assert isinstance(run, HasProbability) and len({round(value, 9) for value in alone}) > 8
+
+
+def _asked(assistant: Assistant, request: AnswerRequest) -> Conversation:
+    conversation = Conversation()
+    seen = {f"{request.id}/{n}": assistant.see(picture) for n, picture in enumerate(request.pictures)}
+    conversation.ask(request.prompt, seen)
+    return conversation

@@ -66,7 +66,7 @@ def add_measuring(form: argparse.ArgumentParser) -> None:
         "--vqa-model",
         default="",
         metavar="MODEL",
-        help="whom vqa_score asks: a transformers model or an endpoint",
+        help="whom vqa_score asks: a run, a transformers model, an endpoint",
     )
     add("--pair-weights", action="append", default=[], metavar="NAME=PATH", help="local weights of pickscore, "
         "image_reward or hpsv3; else they are fetched")  # fmt: skip

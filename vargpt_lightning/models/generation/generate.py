@@ -37,7 +37,16 @@ from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
-__all__ = ["Answer", "GenerationSettings", "PicturePart", "Prompt", "TextPart", "Watcher", "generate"]
+__all__ = [
+    "Answer",
+    "GenerationSettings",
+    "PicturePart",
+    "Prompt",
+    "TextPart",
+    "Watcher",
+    "first_token_logits",
+    "generate",
+]
 
 PATIENCE = 32  # text steps of others that a row waits for before it draws: company makes drawing cheaper
 
@@ -67,6 +76,22 @@ def generate(
             some = prompts[begin : begin + settings.batch_size]
             answers += _Batch(model, decode_text, settings, watcher, len(prompts)).run(some, begin)
     return answers
+
+
+def first_token_logits(
+    model: VARGPTModel, prompts: Sequence[Prompt], settings: GenerationSettings | None = None
+) -> Tensor:
+    """The logits that the first token of each answer is chosen by, (R, V) float32; -inf of what may not begin one.
+
+    Raises:
+        UserError: as `generate` does.
+    """
+    settings = GenerationSettings() if settings is None else settings
+    with torch.no_grad(), _evaluating(model):
+        return torch.cat([
+            _FirstTokens(model, settings).of(prompts[begin : begin + settings.batch_size], begin)
+            for begin in range(0, len(prompts), settings.batch_size)
+        ])  # fmt: skip
 
 
 @dataclass
@@ -257,9 +282,7 @@ class _Batch:
     def _choose(self, logits_RV: Tensor, places: list[int]) -> list[int]:
         """The next token of each row; no picture is begun where the answer has enough or the context no room."""
         rows = [self.rows[i] for i in places]
-        logits_RV = logits_RV.float().index_fill(1, self.never, -torch.inf)
-        closed = [r for r, row in enumerate(rows) if not self._may_draw(row)]
-        logits_RV[closed, self.tokens.image_gen_start] = -torch.inf
+        logits_RV = self._allowed(logits_RV, rows)
         chosen_R = logits_RV.argmax(-1)
         if sampled := [r for r, row in enumerate(rows) if row.settings.temperature != 0]:
             own = [rows[r].settings for r in sampled]
@@ -268,6 +291,13 @@ class _Batch:
             filtered_R1V = filter_rows(logits_R1V, [each.text_top_k for each in own], [each.text_top_p for each in own])
             chosen_R[sampled] = sample_rows(filtered_R1V, [rows[r].generator for r in sampled])[:, 0]
         return chosen_R.tolist()
+
+    def _allowed(self, logits_RV: Tensor, rows: Sequence[_Row]) -> Tensor:
+        """The logits in float32, -inf of what may not come next."""
+        logits_RV = logits_RV.float().index_fill(1, self.never, -torch.inf)
+        closed = [r for r, row in enumerate(rows) if not self._may_draw(row)]
+        logits_RV[closed, self.tokens.image_gen_start] = -torch.inf
+        return logits_RV
 
     def _may_draw(self, row: _Row) -> bool:
         # Room for the start token, the picture and the end token.
@@ -400,6 +430,23 @@ class _Batch:
 def stop_place(text: str, stops: Sequence[str]) -> int | None:
     """Return where the first of some texts begins in another, None where none is in it."""
     return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+
+
+class _FirstTokens(_Batch):
+    """Prompts that are read, and no more."""
+
+    def __init__(self, model: VARGPTModel, settings: GenerationSettings) -> None:
+        super().__init__(model, lambda ids: "", settings, None, 0)
+        self.logits_RV = torch.empty(0)
+
+    def of(self, prompts: Sequence[Prompt], first: int) -> Tensor:
+        """What the first tokens are chosen by, (R, V)."""
+        self._join(prompts, first)
+        return self.logits_RV
+
+    def _choose(self, logits_RV: Tensor, places: list[int]) -> list[int]:
+        self.logits_RV = self._allowed(logits_RV, [self.rows[i] for i in places])
+        return super()._choose(logits_RV, places)
 
 
 class _NobodyWaitsError(Exception):
