@@ -25,7 +25,7 @@ from vargpt_lightning.evaluation.images.picture_runs import SETTINGS
 from vargpt_lightning.runs.folder import now
 from vargpt_lightning.runs.provenance import package_versions, source_commit
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import plain, read_json, write_bytes, write_json
+from vargpt_lightning.utils.files import file_sha256, plain, read_json, write_bytes, write_json
 
 PROTOCOL = "official"
 RESULT, SCORES = f"result.{PROTOCOL}.json", f"scores.{PROTOCOL}.jsonl"
@@ -105,7 +105,7 @@ def follow(
         Score(0.0, None, "empty") if each["picture"] in missing else module.score(by_id[each["picture"]], each)
         for each in pictures
     ]
-    facts = {"results": None if results is None else results.name, **_facts(observers)}
+    facts = _facts(observers, results)
     facts |= {"pictures": count or module.PICTURES, "prompts": len(records)}
     result = _result(module, pictures, scores, drawings, facts, len(missing), len(records), total or len(records))
     _write(module, folder, pictures, scores, by_id, {**result, "drawings": source})
@@ -159,9 +159,20 @@ def _parts(
     return shown, {id_ for name in lost for id_ in module.picture_ids(wholes[name], count)}
 
 
-def _facts(observers: Observers) -> dict[str, Any]:
-    who = {"judge": observers.judge, "detector": observers.detector, "clip": observers.clip}
-    return {name: describe(each) for name, each in who.items() if each is not None}
+def _facts(observers: Observers, results: Path | None) -> dict[str, Any]:
+    """Who looked at the pictures. Of a file only its kind: those of two systems differ, who made them may not."""
+    found: dict[str, Any] = {"results": None if results is None else "a file of the authors' code", "files": {}}
+    for name in ("judge", "detector", "clip"):
+        if (observer := getattr(observers, name)) is None:
+            continue
+        about = describe(observer)
+        if not getattr(observer, "needs_pictures", True):
+            found["files"][name] = {"name": about["model"], "digest": about["digest"]}
+            about |= {"model": "a file", "digest": ""}
+        found[name] = about
+    if results is not None:
+        found["files"]["results"] = {"name": results.name, "digest": file_sha256(results)[:16]}
+    return found
 
 
 def _result(

@@ -4,7 +4,7 @@
 
 AUTHORS holds copies of the authors' files, which are imported and run, with stand-ins for what needs a GPU:
 geneval/ (evaluate_images.py, summary_scores.py), ella/ (compute_dpg_bench.py), t2i/ (2D_spatial_eval.py, BLIP_vqa.py,
-3_in_1.py), wise/ (calculate_verified.py, vllm_eval.py) and wise_legacy/ (Calculate.py, gpt_eval.py).
+3_in_1.py, and the prompts), wise/ (calculate_verified.py, vllm_eval.py) and wise_legacy/ (Calculate.py, gpt_eval.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.base.prompt_benchmark import Detection
 from vargpt_lightning.evaluation.prompt_following import dpg_bench, geneval, t2i_compbench, wise
-from vargpt_lightning.evaluation.rules.prompt_words import Words
+from vargpt_lightning.evaluation.rules.prompt_words import Words, prompt_words
 
 Case = dict[str, Any]
 SIDES = ("left of", "right of", "above", "below")
@@ -315,6 +315,39 @@ def spatial_ours(case: Case) -> Any:
     return t2i_compbench.placed(objects, tuple(case["nouns"]), case["prompt"])
 
 
+def words_of_prompts(folder: Path, pipeline: Any) -> tuple[Any, Any]:
+    """Noun phrases and objects of their own prompts, by their statements and ours on the same parsed sentences."""
+    main = next(
+        node
+        for node in ast.parse((folder / "2D_spatial_eval.py").read_text("utf-8")).body
+        if getattr(node, "name", "") == "main"
+    )
+    branch = next(
+        node for node in ast.walk(main) if isinstance(node, ast.If) and ast.unparse(node.test) == "args.complex"
+    )
+    phrases = next(
+        node
+        for node in ast.walk(ast.parse((folder / "BLIP_vqa.py").read_text("utf-8")))
+        if isinstance(node, ast.For) and ast.unparse(node.iter) == "doc.noun_chunks"
+    )
+    objects_code, phrases_code = (compile(ast.Module([each], []), "authors", "exec") for each in (branch, phrases))
+    spacy = types.SimpleNamespace(load=lambda name: pipeline)
+    theirs, ours = [], []
+    for category in (*t2i_compbench.ATTRIBUTES, "spatial", "complex"):
+        for prompt in filter(None, (folder / f"{category}_val.txt").read_text("utf-8").splitlines()):
+            doc = pipeline(prompt.strip())
+            for complete in (False, True):
+                own: dict[str, Any] = {"spacy": spacy, "prompt": prompt.strip(), "doc": doc, "noun_phrases": []}
+                own["args"] = types.SimpleNamespace(complex=complete)
+                with contextlib.suppress(IndexError):  # of a prompt without nouns
+                    exec(objects_code, own)
+                exec(phrases_code, own)
+                theirs.append([prompt, complete, own["noun_phrases"], own.get("obj1"), own.get("obj2")])
+                words = prompt_words(doc, complete)
+                ours.append([prompt, complete, list(words.phrases), *(words.objects or (None, None))])
+    return theirs, ours
+
+
 def attribute_case(dice: random.Random) -> Case:
     count = dice.randint(0, 10)
     return {"answers": [dice.choice((0.0, 1.0, dice.random(), dice.random())) for _ in range(count)]}
@@ -501,6 +534,7 @@ def main() -> int:
     parser.add_argument("authors", type=Path)
     parser.add_argument("--cases", type=int, default=20000)
     parser.add_argument("--write", type=Path, help="keep some cases with the authors' answers")
+    parser.add_argument("--pipeline", help="of spaCy, such as en_core_web_sm: words of the authors' prompts too")
     arguments = parser.parse_args()
     kept: dict[str, list[Mapping[str, Any]]] = {}
     wrong = 0
@@ -520,6 +554,13 @@ def main() -> int:
     for name, (theirs_, ours_) in figures_of(arguments.authors, arguments.cases):
         wrong += theirs_ != ours_
         print(f"{name}: {'equal' if theirs_ == ours_ else f'DIFFERENT {theirs_} {ours_}'}", flush=True)
+    if arguments.pipeline:
+        import spacy
+
+        theirs_, ours_ = words_of_prompts(arguments.authors / "t2i", spacy.load(arguments.pipeline))
+        different = sum(one != other for one, other in zip(theirs_, ours_, strict=True))
+        print(f"t2i, words: {len(ours_)} cases, {different} differences", flush=True)
+        wrong += different
     if arguments.write is not None:
         arguments.write.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
     return int(wrong > 0)

@@ -76,7 +76,11 @@ def test_a_file_of_detections_is_enough(geneval: Path, tmp_path: Path, capsys: p
     words = ["--benchmark", "geneval", "--data", geneval, "--out", tmp_path / "out", "--per-prompt", 1]
     result = follow(*words, "--detector", file)
     assert result["figures"]["overall"] == 0.5 and result["figures"]["single_object"] == 1
-    assert result["settings"]["detector"]["model"] == "boxes" and result["reference"].startswith("github.com/")
+    assert (
+        result["settings"]["detector"]["model"] == "a file"
+        and result["settings"]["files"]["detector"]["name"] == "boxes"
+    )
+    assert result["reference"].startswith("github.com/")
     assert "GenEval" in capsys.readouterr().out and "GenEval" in (tmp_path / "out" / "tables.md").read_text()
     rows = read_jsonl(tmp_path / "out" / "geneval" / "results.jsonl")
     assert [row["correct"] for row in rows] == [True, False] and json.loads(rows[0]["metadata"])[
