@@ -117,7 +117,7 @@ def _file(path: Path, name: str, scoring: Scoring) -> Compared:
     from vargpt_lightning.evaluation.harness.run import run_benchmark
     from vargpt_lightning.evaluation.systems.files import Predictions
 
-    if scoring.benchmarks is None or scoring.data is None:
+    if scoring.benchmarks is None:
         raise UserError(f"{path}: a file of predictions needs --benchmarks NAME and --data DIR: what it answers")
     out = scoring.work / file_stem(str(path.resolve()))
     for module in (modules := chosen_modules(scoring.benchmarks, scoring.data, None)):
@@ -201,6 +201,14 @@ def _pictures(path: Path, name: str) -> Compared:
 
 
 # ------------------------------------------------------------------------------------------------------- which sets
+
+
+def set_names(text: str | None) -> list[str]:
+    """The names of sets in an option with commas between; a file that describes a benchmark stands for its name."""
+    from vargpt_lightning.evaluation import benchmarks
+
+    given = [name.strip() for name in (text or "").split(",") if name.strip() not in ("", "all")]
+    return [benchmarks.get(name).NAME if Path(name).suffix in (".yaml", ".yml") else name for name in given]
 
 
 def shared_sets(

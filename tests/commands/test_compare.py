@@ -13,7 +13,9 @@ import pytest
 
 from tests.commands.test_evaluate_benchmarks import data, systems
 from tests.commands.test_score import predictions
+from tests.evaluation.squares import png
 from vargpt_lightning.cli import main
+from vargpt_lightning.utils.files import write_jsonl
 
 __all__ = ["data", "systems"]  # fixtures
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,22 @@ def test_two_files_of_predictions_are_scored_and_compared(data: Path, tmp_path: 
     page = (tmp_path / "out" / "compare.html").read_text()
     assert page.count("data:image/jpeg") == 8 and "Is it red?" in page
     assert main([*words[:-1], str(tmp_path / "other"), "--style", "plain", "--protocol", "official"]) == 0
+
+
+def test_a_benchmark_of_a_file_is_compared_by_the_file(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.png").write_bytes(png("red"))
+    questions = [{"question": f"How many {n}?", "image": "a.png", "answer": str(n), "id": f"q{n}"} for n in range(12)]
+    write_jsonl(tmp_path / "questions.jsonl", questions)
+    columns = "{question: question, picture: image, answer: answer, id: id}"
+    (tmp_path / "dots.yaml").write_text(f"name: dots\ndata: questions.jsonl\ncolumns: {columns}\nmetric: number\n")
+    for name, wrong in (("one", 0), ("two", 6)):
+        rows = [{"id": f"q{n}", "output": str(-1 if n < wrong else n)} for n in range(12)]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("one", "two")]
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["compare", *files, "--benchmarks", str(tmp_path / "dots.yaml"), *out]) == 0
+    assert "dots, exact: two is worse than one by 50.0 points" in capsys.readouterr().out
+    assert (tmp_path / "out" / "compare.html").read_text().count("data:image/jpeg") == 6
 
 
 def test_a_run_and_its_copy_do_not_differ(finished_run: Path, tmp_path: Path, capsys: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from vargpt_lightning.commands.options import benchmark_settings
 from vargpt_lightning.evaluation.compare.check import ALLOWED
 from vargpt_lightning.evaluation.compare.comparison import compare
-from vargpt_lightning.evaluation.compare.systems import Scoring, read_systems, shared_sets
+from vargpt_lightning.evaluation.compare.systems import Scoring, read_systems, set_names, shared_sets
 from vargpt_lightning.evaluation.compare.write import verdicts, write_comparison
 from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError, hint
@@ -59,11 +59,11 @@ def main(argv: list[str]) -> int:
     out = arguments.out or Path("comparison")
     output_folder(out)
     arguments.limit, arguments.allow_partial, arguments.guess = None, None, None
-    wanted = [name.strip() for name in (arguments.benchmarks or "").split(",") if name.strip()]
+    wanted = set_names(arguments.benchmarks)
     with tempfile.TemporaryDirectory(prefix="vargpt-compare-") as work:
         scoring = Scoring(arguments.benchmarks, arguments.data, Path(work), benchmark_settings(arguments))
         systems = read_systems(arguments.run, scoring)
-        sets, left = shared_sets(systems, [name for name in wanted if name != "all"], arguments.protocol)
+        sets, left = shared_sets(systems, wanted, arguments.protocol)
         found = compare(systems, sets, allow, left)
         page = write_comparison(found, out, arguments.shown)
     for text in (*verdicts(found), *(f"note: {remark}" for remark in found.remarks)):
