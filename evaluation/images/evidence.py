@@ -33,8 +33,8 @@ from vargpt_lightning.evaluation.base.prompt_benchmark import (
     as_detection,
     check_id,
 )
-from vargpt_lightning.evaluation.base.protocols import AnswerRequest, HasExpectedIds, TextModel
-from vargpt_lightning.evaluation.harness.batcher import AUTO, Batches
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, HasExpectedIds, TextModel, UnfinishedError
+from vargpt_lightning.evaluation.harness.batcher import AUTO, Batches, Request, said
 from vargpt_lightning.evaluation.harness.outputs import Output, OutputLog, output_key
 from vargpt_lightning.evaluation.harness.select import describe
 from vargpt_lightning.utils.errors import UserError
@@ -190,7 +190,7 @@ def _ask(
                 (AnswerRequest(output.id, check.text, pictures, check.max_new_tokens), output)
                 for (_, check, output), pictures in zip(part, seen, strict=True)
             ]
-            outputs = batches.ask(requests)
+            outputs = _answered(batches, requests, log)
         elif kind == DETECTIONS:
             outputs = _detected(module, source, part, seen, observers)
         else:
@@ -202,6 +202,16 @@ def _ask(
         left, done = [task for task in left if task[2].id not in names], done + len(outputs)
     if progress is not None and tasks:
         progress(f"{module.TITLE}, {TITLES[kind]}", done, len(tasks))
+
+
+def _answered(batches: Batches, requests: Sequence[Request], log: OutputLog) -> list[Output]:
+    """The answers to some of the requests; of a batch that breaks off, what was said is kept."""
+    try:
+        return batches.ask(requests)
+    except UnfinishedError as error:
+        done = [one for one in requests if one[0].id in error.replies]
+        log.append(said(done, [error.replies[request.id] for request, _ in done]))
+        raise
 
 
 def _pictures(source: Any, part: Sequence[Task]) -> list[tuple[Image.Image, ...]]:

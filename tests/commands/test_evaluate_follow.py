@@ -13,7 +13,7 @@ from PIL import Image
 from tests.evaluation.pictures import write_open_clip
 from vargpt_lightning.commands.evaluate_images import main
 from vargpt_lightning.evaluation.base.prompt_benchmark import Detection
-from vargpt_lightning.evaluation.base.protocols import AnswerRequest
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Reply, UnfinishedError
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_jsonl
 
@@ -205,3 +205,32 @@ def test_answers_and_likeness_come_from_a_file(tmp_path: Path) -> None:
     assert (figures["color"], figures["non_spatial"], figures["mean"]) == (0.25, 0.3, 0.275)
     with pytest.raises(UserError, match="color/samples/a red cat_000001#0"):
         follow(*words[:-1], 2, "--judge", file, "--out", tmp_path / "more")
+
+
+def test_what_a_judge_said_before_it_gave_up_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vargpt_lightning.evaluation.systems import open as systems
+
+    asked: list[list[str]] = []
+
+    class Tired(Judge):
+        batch_size = 3
+
+        def answer(self, requests: Sequence[AnswerRequest]) -> list[str]:
+            asked.append([each.id for each in requests])
+            if len(asked) == 2:
+                raise UnfinishedError("gave up", {requests[0].id: Reply("Score: 1")})
+            return ["Score: 1"] * len(requests)
+
+    monkeypatch.setattr(systems, "open_system", lambda text, **options: Tired())
+    rows = [{"Prompt": f"p{n}", "Explanation": "x", "prompt_id": n} for n in range(1, 6)]
+    (tmp_path / "culture_verified.json").write_text(json.dumps(rows))
+    (tmp_path / "drawn").mkdir()
+    for number in range(1, 6):
+        Image.new("RGB", (8, 8)).save(tmp_path / "drawn" / f"{number}.png")
+    words = [tmp_path / "drawn", "--benchmark", "wise", "--data", tmp_path, "--out", tmp_path / "out"]
+    words += ["--judge", "openai:http://127.0.0.1:9/v1#judge"]
+    with pytest.raises(UserError, match="gave up"):
+        follow(*words)
+    figures = follow(*words)["figures"]
+    assert figures["CULTURE"] == 1 and figures["n"] == 5 and figures["wiscore"] is None
+    assert asked == [["1#verdict", "2#verdict", "3#verdict"], ["4#verdict", "5#verdict"], ["5#verdict"]]
