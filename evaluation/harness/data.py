@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.evaluation.base.benchmark import OfFile
 from vargpt_lightning.utils.errors import UserError, near_path
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ def find_data(modules: Sequence[Benchmark], data: Path | None, owner: str | None
     Raises:
         UserError: a benchmark has none, and what there is instead.
     """
+    from vargpt_lightning.evaluation.base.benchmark import OfFile
     from vargpt_lightning.evaluation.formats.layouts import resolve
 
     described = {module.NAME: module.file for module in modules if isinstance(module, OfFile)}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.distributed.torchrun import own_device, shared_processes
-from vargpt_lightning.evaluation.prompt_following import names
 from vargpt_lightning.inference.named import check_file
 from vargpt_lightning.utils.arguments import device_name, more_options, whole
 from vargpt_lightning.utils.errors import UserError
@@ -24,7 +23,7 @@ def add_options(form: argparse.ArgumentParser) -> None:
     add = form.add_argument
     add("drawings", type=Path, nargs="?", metavar="DRAWINGS", help="pictures in the authors' layout, or what `sample` "
         "drew; none where files say all of them")  # fmt: skip
-    add("--benchmark", required=True, metavar="NAME", help=", ".join(names()))
+    add("--benchmark", required=True, metavar="NAME", help="geneval, dpg_bench, t2i_compbench, wise")
     add(
         "--data",
         type=Path,
