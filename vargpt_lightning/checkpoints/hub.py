@@ -185,5 +185,9 @@ def preprocessor(sections: Mapping[str, Any]) -> dict[str, Any]:
     if "tokenizer" in sections:
         tokenizer = sections["tokenizer"]
         steps = len(tokenizer.get("channel_multipliers", ())) - 1
-        found["drawn"] = {"size": max(tokenizer["scales"]) * 2**steps, "fit": "crop", "range": [-1.0, 1.0]}
+        found["drawn"] = {
+            "size": max(tokenizer["scales"]) * tokenizer.get("patch", 1) * 2**steps,
+            "fit": "crop",
+            "range": [-1.0, 1.0],
+        }
     return found

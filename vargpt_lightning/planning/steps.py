@@ -69,7 +69,7 @@ def batch_of(
         side = config.vision.picture_size
         batch["pixel_values"] = torch.zeros(count * row.seen, 3, side, side, dtype=dtype, device=device)
     if row.drawn:
-        side = config.tokenizer.schedule.final_size * 2 ** (len(config.tokenizer.channel_multipliers) - 1)
+        side = config.tokenizer.picture_size
         batch["drawn_pixels"] = torch.zeros(count * row.drawn, 3, side, side, dtype=dtype, device=device)
     return batch
 

@@ -198,6 +198,7 @@ class TokenizerConfig(Ranged):
     attention: bool = True
     quant_kernel: Annotated[int, Range(1, 99)] = 3
     dropout: Rate = 0.0
+    patch: Annotated[int, Range(1, 64)] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,6 +212,11 @@ class TokenizerConfig(Ranged):
     def schedule(self) -> ScaleSchedule:
         """The scale schedule that the sizes make."""
         return ScaleSchedule(tuple(self.scales))
+
+    @property
+    def picture_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.scales[-1] * self.patch * 2 ** (len(self.channel_multipliers) - 1)
 
 
 @dataclass

@@ -161,9 +161,10 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Turn pictures (B, 3, H, W) into feature maps that are 2 ** (levels - 1) times smaller.
+    """Turn pictures (B, 3, H, W) into feature maps that are patch * 2 ** (levels - 1) times smaller.
 
-    ``multipliers`` gives each level's width in units of ``channels``; attention runs at the last level alone.
+    ``multipliers`` gives each level's width in units of ``channels``; attention runs at the last level alone. The first
+    convolution is given squares of ``patch`` pixels as channels.
     """
 
     def __init__(
@@ -175,11 +176,13 @@ class Encoder(nn.Module):
         *,
         attention: bool = True,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
+        self.patch = patch
         widths = [channels * multiplier for multiplier in (1, *multipliers)]
         last = len(multipliers) - 1
-        self.conv_in = conv3x3(3, channels)
+        self.conv_in = conv3x3(3 * patch**2, channels)
         self.down = nn.ModuleList(
             Level(
                 widths[i],
@@ -196,14 +199,14 @@ class Encoder(nn.Module):
         self.conv_out = conv3x3(widths[-1], channels_out)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        h_BCHW = self.conv_in(x_B3HW)
+        h_BCHW = self.conv_in(F.pixel_unshuffle(x_B3HW, self.patch) if self.patch > 1 else x_B3HW)
         for level in self.down:
             h_BCHW = level(h_BCHW)
         return self.conv_out(F.silu(self.norm_out(self.mid(h_BCHW)), inplace=True))
 
 
 class Decoder(nn.Module):
-    """Turn feature maps into pictures (B, 3, H, W), 2 ** (levels - 1) times larger; the mirror image of the encoder.
+    """Turn feature maps into pictures (B, 3, H, W): the mirror image of the encoder.
 
     Each level has one residual block more than the encoder's. ``up`` is ordered by resolution, finest first, as in
     published checkpoints, and runs from its end.
@@ -218,8 +221,10 @@ class Decoder(nn.Module):
         *,
         attention: bool = True,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
+        self.patch = patch
         widths = [channels * multiplier for multiplier in (*multipliers, multipliers[-1])]
         last = len(multipliers) - 1
         self.conv_in = conv3x3(channels_in, widths[-1])
@@ -236,10 +241,11 @@ class Decoder(nn.Module):
             for i in range(len(multipliers))
         )
         self.norm_out = group_norm(widths[0])
-        self.conv_out = conv3x3(widths[0], 3)
+        self.conv_out = conv3x3(widths[0], 3 * patch**2)
 
     def forward(self, z_BCHW: Tensor) -> Tensor:
         h_BCHW = self.mid(self.conv_in(z_BCHW))
         for level in reversed(self.up):
             h_BCHW = level(h_BCHW)
-        return self.conv_out(F.silu(self.norm_out(h_BCHW), inplace=True))
+        x_BCHW = self.conv_out(F.silu(self.norm_out(h_BCHW), inplace=True))
+        return F.pixel_shuffle(x_BCHW, self.patch) if self.patch > 1 else x_BCHW

@@ -51,6 +51,7 @@ class ImageTokenizer(nn.Module):
         attention: self-attention at the lowest resolution.
         quant_kernel: kernel size of the convolutions before and after the quantizer, odd.
         dropout: dropout in the residual blocks.
+        patch: side of the squares of pixels that the first convolution is given as channels, and the last one gives.
 
     Raises:
         UserError: (a ValueError) for values outside of what is said above.
@@ -73,6 +74,7 @@ class ImageTokenizer(nn.Module):
         attention: bool = True,
         quant_kernel: int = 3,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         counts = {
@@ -81,6 +83,7 @@ class ImageTokenizer(nn.Module):
             "code_size": code_size,
             "vocabulary": vocabulary,
             "phi_count": phi_count,
+            "patch": patch,
         }
         for key, value in counts.items():
             if value < 1:
@@ -94,11 +97,11 @@ class ImageTokenizer(nn.Module):
         self.schedule = ScaleSchedule(tuple(scales))
         self.code_size = code_size
         self.vocabulary = vocabulary
-        self.downsampling = 2 ** (len(channel_multipliers) - 1)
+        self.downsampling = patch * 2 ** (len(channel_multipliers) - 1)
         self.picture_size = self.schedule.final_size * self.downsampling
         stack = (channels, tuple(channel_multipliers), residual_blocks, code_size)
-        self.encoder = Encoder(*stack, attention=attention, dropout=dropout)
-        self.decoder = Decoder(*stack, attention=attention, dropout=dropout)
+        self.encoder = Encoder(*stack, attention=attention, dropout=dropout, patch=patch)
+        self.decoder = Decoder(*stack, attention=attention, dropout=dropout, patch=patch)
         self.quantize = MultiScaleQuantizer(
             self.schedule,
             code_size,

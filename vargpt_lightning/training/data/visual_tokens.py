@@ -24,8 +24,7 @@ Sources = Mapping[str, ShardDataset]
 
 def drawn_reader(tokenizer: TokenizerConfig, fit: str = "crop", variants: int = 1, flip: bool = False) -> PictureReader:
     """Return how drawn pictures are read for an image tokenizer; `variants` 0 is another one each time."""
-    size = tokenizer.scales[-1] * 2 ** (len(tokenizer.channel_multipliers) - 1)
-    return PictureReader(size, fit=fit, variants=variants or ENDLESS, flip=flip)  # type: ignore[arg-type]
+    return PictureReader(tokenizer.picture_size, fit=fit, variants=variants or ENDLESS, flip=flip)  # type: ignore[arg-type]
 
 
 def recipe_of(tokenizer: ImageTokenizer, settings: TokenizerConfig, reader: PictureReader) -> Recipe:
