@@ -70,7 +70,7 @@ class PictureCache:
         path: str | Path | None = None,
         plain: Iterable[str] = (),
         names: Mapping[str, str] | None = None,
-        batch_size: int = 64,
+        batch_size: int = 16,
     ) -> PictureCache:
         """Return the cache of these pictures: read from `path` when it was made of the very same ones, else computed.
 

@@ -67,7 +67,7 @@ class SeenFeatures:
         if use not in self._found:
             found: dict[str, PicturePart] = {}
             trained: set[str] = set()
-            for split in ("train", "val", "test"):
+            for split in ("train", "val"):  # a stage reads no others
                 for source in self.sources(split).values():
                     pictures = pictures_of(source, use) if source.index["pictures"][use] else {}
                     same = {key: min((found.get(key, part), part), key=_name) for key, part in pictures.items()}

@@ -26,7 +26,7 @@ from vargpt_lightning.data.loading.loader import StreamLoader, stream_loader
 from vargpt_lightning.data.loading.packed import PackedCollator
 from vargpt_lightning.data.mixing.mixture import Mixture, MixtureBatchSampler, Part
 from vargpt_lightning.data.shards.dataset import ShardDataset
-from vargpt_lightning.data.shards.records import DRAWN
+from vargpt_lightning.data.shards.records import DRAWN, SEEN
 from vargpt_lightning.data.text.chat import ChatTemplate
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.models.core.config import VARGPTConfig
@@ -84,9 +84,14 @@ class StageData:
         keep = self.corpora.cache_features
         if model.vision_tower is None or not keep or "vision_tower" in stage.train:
             self._features = None
-        elif self._features is None:
+        elif self._features is None and self._sees(stage):
             self._features = self._seen.build(model)
         self._tokens.prepare(model.image_tokenizer, stage, {split: self.sources(split) for split in ("train", "val")})
+
+    def _sees(self, stage: Stage) -> bool:
+        """Whether the stage's mixture holds pictures that are seen."""
+        corpora = self.sources("train")
+        return any(corpora[name].index["pictures"].get(SEEN) for name in stage.data if name in corpora)
 
     def _template(self) -> ChatTemplate:
         return ChatTemplate(
