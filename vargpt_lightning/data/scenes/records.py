@@ -1,0 +1,144 @@
+"""Records written about scenes: requests to draw them, questions about them, the pictures alone, and conversations."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from vargpt_lightning.data.openmoji.wording import DRAW_ANSWERED, DRAW_ASKED
+from vargpt_lightning.data.scenes.scene import INVERSE, Scene, ScenePicture, draw_scene
+from vargpt_lightning.data.scenes.shapes import BY_NAME, SHAPES, Shape, article
+from vargpt_lightning.data.scenes.wording import (
+    COLOUR_ASKED,
+    COUNT_ASKED,
+    NUMBERS,
+    PRESENT_ASKED,
+    RELATION_ASKED,
+    SAID,
+    WHAT_ASKED,
+    scene_phrase,
+)
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
+
+SOURCE = "scenes"
+TURNS = (2, 4)  # of a conversation: the user's
+
+
+class SceneWriter:
+    """Writes the records about the scenes of one split, each picture made once; what is written follows the seed.
+
+    Args:
+        pictures: the split's pictures, none of them twice.
+        split: name that the ids begin with.
+        seed: of the wording.
+        shapes: what questions may ask for.
+    """
+
+    def __init__(
+        self, pictures: Sequence[ScenePicture], split: str, seed: int, shapes: Sequence[Shape] = SHAPES
+    ) -> None:
+        self.pictures, self.split, self.seed = pictures, split, seed
+        self._names = [shape.name for shape in shapes]
+
+    def alone(self) -> Iterator[Record]:
+        """Yield each picture as an assistant's drawing, without words."""
+        for number, picture in enumerate(self.pictures):
+            turn = Turn("assistant", (PicturePart(DRAWN, picture.sha, picture.png),))
+            yield Record(self._id(number, "picture"), SOURCE, (turn,), _meta(picture.scene, "picture", ""))
+
+    def drawings(self) -> Iterator[Record]:
+        """Yield a request for each picture."""
+        for number, picture in enumerate(self.pictures):
+            asked, answer = _request(picture, self._rng(number, "draw"))
+            turns = (Turn("user", (asked,)), Turn("assistant", answer))
+            yield Record(self._id(number, "draw"), SOURCE, turns, _meta(picture.scene, "draw", asked.text))
+
+    def questions(self, every: int = 1) -> Iterator[Record]:
+        """Yield the questions about one of `every` pictures, by chance, with their short answers."""
+        for number, picture in enumerate(self.pictures):
+            rng = self._rng(number, "ask")
+            for kind, question, answer in [] if rng.randrange(every) else _questions(picture.scene, self._names, rng):
+                asked = (PicturePart(SEEN, picture.sha, picture.png), TextPart(question))
+                turns = (Turn("user", asked), Turn("assistant", (TextPart(answer),)))
+                yield Record(
+                    self._id(number, f"ask-{kind}"), SOURCE, turns, _meta(picture.scene, f"scene_{kind}", answer)
+                )
+
+    def conversations(self, count: int) -> Iterator[Record]:
+        """Yield conversations of two to four turns: requests to draw and questions about a drawing, in mixed order."""
+        rng = random.Random(f"{self.seed}:{self.split}:talk")
+        for number in range(count):
+            turns: list[Turn] = []
+            last: ScenePicture | None = None
+            for _ in range(rng.randint(*TURNS)):
+                if last is None or rng.random() < 0.5:
+                    last = rng.choice(self.pictures)
+                    asked, answer = _request(last, rng)
+                    turns += [Turn("user", (asked,)), Turn("assistant", answer)]
+                else:
+                    _, question, reply = rng.choice(list(_questions(last.scene, self._names, rng)))
+                    turns += [Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(reply),))]
+            meta = {"kind": "conversation"}
+            yield Record(f"{self.split}-talk-{number}", SOURCE, tuple(turns), meta)
+
+    def _id(self, number: int, what: str) -> str:
+        return f"{self.split}-{number:05d}-{what}"
+
+    def _rng(self, number: int, what: str) -> random.Random:
+        return random.Random(f"{self.seed}:{self.split}:{number}:{what}")
+
+
+def scene_pictures(scenes: Iterable[Scene], size: int, seed: int, taken: set[str]) -> list[ScenePicture]:
+    """Return a picture for each scene, all different from each other and from those whose hashes are `taken`."""
+    pictures = []
+    for number, scene in enumerate(scenes):
+        rng = random.Random(f"{seed}:{number}:{scene.cell}")
+        picture = draw_scene(scene, size, rng)
+        while picture.sha in taken:
+            picture = draw_scene(scene, size, rng)
+        taken.add(picture.sha)
+        pictures.append(picture)
+    return pictures
+
+
+def _request(picture: ScenePicture, rng: random.Random) -> tuple[TextPart, tuple[TextPart | PicturePart, ...]]:
+    words = scene_phrase(picture.scene, rng.randrange(2), rng.random() < 0.5)
+    answer = (TextPart(rng.choice(DRAW_ANSWERED)), PicturePart(DRAWN, picture.sha, picture.png))
+    return TextPart(rng.choice(DRAW_ASKED).format(words)), answer
+
+
+def _questions(scene: Scene, names: Sequence[str], rng: random.Random) -> Iterator[tuple[str, str, str]]:
+    """Kind, question and answer of each question about a scene; `names` may be asked for in vain."""
+    first = scene.things[0]
+    if scene.kind == "colour":
+        yield "colour", rng.choice(COLOUR_ASKED).format(first.shape), first.colour.capitalize()
+        yield "what", rng.choice(WHAT_ASKED), _capital(BY_NAME[first.shape].with_article)
+    elif scene.kind == "count":
+        asked = rng.choice(COUNT_ASKED).format(BY_NAME[first.shape].plural)
+        yield "count", asked, NUMBERS[len(scene.things)].capitalize()
+    elif scene.relation is not None:
+        # "What is left of the kite?": the thing that stands left of it
+        answer, other = scene.things if rng.random() < 0.5 else scene.things[::-1]
+        relation = scene.relation if answer is first else INVERSE[scene.relation]
+        asked = rng.choice(RELATION_ASKED).format(rng.choice(SAID[relation]), other.shape)
+        yield "relation", asked, _capital(BY_NAME[answer.shape].with_article)
+    inside = {thing.shape for thing in scene.things}
+    present = rng.random() < 0.5
+    shape = rng.choice(sorted(inside)) if present else rng.choice([name for name in names if name not in inside])
+    yield "present", rng.choice(PRESENT_ASKED).format(f"{article(shape)} {shape}"), "Yes" if present else "No"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _meta(scene: Scene, kind: str, answer: str) -> dict[str, object]:
+    return {
+        "kind": kind,
+        "name": scene_phrase(scene),
+        "category": "scene",
+        "subcategory": scene.kind,
+        "cell": scene.cell,
+        "scene": scene.described(),
+        "answer": answer,
+    }
