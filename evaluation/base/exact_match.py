@@ -48,7 +48,8 @@ class Score:
     `baseline` is the accuracy of always giving one answer: the commonest of the training questions or of these
     questions, whichever is right more often here. `standard_error` is the binomial one, sqrt(p (1 - p) / n);
     `margin` is how many standard errors lie between accuracy and baseline, by the larger of the errors at the two.
-    `low` and `high` are the 95 % Wilson interval.
+    `low` and `high` are the 95 % Wilson interval. `text_alone` is the accuracy of giving each question's text its own
+    commonest answer among the training questions: the most that a model without the pictures can learn from them.
     """
 
     n: int
@@ -60,10 +61,17 @@ class Score:
     baseline: float
     baseline_answer: str
     margin: float
+    text_alone: float | None = None
 
 
-def score(rows: Rows, training_answers: Mapping[str, int] | None = None) -> Score:
+def score(
+    rows: Rows,
+    training_answers: Mapping[str, int] | None = None,
+    training_prompts: Mapping[str, Mapping[str, int]] | None = None,
+) -> Score:
     """Scores rows of one kind; `training_answers` counts the right answers of the training questions.
+
+    `training_prompts` counts them for each question's text.
 
     Raises ValueError when there are no rows.
     """
@@ -74,7 +82,8 @@ def score(rows: Rows, training_answers: Mapping[str, int] | None = None) -> Scor
     baseline, answer = _majority(rows, training_answers or {})
     low, high = wilson(right, n)
     error = binomial_error(accuracy, n)
-    return Score(n, right, accuracy, error, low, high, baseline, answer, margin(accuracy, baseline, n))
+    alone = _text_alone(rows, answer, training_prompts) if training_prompts else None
+    return Score(n, right, accuracy, error, low, high, baseline, answer, margin(accuracy, baseline, n), alone)
 
 
 def _majority(rows: Rows, training_answers: Mapping[str, int]) -> tuple[float, str]:
@@ -90,8 +99,16 @@ def _majority(rows: Rows, training_answers: Mapping[str, int]) -> tuple[float, s
     return here[best] / len(rows), spelling.get(best, best)
 
 
+def _text_alone(rows: Rows, otherwise: str, training_prompts: Mapping[str, Mapping[str, int]]) -> float:
+    """The accuracy of each text's commonest training answer; of a text that is new, the kind's commonest."""
+    said = {text: min(answers, key=lambda a: (-answers[a], a)) for text, answers in training_prompts.items()}
+    return sum(is_right(said.get(row["prompt"], otherwise), row["expected"]) for row in rows) / len(rows)
+
+
 def score_kinds(
-    rows: Rows, training_answers: Mapping[str, Mapping[str, int]] | None = None
+    rows: Rows,
+    training_answers: Mapping[str, Mapping[str, int]] | None = None,
+    training_prompts: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Scores of every kind on every split, and on all held-out splits together: kind -> split -> fields of Score."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -100,10 +117,11 @@ def score_kinds(
         for split in dict.fromkeys(row["split"] for row in of_kind):
             known = (training_answers or {}).get(kind)
             of_split = [row for row in of_kind if row["split"] == split]
-            found.setdefault(kind, {})[split] = asdict(score(of_split, known))
+            found.setdefault(kind, {})[split] = asdict(score(of_split, known, (training_prompts or {}).get(kind)))
         heldout = [row for row in of_kind if row["split"] != TRAIN]
         if heldout:
-            found[kind][HELDOUT] = asdict(score(heldout, (training_answers or {}).get(kind)))
+            texts = (training_prompts or {}).get(kind)
+            found[kind][HELDOUT] = asdict(score(heldout, (training_answers or {}).get(kind), texts))
     return found
 
 

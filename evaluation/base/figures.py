@@ -11,6 +11,7 @@ from vargpt_lightning.utils.heldout import HELDOUT, beaten, heldout_scores, wils
 
 LESS_IS_BETTER = ("kid", "switch_questions")
 HEADLINE_KEYS = (
+    *("unseen_colour", "unseen_count", "unseen_pair"),
     *("identification_1", "identification_5", "kid", "questions", "switch_drawing_prompts", "switch_questions"),
 )
 """The keys of all headline figures that there can be."""
@@ -51,7 +52,12 @@ def headline(metrics: Metrics) -> list[dict[str, Any]]:
 
     Where the settings name an aim for a key, the verdict is about the aim, else about the baseline.
     """
-    found = [*_drawing_figures(metrics), *_question_figures(metrics), *_switch_figures(metrics)]
+    found = [
+        *_composition_figures(metrics),
+        *_drawing_figures(metrics),
+        *_question_figures(metrics),
+        *_switch_figures(metrics),
+    ]
     aims = (metrics.get("settings") or {}).get("aims") or {}
     for figure in found:
         aim = aims.get(figure.key)
@@ -60,6 +66,21 @@ def headline(metrics: Metrics) -> list[dict[str, Any]]:
             shown = number(aim) if figure.key == "kid" else percent(aim)
             figure.verdict = f"aim {shown} {'reached' if figure.good else 'missed'}"
     return [asdict(figure) for figure in found]
+
+
+SKILL_NAMES = {"colour": "shape and colour", "count": "thing and count", "pair": "two things and their relation"}
+
+
+def _composition_figures(metrics: Metrics) -> Iterator[Figure]:
+    """Drawings of combinations that were never trained, beside those that were."""
+    found = metrics.get("composition", {})
+    for key, name in SKILL_NAMES.items():
+        unseen, seen = (found.get(split, {}).get(key) for split in ("unseen", "seen"))
+        if unseen and unseen["rate"] is not None:
+            beside = f"trained combinations {percent(seen['rate'])}" if seen else ""
+            text, good = f"{percent(unseen['rate'])} of {unseen['n']}", unseen["rate"] >= 0.5
+            verdict = "most are right" if good else "most are wrong"
+            yield Figure(f"unseen_{key}", f"unseen {name}", unseen["rate"], text, beside, good, verdict)
 
 
 def _drawing_figures(metrics: Metrics) -> Iterator[Figure]:

@@ -69,8 +69,13 @@ def keep_pictures(folder: Path, pictures: Sequence[RealPicture], digests: Mappin
     known = {row.get("id"): row for row in read_jsonl(table)}
     rows = []
     for picture in pictures:
-        row = {"id": picture.key, "hash": digests[picture.key], "files": [f"real/{file_stem(picture.key)}.png"]}
+        row: dict[str, Any] = {
+            "id": picture.key,
+            "hash": digests[picture.key],
+            "files": [f"real/{file_stem(picture.key)}.png"],
+        }
         row |= {key: getattr(picture, key) for key in ("name", "split", "category", "subcategory")}
+        row |= {"scene": picture.scene} if picture.scene else {}
         if known.get(picture.key, {}).get("hash") != row["hash"] or not is_whole(folder, row):
             save_picture(folder / row["files"][0], picture.image)
         rows.append(row)

@@ -47,7 +47,10 @@ class Drawing:
 
 @dataclass(frozen=True)
 class RealPicture:
-    """A real picture at the resolution at which the model draws; key and split tie questions and drawings to it."""
+    """A real picture at the resolution at which the model draws; key and split tie questions and drawings to it.
+
+    `scene` says what is in a picture that was put together by program: its kind, things, relation and named colours.
+    """
 
     key: str
     image: Image.Image = field(repr=False, compare=False)
@@ -55,6 +58,7 @@ class RealPicture:
     split: str = TRAIN
     category: str = ""
     subcategory: str = ""
+    scene: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ MAX_NEW_TOKENS = 48
 
 KNOWN = (OWN, *PROTOCOLS)
 NAMED = {"lmms_eval": OWN, "official": OWN}
-KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name", "own")
+SCENE_KINDS = ("scene_colour", "scene_count", "scene_relation", "scene_present", "scene_what")
+KINDS = ("category", "subcategory", "colour", "yesno", "choice", "name", "own", *SCENE_KINDS)
 COLUMNS = ("id", "kind", "prompt", "answer", "picture", "split", "options")
 # Our models are trained on the bare questions; others need to be told that one word is wanted.
 STYLES = {"llava": "", "plain": "", "short": SHORT}
@@ -134,14 +135,16 @@ def score(output: str, record: Record, protocol: str = "lmms_eval") -> Score:
     if protocol == "lenient":
         found = _inside(output, record)
         return Score(float(found == normalise(answer)), found, "ok" if found else "unparsed")
-    parsed = {"choice": letter is not None, "yesno": said in ("yes", "no")}.get(kind, True)
+    parsed = {"choice": letter is not None, "yesno": said in ("yes", "no"), "scene_present": said in ("yes", "no")}.get(
+        kind, True
+    )
     return Score(0.0, (letter or said) if parsed else None, "ok" if parsed else "unparsed")
 
 
 def _inside(output: str, record: Record) -> str | None:
     """The answer that a sentence gives, or None."""
     said, answer = normalise(output), normalise(str(record["answer"]))
-    if record["kind"] == "yesno":
+    if record["kind"] in ("yesno", "scene_present"):
         return lenient(output)
     if record["kind"] == "choice":
         return _choice(output, [normalise(str(option)) for option in record["options"]])

@@ -62,14 +62,10 @@ def find_data(modules: Sequence[Benchmark], data: Path | None, owner: str | None
     from vargpt_lightning.evaluation.base.benchmark import OfFile
     from vargpt_lightning.evaluation.formats.layouts import resolve
 
-    described = {module.NAME: module.file for module in modules if isinstance(module, OfFile)}
-    if data is None and owner is None and len(described) < len(modules):
+    if data is None and owner is None:
         raise UserError(_NO_DATA)
     found: dict[str, Path] = {}
     for module in modules:
-        if module.NAME in described:  # its file says where its data are
-            found[module.NAME] = described[module.NAME]
-            continue
         if data is None:
             if module.HUB is None:
                 raise UserError(f"{module.NAME}: has no data on the hub; expected --data DIR")

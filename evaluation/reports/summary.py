@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vargpt_lightning.evaluation.base.figures import number, percent
+from vargpt_lightning.evaluation.base.figures import SKILL_NAMES, number, percent
 from vargpt_lightning.evaluation.base.protocols import TRAIN
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.heldout import beaten, heldout_scores
 
 KIND_NAMES = {"category": "category", "subcategory": "subcategory", "colour": "main colour", "yesno": "yes or no",
-              "choice": "name out of four", "name": "open naming", "own": "questions of your data"}  # fmt: skip
+              "choice": "name out of four", "name": "open naming", "own": "questions of your data",
+              "scene_colour": "colour of a thing", "scene_count": "how many", "scene_relation": "what stands where",
+              "scene_present": "is it there", "scene_what": "what is it"}  # fmt: skip
 COLUMNS = ("metric", "value", "for comparison")
 UNLIKE = "the runs were not all evaluated alike; expected finished runs of one experiment"
 Metrics = Mapping[str, Any]
@@ -51,7 +53,7 @@ class Line:
 
 def lines(metrics: Metrics) -> list[Line]:
     """What a run's figures come to, as far as there are any."""
-    return [*_drawing_lines(metrics), *_switch_lines(metrics), *_question_lines(metrics)]
+    return [*_composition_lines(metrics), *_drawing_lines(metrics), *_switch_lines(metrics), *_question_lines(metrics)]
 
 
 def markdown(runs: Sequence[Metrics], seeds: Sequence[int] = ()) -> str:
@@ -102,6 +104,24 @@ def _sentence(metrics: Metrics) -> list[tuple[Part, ...]]:
         how = "by always giving the most frequent answer, by at least two standard errors"
         clauses.append((Value(above, 0, share=False), what + how))
     return clauses
+
+
+def _composition_lines(metrics: Metrics) -> Iterator[Line]:
+    found, ceiling = metrics.get("composition", {}), metrics.get("composition", {}).get("judge", {})
+    for key, name in SKILL_NAMES.items():
+        unseen, seen = (found.get(split, {}).get(key) for split in ("unseen", "seen"))
+        if unseen and seen and unseen["rate"] is not None and seen["rate"] is not None:
+            value = ("**", Value(unseen["rate"]), f"** of {unseen['n']}")
+            yield Line((f"drawings of unseen combinations: {name}",), value, ("trained ones ", Value(seen["rate"])))
+    if agreement := found.get("agreement", {}).get("all"):
+        name = "answers about its own drawings of scenes that are what was asked for"
+        yield Line((name,), ("**", Value(agreement["rate"]), f"** of {agreement['n']}"), ("goal: 85 %",))
+    for of, name in (("real", "real scenes"), ("tokenizer", "scenes after the image tokenizer")):
+        if ceiling.get(of):
+            parts: list[Part] = []
+            for key in ("colour", "shape", "count", "relation"):
+                parts += [", " if parts else "", f"{key} ", Value(ceiling[of][key]["rate"])]
+            yield Line((f"what the judge reads rightly on {name}",), tuple(parts), ("",))
 
 
 def _drawing_lines(metrics: Metrics) -> Iterator[Line]:

@@ -38,6 +38,7 @@ class Asked:
     drawings: Sequence[Drawing]
     pictures: Sequence[RealPicture]
     training_answers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    training_prompts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
 
 
 def examine(
@@ -72,6 +73,7 @@ def examine(
         drawings=asked.drawings,
         pictures=asked.pictures,
         training_answers=asked.training_answers,
+        training_prompts=asked.training_prompts,
         out=folder,
         settings=settings,
         model=assistant.digest,
@@ -111,13 +113,15 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
         questions = [Question(**{**row, "options": tuple(row["options"])}) for row in kept["questions"]]
         drawings = [Drawing(**row) for row in kept["drawings"]]
         pictures = [
-            RealPicture(row["id"], open_picture(folder, row), *(row[key] for key in _PICTURE_FIELDS))
+            RealPicture(
+                row["id"], open_picture(folder, row), scene=row.get("scene"), **{k: row[k] for k in _PICTURE_FIELDS}
+            )
             for row in read_jsonl(folder / "pictures.jsonl")
         ]
         generation = dict(kept["generation"])
         visual = generation.pop("visual")
         words = GenerationSettings(**generation, visual=visual and SamplingSettings(**visual))
-        asked = Asked(questions, drawings, pictures, kept["training_answers"])
+        asked = Asked(questions, drawings, pictures, kept["training_answers"], kept.get("training_prompts", {}))
         return asked, EvaluationSettings(**kept["settings"]), words
     except (KeyError, TypeError, AttributeError, OSError) as error:
         reason = str(error) if isinstance(error, OSError) else repr(error)
@@ -134,6 +138,7 @@ def _keep(folder: Path, asked: Asked, settings: EvaluationSettings, generation: 
     keep_pictures(folder, asked.pictures, {picture.key: digest(picture.image) for picture in asked.pictures})
     rows = {"questions": [asdict(row) for row in asked.questions], "drawings": [asdict(row) for row in asked.drawings]}
     kept = {"settings": asdict(settings), "generation": asdict(generation), "training_answers": asked.training_answers}
+    kept |= {"training_prompts": asked.training_prompts}
     write_json(folder / ASKED, {**kept, **rows})
 
 

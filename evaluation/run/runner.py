@@ -9,6 +9,7 @@ What is asked is written down before it is scored, and scoring reads the files a
         drawings.jsonl         one row a request: id, hash, split, prompt, seed, picture, text, drew, files, scales
         drawings/              the drawings, and strips of the pictures after each scale
         reconstructions.jsonl, reconstructions/
+        asked_back.jsonl       answers to questions about the model's own drawings of scenes
         judgements.jsonl       what judges say: id, judge, score, label
         metrics.json           written by `scoring.score_folder`
 
@@ -25,12 +26,15 @@ from typing import Any
 
 from PIL import Image
 
+from vargpt_lightning.data.scenes.scene import scene_of
+from vargpt_lightning.data.scenes.wording import own_question
 from vargpt_lightning.evaluation import judges
 from vargpt_lightning.evaluation.base.files import (
     digest,
     file_stem,
     is_whole,
     keep_pictures,
+    open_picture,
     save_picture,
     short_hash,
     side_by_side,
@@ -120,6 +124,7 @@ def evaluate(
     model: str = "",
     sampling: Mapping[str, Any] | None = None,
     training_answers: Mapping[str, Mapping[str, int]] | None = None,
+    training_prompts: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
     reconstruct: Reconstruct | None = None,
     features: FeatureFunction | None = None,
     progress: Progress | None = None,
@@ -136,6 +141,8 @@ def evaluate(
         model: identifies the weights, such as a checkpoint's hash; answers of another are asked again.
         sampling: the sampling settings, recorded and part of each row's hash.
         training_answers: kind -> right answer -> count among the training questions, for the majority baseline.
+        training_prompts: kind -> text of a training question -> right answer -> count, for the baseline without
+            pictures.
         reconstruct: the image tokenizer there and back, for the upper bound.
         features: pictures to features; None takes EfficientNet-Lite0.
 
@@ -155,11 +162,35 @@ def evaluate(
         jobs.append(_Job("reconstructions", _copier(reconstruct, out), settings.draw_batch, pictures))
     _open_folder(out, context, [job.name for job in jobs])
     inputs = {"version": 1, **context, "settings": asdict(settings), "training_answers": training_answers or {}}
+    inputs |= {"training_prompts": training_prompts or {}}
     write_json(out / "inputs.json", {**inputs, "expected": {job.name: len(job.items) for job in jobs}})
     keep_pictures(out, pictures, digests)
     for job in jobs:
         _collect(out / f"{job.name}.jsonl", job, digests, context, say)
+    if answerer is not None:
+        _ask_back(answerer, out, pictures, settings, context, say)
     return score_folder(out, features=features, progress=say)
+
+
+def _ask_back(
+    answerer: TextModel,
+    out: Path,
+    pictures: Sequence[RealPicture],
+    settings: EvaluationSettings,
+    context: Mapping[str, Any],
+    say: Progress,
+) -> None:
+    """Ask the model about its own drawings of scenes what was asked for: does it see what it drew?"""
+    scenes = {picture.key: scene_of(picture.scene) for picture in pictures if picture.scene}
+    drawn = [row for row in read_jsonl(out / "drawings.jsonl") if row.get("picture") in scenes and row["files"]]
+    items = []
+    for row in drawn:
+        question, answer = own_question(scenes[row["picture"]])
+        items.append(Question(row["id"], scenes[row["picture"]].kind, question, answer, row["id"], row["split"]))
+    images = {row["id"]: open_picture(out, row) for row in drawn}
+    digests = {key: digest(image) for key, image in images.items()}
+    job = _Job("asked_back", _asker(answerer, images), settings.answer_batch, items)
+    _collect(out / f"{job.name}.jsonl", job, digests, context, say)
 
 
 def _open_folder(out: Path, context: Mapping[str, Any], wanted: Collection[str]) -> None:
@@ -167,7 +198,7 @@ def _open_folder(out: Path, context: Mapping[str, Any], wanted: Collection[str])
     (out / "metrics.json").unlink(missing_ok=True)
     before = read_json(out / "inputs.json") if (out / "inputs.json").is_file() else {}
     if any(before.get(key) != value for key, value in context.items()):
-        for name in {"answers", "drawings", "reconstructions"} - set(wanted):
+        for name in {"answers", "drawings", "reconstructions", "asked_back"} - set(wanted):
             (out / f"{name}.jsonl").unlink(missing_ok=True)
 
 

@@ -21,6 +21,7 @@ from vargpt_lightning.evaluation.base.exact_match import (
 from vargpt_lightning.evaluation.base.figures import headline
 from vargpt_lightning.evaluation.base.files import open_picture
 from vargpt_lightning.evaluation.base.protocols import TRAIN
+from vargpt_lightning.evaluation.composition.composition import composition, is_scene
 from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures, FeatureFunction
 from vargpt_lightning.evaluation.metrics.base import Given
 from vargpt_lightning.evaluation.metrics.efficientnet import (
@@ -60,15 +61,19 @@ def score_folder(out: Path | str, features: FeatureFunction | None = None, progr
     complete = all(len(read_jsonl(out / f"{name}.jsonl")) == count for name, count in expected.items())
     metrics: dict[str, Any] = {"version": 1, "complete": complete}
     metrics |= {key: inputs.get(key) for key in ("model", "settings", "sampling")}
-    metrics["questions"] = score_kinds(answers, inputs.get("training_answers"))
+    metrics["questions"] = score_kinds(answers, inputs.get("training_answers"), inputs.get("training_prompts"))
     metrics["open_kinds"] = [kind for kind in OPEN_KINDS if kind in metrics["questions"]]
     metrics["confusion"] = confusions(answers)
     metrics["mode_switch"] = mode_switch(answers, drawings)
-    pictures = read_jsonl(out / "pictures.jsonl")
-    if pictures:
-        gallery = _Gallery(out, pictures, inputs["settings"], features, progress)
-        metrics |= gallery.figures(drawings, read_jsonl(out / "reconstructions.jsonl"))
+    pictures, copies = read_jsonl(out / "pictures.jsonl"), read_jsonl(out / "reconstructions.jsonl")
+    scenes = {row["id"] for row in pictures if is_scene(row)}
+    if single := [row for row in pictures if row["id"] not in scenes]:
+        gallery = _Gallery(out, single, inputs["settings"], features, progress)
+        metrics |= gallery.figures([row for row in drawings if row.get("picture") not in scenes], copies)
         write_jsonl(out / "drawing_scores.jsonl", gallery.drawing_scores)
+    if scenes:
+        asked_back = read_jsonl(out / "asked_back.jsonl")
+        metrics["composition"] = composition(out, drawings, pictures, copies, asked_back)
     if names := inputs["settings"].get("judges"):
         metrics["judges"], verdicts = judged(out, names, drawings, pictures)
         write_jsonl(out / "judgements.jsonl", verdicts)

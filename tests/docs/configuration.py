@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 
-from vargpt_lightning.data.corpora import LoaderSettings, OpenMoji, Packed
+from vargpt_lightning.data.corpora import LoaderSettings, OpenMoji, Packed, Scenes
 from vargpt_lightning.experiment.schema import SECTIONS
 from vargpt_lightning.models.core.config import DecoderConfig, TokenizerConfig, VARGPTConfig
 from vargpt_lightning.models.core.settings import PRESETS, Settings
@@ -91,10 +91,10 @@ def section(name: str, kind: type, note: str = "") -> Iterator[str]:
 def data_tables() -> Iterator[str]:
     """Yield the keys of each class of corpora, then those that they share."""
     shared = meanings(LoaderSettings)
-    for kind in (Packed, OpenMoji):
+    for kind in (Packed, OpenMoji, Scenes):
         own = meanings(kind)
         yield f"### {kind.__name__}\n\n{summary(kind)}\n\n{table(kind, own, 'data', own)}"
-    yield f"### Keys of both\n\n{table(Packed, shared, 'data', shared)}"
+    yield f"### Keys of all\n\n{table(Packed, shared, 'data', shared)}"
 
 
 def table(kind: type, known: dict[str, str], where: str, only: Any = None) -> str:

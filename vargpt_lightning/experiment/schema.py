@@ -135,6 +135,8 @@ class EvaluationConfig(Ranged):
         drawings_limit: ask for at most this many training pictures, and as many of each held-out split; None asks for
             all.
         heldout_drawings: also ask for the held-out pictures, which the model was never trained to draw.
+        scene_drawings: number of requests of each kind (colour, count, pair) to draw scenes, of trained and of held-out
+            combinations each.
         questions: ask at most this many questions of each kind and split; None asks all.
         names: number of training pictures whose name is asked for without options.
         seed: seed for choosing questions and for drawing; None uses the experiment's seed.
@@ -151,6 +153,7 @@ class EvaluationConfig(Ranged):
     drawings: Few = 1
     drawings_limit: Amount | None = None
     heldout_drawings: bool = True
+    scene_drawings: Amount = 120
     questions: Amount | None = None
     names: Amount = 120
     seed: Seed | None = None

@@ -31,7 +31,9 @@ from vargpt_lightning.training.data.samples import generation_settings
 from vargpt_lightning.utils.counted import counted
 
 NAME = "name"
+SCENE = "scene"  # the key of a record's `meta` that says what is in a picture put together by program
 FEW_WORDS = 20  # of an answer that can be told in the same words
+SCENE_MANY = 150  # questions of each kind about scenes of a split, likewise
 MANY = 200  # questions of your own that are asked of a split, where evaluation.questions does not say
 
 
@@ -72,14 +74,18 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     questions: list[Question] = []
     drawings: list[Drawing] = []
     answers: dict[str, Counter[str]] = defaultdict(Counter)
+    prompts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     ids = _Ids()
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
-        requests = [record for record in _records(sources, DRAWN, ids, split) if gallery.add(record, split)]
+        requests = _requests(sources, ids, split, config, seed)
+        requests = [record for record in requests if gallery.add(record, split)]
         asking = [asked for record in _records(sources, SEEN, ids, split) if (asked := _asked(record)) is not None]
         if split == "train":
             for record in asking:
                 answers[record.meta["kind"]][str(record.meta["answer"])] += 1
+                if SCENE in record.meta:
+                    prompts[record.meta["kind"]][record.turns[0].text][str(record.meta["answer"])] += 1
             open_ones = [[record for record in asking if record.meta["kind"] == kind] for kind in (NAME, OWN)]
             asking = [record for those in open_ones for record in _pick(those, config.names, seed)]
         asking = [record for record in _limit(asking, config, seed) if gallery.add(record, split)]
@@ -92,7 +98,20 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
             f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
         )
         print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
-    return Asked(questions, drawings, list(gallery.pictures.values()), answers)
+    return Asked(questions, drawings, list(gallery.pictures.values()), answers, prompts)
+
+
+def _requests(
+    sources: dict[str, ShardDataset], ids: _Ids, split: str, config: EvaluationConfig, seed: int
+) -> list[Record]:
+    """The requests to draw of a split: of scenes, whose combinations were trained or not, some of each kind."""
+    found = _records(sources, DRAWN, ids, split)
+    scenes: dict[str, list[Record]] = defaultdict(list)
+    for record in found:
+        if SCENE in record.meta:
+            scenes[record.meta[SCENE]["kind"]].append(record)
+    chosen = [] if split == "train" else [_pick(those, config.scene_drawings, seed) for those in scenes.values()]
+    return [record for record in found if SCENE not in record.meta] + [record for those in chosen for record in those]
 
 
 def _asked(record: Record) -> Record | None:
@@ -111,7 +130,9 @@ def _records(sources: dict[str, ShardDataset], use: str, ids: _Ids, split: str) 
         ids.alone(record, use, f"{split}/{name}")
         for name, source in sources.items()
         for record in source
-        if record.turns[0].role == "user" and len(record.pictures()) == len(record.pictures(use)) == 1
+        if record.turns[0].role == "user"
+        and record.meta.get("kind") != "conversation"
+        and len(record.pictures()) == len(record.pictures(use)) == 1
     ]
 
 
@@ -134,7 +155,8 @@ def _limit(records: list[Record], config: EvaluationConfig, seed: int) -> list[R
     kinds: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kinds[record.meta["kind"]].append(record)
-    most = {OWN: MANY} if config.questions is None else dict.fromkeys(kinds, config.questions)
+    many = {OWN: MANY} | {kind: SCENE_MANY for kind, those in kinds.items() if SCENE in those[0].meta}
+    most = many if config.questions is None else dict.fromkeys(kinds, config.questions)
     return [record for kind, those in kinds.items() for record in _pick(those, most.get(kind, len(those)), seed)]
 
 
@@ -174,6 +196,12 @@ class _Gallery:
             except PictureError:
                 self.bad.add((part.name, part.key))
             else:
-                about = meta.get("name", ""), split, meta.get("category", ""), meta.get("subcategory", "")
+                about = (
+                    meta.get("name", ""),
+                    split,
+                    meta.get("category", ""),
+                    meta.get("subcategory", ""),
+                    meta.get(SCENE),
+                )
                 self.pictures[part.key] = RealPicture(part.key, image, *about)
         return part.key in self.pictures
