@@ -59,7 +59,6 @@ def find_data(modules: Sequence[Benchmark], data: Path | None, owner: str | None
     Raises:
         UserError: a benchmark has none, and what there is instead.
     """
-    from vargpt_lightning.evaluation.base.benchmark import OfFile
     from vargpt_lightning.evaluation.formats.layouts import resolve
 
     if data is None and owner is None:
