@@ -58,16 +58,21 @@ class TransformersDetector:
     @torch.inference_mode()
     def detect(self, ids: Sequence[str], pictures: Sequence[Image.Image]) -> list[list[Detection]]:
         """The objects in each picture, at most 100, whatever their score."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            by_size.setdefault(picture.size, []).append(place)
+        found: dict[int, list[Detection]] = {}
+        for places in by_size.values():  # pictures of other sizes would be padded, and masks cover the padding
+            found |= zip(places, self._detected([pictures[place] for place in places]), strict=True)
+        return [found[place] for place in range(len(pictures))]
+
+    def _detected(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
         inputs = self.processor(images=list(pictures), return_tensors="pt").to(self.model.device)
         output = self.model(**inputs)
         sizes = [(picture.height, picture.width) for picture in pictures]
         if self.kind in MASKED:
-            return [
-                self._objects(*instances(classes_QC, masks_QHW, size))
-                for classes_QC, masks_QHW, size in zip(
-                    output.class_queries_logits, output.masks_queries_logits, sizes, strict=True
-                )
-            ]
+            both = zip(output.class_queries_logits, output.masks_queries_logits, sizes, strict=True)
+            return [self._objects(*instances(*each)) for each in both]
         found = self.processor.post_process_object_detection(output, threshold=0.0, target_sizes=sizes)
         return [self._objects(each["scores"], each["labels"], each["boxes"], None) for each in found]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,18 +27,49 @@ def tiny_detr(folder: Path) -> Path:
     return folder
 
 
-def test_a_detector_gives_the_same_alone_and_in_a_batch(tmp_path: Path) -> None:
-    detector = TransformersDetector(tiny_detr(tmp_path / "detr"), "cpu")
+def tiny_mask2former(folder: Path) -> Path:
+    from transformers import (
+        Mask2FormerConfig,
+        Mask2FormerForUniversalSegmentation,
+        Mask2FormerImageProcessor,
+        SwinConfig,
+    )
+
+    torch.manual_seed(0)
+    stages = [f"stage{number}" for number in range(1, 5)]
+    swin = {"image_size": 32, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 2}
+    widths = dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim"), 32)
+    sizes = {"encoder_feedforward_dim": 16, "dim_feedforward": 16, "encoder_layers": 1, "decoder_layers": 2}
+    config = Mask2FormerConfig(
+        backbone_config=SwinConfig(out_features=stages, **swin),
+        num_attention_heads=2,
+        num_queries=4,
+        id2label={0: "cat", 1: "dog"},
+        **widths,
+        **sizes,
+    )
+    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 192}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("write", "kind", "count"), [(tiny_detr, "detr", 5), (tiny_mask2former, "mask2former", 8)])
+def test_a_detector_gives_the_same_alone_and_in_a_batch(
+    write: Callable[[Path], Path], kind: str, count: int, tmp_path: Path
+) -> None:
+    detector = TransformersDetector(write(tmp_path / kind), "cpu")
     pictures = [Image.new("RGB", (40, 24), "red"), Image.new("RGB", (24, 24), "blue")]
     both = detector.detect(["a", "b"], pictures)
-    assert [len(found) for found in both] == [5, 5]
+    assert [len(found) for found in both] == [count, count]
+    shapes = [None if found[0].mask is None else found[0].mask.shape for found in both]
+    assert shapes == ([None, None] if kind == "detr" else [(24, 40), (24, 24)])
     alone = [detector.detect([id_], [picture])[0] for id_, picture in zip("ab", pictures, strict=True)]
     for one, other in zip(both, alone, strict=True):
         assert [each.label for each in one] == [each.label for each in other]
         torch.testing.assert_close(*(torch.tensor([each.score for each in those]) for those in (one, other)))
         torch.testing.assert_close(*(torch.tensor([each.box for each in those]) for those in (one, other)))
         assert {each.label for each in one} <= {"cat", "dog"} and one[0].score >= one[-1].score
-    assert detector.settings["kind"] == "detr" and len(detector.digest) > 8
+    assert detector.settings["kind"] == kind and len(detector.digest) > 8
 
 
 def test_masks_become_boxes_and_scores() -> None:
