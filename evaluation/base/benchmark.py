@@ -154,6 +154,14 @@ class Referenced(Protocol):
     def REFERENCES(self) -> Mapping[str, str]: ...
 
 
+@runtime_checkable
+class OfFile(Protocol):
+    """A benchmark that a file describes, its data too."""
+
+    @property
+    def file(self) -> Path: ...
+
+
 def group_of(benchmark: Benchmark) -> Callable[[Record], str] | None:
     """What names the group of a question; None where each question stands by itself."""
     return benchmark.group if isinstance(benchmark, Grouped) else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vargpt_lightning.evaluation.compare.systems import Compared, SetKey, title_of
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.files import different
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,11 +44,14 @@ def _differences(base: Compared, other: Compared, key: SetKey) -> Iterator[tuple
     mine, theirs = base.rules.get(key, {}), other.rules.get(key, {})
     for name in dict.fromkeys([*mine, *theirs]):
         if mine.get(name) != theirs.get(name):
-            kind = "prompts" if name == "style" else "protocols"
-            yield kind, f"{title}: the protocols differ: {name} is {mine.get(name)} and {theirs.get(name)} of {names}"
+            if name == "seed":
+                yield SEEDS, f"{title}: drawn with the seeds {mine.get(name)} and {theirs.get(name)} of {names}"
+                continue
+            kind, apart = "prompts" if name == "style" else "protocols", different(mine.get(name), theirs.get(name))
+            yield kind, f"{title}: the protocols differ: {name} is {' and '.join(apart)} of {names}"
     first, second = rows_of(base.table, key), rows_of(other.table, key)
-    pairs = first.merge(second, on=["kind", "id"], suffixes=("", "_other"))
-    for name, words in (("prompt", "prompts"), ("expected", "answers"), ("seed", SEEDS)):
+    pairs = first.merge(second, on="id", suffixes=("", "_other"))
+    for name, words in (("prompt", "prompts"), ("expected", "answers"), ("kind", "kinds"), ("seed", SEEDS)):
         differ = [
             row
             for row in zip(pairs["id"], pairs[name], pairs[f"{name}_other"], strict=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vargpt_lightning.evaluation.base.files import open_picture
 from vargpt_lightning.evaluation.compare.comparison import Comparison
 from vargpt_lightning.evaluation.compare.systems import BENCHMARK, DRAWINGS, PICTURES, Compared, title_of
+from vargpt_lightning.evaluation.images.picture_lists import list_pictures
 from vargpt_lightning.evaluation.reports.benchmark_examples import Example, add_pictures, said, thumbnail, visible
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_jsonl
@@ -71,6 +72,9 @@ def _known(value: Any) -> Any:
 def _of_benchmark(items: Sequence[Changed], name: str, systems: Sequence[Compared]) -> None:
     from vargpt_lightning.evaluation import benchmarks
 
+    if any(name in system.drawings for system in systems):
+        _of_drawings(items, name, systems)
+        return
     data = next((system.data[name] for system in systems if name in system.data), None)
     if data is None:
         for item in items:
@@ -78,13 +82,27 @@ def _of_benchmark(items: Sequence[Changed], name: str, systems: Sequence[Compare
         return
     examples = [Example(each.id, each.id, "", "", 0.0, "", "", "", "") for each in items]
     try:
-        add_pictures(examples, benchmarks.get(name), data)
+        add_pictures(examples, benchmarks.of_data(name, data), data)
     except UserError as error:
         for item in items:
             item.missing = visible(str(error), 300)
         return
     for item, example in zip(items, examples, strict=True):
         item.pictures, item.missing = [("asked about", uri) for uri in example.pictures], example.missing
+
+
+def _of_drawings(items: Sequence[Changed], name: str, systems: Sequence[Compared]) -> None:
+    """What each system drew for a prompt, where the folder of its drawings is still there."""
+    for system in systems:
+        try:
+            files = {file.id: file.path for file in list_pictures(system.drawings[name])}
+        except (KeyError, UserError):  # the folder is gone, or was never named
+            files = {}
+        for item in items:
+            if (path := files.get(item.id)) is not None:
+                _add(item, system.name, path.parent, path.name)
+            else:
+                item.missing = f"{system.name}: without its drawing, which is no longer where it was"
 
 
 def _of_runs(items: Sequence[Changed], rows: pd.DataFrame, source: str, base: Compared, other: Compared) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 QUESTIONS, DRAWINGS, PICTURES, BENCHMARK = "questions", "drawings", "pictures", "benchmarks/"
 HELDOUT = {"val": "heldout", "test": "heldout"}
 RULES = ("style", "scoring", "reference")  # of a result: what the same protocol may mean
+OBSERVERS = ("judge", "detector", "clip", "results")  # of drawings: who looked at them
 
 SetKey = tuple[str, str]
 
@@ -36,7 +37,7 @@ class Compared:
     """One evaluated system.
 
     `table` has its predictions, `run` being `name`. `rules` says for each set how it was asked and scored, as far as
-    this must be equal; `evaluation` and `data` are where the pictures are.
+    this must be equal; `evaluation`, `data` and `drawings` (by benchmark) are where the pictures are.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Compared:
     rules: Mapping[SetKey, Mapping[str, Any]] = field(default_factory=dict)
     evaluation: Path | None = None
     data: Mapping[str, Path] = field(default_factory=dict)
+    drawings: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def sets(self) -> list[SetKey]:
@@ -137,13 +139,23 @@ def _folders(path: Path, name: str, evaluation: Path | None, benchmarks: Path | 
     if table.empty:
         raise UserError(f"{path} has no answers and no drawings; expected a finished evaluation")
     files = [] if benchmarks is None else sorted(benchmarks.glob("*/result.*.json"))
-    rules = {(f"{BENCHMARK}{file.parent.name}", protocol_of(file)): _rules(file) for file in files}
-    return Compared(name, path, table, rules, evaluation, {} if benchmarks is None else _data(benchmarks))
+    results = {(f"{BENCHMARK}{file.parent.name}", protocol_of(file)): read_object(file) for file in files}
+    drawn = {
+        key[0].removeprefix(BENCHMARK): Path(one["drawings"]) for key, one in results.items() if one.get("drawings")
+    }
+    rules = {key: _rules(result) for key, result in results.items()}
+    data = {} if benchmarks is None else _data(benchmarks)
+    return Compared(name, path, table, rules, evaluation, data, drawn)
 
 
-def _rules(file: Path) -> dict[str, Any]:
-    result = read_object(file)
-    return {key: plain(result.get(key)) for key in RULES if result.get(key) not in (None, "", {})}
+def _rules(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result must share with another one; of drawings also who looked at them, and the seed."""
+    found = {key: result.get(key) for key in RULES}
+    if "drawings" in result:
+        settings = result.get("settings") or {}
+        found |= {key: settings.get(key) for key in OBSERVERS}
+        found |= {"seed": (settings.get("sampling") or {}).get("seed")}
+    return {key: plain(value) for key, value in found.items() if value not in (None, "", {})}
 
 
 def _data(benchmarks: Path) -> dict[str, Path]:
@@ -161,6 +173,7 @@ def _only(system: Compared, source: str) -> Compared:
         system.table[system.table["source"] == source].reset_index(drop=True),
         system.rules,
         data=system.data,
+        drawings=system.drawings,
     )
 
 
@@ -204,21 +217,21 @@ def shared_sets(
     """The sets of questions that all systems have, one protocol a benchmark; and what is left out, in words.
 
     Args:
-        wanted: only these: names of benchmarks, questions, drawings, pictures.
+        wanted: only these: names of benchmarks, questions, drawings, pictures; questions/heldout is a part.
         protocol: of the benchmarks; by default the first that all were scored by.
 
     Raises:
         UserError: nothing is shared, a name is of nothing, or a benchmark was scored by different protocols.
     """
     every = list(dict.fromkeys(key for system in systems for key in system.sets))
-    known = list(dict.fromkeys(_short(source) for source, _ in every))
+    known = list(dict.fromkeys(name for key in every for name in _names(key)))
     if unknown := [name for name in wanted if name not in known]:
         raise UserError(f"--benchmarks {unknown[0]}: expected some of {', '.join(known)}")
+    if wanted:
+        every = [key for key in every if set(_names(key)) & set(wanted)]
     chosen: list[SetKey] = []
     left: list[str] = []
     for source in dict.fromkeys(source for source, _ in every):
-        if wanted and _short(source) not in wanted:
-            continue
         there = {system.name: [split for own, split in system.sets if own == source] for system in systems}
         if lacking := [name for name, splits in there.items() if not splits]:
             left.append(f"{_short(source)} is left out: {', '.join(lacking)} was not asked it")
@@ -252,6 +265,11 @@ def _protocol(source: str, shared: Sequence[str], there: Mapping[str, Sequence[s
             f"vargpt score FOLDER --protocol {protocol or PROTOCOLS[0]}"
         )
     return shared[0]
+
+
+def _names(key: SetKey) -> tuple[str, str]:
+    """How a set may be asked for: its source, and its source and split."""
+    return _short(key[0]), f"{_short(key[0])}/{key[1]}"
 
 
 def _short(source: str) -> str:

@@ -86,9 +86,9 @@ def verdicts(comparison: Comparison) -> list[str]:
             else f"not told apart from {comparison.base}: {_signed(line.test.difference)} points ({_span(line.test)}; "
             f"p = {_p(line.p_holm)} after Holm)"
             + (
-                f"; about {line.test.needed:,.0f} questions would show a difference of this size"
+                f"; about {line.test.needed:,.0f} like these would show a difference of this size"
                 if math.isfinite(line.test.needed)
-                else f"; {line.test.n:,} questions show differences from {100 * line.test.visible:.1f} points on"
+                else f"; {line.test.n:,} like these show differences from {100 * line.test.visible:.1f} points on"
                 if line.test.visible
                 else ""
             )

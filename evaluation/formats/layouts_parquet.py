@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.evaluation.base.benchmark import Record
+from vargpt_lightning.evaluation.formats.layouts_arrow import ArrowFile, find_arrow
 from vargpt_lightning.evaluation.formats.layouts_rows import Picture, Rows, image_in, require
 from vargpt_lightning.utils.errors import UserError
 
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 
 TEXT_BATCH = 2048
 PICTURE_BATCH = 16  # rows with pictures that are in memory at a time
+ARROW = ".arrow"
 READ_AHEAD = 1 << 20  # bytes; a row group of many pictures is then not read whole
 SPLITS = ("train", "validation", "val", "val2014", "dev", "test", "testdev")
 
 
 def find_parquet(path: str | Path, config: str | None = None, split: str | None = None) -> list[Path]:
-    """The parquet files of a split in a mirror's folder, or none.
+    """The parquet files of a split in a mirror's folder, or none; of a saved dataset its Arrow files.
 
     Looks for `<config>/<split>-00000-of-00003.parquet`, `data/<split>-*.parquet`, `<config>/<split>/*.parquet` and,
     where no file is named after a split, plain `*.parquet`; a path of one file is that file.
@@ -34,7 +36,9 @@ def find_parquet(path: str | Path, config: str | None = None, split: str | None 
     """
     path = Path(path)
     if path.is_file():
-        return [path] if path.suffix == ".parquet" else []
+        return [path] if path.suffix in (".parquet", ARROW) else []
+    if saved := find_arrow(path, split):
+        return saved
     folders = [path / config, path / "data" / config] if config else []
     for folder in (*folders, path / "data", path / "default", path):
         found = sorted(folder.glob("*.parquet"))
@@ -75,7 +79,7 @@ def read_parquet(
     required: Sequence[str] = (),
     pictures: bool = True,
 ) -> Rows:
-    """Rows of parquet files, streamed; pictures stay encoded.
+    """Rows of parquet files, or of a saved dataset's Arrow files, streamed; pictures stay encoded.
 
     Args:
         paths: the files, in order.
@@ -95,7 +99,7 @@ def read_parquet(
         with _open(file) as opened:
             there = list(opened.schema_arrow.names)
             require(there, required, file)
-            lengths.append(opened.metadata.num_rows)
+            lengths.append(opened.rows if isinstance(opened, ArrowFile) else opened.metadata.num_rows)
     wanted = [name for name in there if columns is None or name in columns or name in picture_columns]
     starts = [0, *accumulate(lengths)]
 
@@ -120,16 +124,29 @@ def _by_part(starts: Sequence[int], indices: Sequence[int] | None) -> Iterator[t
     yield from by_part.items()
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def _open(file: Path) -> pq.ParquetFile | ArrowFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not file.is_file():
         raise UserError(f"{file}: there is no such file")
     try:
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_AHEAD)
+        return (
+            ArrowFile(file) if file.suffix == ARROW else pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_AHEAD)
+        )
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file} is not a whole parquet file: {error}") from error
+        raise UserError(f"{file} is not a whole {_kind(file)} file: {error}") from error
+
+
+def _kind(file: Path) -> str:
+    return "Arrow" if file.suffix == ARROW else "parquet"
+
+
+def _groups(opened: pq.ParquetFile | ArrowFile) -> list[int]:
+    """How many rows each group has."""
+    if isinstance(opened, ArrowFile):
+        return opened.lengths
+    return [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
 
 
 def _rows_of_file(
@@ -140,15 +157,14 @@ def _rows_of_file(
 
     shown = [name for name in names if name in picture_columns]
     with _open(file) as opened:
-        groups = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
-        starts = [0, *accumulate(groups)]
+        starts = [0, *accumulate(_groups(opened))]
         size = PICTURE_BATCH if shown else TEXT_BATCH
         try:
             for group, places in _by_part(starts, chosen):
                 batches = opened.iter_batches(size, row_groups=[group], columns=list(names), use_threads=False)
                 yield from _rows_of_batches(batches, file, starts[group], shown, places)
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file} is not a whole parquet file: {error}") from error
+            raise UserError(f"{file} is not a whole {_kind(file)} file: {error}") from error
 
 
 def _rows_of_batches(

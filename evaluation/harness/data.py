@@ -59,12 +59,17 @@ def find_data(modules: Sequence[Benchmark], data: Path | None, owner: str | None
     Raises:
         UserError: a benchmark has none, and what there is instead.
     """
+    from vargpt_lightning.evaluation.base.benchmark import OfFile
     from vargpt_lightning.evaluation.formats.layouts import resolve
 
-    if data is None and owner is None:
+    described = {module.NAME: module.file for module in modules if isinstance(module, OfFile)}
+    if data is None and owner is None and len(described) < len(modules):
         raise UserError(_NO_DATA)
     found: dict[str, Path] = {}
     for module in modules:
+        if module.NAME in described:  # its file says where its data are
+            found[module.NAME] = described[module.NAME]
+            continue
         if data is None:
             if module.HUB is None:
                 raise UserError(f"{module.NAME}: has no data on the hub; expected --data DIR")

@@ -199,7 +199,7 @@ def _fill_in(shown: Sequence[Example], name: str, data: Mapping[str, Path | str]
     if name not in data:
         return "Without pictures: the report was made without this benchmark's data."
     try:
-        add_pictures(shown, benchmarks.get(name), Path(data[name]))
+        add_pictures(shown, benchmarks.of_data(name, data[name]), Path(data[name]))
     except UserError as error:
         return f"Without pictures: {error}"
     return ""

@@ -108,7 +108,7 @@ def photos() -> None:
 
 
 def test_add_a_benchmark(follow: Follow, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    score, evaluate = follow("add-a-benchmark.md")
+    score, evaluate, evaluate_columns, score_columns = follow("add-a-benchmark.md")
     run_tests("tests/evaluation/benchmarks/test_counting.py", tmp_path)
     give(score)
     assert "accuracy 50.0" in (DOCS / "add-a-benchmark.md").read_text("utf-8")
@@ -120,6 +120,11 @@ def test_add_a_benchmark(follow: Follow, tmp_path: Path, capsys: pytest.CaptureF
     give(evaluate)
     assert read_json(Path("asked/counting/result.lmms_eval.json"))["figures"]["n"] == 2
     assert "Counting" in capsys.readouterr().out
+    give(evaluate_columns)
+    assert read_json(Path("asked/dots/result.exact.json"))["figures"]["n"] == 2
+    give(score_columns)
+    columns = read_json(Path("scored/dots/result.exact.json"))["figures"]
+    assert columns["accuracy"] == 0.5 and columns["unparsed"] == 0
     with installed("evaluation/benchmarks/counting.py"):
         assert benchmarks.get("counting").__name__ == "my_package.counting"  # type: ignore[attr-defined]
         give(score.replace("scored", "again"))

@@ -37,6 +37,13 @@ def test_nothing_is_wrong_with_a_model_of_ours(subject: Subject, finished_run: P
         assert {name: finding.said for name, finding in found(each).items() if finding.status != "ok"} == {}
 
 
+def test_nothing_is_wrong_with_it_in_16_bits(finished_run: Path) -> None:
+    halved = subject_of(finished_run, torch.device("cpu"))
+    halved.model.bfloat16()
+    halved.dtype = torch.bfloat16
+    assert failed(halved) == {}
+
+
 def test_guidance_that_is_not_applied_is_found(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RowRules, "guide", lambda self, cond_RlV, uncond_GlV, k, K: cond_RlV.float())
     wrong = failed(subject)

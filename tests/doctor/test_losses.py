@@ -44,6 +44,9 @@ def test_losses_that_are_off_or_missing_are_found() -> None:
 def test_a_command_that_fails_is_named_with_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Fault, match=r"--trainer.presicion 1 ends with 2: vargpt: error: .*precision"):
         losses.fit(tmp_path, "--trainer.presicion", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("RANK", "3")
+    assert not {"SLURM_NTASKS", "RANK"} & losses.own_environment().keys() and "PATH" in losses.own_environment()
     monkeypatch.setattr(losses, "RECIPE", tmp_path / "none.yaml")
     with pytest.raises(NotHere, match="comes with a checkout"):
         losses.fit(tmp_path)

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="a run, a folder that evaluate, score or evaluate images wrote, or a file of predictions",
     )
     result.add_argument(
-        "--benchmarks", metavar="NAMES", help="only these, such as pope,questions,drawings; what a file answers"
+        "--benchmarks", metavar="NAMES", help="only these, such as pope,questions/heldout; what a file answers"
     )
     result.add_argument("--data", type=Path, metavar="DIR", help="the benchmarks' data, to score files of predictions")
     result.add_argument("--protocol", metavar="NAME", help="of the scoring (the first that all were scored by)")

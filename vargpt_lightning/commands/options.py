@@ -77,7 +77,9 @@ def _changed(settings: Settings, name: str, **changes: Any) -> Settings:
 def add_benchmark_options(group: Any) -> None:
     """Add the options of `vargpt evaluate MODEL --benchmarks`; all are None where they are not given."""
     group.add_argument(
-        "--benchmarks", metavar="NAMES", help="names such as mmbench,pope; all: every benchmark with data"
+        "--benchmarks",
+        metavar="NAMES",
+        help="names such as mmbench,pope, or files of columns (.yaml); all: every benchmark with data",
     )
     add_data_options(group)
     group.add_argument(

@@ -106,7 +106,7 @@ def _again(arguments: argparse.Namespace) -> Scored:
     wanted = [name.strip() for name in arguments.benchmark.split(",")] if arguments.benchmark else [*folders]
     if missing := [name for name in wanted if name not in folders]:
         raise UserError(f"--benchmark {missing[0]}: {folder} has outputs of {', '.join(folders)}")
-    modules = [benchmarks.get(name) for name in wanted]
+    modules = [benchmarks.of_data(name, Asked.read(folders[name]).data) for name in wanted]
     if arguments.data is None and arguments.hub_owner is None:
         data = {name: _data_before(folders[name]) for name in wanted}
     else:

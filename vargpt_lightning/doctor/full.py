@@ -22,6 +22,7 @@ from vargpt_lightning.doctor.losses import (
     kept_losses,
     last_line,
     losses_of,
+    own_environment,
 )
 
 PART = "in full"
@@ -72,7 +73,7 @@ def resumed(device: str) -> str:
         folder = Path(made)
         command = fit_command(folder, *accelerator(device))
         with open(folder / "log", "w", encoding="utf-8") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=own_environment())
             _wait_for_steps(process, folder / "debug" / "stages" / f"01-{STAGES[0]}" / "metrics.csv")
             process.send_signal(signal.SIGTERM)
             code = process.wait(timeout=SECONDS)

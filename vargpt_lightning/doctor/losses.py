@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,8 @@ def fit(folder: Path, *options: str) -> Path:
         Fault: the command fails; what it says last.
         NotHere: this is no checkout of the repository.
     """
-    done = subprocess.run(fit_command(folder, *options), capture_output=True, text=True, timeout=SECONDS)
+    command = fit_command(folder, *options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=own_environment())
     if done.returncode:
         raise Fault(
             f"vargpt fit {' '.join(options)} ends with {done.returncode}: {last_line(done.stderr or done.stdout)}"
@@ -94,6 +96,13 @@ def fit_command(folder: Path, *options: str) -> list[str]:
         raise NotHere("experiments/debug.yaml comes with a checkout of the repository")
     program = [sys.executable, "-m", "vargpt_lightning.cli", "fit", "-c", str(RECIPE)]
     return [*program, *STEADY, "--run.root", str(folder), *options]
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without what says that a process is one of several, as in a job of Slurm's or torchrun's."""
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    jobs = ("SLURM_", "TORCHELASTIC_")
+    return {name: text for name, text in os.environ.items() if name not in ranks and not name.startswith(jobs)}
 
 
 def last_line(text: str) -> str:

@@ -26,12 +26,8 @@ def subject_of(where: Path, device: torch.device) -> Subject:
     from vargpt_lightning.inference.load import LoadedRun, load
 
     assistant = load(where, device)
-    dtype = torch.float32
-    if isinstance(assistant, LoadedRun):
-        precision = str((assistant.experiment.get("trainer") or {}).get("precision") or "32-true")
-        dtype = {"bf16-true": torch.bfloat16, "16-true": torch.float16}.get(precision, torch.float32)
-    else:
-        dtype = next(assistant.model.parameters()).dtype
+    # a run is loaded in 32 bits whatever it was trained in, a converted folder as it is stored
+    dtype = torch.float32 if isinstance(assistant, LoadedRun) else next(assistant.model.parameters()).dtype
     visual = assistant.settings.visual or assistant.model.sampling_settings()
     prompts = [*(_ids(assistant, text) for text in ASKED), [assistant.model.config.tokens.bos]]
     return Subject(assistant.model, prompts, visual, dtype)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.evaluation.compare.made import write_evaluation, write_scores
 from vargpt_lightning.evaluation.base.paired_tests import BOOTSTRAP, MCNEMAR, mcnemar_exact
@@ -68,7 +70,7 @@ def test_all_are_corrected_together_and_what_is_not_shared_is_named(tmp_path: Pa
     assert found.remarks == ["gqa is left out: a, c was not asked it"]
     assert "about" in verdicts(found)[0] and "not told apart from a: +0.0" in verdicts(found)[1]
     assert compared(first, tmp_path / "b", wanted=("pope",)).remarks == []
-    with pytest.raises(UserError, match="--benchmarks mmu: expected some of pope, gqa"):
+    with pytest.raises(UserError, match="--benchmarks mmu: expected some of pope, pope/lmms_eval, gqa"):
         compared(first, tmp_path / "b", wanted=("mmu",))
 
 
@@ -79,6 +81,8 @@ def test_different_questions_prompts_and_rules_are_refused_with_which(tmp_path: 
     ):
         compared(base, write_evaluation(tmp_path / "fewer", [True] * 10))
     assert compared(base, tmp_path / "fewer", allow=("n",)).lines[1].test.n == 6
+    (line,) = compared(base, tmp_path / "fewer", wanted=("questions/train",)).lines
+    assert (line.title, line.test.n) == ("questions, train", 4)
     with pytest.raises(UserError, match=r"prompts of 4 questions differ, such as 'q0': 'What is 0\?' and 'Eh\?'"):
         compared(base, write_evaluation(tmp_path / "other", [True] * 12, prompt="Eh?"))
     assert compared(base, tmp_path / "other", allow=("prompts",)).lines[0].test.n == 4
@@ -129,6 +133,31 @@ def test_drawings_of_a_prompt_file_are_compared_by_clip_score(tmp_path: Path) ->
         (tmp_path / name / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (line,) = compared(tmp_path / "one", tmp_path / "two").lines
     assert line.title == "pictures, CLIP score" and line.test.difference == pytest.approx(0.015)
+
+
+def test_prompt_following_is_compared_by_prompts_and_shows_both_drawings(tmp_path: Path) -> None:
+    def system(name: str, good: int, judge: str = "same", seed: int = 0) -> Path:
+        pictures = tmp_path / "drawings" / name
+        pictures.mkdir(parents=True)
+        for number in range(80):
+            Image.new("RGB", (8, 8), "red").save(pictures / f"q{number}.png")
+        settings = {"judge": {"model": judge}, "sampling": {"seed": seed}}
+        values = [1.0] * good + [0.0] * (80 - good)
+        more: dict[str, Any] = {"drawings": str(pictures), "settings": settings, "protocol": "official"}
+        return write_scores(tmp_path / name, values, "geneval", group=4, **more)
+
+    base = system("base", 20)
+    found = compared(base, system("better", 60))
+    single, whole = found.lines
+    assert (single.title, single.test.n, single.test.groups) == ("geneval, official", 80, 20)
+    assert (whole.title, whole.test.difference) == ("geneval, official, whole groups", 0.5)
+    shown = shown_changes(found, 2)
+    assert [[words for words, _ in each.pictures] for each in shown] == [["base", "better"]] * 2
+    with pytest.raises(
+        UserError, match=r"geneval, official: the protocols differ: judge is model=same and model=other"
+    ):
+        compared(base, system("judged", 60, judge="other"))
+    assert "drawn with the seeds 0 and 3" in compared(base, system("seeded", 60, seed=3)).remarks[0]
 
 
 def test_all_forms_are_written_and_say_the_same(tmp_path: Path) -> None:
