@@ -15,6 +15,7 @@ from typing import Any
 
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.base.benchmark import Record, Score
+from vargpt_lightning.evaluation.base.files import file_stem
 from vargpt_lightning.evaluation.base.prompt_benchmark import Found, HasResultsRow, PartsOfOne, PromptBenchmark
 from vargpt_lightning.evaluation.harness.outputs import write_rows
 from vargpt_lightning.evaluation.harness.select import describe
@@ -59,7 +60,7 @@ def follow(
     *,
     results: Path | None = None,
     count: int | None = None,
-    total: int | None = None,
+    left_out: Sequence[Record] = (),
     allow: Collection[str] = (),
     processes: Processes | None = None,
     progress: Progress | None = None,
@@ -74,7 +75,7 @@ def follow(
         observers: who looks at the pictures.
         results: in place of observers, what the authors' code wrote.
         count: pictures of each prompt; None takes the authors' number.
-        total: how many prompts there are, where `records` are some of them.
+        left_out: prompts beyond a limit: their pictures are left aside.
         allow: "missing" counts pictures that are not there as 0, "unknown" leaves others in the folder aside.
         replace: write over the result of other drawings.
 
@@ -86,7 +87,7 @@ def follow(
     source = "" if drawings is None else str(drawings.resolve())
     if not replace:
         _check_free(folder, source)
-    shown, missing = _shown(module, records, drawings, count or module.PICTURES, allow)
+    shown, missing = _shown(module, records, left_out, drawings, count or module.PICTURES, allow)
     by_id: Mapping[str, Found]
     if results is not None:
         by_id = module.read_results(results, records)
@@ -107,7 +108,9 @@ def follow(
     ]
     facts = _facts(observers, results)
     facts |= {"pictures": count or module.PICTURES, "prompts": len(records)}
-    result = _result(module, pictures, scores, drawings, facts, len(missing), len(records), total or len(records))
+    result = _result(
+        module, pictures, scores, drawings, facts, len(missing), len(records), len(records) + len(left_out)
+    )
     _write(module, folder, pictures, scores, by_id, {**result, "drawings": source})
     return dict(plain({**result, "drawings": source}))
 
@@ -121,13 +124,21 @@ def _check_free(folder: Path, source: str) -> None:
 
 
 def _shown(
-    module: PromptBenchmark, records: Sequence[Record], drawings: Path | None, count: int, allow: Collection[str]
+    module: PromptBenchmark,
+    records: Sequence[Record],
+    left_out: Sequence[Record],
+    drawings: Path | None,
+    count: int,
+    allow: Collection[str],
 ) -> tuple[list[Shown], set[str]]:
     """The pictures that there are, and the ids of those that are missing."""
     owner = {id_: record for record in records for id_ in module.picture_ids(record, count)}
     if drawings is None:
         return [Shown(id_, record) for id_, record in owner.items()], set()
-    files = list_pictures(drawings)
+    aside = {name for record in left_out for id_ in module.picture_ids(record, count) for name in (id_, file_stem(id_))}
+    if isinstance(module, PartsOfOne):
+        aside |= {module.whole_id(record) for record in left_out}
+    files = [file for file in list_pictures(drawings) if file.id not in aside]
     if isinstance(module, PartsOfOne):
         wholes = {module.whole_id(record): record for record in records}
         if files and all(file.id in wholes for file in files):

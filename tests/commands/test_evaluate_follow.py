@@ -147,6 +147,8 @@ def test_pictures_are_looked_at_once_and_colours_come_from_clip(
         "white",
     )
     assert follow(*words)["figures"] == result["figures"] and Finder.asked == 2, "what is known is not asked again"
+    first = follow(*words, "--limit", 1)
+    assert first["limit"] == 1 and first["total"] == 2 and first["figures"]["n"] == 1
     with pytest.raises(UserError, match=r"is of the drawings .*; expected another --out, or --replace"):
         follow(tmp_path / "drawn" / "00000", *words[1:], "--allow", "unknown,missing")
     (tmp_path / "drawn" / "00001" / "samples" / "0000.png").unlink()

@@ -100,7 +100,7 @@ def _follow(arguments: Any, module: PromptBenchmark, records: Any, observers: Ob
             observers,
             results=arguments.results,
             count=arguments.per_prompt,
-            total=len(records),
+            left_out=[] if arguments.limit is None else records[arguments.limit :],
             allow=[name.strip() for given in arguments.allow for name in given.split(",")],
             processes=processes,
             progress=progress,
