@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.installed import install, on_the_path
 from vargpt_lightning.evaluation import prompt_following
 from vargpt_lightning.evaluation.base.benchmark import Score
 from vargpt_lightning.evaluation.base.prompt_benchmark import Detection, PromptBenchmark, weighted_interval
@@ -29,6 +30,17 @@ def write(path: Path, *rows: Any) -> Path:
 def test_all_four_are_found_and_whole() -> None:
     assert prompt_following.names() == ("dpg_bench", "geneval", "t2i_compbench", "wise")
     assert all(isinstance(prompt_following.get(name), PromptBenchmark) for name in prompt_following.names())
+
+
+def test_an_installed_package_brings_its_own(tmp_path: Path) -> None:
+    group = "vargpt_lightning.prompt_benchmarks"
+    project = f'[project]\nname = "theirs"\nversion = "1"\n[project.entry-points."{group}"]\nmine = "theirs.mine"\n'
+    own = Path(geneval.__file__).read_text("utf-8").replace('NAME = "geneval"', 'NAME = "mine"')
+    install(tmp_path / "site", project, {"theirs/__init__.py": "", "theirs/mine.py": own})
+    with on_the_path(tmp_path / "site"):
+        assert prompt_following.get("mine").NAME == "mine" and "mine" in prompt_following.names()
+    with pytest.raises(UserError, match="benchmark of prompt-following: 'mine'; there are dpg_bench"):
+        prompt_following.get("mine")
 
 
 # ------------------------------------------------------------------------------------------------------------ GenEval
