@@ -153,6 +153,17 @@ def share(flags: Iterable[bool]) -> dict[str, Any]:
     return {"n": len(values), "count": sum(values), "rate": rate, "low": low, "high": high}
 
 
+def turn_switch(conversations: Rows) -> dict[str, Any]:
+    """How often a turn of a conversation was answered with a picture if it asked for one, and without if not.
+
+    The share of all turns, with n and interval, and of each turn by its place, from 1.
+    """
+    right = [[turn["drew"] == turn["wanted"] for turn in row["turns"]] for row in conversations]
+    longest = max((len(hits) for hits in right), default=0)
+    by_turn = {str(place + 1): share(hits[place] for hits in right if place < len(hits)) for place in range(longest)}
+    return {**share(hit for hits in right for hit in hits), "by_turn": by_turn}
+
+
 def mode_switch(answers: Rows, drawings: Rows) -> dict[str, dict[str, Any]]:
     """How often requests to draw were answered with a picture, and how often questions were."""
     return {

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from vargpt_lightning.data.shards.records import DRAWN, SEEN, Record
+from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record
 from vargpt_lightning.utils.errors import UserError
 
 START_TOKEN = "<image_gen_start>"
@@ -43,6 +43,16 @@ class Drawing:
     seed: int
     picture: str | None = None
     split: str = TRAIN
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation to hold: what the user says turn by turn, and which of these ask for a drawing."""
+
+    id: str
+    turns: tuple[str, ...]
+    draws: tuple[bool, ...]
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,13 @@ class ImageModel(Protocol):
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sequence[str | HasParts | Reply]: ...
 
 
+@runtime_checkable
+class TalkModel(Protocol):
+    """Holds conversations: each turn is answered in the light of all before it."""
+
+    def talk(self, talks: Sequence[Talk]) -> Sequence[Sequence[str | HasParts | Reply]]: ...
+
+
 class UnfinishedError(UserError):
     """A system gave up in the middle of a batch; `replies` holds what was finished, by request id.
 
@@ -195,6 +212,17 @@ def question_from_record(record: Record, split: str) -> Question:
 def drawing_from_record(record: Record, split: str, seed: int) -> Drawing:
     """The request of a record whose assistant turn holds the drawn picture."""
     return Drawing(record.id, _user_text(record), seed, _key(record, DRAWN), split)
+
+
+def talk_from_record(record: Record, seed: int) -> Talk:
+    """The user's turns of a record, and which of them are answered with a drawing."""
+    pairs = [
+        (asked, answered)
+        for asked, answered in zip(record.turns, record.turns[1:], strict=False)
+        if asked.role == "user" and answered.role == "assistant"
+    ]
+    draws = tuple(any(isinstance(part, PicturePart) for part in answered.parts) for _, answered in pairs)
+    return Talk(record.id, tuple(asked.text for asked, _ in pairs), draws, seed)
 
 
 def pictures_from_listing(

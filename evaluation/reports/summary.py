@@ -53,7 +53,13 @@ class Line:
 
 def lines(metrics: Metrics) -> list[Line]:
     """What a run's figures come to, as far as there are any."""
-    return [*_composition_lines(metrics), *_drawing_lines(metrics), *_switch_lines(metrics), *_question_lines(metrics)]
+    return [
+        *_composition_lines(metrics),
+        *_drawing_lines(metrics),
+        *_switch_lines(metrics),
+        *_turn_lines(metrics),
+        *_question_lines(metrics),
+    ]
 
 
 def markdown(runs: Sequence[Metrics], seeds: Sequence[int] = ()) -> str:
@@ -166,6 +172,12 @@ def _switch_lines(metrics: Metrics) -> Iterator[Line]:
         rate = asked.get(key, {}).get("rate")
         if rate is not None:
             yield Line((name,), ("**", Value(rate), "**"), (f"goal: {goal}",))
+
+
+def _turn_lines(metrics: Metrics) -> Iterator[Line]:
+    if turns := metrics.get("turn_switch"):
+        name = f"turns of conversations ({turns['n']}) that draw if they should and only then"
+        yield Line((name,), ("**", Value(turns["rate"]), "**"), ("goal: 95 %",))
 
 
 def _question_lines(metrics: Metrics) -> Iterator[Line]:

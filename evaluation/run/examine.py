@@ -18,7 +18,7 @@ from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json, read_jsonl, write_json
 
 if TYPE_CHECKING:  # whether a folder was asked is said without torch
-    from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
+    from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture, Talk
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings, Progress
     from vargpt_lightning.inference.assistant import Assistant
     from vargpt_lightning.models.generation.answers import GenerationSettings
@@ -39,6 +39,7 @@ class Asked:
     pictures: Sequence[RealPicture]
     training_answers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     training_prompts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    talks: Sequence[Talk] = ()
 
 
 def examine(
@@ -72,6 +73,7 @@ def examine(
         questions=asked.questions,
         drawings=asked.drawings,
         pictures=asked.pictures,
+        talks=asked.talks,
         training_answers=asked.training_answers,
         training_prompts=asked.training_prompts,
         out=folder,
@@ -103,7 +105,7 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
     """
     check_asked(folder)
     from vargpt_lightning.evaluation.base.files import open_picture
-    from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
+    from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture, Talk
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings
     from vargpt_lightning.models.decoder.sampling import SamplingSettings
     from vargpt_lightning.models.generation.answers import GenerationSettings
@@ -118,10 +120,12 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
             )
             for row in read_jsonl(folder / "pictures.jsonl")
         ]
+        rows = kept.get("talks", [])
+        talks = [Talk(row["id"], tuple(row["turns"]), tuple(row["draws"]), row["seed"]) for row in rows]
         generation = dict(kept["generation"])
         visual = generation.pop("visual")
         words = GenerationSettings(**generation, visual=visual and SamplingSettings(**visual))
-        asked = Asked(questions, drawings, pictures, kept["training_answers"], kept.get("training_prompts", {}))
+        asked = Asked(questions, drawings, pictures, kept["training_answers"], kept.get("training_prompts", {}), talks)
         return asked, EvaluationSettings(**kept["settings"]), words
     except (KeyError, TypeError, AttributeError, OSError) as error:
         reason = str(error) if isinstance(error, OSError) else repr(error)
@@ -137,8 +141,9 @@ def _keep(folder: Path, asked: Asked, settings: EvaluationSettings, generation: 
 
     keep_pictures(folder, asked.pictures, {picture.key: digest(picture.image) for picture in asked.pictures})
     rows = {"questions": [asdict(row) for row in asked.questions], "drawings": [asdict(row) for row in asked.drawings]}
-    kept = {"settings": asdict(settings), "generation": asdict(generation), "training_answers": asked.training_answers}
-    kept |= {"training_prompts": asked.training_prompts}
+    kept: dict[str, Any] = {"settings": asdict(settings), "generation": asdict(generation)}
+    kept |= {"training_answers": asked.training_answers}
+    kept |= {"training_prompts": asked.training_prompts, "talks": [asdict(talk) for talk in asked.talks]}
     write_json(folder / ASKED, {**kept, **rows})
 
 

@@ -9,6 +9,7 @@ What is asked is written down before it is scored, and scoring reads the files a
         drawings.jsonl         one row a request: id, hash, split, prompt, seed, picture, text, drew, files, scales
         drawings/              the drawings, and strips of the pictures after each scale
         reconstructions.jsonl, reconstructions/
+        conversations.jsonl    one row a conversation: each turn, whether a drawing was wanted and whether one came
         asked_back.jsonl       answers to questions about the model's own drawings of scenes
         judgements.jsonl       what judges say: id, judge, score, label
         metrics.json           written by `scoring.score_folder`
@@ -46,6 +47,8 @@ from vargpt_lightning.evaluation.base.protocols import (
     Question,
     RealPicture,
     Reply,
+    Talk,
+    TalkModel,
     TextModel,
     as_reply,
 )
@@ -61,7 +64,7 @@ Reconstruct = Callable[[Sequence[Image.Image]], Sequence[Image.Image]]
 """Pictures through the image tokenizer and back: the best that any drawing with its codes can be."""
 
 
-Item = Question | Drawing | RealPicture
+Item = Question | Drawing | RealPicture | Talk
 Work = Callable[[Sequence[Any]], list[dict[str, Any]]]
 """A batch of items in, one row of facts for each out."""
 
@@ -119,6 +122,7 @@ def evaluate(
     questions: Sequence[Question],
     drawings: Sequence[Drawing],
     pictures: Sequence[RealPicture],
+    talks: Sequence[Talk] = (),
     out: Path | str,
     settings: EvaluationSettings | None = None,
     model: str = "",
@@ -136,6 +140,7 @@ def evaluate(
         drawer: draws; None leaves the drawings out.
         questions: about the real pictures, by their keys.
         drawings: requests to draw, one seed each.
+        talks: conversations to hold, if the answerer holds any.
         pictures: the real pictures, training and held-out, at the model's resolution: the gallery of identification.
         out: the folder, such as `runs/<name>/evaluation`.
         model: identifies the weights, such as a checkpoint's hash; answers of another are asked again.
@@ -158,6 +163,8 @@ def evaluate(
         jobs.append(_Job("answers", _asker(answerer, images), settings.answer_batch, questions))
     if drawer is not None:
         jobs.append(_Job("drawings", _painter(drawer, out), settings.draw_batch, drawings))
+    if talks and isinstance(answerer, TalkModel):
+        jobs.append(_Job("conversations", _talker(answerer), settings.draw_batch, talks))
     if reconstruct is not None:
         jobs.append(_Job("reconstructions", _copier(reconstruct, out), settings.draw_batch, pictures))
     _open_folder(out, context, [job.name for job in jobs])
@@ -198,7 +205,7 @@ def _open_folder(out: Path, context: Mapping[str, Any], wanted: Collection[str])
     (out / "metrics.json").unlink(missing_ok=True)
     before = read_json(out / "inputs.json") if (out / "inputs.json").is_file() else {}
     if any(before.get(key) != value for key, value in context.items()):
-        for name in {"answers", "drawings", "reconstructions", "asked_back"} - set(wanted):
+        for name in {"answers", "drawings", "reconstructions", "asked_back", "conversations"} - set(wanted):
             (out / f"{name}.jsonl").unlink(missing_ok=True)
 
 
@@ -249,6 +256,8 @@ def _id(item: Item) -> str:
 
 
 def _picture(item: Item) -> str | None:
+    if isinstance(item, Talk):
+        return None
     return item.key if isinstance(item, RealPicture) else item.picture
 
 
@@ -269,6 +278,21 @@ def _asker(answerer: TextModel, images: Mapping[str, Image.Image]) -> Work:
 def _answer_row(question: Question, reply: Reply) -> dict[str, Any]:
     row = {key: getattr(question, key) for key in ("kind", "split", "prompt", "picture", "options")}
     return {**row, "expected": question.answer, "answer": reply.text, "drew": reply.drew}
+
+
+def _talker(answerer: TalkModel) -> Work:
+    def talk(batch: Sequence[Talk]) -> list[dict[str, Any]]:
+        rows = []
+        for held, replies in zip(batch, answerer.talk(batch), strict=True):
+            said = _replies(replies, len(held.turns), "turns")
+            turns = [
+                {"prompt": prompt, "wanted": wanted, "drew": reply.drew, "text": reply.text}
+                for prompt, wanted, reply in zip(held.turns, held.draws, said, strict=True)
+            ]
+            rows.append({"turns": turns})
+        return rows
+
+    return talk
 
 
 def _painter(drawer: ImageModel, out: Path) -> Work:

@@ -17,6 +17,7 @@ from vargpt_lightning.evaluation.base.exact_match import (
     mode_switch,
     score_kinds,
     share,
+    turn_switch,
 )
 from vargpt_lightning.evaluation.base.figures import headline
 from vargpt_lightning.evaluation.base.files import open_picture
@@ -65,6 +66,8 @@ def score_folder(out: Path | str, features: FeatureFunction | None = None, progr
     metrics["open_kinds"] = [kind for kind in OPEN_KINDS if kind in metrics["questions"]]
     metrics["confusion"] = confusions(answers)
     metrics["mode_switch"] = mode_switch(answers, drawings)
+    if conversations := read_jsonl(out / "conversations.jsonl"):
+        metrics["turn_switch"] = turn_switch(conversations)
     pictures, copies = read_jsonl(out / "pictures.jsonl"), read_jsonl(out / "reconstructions.jsonl")
     scenes = {row["id"] for row in pictures if is_scene(row)}
     if single := [row for row in pictures if row["id"] not in scenes]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vargpt_lightning.evaluation.base.protocols import AnswerRequest, RefusedError
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, RefusedError, Talk
 from vargpt_lightning.inference.assistant import Assistant, Conversation, seen_reader
 from vargpt_lightning.models.generation.answers import Answer, Prompt, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
@@ -127,6 +127,24 @@ class OwnModel:
         answers = self.assistant.reply(conversations, list(seeds), settings, reserve)
         wanted = [request in self.scales_for for request in zip(prompts, seeds, strict=True)]
         return [self._said(answer, scales) for answer, scales in zip(answers, wanted, strict=True)]
+
+    def talk(self, talks: Sequence[Talk]) -> list[list[PartedReply]]:
+        """Hold conversations side by side, turn by turn; where the context is full the oldest turns are forgotten."""
+        held = [Conversation() for _ in talks]
+        replies: list[list[PartedReply]] = [[] for _ in talks]
+        for turn in range(max((len(talk.turns) for talk in talks), default=0)):
+            going = [place for place, talk in enumerate(talks) if turn < len(talk.turns)]
+            for place in going:
+                held[place].ask(talks[place].turns[turn])
+                self.assistant.forget_oldest(held[place])
+            settings = replace(self.assistant.settings, max_images=1, batch_size=len(going))
+            rows = [zlib.crc32(f"{talks[place].id}:{talks[place].seed}:{turn}".encode()) for place in going]
+            for place, answer in zip(
+                going, self.assistant.reply([held[place] for place in going], rows, settings), strict=True
+            ):
+                held[place].add(answer)
+                replies[place].append(self._said(answer))
+        return replies
 
     def _said(self, answer: Answer, scales: bool = False) -> PartedReply:
         parts = [

@@ -17,8 +17,10 @@ from vargpt_lightning.evaluation.base.protocols import (
     Drawing,
     Question,
     RealPicture,
+    Talk,
     drawing_from_record,
     question_from_record,
+    talk_from_record,
 )
 from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 from vargpt_lightning.evaluation.run.examine import Asked, examine, print_figures
@@ -31,6 +33,7 @@ from vargpt_lightning.training.data.samples import generation_settings
 from vargpt_lightning.utils.counted import counted
 
 NAME = "name"
+CONVERSATION = "conversation"  # the kind of records whose turns are asked one after another
 SCENE = "scene"  # the key of a record's `meta` that says what is in a picture put together by program
 FEW_WORDS = 20  # of an answer that can be told in the same words
 SCENE_MANY = 150  # questions of each kind about scenes of a split, likewise
@@ -76,8 +79,12 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     prompts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     ids = _Ids()
+    talks: list[Talk] = []
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
+        if split != "train":
+            held = (record for source in sources.values() for record in source if _kind(record) == CONVERSATION)
+            talks += [talk_from_record(record, seed) for record in held]
         requests = _requests(sources, ids, split, config, seed)
         requests = [record for record in requests if gallery.add(record, split)]
         asking = [asked for record in _records(sources, SEEN, ids, split) if (asked := _asked(record)) is not None]
@@ -98,7 +105,7 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
             f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
         )
         print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
-    return Asked(questions, drawings, list(gallery.pictures.values()), answers, prompts)
+    return Asked(questions, drawings, list(gallery.pictures.values()), answers, prompts, talks)
 
 
 def _requests(
@@ -112,6 +119,10 @@ def _requests(
             scenes[record.meta[SCENE]["kind"]].append(record)
     chosen = [] if split == "train" else [_pick(those, config.scene_drawings, seed) for those in scenes.values()]
     return [record for record in found if SCENE not in record.meta] + [record for those in chosen for record in those]
+
+
+def _kind(record: Record) -> str:
+    return str(record.meta.get("kind", ""))
 
 
 def _asked(record: Record) -> Record | None:
@@ -131,7 +142,7 @@ def _records(sources: dict[str, ShardDataset], use: str, ids: _Ids, split: str) 
         for name, source in sources.items()
         for record in source
         if record.turns[0].role == "user"
-        and record.meta.get("kind") != "conversation"
+        and _kind(record) != CONVERSATION
         and len(record.pictures()) == len(record.pictures(use)) == 1
     ]
 

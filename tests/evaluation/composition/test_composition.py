@@ -11,7 +11,7 @@ from PIL import Image
 
 from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene
 from vargpt_lightning.data.scenes.wording import own_question, scene_phrase
-from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Drawing, Question, RealPicture, Reply
+from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Drawing, Question, RealPicture, Reply, Talk
 from vargpt_lightning.evaluation.reports.summary import markdown
 from vargpt_lightning.evaluation.run.runner import evaluate
 from vargpt_lightning.utils.files import read_jsonl
@@ -40,6 +40,14 @@ class Painter:
         return [
             Reply("Here it is:", (picture(wrong if "above" in prompt else scenes[prompt], seed + 9),))
             for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+
+    def talk(self, talks: Sequence[Talk]) -> list[list[Reply]]:
+        """Draws whenever it is asked to please, and once too often."""
+        drawing, words = Reply("", (picture(SCENES["seen-1"]),)), Reply("No.")
+        return [
+            [drawing if turn.startswith("Please") or place == 3 else words for place, turn in enumerate(talk.turns)]
+            for talk in talks
         ]
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[str]:
@@ -96,6 +104,18 @@ def test_composition_from_asking_to_figures(tmp_path: Path) -> None:
     assert (verdicts["unseen-3"]["split"], verdicts["unseen-3"]["reason"]) == ("unseen", "shows apple, apple")
     assert "drawings of unseen combinations: thing and count" not in markdown([metrics])  # seen counts were not asked
     assert "drawings of unseen combinations: shape and colour" in markdown([metrics])
+
+
+def test_turns_of_conversations_draw_if_they_should_and_only_then(tmp_path: Path) -> None:
+    texts = ("Please draw a kite.", "What is this?", "Please draw an apple.", "Is it red?")
+    drawings, pictures = asked()
+    talks = [Talk("one", texts, (True, False, True, False)), Talk("two", texts[:3], (True, False, True))]
+    given = {"questions": [], "drawings": drawings, "pictures": pictures, "talks": talks, "out": tmp_path}
+    metrics = evaluate(Painter(), Painter(), **given)
+    found = metrics["turn_switch"]
+    assert (found["count"], found["n"]) == (6, 7)
+    assert {turn: value["rate"] for turn, value in found["by_turn"].items()} == {"1": 1.0, "2": 1.0, "3": 1.0, "4": 0.0}
+    assert "turns of conversations (7) that draw if they should and only then | **85.7 %**" in markdown([metrics])
 
 
 def test_a_request_without_a_picture_is_wrong(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from vargpt_lightning.evaluation.base.pairs import HasProbability
-from vargpt_lightning.evaluation.base.protocols import AnswerRequest, ImageModel, RefusedError, TextModel, as_reply
+from vargpt_lightning.evaluation.base.protocols import (
+    AnswerRequest,
+    ImageModel,
+    RefusedError,
+    Talk,
+    TalkModel,
+    TextModel,
+    as_reply,
+)
 from vargpt_lightning.evaluation.systems.own import OwnModel, OwnSystem
 from vargpt_lightning.inference.assistant import Assistant, Conversation
 from vargpt_lightning.inference.load import load_run
@@ -41,6 +49,26 @@ def test_a_drawing_follows_from_its_seed_and_not_from_its_neighbours(finished_ru
     alone = as_reply(run.draw(["Draw a cat."], [4])[0]).pictures[0].tobytes()
     other = as_reply(run.draw(["Draw a cat."], [5])[0]).pictures[0].tobytes()
     assert both[1] == alone != other
+
+
+def test_conversations_are_held_turn_by_turn(finished_run: Path, script, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = OwnModel(load_run(finished_run))
+    assert isinstance(run, TalkModel)
+    heard: list[list[int]] = []
+    reply = Assistant.reply
+    monkeypatch.setattr(
+        Assistant,
+        "reply",
+        lambda self, asked, *rest: heard.append([len(one.turns) for one in asked]) or reply(self, asked, *rest),
+    )
+    script("*")
+    talks = [Talk("a", ("Draw a dog.", "Again.", "And again."), (True,) * 3), Talk("b", ("Draw a cat.",), (True,), 4)]
+    held = [[as_reply(one).pictures[0].tobytes() for one in turns] for turns in run.talk(talks)]
+    assert [len(turns) for turns in held] == [3, 1]
+    assert heard == [[1, 1], [3], [5]]  # what was said and drawn before is in the context
+    assert len(set(held[0])) == 3
+    alone = [as_reply(one).pictures[0].tobytes() for one in run.talk(talks[:1])[0]]
+    assert alone == held[0]
 
 
 def test_a_request_that_leaves_no_room_for_the_picture_is_refused(finished_run: Path) -> None:

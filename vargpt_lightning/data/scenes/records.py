@@ -64,13 +64,18 @@ class SceneWriter:
                     self._id(number, f"ask-{kind}"), SOURCE, turns, _meta(picture.scene, f"scene_{kind}", answer)
                 )
 
-    def conversations(self, count: int) -> Iterator[Record]:
-        """Yield conversations of two to four turns: requests to draw and questions about a drawing, in mixed order."""
+    def conversations(self, count: int, turns_each: tuple[int, int] = TURNS) -> Iterator[Record]:
+        """Yield conversations: requests to draw and questions about the last drawing, in mixed order.
+
+        Args:
+            count: how many.
+            turns_each: the fewest and the most turns of the user.
+        """
         rng = random.Random(f"{self.seed}:{self.split}:talk")
         for number in range(count):
             turns: list[Turn] = []
             last: ScenePicture | None = None
-            for _ in range(rng.randint(*TURNS)):
+            for _ in range(rng.randint(*turns_each)):
                 if last is None or rng.random() < 0.5:
                     last = rng.choice(self.pictures)
                     asked, answer = _request(last, rng)

