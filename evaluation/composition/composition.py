@@ -11,17 +11,18 @@ from PIL import Image
 from vargpt_lightning.data.scenes.scene import Scene, scene_of
 from vargpt_lightning.evaluation.base.exact_match import is_right
 from vargpt_lightning.evaluation.base.files import open_picture
+from vargpt_lightning.evaluation.composition.copies import copies
 from vargpt_lightning.evaluation.composition.figures import geneval_rows, rate, skill_rates
 from vargpt_lightning.evaluation.composition.reading import NameShapes, read_pictures
 from vargpt_lightning.evaluation.composition.shape_names import shape_names
-from vargpt_lightning.evaluation.composition.verdicts import SceneVerdict, judge_scene
+from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
+from vargpt_lightning.evaluation.composition.verdicts import VERDICTS, SceneVerdict, judge_scene
 from vargpt_lightning.utils.files import write_jsonl
 
 Row = Mapping[str, Any]
 SPLITS = {"val": "seen", "test": "unseen"}
 """What a split of scenes is: of combinations that were trained, in new pictures, or of held-out ones."""
 GENEVAL = "geneval.jsonl"
-VERDICTS = "scene_verdicts.jsonl"
 
 
 def is_scene(row: Row) -> bool:
@@ -49,7 +50,8 @@ def composition(
 
     Returns:
         "seen" and "unseen": rates of each skill; "judge": what it says of "real" pictures and of those after the
-        "tokenizer"; "agreement": how often an answer about a drawing is what was asked for.
+        "tokenizer"; "ceiling": the rates of each skill on the same pictures; "agreement": how often an answer about a
+        drawing is what was asked for; "copies": what the nearest training pictures show, where these were kept.
     """
     scenes = {row["id"]: scene_of(row["scene"]) for row in pictures if is_scene(row)}
     asked = [row for row in drawings if row.get("picture") in scenes]
@@ -60,22 +62,30 @@ def composition(
     verdicts = dict(zip((row["id"] for row in drawn), _judge(out, drawn, scenes, names), strict=True))
     judged = [(scenes[row["picture"]], verdicts.get(row["id"], NOTHING)) for row in asked]
     write_jsonl(out / GENEVAL, geneval_rows(asked, judged))
-    write_jsonl(out / VERDICTS, [_row(row, each) for row, each in zip(asked, judged, strict=True)])
+    rows = [_row(row, each) for row, each in zip(asked, judged, strict=True)]
+    write_jsonl(out / VERDICTS, rows)
     found: dict[str, Any] = {
         name: skill_rates([each for row, each in zip(asked, judged, strict=True) if row["split"] == split])
         for split, name in SPLITS.items()
         if any(row["split"] == split for row in asked)
     }
     real = [{**row, "picture": row["id"]} for row in pictures if row["id"] in scenes and row["split"] in SPLITS]
-    copies = {row["id"]: row for row in reconstructions}
-    copied = [{**copies[row["id"]], "picture": row["id"]} for row in real if row["id"] in copies]
-    found["judge"] = {
-        name: _ceiling(scenes, rows, _judge(out, rows, scenes, names))
-        for name, rows in (("real", real), ("tokenizer", copied))
-        if rows
+    again = {row["id"]: row for row in reconstructions}
+    copied = [{**again[row["id"]], "picture": row["id"]} for row in real if row["id"] in again]
+    known_right = {
+        name: [
+            (scenes[row["picture"]], verdict)
+            for row, verdict in zip(those, _judge(out, those, scenes, names), strict=True)
+        ]
+        for name, those in (("real", real), ("tokenizer", copied))
+        if those
     }
+    found["judge"] = {name: _reads(each) for name, each in known_right.items()}
+    found["ceiling"] = {name: skill_rates(each) for name, each in known_right.items()}
     if asked_back:
         found["agreement"] = _agreement(asked_back)
+    if training := TrainingPictures.load(out):
+        found["copies"] = copies(out, rows, training)
     return found
 
 
@@ -88,9 +98,8 @@ def _judge(out: Path, rows: Sequence[Row], scenes: Mapping[str, Scene], names: N
     return [judge_scene(scenes[row["picture"]], reading) for row, reading in zip(rows, readings, strict=True)]
 
 
-def _ceiling(scenes: Mapping[str, Scene], rows: Sequence[Row], verdicts: Sequence[SceneVerdict]) -> dict[str, Any]:
+def _reads(judged: Sequence[tuple[Scene, SceneVerdict]]) -> dict[str, Any]:
     """How often the judge reads colour, shape, count and relation rightly where all of it is known to be right."""
-    judged = [(scenes[row["picture"]], verdict) for row, verdict in zip(rows, verdicts, strict=True)]
     alone = [verdict for scene, verdict in judged if scene.kind == "colour"]
     pairs = [verdict for scene, verdict in judged if scene.kind == "pair"]
     return {

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from vargpt_lightning.data.scenes.scene import Scene, Thing
 from vargpt_lightning.evaluation.composition.reading import Reading, SeenThing, relation
+from vargpt_lightning.utils.counted import counted
+
+VERDICTS = "scene_verdicts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def judge_scene(scene: Scene, reading: Reading) -> SceneVerdict:
         placed = shapes and relation(pairs[0][1], pairs[1][1]) == scene.relation
     wrong = []
     if not number:
-        wrong.append(f"{len(seen)} things, {len(wanted)} asked for")
+        wrong.append(f"{counted(len(seen), 'thing')}, {len(wanted)} asked for")
     elif not shapes:
         wrong.append(f"shows {', '.join(str(thing.shape or 'something') for thing in seen) or 'nothing'}")
     if shapes and scene.named_colours and not colours:

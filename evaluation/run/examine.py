@@ -19,6 +19,7 @@ from vargpt_lightning.utils.files import read_json, read_jsonl, write_json
 
 if TYPE_CHECKING:  # whether a folder was asked is said without torch
     from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture, Talk
+    from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings, Progress
     from vargpt_lightning.inference.assistant import Assistant
     from vargpt_lightning.models.generation.answers import GenerationSettings
@@ -32,7 +33,10 @@ SCALE_STRIPS = 8  # drawings kept with the pictures after each scale; decoding t
 
 @dataclass(frozen=True)
 class Asked:
-    """All that an evaluation asks; arguments as for `evaluation.runner.evaluate`."""
+    """All that an evaluation asks; arguments as for `evaluation.runner.evaluate`.
+
+    `training_pictures` are what drawings of scenes are compared with.
+    """
 
     questions: Sequence[Question]
     drawings: Sequence[Drawing]
@@ -40,6 +44,7 @@ class Asked:
     training_answers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     training_prompts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     talks: Sequence[Talk] = ()
+    training_pictures: TrainingPictures | None = None
 
 
 def examine(
@@ -106,6 +111,7 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
     check_asked(folder)
     from vargpt_lightning.evaluation.base.files import open_picture
     from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture, Talk
+    from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings
     from vargpt_lightning.models.decoder.sampling import SamplingSettings
     from vargpt_lightning.models.generation.answers import GenerationSettings
@@ -125,7 +131,8 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
         generation = dict(kept["generation"])
         visual = generation.pop("visual")
         words = GenerationSettings(**generation, visual=visual and SamplingSettings(**visual))
-        asked = Asked(questions, drawings, pictures, kept["training_answers"], kept.get("training_prompts", {}), talks)
+        training = kept["training_answers"], kept.get("training_prompts", {})
+        asked = Asked(questions, drawings, pictures, *training, talks, TrainingPictures.load(folder))
         return asked, EvaluationSettings(**kept["settings"]), words
     except (KeyError, TypeError, AttributeError, OSError) as error:
         reason = str(error) if isinstance(error, OSError) else repr(error)
@@ -139,6 +146,8 @@ def _keep(folder: Path, asked: Asked, settings: EvaluationSettings, generation: 
     """Write down what is asked before the first question: from then on nothing else is needed."""
     from vargpt_lightning.evaluation.base.files import digest, keep_pictures
 
+    if asked.training_pictures is not None:
+        asked.training_pictures.save(folder)
     keep_pictures(folder, asked.pictures, {picture.key: digest(picture.image) for picture in asked.pictures})
     rows = {"questions": [asdict(row) for row in asked.questions], "drawings": [asdict(row) for row in asked.drawings]}
     kept: dict[str, Any] = {"settings": asdict(settings), "generation": asdict(generation)}

@@ -11,6 +11,9 @@ What is asked is written down before it is scored, and scoring reads the files a
         reconstructions.jsonl, reconstructions/
         conversations.jsonl    one row a conversation: each turn, whether a drawing was wanted and whether one came
         asked_back.jsonl       answers to questions about the model's own drawings of scenes
+        scene_verdicts.jsonl, geneval.jsonl      what the judge of scenes says of each drawing
+        training_pictures.png, .json             small training pictures, where scenes are asked for
+        nearest_training.jsonl                   the one that each drawing of a scene is nearest to
         judgements.jsonl       what judges say: id, judge, score, label
         metrics.json           written by `scoring.score_folder`
 

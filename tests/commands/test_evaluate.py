@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from vargpt_lightning.commands.evaluate import main
 from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
+from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
 from vargpt_lightning.evaluation.run.examine import Asked, examine, load_asked
 from vargpt_lightning.evaluation.run.runner import EvaluationSettings
 from vargpt_lightning.evaluation.systems.own import OwnModel
@@ -61,6 +63,16 @@ def test_what_was_asked_is_read_again(evaluated: Path) -> None:
     assert again.pictures == before.pictures and again.training_answers == before.training_answers
     assert [picture.image.tobytes() for picture in again.pictures] == [p.image.tobytes() for p in before.pictures]
     assert settings.answer_batch == 1 and generation.max_new_tokens == 256
+    assert again.training_pictures is None
+
+
+def test_training_pictures_are_kept_for_another_evaluation(evaluated: Path, script, tmp_path: Path) -> None:
+    kept = TrainingPictures(np.zeros((1, 32, 32, 3), np.uint8), ("kite, red",), ("a red kite",), 1)
+    kept.save(evaluated / "evaluation")
+    script("White")
+    assert main([str(evaluated), "--out", str(tmp_path / "other"), "--cfg", "1"]) == 0
+    again = load_asked(tmp_path / "other")[0].training_pictures
+    assert again is not None and (again.cells, again.names) == (kept.cells, kept.names)
 
 
 def test_evaluate_asks_everything_again(evaluated: Path, script, capsys: pytest.CaptureFixture[str]) -> None:

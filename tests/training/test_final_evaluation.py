@@ -12,6 +12,8 @@ import pytest
 
 from tests.tiny import corpora, write_experiment
 from vargpt_lightning.cli import main
+from vargpt_lightning.data.scenes.records import SceneWriter, scene_pictures
+from vargpt_lightning.data.scenes.scene import Scene, Thing
 from vargpt_lightning.data.shards.format import write_source
 from vargpt_lightning.data.shards.records import Record, TextPart, Turn
 from vargpt_lightning.experiment.parser import load_experiment
@@ -103,6 +105,15 @@ def test_questions_of_other_corpora_are_asked_too(experiment: Experiment, tmp_pa
     assert [question.answer for question in own] == [record.turns[1].text for record in plain[:9]]
     assert sum(asked.training_answers["own"].values()) == 9
     assert len(collect(with_evaluation(experiment, names=4), SIZE).questions) == 4 + 3
+
+
+def test_training_pictures_are_kept_where_scenes_are_drawn(experiment: Experiment, tmp_path: Path) -> None:
+    assert collect(experiment, SIZE).training_pictures is None
+    drawn = scene_pictures([Scene("colour", (Thing("kite", colour),)) for colour in ("red", "blue")], 32, 0, set())
+    pack(experiment, "scene_drawings", list(SceneWriter(drawn, "train", 0).drawings()), tmp_path / "scenes")
+    kept = collect(experiment, SIZE).training_pictures
+    assert kept is not None and kept.total == 2 + 9, "the pictures of other corpora are among them"
+    assert {cell for cell in kept.cells if cell} == {"kite, red", "kite, blue"}
 
 
 def test_a_complete_run_leaves_figures_pictures_and_a_report(debug_run: Path) -> None:

@@ -22,6 +22,7 @@ from vargpt_lightning.evaluation.base.protocols import (
     question_from_record,
     talk_from_record,
 )
+from vargpt_lightning.evaluation.composition.training_pictures import training_pictures
 from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 from vargpt_lightning.evaluation.run.examine import Asked, examine, print_figures
 from vargpt_lightning.evaluation.run.runner import EvaluationSettings
@@ -80,13 +81,16 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     prompts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     ids = _Ids()
     talks: list[Talk] = []
+    kept = None
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
         if split != "train":
             held = (record for source in sources.values() for record in source if _kind(record) == CONVERSATION)
             talks += [talk_from_record(record, seed) for record in held]
-        requests = _requests(sources, ids, split, config, seed)
-        requests = [record for record in requests if gallery.add(record, split)]
+        drawn = _records(sources, DRAWN, ids, split)
+        if split == "train":
+            kept = training_pictures(drawn)
+        requests = [record for record in _requests(drawn, split, config, seed) if gallery.add(record, split)]
         asking = [asked for record in _records(sources, SEEN, ids, split) if (asked := _asked(record)) is not None]
         if split == "train":
             for record in asking:
@@ -105,14 +109,11 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
             f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
         )
         print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
-    return Asked(questions, drawings, list(gallery.pictures.values()), answers, prompts, talks)
+    return Asked(questions, drawings, list(gallery.pictures.values()), answers, prompts, talks, kept)
 
 
-def _requests(
-    sources: dict[str, ShardDataset], ids: _Ids, split: str, config: EvaluationConfig, seed: int
-) -> list[Record]:
+def _requests(found: list[Record], split: str, config: EvaluationConfig, seed: int) -> list[Record]:
     """The requests to draw of a split: of scenes, whose combinations were trained or not, some of each kind."""
-    found = _records(sources, DRAWN, ids, split)
     scenes: dict[str, list[Record]] = defaultdict(list)
     for record in found:
         if SCENE in record.meta:

@@ -89,6 +89,11 @@ def test_composition_from_asking_to_figures(tmp_path: Path) -> None:
         assert {key: value["rate"] for key, value in found["judge"][of].items()} == dict.fromkeys(
             ("colour", "shape", "count", "relation"), 1.0
         )
+        assert set(found["ceiling"][of]) == {"colour", "count", "pair"} | {
+            "single_object", "two_object", "counting", "colors", "position",
+        }  # fmt: skip
+        assert {each["rate"] for each in found["ceiling"][of].values()} == {1.0}
+    assert "copies" not in found  # no training pictures were kept
     # asked back: two colours of which one is blue, one count, and two pairs answered with a colour
     assert {kind: (value["right"], value["n"]) for kind, value in found["agreement"].items()} == {
         "colour": (1, 2), "pair": (0, 2), "count": (1, 1), "all": (2, 5),
