@@ -18,6 +18,7 @@ from vargpt_lightning.evaluation.base.figures import (
     table,
 )
 from vargpt_lightning.evaluation.base.protocols import TRAIN
+from vargpt_lightning.evaluation.reports.composition_sheet import composition_sheet
 from vargpt_lightning.evaluation.reports.report_pictures import Pictures, by_hash
 from vargpt_lightning.evaluation.reports.summary import KIND_NAMES, sentence
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
@@ -75,7 +76,9 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "percent": percent,
         "number": number,
     }
-    content |= pictures.sections()
+    content |= pictures.sections() | {"composition": composition_sheet(metrics, pictures)}
+    if content["composition"]:  # it shows what the model makes of combinations that it never saw
+        content |= {"hero": [], "heldout": []}
     content["examples"] = _examples(run, pictures)
     content["missing"] = _missing(run, metrics, content)
     return content
@@ -121,9 +124,12 @@ def _lede(record: Mapping[str, Any], metrics: Mapping[str, Any], stages: Sequenc
     if stages:
         plural = "s" if len(stages) != 1 else ""
         words += f", trained in {len(stages)} stage{plural}" + (f" and {took}" if took != "–" else "") + where
-    seen = metrics.get("pictures", {}).get("reference")
+    compared = metrics.get("composition", {}).get("copies", {}).get("of")  # all that it was trained to draw
+    seen = compared or metrics.get("pictures", {}).get("reference")
     if seen:
-        words += f". It learned from {seen} pictures. This is what it draws when asked, and what it says when shown one"
+        words += (
+            f". It learned from {seen:,} pictures. This is what it draws when asked, and what it says when shown one"
+        )
     return " ".join(filter(None, [f"{words}.", sentence(metrics)]))
 
 
