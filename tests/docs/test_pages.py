@@ -183,13 +183,17 @@ def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: py
 
 
 def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
-    from transformers import Dinov2Config, Dinov2Model
+    from transformers import Dinov2Config, Dinov2Model, Qwen2Config
 
     fit, generate = follow("add-a-backbone.md")
     for name in ("base", "vargpt_7b"):
         Path(f"experiments/{name}.yaml").write_text((ROOT / f"experiments/{name}.yaml").read_text())
     larger = load_experiment(["-c", "experiments/larger.yaml"])
     assert larger.model.language.width == 5120 and larger.model.decoder.depth == 30
+    qwen = Qwen2Config(hidden_size=3584, num_attention_heads=28, num_key_value_heads=4, vocab_size=152064)
+    qwen.save_pretrained("weights/Qwen2.5-7B")
+    language = load_experiment(["-c", "experiments/qwen.yaml"]).model.language
+    assert (language.family, language.width, language.heads, language.max_positions) == ("qwen2", 3584, 28, 4096)
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "mlp_ratio": 2}
     dino = Dinov2Model(Dinov2Config(**size))
     dino.save_pretrained("weights/dinov2-large")

@@ -19,6 +19,7 @@ from vargpt_lightning.models.core.config import (
     VARGPTConfig,
     VisionConfig,
 )
+from vargpt_lightning.models.core.masks import find_pictures
 
 IDS = TokenIds(bos=1, eos=2, pad=101, image=100, image_gen_start=102, image_gen_end=103, image_gen=104)
 SEEN = [IDS.image] * 4
@@ -96,3 +97,20 @@ def random_codes(count: int, seed: int = 1, vocabulary: int = 48) -> Tensor:
 def random_features(count: int, seed: int = 2, channels: int = 16) -> Tensor:
     """Vision features (count, 4, channels) of seen pictures."""
     return torch.randn(count, 4, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def moved_positions(model: VARGPT, row: list[int], position: int, *, training: bool = False) -> set[int]:
+    """Where the language model's last hidden states change when the input at `position` does."""
+    batch = make_batch([row])
+    count = row.count(IDS.image_gen_start)
+    model.train(training)
+    drawn = model.drawn_pictures({"drawn_indices": random_codes(count)})
+    layout = find_pictures(batch["input_ids"], IDS, 30)
+    with torch.no_grad():
+        mask = model.training_mask(batch, layout, drawn)
+        embeds = model.embed({"input_ids": batch["input_ids"]}, layout, drawn)
+        changed = embeds.clone()
+        changed[0, position] += torch.linspace(0.0, 2.0, embeds.shape[-1])  # a layer norm takes one number away
+        before, after = (model.language_model.model(x, mask) for x in (embeds, changed))
+    model.eval()
+    return set(((before - after).abs().amax(-1)[0] > 1e-6).nonzero().flatten().tolist())

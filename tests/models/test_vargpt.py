@@ -17,6 +17,7 @@ from tests.models.cases import (
     SEEN,
     golden_model,
     make_batch,
+    moved_positions,
     random_codes,
     random_features,
     small_model,
@@ -142,23 +143,6 @@ def test_mixed_row_is_the_released_one_up_to_its_drawn_picture(gold: Golden, off
 
 
 # Who attends to whom
-
-
-def moved_positions(model: VARGPT, row: list[int], position: int, *, training: bool = False) -> set[int]:
-    """Where the language model's last hidden states change when the input at `position` does."""
-    batch = make_batch([row])
-    count = row.count(IDS.image_gen_start)
-    model.train(training)
-    drawn = model.drawn_pictures({"drawn_indices": random_codes(count)})
-    layout = find_pictures(batch["input_ids"], IDS, 30)
-    with torch.no_grad():
-        mask = model.training_mask(batch, layout, drawn)
-        embeds = model.embed({"input_ids": batch["input_ids"]}, layout, drawn)
-        changed = embeds.clone()
-        changed[0, position] += 1.0
-        before, after = (model.language_model.model(x, mask) for x in (embeds, changed))
-    model.eval()
-    return set(((before - after).abs().amax(-1)[0] > 1e-6).nonzero().flatten().tolist())
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3, 4, 5, 20, 29])

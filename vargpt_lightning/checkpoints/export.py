@@ -16,11 +16,18 @@ from vargpt_lightning.checkpoints.hub import read_tokenizer_files, write_directo
 from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor, Source, nbytes
 from vargpt_lightning.checkpoints.open import Checkpoint
 from vargpt_lightning.checkpoints.published import layouts
-from vargpt_lightning.checkpoints.published.config import llava_config, llava_processor, vargpt_config
+from vargpt_lightning.checkpoints.published.config import (
+    causal_config,
+    llava_config,
+    llava_processor,
+    vargpt_config,
+)
 from vargpt_lightning.checkpoints.published.layouts import Layout
 from vargpt_lightning.checkpoints.tokens import check_tokens
 from vargpt_lightning.checkpoints.write import write_pickle, write_shards
 from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, VARGPT_NAMES, TextTokenizer, renamed
+from vargpt_lightning.models.core.config import LanguageConfig
+from vargpt_lightning.models.core.families import OURS
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_bytes, write_json
@@ -65,14 +72,24 @@ def write_vargpt(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
 def write_llava(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     """Write the part that answers as transformers' LLaVA; return notes."""
     _needs(checkpoint, "llava", layouts.LAYOUT_PARTS["llava"])
-    if checkpoint.sections["language"].get("tie_embeddings"):  # one table is written once, as transformers does
-        one = {key: value for key, value in checkpoint.state.items() if key != layouts.TABLES[1]}
-        checkpoint = replace(checkpoint, state=one)
-    state = _published(checkpoint, "llava")
+    state = _published(_with_one_table(checkpoint), "llava")
     _room(folder, state)
     write_shards(folder, state, limit)
     _write_words(checkpoint, folder)
     write_json(folder / "config.json", llava_config(checkpoint.sections, _dtype(state)))
+    return []
+
+
+def write_causal(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the language model as transformers' causal one, its picture tokens as words without a use; return notes."""
+    _needs(checkpoint, "causal", layouts.LAYOUT_PARTS["causal"])
+    state = _published(_with_one_table(checkpoint), "causal")
+    _room(folder, state)
+    write_shards(folder, state, limit)
+    language = LanguageConfig(**checkpoint.sections["language"])
+    write_json(folder / "config.json", causal_config(language, checkpoint.sections.get("tokens", {}), _dtype(state)))
+    for name, content in (read_tokenizer_files(checkpoint.folder) if checkpoint.folder else {}).items():
+        write_bytes(folder / name, content)
     return []
 
 
@@ -95,6 +112,7 @@ WRITERS: dict[str, Callable[[Checkpoint, Path, int], list[str]]] = {
     "ours": write_ours,
     "vargpt": write_vargpt,
     "llava": write_llava,
+    "causal": write_causal,
     "var": write_var,
 }
 
@@ -103,11 +121,21 @@ def _needs(checkpoint: Checkpoint, to: str, parts: tuple[str, ...]) -> None:
     kind = checkpoint.sections.get("vision", {}).get("kind", "clip")
     if "vision_tower" in parts and kind != "clip":
         raise UserError(f"--to {to}: the vision tower is {kind!r}; this layout has a place for 'clip' alone")
+    family = checkpoint.sections.get("language", {}).get("family", OURS)
+    if to in ("vargpt", "llava") and family != OURS:
+        raise UserError(f"--to {to}: the language model is {family!r}; this layout has a place for {OURS!r} alone")
     if missing := [part for part in parts if part not in checkpoint.parts]:
         there = ", ".join(checkpoint.parts)
         raise UserError(f"--to {to}: {checkpoint.source} holds {there}; this layout needs {', '.join(missing)} as well")
     if to == "vargpt" and checkpoint.sections["language"].get("tie_embeddings"):
         raise UserError(f"--to {to}: this model's output rows are its input rows (tie_embeddings); not in this layout")
+
+
+def _with_one_table(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with a tied table once, as transformers writes it."""
+    if not checkpoint.sections["language"].get("tie_embeddings"):
+        return checkpoint
+    return replace(checkpoint, state={key: each for key, each in checkpoint.state.items() if key != layouts.TABLES[1]})
 
 
 def _published(checkpoint: Checkpoint, layout: Layout) -> dict[str, Source]:

@@ -165,7 +165,10 @@ def _tables(given: dict[str, Any], model: VARGPT, ignore: Iterable[str], name: s
 
 
 _SETTINGS = {
-    "language_model": ("language", ("heads", "kv_heads", "norm_eps", "rope_theta", "tie_embeddings")),
+    "language_model": (
+        "language",
+        ("family", "heads", "kv_heads", "head_width", "norm_eps", "rope_theta", "tie_embeddings", "options"),
+    ),
     "vision_tower": ("vision", ("kind", "patch_size", "heads", "feature_layer", "feature")),
     "image_tokenizer": ("tokenizer", ("residual_ratio", "normalize_codes")),
     "visual_decoder": ("decoder", ("heads", "norm_eps", "shared_adaln", "qk_norm")),

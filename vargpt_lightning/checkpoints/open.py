@@ -5,7 +5,7 @@
 | our directory | config.json with `model_type: vargpt_lightning` |
 | a run folder | run.json; the last finished stage is taken |
 | a distributed checkpoint of a run | RUN/stages/STAGE/last-*.dcp |
-| LLaVA-1.5, VARGPTModel, VAR, VAR's image tokenizer | the names of their tensors |
+| LLaVA-1.5, VARGPTModel, VAR, VAR's image tokenizer, causal language models | the names of their tensors |
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _open_published(
         for key, stored in constants.items():
             if key.endswith("lvl_1L"):
                 scales = scales or scales_of_levels(stored.part().flatten().tolist())
-        sections = sizes_of(state, published, scales) if sizes else {}
+        sections = sizes_of(state, published, scales, causal=layout == "causal") if sizes else {}
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     plain: dict[str, Any] = {

@@ -37,7 +37,7 @@ ATTENTION = (
 
 def blocks(model: VARGPTModel) -> Iterator[tuple[int, nn.Module]]:
     """Yield each tower's blocks, with their places in the tower."""
-    yield from enumerate(model.language_model.model.layers)
+    yield from enumerate(model.language_model.blocks)
     yield from enumerate(blocks_of(model.vision_tower))
     yield from enumerate(model.visual_decoder.blocks)
 
@@ -45,7 +45,7 @@ def blocks(model: VARGPTModel) -> Iterator[tuple[int, nn.Module]]:
 def arrange_blocks(model: VARGPTModel, config: ShardingConfig) -> None:
     """Set up checkpointing and compilation of the blocks; a second call changes nothing."""
     if model.config.language.checkpoint_activations and config.checkpointing == "none":
-        language = set(model.language_model.model.layers)
+        language = set(model.language_model.blocks)
     else:
         language = set()
     block: Any

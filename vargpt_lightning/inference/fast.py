@@ -73,7 +73,7 @@ def speed_up(model: VARGPTModel, form: Form | None = None) -> Form:
     device = model.language_model.lm_head.weight.device
     chosen = fastest(device) if form is None else form
     if chosen != "float32":
-        speed_up_blocks((*model.language_model.model.layers, *model.visual_decoder.blocks), chosen)
+        speed_up_blocks((*model.language_model.blocks, *model.visual_decoder.blocks), chosen)
     return chosen
 
 

@@ -174,9 +174,7 @@ class VARGPTModel(nn.Module):
     def restore_constants(self) -> None:
         """Compute what checkpoints do not hold, and tie what is one; needed after a model on the meta device got its
         weights."""
-        self.language_model.share_tables()
-        rotary = self.language_model.model.rotary_emb
-        rotary.to_empty(device=self.language_model.lm_head.weight.device)
+        self.language_model.restore_constants()
         restore_constants(self.vision_tower)
 
     @torch.no_grad()
@@ -209,7 +207,7 @@ class VARGPTModel(nn.Module):
 
     def embed(self, batch: Mapping[str, Any], layout: PictureLayout, drawn: DrawnPictures | None) -> Tensor:
         """Return the language model's inputs (B, T, C): text embeddings, and the pictures' in their places."""
-        embeds_BTC = self.language_model.model.embed_tokens(batch["input_ids"])
+        embeds_BTC = self.language_model.embed(batch["input_ids"])
         seen_BT = batch["input_ids"] == self.tokens.image
         features_PNC = batch.get("vision_features")
         if features_PNC is None and batch.get("pixel_values") is not None:

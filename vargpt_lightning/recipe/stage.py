@@ -76,7 +76,8 @@ class LoraSettings(Ranged):
         rank: rank of the two matrices added to each adapted matrix.
         alpha: the adapters' output is scaled by alpha / rank.
         dropout: dropout on the adapters' input.
-        targets: which matrices of a block get adapters.
+        targets: which matrices of a block get adapters, by their names in the family's network; None means all of
+            them.
         also: modules that are trained completely, besides the adapters, such as lm_head and embed_tokens, whose rows
             for new tokens start untrained.
     """
@@ -86,14 +87,12 @@ class LoraSettings(Ranged):
     rank: Size = 64
     alpha: Annotated[float, Range(0, 1_000_000, above=True)] = 128.0
     dropout: Rate = 0.0
-    targets: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    )
+    targets: list[str] | None = None
     also: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.targets:
+        if self.targets is not None and not self.targets:
             raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
 
 

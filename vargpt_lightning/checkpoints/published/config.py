@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vargpt_lightning.models.core.config import LanguageConfig, TokenIds, VisionConfig
+from vargpt_lightning.models.core.families import OURS
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
@@ -106,6 +107,28 @@ def llava_processor(sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def causal_config(language: LanguageConfig, tokens: dict[str, int], dtype: str) -> dict[str, Any]:
+    """Return the config.json of a causal language model of any family.
+
+    Args:
+        tokens: the ids that are known, `bos` and `eos` among them or not.
+        dtype: of the weights, such as "float16".
+    """
+    if language.family == OURS:
+        return _text(language, {"bos": 1, "eos": 2, **tokens}, dtype)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    from vargpt_lightning.models.language.family_network import transformers_config
+
+    values = transformers_config(language).to_dict()
+    values.pop("dtype", None)
+    values |= {"torch_dtype": dtype, "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[language.family]]}
+    for name in ("bos", "eos"):
+        if name in tokens:
+            values[f"{name}_token_id"] = tokens[name]
+    return values
+
+
 def _text(language: LanguageConfig, tokens: dict[str, int], dtype: str) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -115,6 +138,7 @@ def _text(language: LanguageConfig, tokens: dict[str, int], dtype: str) -> dict[
         "num_hidden_layers": language.layers,
         "num_attention_heads": language.heads,
         "num_key_value_heads": language.kv_heads or language.heads,
+        **({} if language.head_width is None else {"head_dim": language.head_width}),
         "vocab_size": language.vocabulary,
         "max_position_embeddings": language.max_positions,
         "rms_norm_eps": language.norm_eps,

@@ -12,6 +12,7 @@ from typing import Any
 
 from vargpt_lightning.checkpoints.published.layouts import TABLES, TensorLike
 from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
+from vargpt_lightning.models.core.families import sizes_of_published
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
 
@@ -28,18 +29,26 @@ State = Mapping[str, TensorLike]
 
 
 def sizes_of(
-    state: State, published: Mapping[str, Any] | None = None, scales: Sequence[int] | None = None
+    state: State,
+    published: Mapping[str, Any] | None = None,
+    scales: Sequence[int] | None = None,
+    causal: bool = False,
 ) -> dict[str, Any]:
     """Return the sections of a `VARGPTConfig` that weights tell: language, vision, tokenizer, decoder, tokens.
 
     Args:
         state: weights under our names, all of them or of some submodules.
         published: the config.json that lies beside LLaVA's or VARGPT's weights.
+        causal: they are a causal language model's; its config.json says the family and all sizes.
         scales: side lengths of the token maps; None takes the published schedule with as many scales and tokens.
 
     Raises:
         UserError: a weight that tells a size is missing, or what is told here and there differs.
     """
+    if causal:
+        if published is None:
+            raise UserError("weights of a language model do not tell its family; expected its config.json beside them")
+        return {"language": LanguageConfig(**sizes_of_published(published))}
     sections: dict[str, Any] = {}
     language = f"{_LANGUAGE}embed_tokens.weight"
     if language in state or any(key.startswith(_LANGUAGE) for key in state):

@@ -10,6 +10,7 @@ files is the caller's.
 | vargpt | VARGPT-LLaVA-v1, all of it |
 | llava | LLaVA-1.5 as transformers up to 4.51 names it, and as later ones write it |
 | llava_new | LLaVA-1.5 as transformers 5 names it in memory |
+| causal | a causal language model of transformers, of any family that is built here |
 | ours | `VARGPT`, or some of its submodules |
 
 Legend: L visual tokens of all scales, C decoder width.
@@ -29,7 +30,7 @@ from vargpt_lightning.models.decoder.visual_decoder import DERIVED_BUFFERS
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
-Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new", "ours"]
+Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new", "causal", "ours"]
 
 
 class TensorLike(Protocol):
@@ -68,6 +69,7 @@ _PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
         ("language_model.model.", "model.language_model."),
         ("language_model.lm_head.", "lm_head."),
     ),
+    "causal": (("language_model.", ""),),
     "ours": tuple((f"{attributes[0]}.",) * 2 for attributes in SUBMODULES.values() if len(attributes) == 1),
 }
 """For each layout, prefixes of our names and of theirs; what follows them is the same."""
@@ -88,6 +90,7 @@ LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "vargpt": tuple(name for name in SUBMODULES if name != "generation_projectors"),
     "llava": ("language_model", "vision_tower", "vision_projector"),
     "llava_new": ("language_model", "vision_tower", "vision_projector"),
+    "causal": ("language_model",),
     "ours": tuple(name for name in SUBMODULES if name != "generation_projectors"),
 }
 """The submodules of `VARGPT` that each layout fills."""
@@ -127,6 +130,7 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         ("model.language_model.", "llava_new"),
         *((f"{part}.", "ours") for part in _OURS_ALONE),
         ("language_model.model.", "llava"),
+        ("model.layers.", "causal"),
         ("pos_1LC", "var"),
         ("quantize.", "vqvae"),
     ]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from vargpt_lightning.models import vision as towers
+from vargpt_lightning.models.core.families import OURS, check_family, read_published, sizes_of_published
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.core.settings import (
     PRESET_STAGES,
@@ -58,12 +59,12 @@ RowId = Annotated[int, Range(0, 2**24)]
 
 @dataclass
 class LanguageConfig(Ranged):
-    """Sizes of the LLaMA language model.
+    """The language model: its family and sizes.
 
     Args:
         width: hidden size.
         layers: number of blocks.
-        heads: attention heads of a block; must divide the width.
+        heads: attention heads of a block; must divide the width, unless head_width is given.
         kv_heads: key and value heads; None uses as many as `heads`.
         mlp: inner width of the feed-forward block; None uses 8/3 of the width, rounded up to a multiple of 32.
         vocabulary: rows of the token embedding, special tokens included.
@@ -75,6 +76,12 @@ class LanguageConfig(Ranged):
         tie_embeddings: use one table for input and output embeddings.
         attention: attention implementation, by transformers' name.
         checkpoint_activations: recompute each layer in the backward pass instead of keeping its activations.
+        family: "llama" (our own network, which needs no import of transformers), or transformers' model type of
+            another: "qwen2" (also Qwen2.5), "qwen3", "mistral", "smollm3", "phi" or "gemma3_text".
+        like: a folder or hub id of a transformers model, whose config.json says the family and all sizes; of those
+            given beside it, max_positions and a larger vocabulary count. Weights come by `init_from`.
+        head_width: width of a head; None uses the width divided by the heads.
+        options: further keys of the family's configuration in transformers, such as hidden_act.
     """
 
     place: ClassVar[str] = "language"
@@ -93,12 +100,36 @@ class LanguageConfig(Ranged):
     tie_embeddings: bool = False
     attention: str = "sdpa"
     checkpoint_activations: bool = False
+    family: str = OURS
+    like: str | None = None
+    head_width: Size | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.like is not None:
+            self._take(sizes_of_published(read_published(self.like)))
         super().__post_init__()
-        require(self.width % self.heads == 0, "language.heads", self.heads, f"a divisor of the width {self.width}")
+        whole = self.head_width is not None or self.width % self.heads == 0
+        require(whole, "language.heads", self.heads, f"a divisor of the width {self.width}")
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
         require(self.heads % kv_heads == 0, "language.kv_heads", kv_heads, f"a divisor of the {self.heads} heads")
+        check_family(self.family, self.options, self.max_positions)
+
+    def _take(self, published: dict[str, Any]) -> None:
+        """Take what a config.json says, but for another context and more rows than it has; then it is forgotten."""
+        default = {entry.name: entry.default for entry in fields(self)}
+        if self.max_positions != default["max_positions"]:
+            published["max_positions"] = self.max_positions
+        if self.vocabulary != default["vocabulary"]:
+            published["vocabulary"] = max(self.vocabulary, published["vocabulary"])
+        for key, value in published.items():
+            setattr(self, key, value)
+        self.like = None
+
+    @property
+    def head_size(self) -> int:
+        """Width of an attention head, the default resolved."""
+        return self.width // self.heads if self.head_width is None else self.head_width
 
     @property
     def mlp_width(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class KeepsFloat32(nn.Module):
     In 16 bits a scale, a count or a frequency is another one, and bringing the weights back to 32 does not mend it.
     """
 
-    in_float32: ClassVar[tuple[str, ...]] = ()
+    in_float32: tuple[str, ...] = ()
 
     def _apply(self, fn: Any, recurse: bool = True) -> KeepsFloat32:
         before = {name: self._buffers[name] for name in self.in_float32}

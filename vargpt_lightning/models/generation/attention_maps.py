@@ -79,7 +79,7 @@ def recorded_attention(language_model: LanguageModel) -> Iterator[list[Tensor]]:
         found.append(output[1].detach())
 
     before = language_model.kernel
-    hooks = [layer.get_submodule("self_attn").register_forward_hook(record) for layer in language_model.model.layers]
+    hooks = [layer.get_submodule("self_attn").register_forward_hook(record) for layer in language_model.blocks]
     language_model.kernel = "eager"
     try:
         yield found

@@ -77,7 +77,7 @@ class PictureStep:
 
     def _start_embedding(self) -> Tensor:
         start_11 = self.lengths_R.new_full((1, 1), self.model.tokens.image_gen_start)
-        return self.model.language_model.model.embed_tokens(start_11)
+        return self.model.language_model.embed(start_11)
 
     def _spans(self, k: int) -> tuple[Tensor, Tensor]:
         """Offsets of scale k's tokens from the start token, and of the last token that each of them sees."""

@@ -270,7 +270,7 @@ class _Batch:
         rows = [self.rows[i] for i in places]
         ids_R1 = torch.tensor([[row.pending] for row in rows], device=self.device)
         slots_R1 = torch.tensor([[row.length] for row in rows], device=self.device)
-        embeds_R1C = self.model.language_model.model.embed_tokens(ids_R1)
+        embeds_R1C = self.model.language_model.embed(ids_R1)
         mask = step_mask(slots_R1, max(row.length for row in rows) + 1)
         hidden_R1C = self._run(rows, embeds_R1C, slots_R1, mask)
         for row in rows:

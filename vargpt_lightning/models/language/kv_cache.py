@@ -6,6 +6,7 @@ Legend: R rows of a step, B rows of the cache, n new tokens of a row, S slots, H
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class LanguageCache:
 
     def __init__(self, model: LanguageModel, rows: int, capacity: int) -> None:
         config, weight = model.config, model.lm_head.weight
-        shape = (config.layers, rows, config.kv_heads or config.heads, capacity, config.width // config.heads)
+        shape = (config.layers, rows, config.kv_heads or config.heads, capacity, config.head_size)
         self.model = model
         self.rows, self.capacity = rows, capacity
         # Zeros, not empty: a masked slot has weight 0, and 0 times a stray NaN would be NaN.
@@ -81,8 +82,11 @@ class _Step:
         every_row = torch.arange(cache.rows, device=slots_Rn.device) if rows_R is None else rows_R
         self.where = (every_row[:, None], slice(None), slots_Rn)
 
-    def update(self, keys_RHnD: Tensor, values_RHnD: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values of a layer and return all of the rows' first slots."""
+    def update(self, keys_RHnD: Tensor, values_RHnD: Tensor, layer: int, **_: Any) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values of a layer and return all of the rows' first slots.
+
+        What else transformers' attention gives its caches is not needed.
+        """
         return (
             self._write(self.cache.keys_LBHSD[layer], keys_RHnD),
             self._write(self.cache.values_LBHSD[layer], values_RHnD),

@@ -11,42 +11,73 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models import vision as towers
 from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig, VisionConfig
+from vargpt_lightning.models.core.families import FAMILIES, OURS
 from vargpt_lightning.models.language.llama_network import Trunk
+from vargpt_lightning.models.language.network import Network
 from vargpt_lightning.utils.errors import UserError
 
 
 class LanguageModel(nn.Module):
-    """A LLaMA whose tables stay one where they are tied, also when it gets memory or other tensors.
+    """A language model of any family; its tables stay one where they are tied, also when it gets memory.
 
-    Fresh weights are those that transformers' LlamaForCausalLM draws from the same generator: normal with
-    `initializer_range`, the head after all else.
+    Fresh weights are those that transformers' causal language model draws from the same generator: normal with
+    `initializer_range`, the head after all else. Names of parameters are transformers' too.
 
     Attributes:
-        model: the network without its head.
+        model: the network without its head: input embeddings, mask, positions and cache to last hidden states.
         lm_head: the head over the vocabulary.
     """
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = Trunk(config)
-        self._draw(self.model)
-        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.model = self._network()
+        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=FAMILIES[config.family].head_bias)
         self._draw(self.lm_head)
         self.share_tables()
 
+    def _network(self) -> Network:
+        if self.config.family != OURS:
+            from vargpt_lightning.models.language.family_network import FamilyTrunk
+
+            return FamilyTrunk(self.config)
+        trunk = Trunk(self.config)
+        self._draw(trunk)
+        return trunk
+
     def forward(self, input_ids_BT: Tensor) -> Tensor:
         """Return logits (B, T, V) over the vocabulary for tokens (B, T) of text."""
-        return self.lm_head(self.model(self.model.embed_tokens(input_ids_BT)))
+        return self.lm_head(self.model(self.embed(input_ids_BT)))
+
+    def embed(self, input_ids_BT: Tensor) -> Tensor:
+        """Return the network's inputs (B, T, C) for tokens of text."""
+        return self.model.embed_tokens(input_ids_BT)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The network's layers: sharded, compiled and computed again one by one."""
+        return self.model.layers
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Names of a block's linear layers, which adapters may stand beside."""
+        block = self.blocks[0]
+        names = [name.rpartition(".")[2] for name, part in block.named_modules() if isinstance(part, nn.Linear)]
+        return tuple(names)
 
     @property
     def kernel(self) -> str:
         """The attention's kernel, by transformers' name."""
-        return self.model.shared.kernel
+        return self.model.kernel
 
     @kernel.setter
     def kernel(self, name: str) -> None:
-        self.model.shared.kernel = name
+        self.model.kernel = name
+
+    def restore_constants(self) -> None:
+        """Tie what is one, and compute what no checkpoint holds."""
+        self.share_tables()
+        self.model.restore_constants()
 
     def share_tables(self) -> None:
         """Make the rows that are written those that are read, where the configuration says so."""
@@ -57,6 +88,8 @@ class LanguageModel(nn.Module):
         for module in part.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     def _apply(self, fn: Any, recurse: bool = True) -> LanguageModel:
         super()._apply(fn, recurse)  # which makes a new parameter for each name, on another kind of device

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vargpt_lightning.models.core.config import LanguageConfig
 from vargpt_lightning.models.core.exact import KeepsFloat32
+from vargpt_lightning.models.language.network import Network
 
 
 class Cache(Protocol):
@@ -98,7 +99,7 @@ class Attention(nn.Module):
         super().__init__()
         heads, keys = config.heads, config.kv_heads or config.heads
         self.layer_idx, self.shared = layer_idx, shared
-        self.head_dim = config.width // heads
+        self.head_dim = config.head_size
         self.num_key_value_groups = heads // keys
         self.scaling = self.head_dim**-0.5
         self.dropout = config.attention_dropout
@@ -197,7 +198,7 @@ class Block(nn.Module):
         return x_BnC + self.mlp(self.post_attention_layernorm(x_BnC))
 
 
-class Trunk(nn.Module):
+class Trunk(Network):
     """All of the network but the head: embeddings, blocks, the last normalisation."""
 
     def __init__(self, config: LanguageConfig) -> None:
@@ -207,7 +208,20 @@ class Trunk(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
         self.layers = nn.ModuleList(Block(config, index, self.shared) for index in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.rotary_emb = RotaryEmbedding(config.width // config.heads, config.rope_theta)
+        self.rotary_emb = RotaryEmbedding(config.head_size, config.rope_theta)
+
+    @property
+    def kernel(self) -> str:
+        """The attention's kernel, by transformers' name."""
+        return self.shared.kernel
+
+    @kernel.setter
+    def kernel(self, name: str) -> None:
+        self.shared.kernel = name
+
+    def restore_constants(self) -> None:
+        """Compute the rotary frequencies anew, where the embeddings are."""
+        self.rotary_emb.to_empty(device=self.embed_tokens.weight.device)
 
     def forward(
         self, embeds_BnC: Tensor, mask: Any = None, positions_Bn: Tensor | None = None, cache: Cache | None = None

@@ -7,21 +7,19 @@ from typing import Any
 
 from torch import nn
 
+from vargpt_lightning.models.language.llama import LanguageModel
 from vargpt_lightning.models.language.quantization import quiet_bitsandbytes
 from vargpt_lightning.utils.errors import UserError, install_hint
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""A LLaMA block's matrices."""
-
 
 def attach_adapters(
-    language_model: nn.Module,
+    language_model: LanguageModel,
     rank: int,
     alpha: float,
     dropout: float = 0.0,
-    targets: Sequence[str] = LINEAR,
+    targets: Sequence[str] | None = None,
 ) -> None:
-    """Put adapters beside the named matrices, in place; as they begin they change nothing.
+    """Put adapters beside the named matrices of the blocks, None for all, in place; as they begin they change nothing.
 
     Raises:
         UserError: peft is not installed, or a name is none of the blocks' matrices.
@@ -30,8 +28,10 @@ def attach_adapters(
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UserError(f"lora: the package peft is not installed; {install_hint('lora')}") from error
-    if unknown := [name for name in targets if name not in LINEAR]:
-        raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(LINEAR)}")
+    there = language_model.matrices
+    targets = there if targets is None else targets
+    if unknown := [name for name in targets if name not in there]:
+        raise UserError(f"lora.targets: {unknown[0]!r}; expected some of {', '.join(there)}")
     config: Any = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
     empty = next(language_model.parameters()).is_meta
     with quiet_bitsandbytes():  # which peft imports where it is installed

@@ -1,0 +1,228 @@
+"""Families of language models: what each may be told beyond the sizes, and what is not built. Imports no torch.
+
+A family is known by transformers' `model_type`. "llama" is our own network; the others' blocks are transformers'.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vargpt_lightning.utils.errors import UserError
+
+OURS = "llama"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's configuration has beside what all have.
+
+    Args:
+        options: keys of transformers' configuration that `model.language.options` may set.
+        norm_eps: the key of the normalisations' epsilon.
+        final_norm: the module behind the last block.
+        head_bias: whether the head over the vocabulary has a bias.
+    """
+
+    options: tuple[str, ...] = ()
+    norm_eps: str = "rms_norm_eps"
+    final_norm: str = "norm"
+    head_bias: bool = False
+
+
+_WINDOW = ("sliding_window", "layer_types")
+_SWITCHED_WINDOW = (*_WINDOW, "use_sliding_window", "max_window_layers")
+
+FAMILIES: dict[str, Family] = {
+    OURS: Family(),
+    "qwen2": Family(("hidden_act", "rope_parameters", *_SWITCHED_WINDOW)),
+    "qwen3": Family(("hidden_act", "rope_parameters", "attention_bias", *_SWITCHED_WINDOW)),
+    "mistral": Family(("hidden_act", "rope_parameters", "sliding_window")),
+    "smollm3": Family(
+        (
+            "hidden_act",
+            "rope_parameters",
+            "attention_bias",
+            "mlp_bias",
+            "no_rope_layers",
+            "no_rope_layer_interval",
+            "use_sliding_window",
+            *_WINDOW,
+        )
+    ),
+    "phi": Family(
+        ("hidden_act", "rope_parameters", "partial_rotary_factor", "qk_layernorm", "resid_pdrop", "embd_pdrop"),
+        norm_eps="layer_norm_eps",
+        final_norm="final_layernorm",
+        head_bias=True,
+    ),
+    "gemma3_text": Family(
+        (
+            "hidden_activation",
+            "rope_parameters",
+            "attention_bias",
+            "query_pre_attn_scalar",
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "use_bidirectional_attention",
+            *_WINDOW,
+        )
+    ),
+}
+
+_NOT_BUILT = {
+    "attn_logit_softcapping": "soft caps of attention's weights",
+    "final_logit_softcapping": "soft caps of logits",
+    "use_bidirectional_attention": "text that sees what comes after it",
+    "use_mrope": "rotary positions in three dimensions (mrope)",
+}
+"""Settings that change what a model computes, in a way that is not built here."""
+_OTHER_FAMILIES = {
+    "gemma2": "soft caps of attention's weights",
+    "gemma3": "a model that sees; its text model alone is gemma3_text",
+    "qwen2_vl": "rotary positions in three dimensions (mrope)",
+    "qwen2_5_vl": "rotary positions in three dimensions (mrope)",
+}
+_ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
+"""Others change their frequencies with the length of what they are given."""
+
+
+def check_family(name: str, options: Mapping[str, Any], max_positions: int) -> None:
+    """Refuse a family, or an option of it, that is not built.
+
+    Raises:
+        UserError: naming the key, its value and what was expected.
+    """
+    if name not in FAMILIES:
+        why = f" ({_OTHER_FAMILIES[name]})" if name in _OTHER_FAMILIES else ""
+        raise UserError(f"language.family: {name!r} is not built here{why}; expected one of {', '.join(FAMILIES)}")
+    for key, value in options.items():
+        where = f"language.options.{key}={value!r}"
+        if key in _NOT_BUILT and value:
+            raise UserError(f"{where}: {_NOT_BUILT[key]} are not built here; expected none")
+        if key not in FAMILIES[name].options:
+            there = ", ".join(FAMILIES[name].options) or "none"
+            raise UserError(f"{where}: not an option of the family {name!r}, which has {there}")
+    _check_rotary(options.get("rope_parameters"))
+    window = options.get("sliding_window") if options.get("use_sliding_window", True) else None
+    if window is not None and window < max_positions:
+        raise UserError(
+            f"language.options.sliding_window={window} with language.max_positions={max_positions}: attention within "
+            f"a window is not built here; expected max_positions of at most {window}, where it changes nothing"
+        )
+
+
+def _check_rotary(parameters: Any) -> None:
+    """Refuse rotary positions of a kind that is not built; a family may have two kinds of layers."""
+    where = "language.options.rope_parameters"
+    if parameters is None:
+        return
+    if not isinstance(parameters, Mapping):
+        raise UserError(f"{where}={parameters!r}; expected names with values")
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            _check_rotary(value)
+        elif name == "mrope_section":
+            raise UserError(f"{where}.{name}={value!r}: {_NOT_BUILT['use_mrope']} are not built here; expected none")
+        elif name == "rope_type" and value not in _ROTARY_TYPES:
+            raise UserError(f"{where}.{name}={value!r}; expected one of {', '.join(_ROTARY_TYPES)}")
+
+
+def read_published(where: str) -> dict[str, Any]:
+    """Return the config.json of a transformers model, in a folder or on the hub (OWNER/NAME, OWNER/NAME@REVISION).
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = Path(where).expanduser()
+    if path.is_dir():
+        path = path / CONFIG_FILE
+    elif not path.exists() and where.count("/") == 1 and not where.startswith((".", "/", "~")):
+        path = _fetch(where)
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"language.like={where!r}: {path} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"language.like={where!r}: {path} holds no configuration")
+    return found
+
+
+def _fetch(where: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    repo, _, revision = where.partition("@")
+    try:
+        return Path(hf_hub_download(repo, CONFIG_FILE, revision=revision or None))
+    except Exception as error:  # of the hub, the network or the name: several kinds, none of them ours
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise UserError(
+            f"language.like={where!r}: no such folder, and the hub does not provide it ({reason})"
+        ) from error
+
+
+def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `LanguageConfig` that a causal language model's config.json tells, read by transformers.
+
+    A context is no longer than the window of attention, if there is one: up to there it changes nothing.
+
+    Raises:
+        UserError: its family, or something in it, is not built here.
+    """
+    name = str(published.get("model_type"))
+    check_family(name, {}, 0)
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind: Any = CONFIG_MAPPING[name]
+    read, silent = kind.from_dict(dict(published)), kind()
+    family, heads = FAMILIES[name], read.num_attention_heads
+    for key, words in _NOT_BUILT.items():
+        if published.get(key):
+            raise UserError(f"config.json: {key}={published[key]!r}: {words} are not built here; expected none")
+    options = {
+        key: getattr(read, key)
+        for key in family.options
+        if hasattr(read, key) and key not in ("rope_parameters", "layer_types") and _said(read, silent, key)
+    }
+    rope = dict(read.rope_parameters)
+    theta = rope.get("rope_theta", 10000.0)
+    plain = {"rope_type", "rope_theta"} >= set(rope) and rope.get("rope_type", "default") == "default"
+    if not plain:
+        options["rope_parameters"] = rope
+    if name == OURS:
+        wrong = [key for key in ("attention_bias", "mlp_bias") if getattr(read, key)]
+        if not plain or wrong or read.hidden_act != "silu":
+            raise UserError(f"config.json: {wrong or 'rope_parameters or hidden_act'}: not built here for {name!r}")
+    if options.get("use_sliding_window") is False:
+        options.pop("sliding_window", None)
+    window = options.get("sliding_window", read.max_position_embeddings)
+    kv_heads, width = read.num_key_value_heads, read.hidden_size
+    head_width = getattr(read, "head_dim", None) or width // heads
+    return {
+        "family": name,
+        "width": width,
+        "layers": read.num_hidden_layers,
+        "heads": heads,
+        "kv_heads": None if kv_heads == heads else kv_heads,
+        "head_width": None if head_width * heads == width else head_width,
+        "mlp": read.intermediate_size,
+        "vocabulary": read.vocab_size,
+        "max_positions": min(read.max_position_embeddings, window),
+        "rope_theta": float(theta),
+        "norm_eps": getattr(read, family.norm_eps),
+        "initializer_range": read.initializer_range,
+        "tie_embeddings": bool(read.tie_word_embeddings),
+        "options": options,
+    }
+
+
+def _said(read: Any, silent: Any, key: str) -> bool:
+    """Whether an option has to be named: a window always, others where they differ from transformers' default."""
+    value = getattr(read, key)
+    if key == "sliding_window":
+        return value is not None
+    return bool(value != getattr(silent, key, None))

@@ -1,0 +1,141 @@
+"""Networks of other families than LLaMA: transformers' blocks, run with our masks, positions and cache.
+
+Masks are always whole ones or none: transformers' own models take positions that begin anew as other documents in some
+calls, and as nothing in others.
+
+Legend: B batch, n new tokens, C width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from vargpt_lightning.models.core.config import LanguageConfig
+from vargpt_lightning.models.core.exact import KeepsFloat32
+from vargpt_lightning.models.core.families import FAMILIES
+from vargpt_lightning.models.language.llama_network import Cache, causal_mask
+from vargpt_lightning.models.language.network import Network
+
+
+def transformers_config(config: LanguageConfig) -> Any:
+    """Return transformers' configuration of the same language model."""
+    family = FAMILIES[config.family]
+    values: dict[str, Any] = {
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads or config.heads,
+        "head_dim": config.head_size,
+        "max_position_embeddings": config.max_positions,
+        family.norm_eps: config.norm_eps,
+        "attention_dropout": config.attention_dropout,
+        "initializer_range": config.initializer_range,
+        "tie_word_embeddings": config.tie_embeddings,
+        "rope_theta": config.rope_theta,
+        "pad_token_id": None,  # whose row transformers would keep at zero
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    if "sliding_window" in family.options:
+        # one that nothing reaches over; where a family has no switch for it, none would be its default
+        values["sliding_window"] = config.max_positions
+    if config.family == "mistral":
+        values["sliding_window"] = None
+    values |= {key: _cut(value, config.layers) for key, value in config.options.items()}
+    if "rope_parameters" in config.options:
+        del values["rope_theta"]
+    kind: Any = CONFIG_MAPPING[config.family]
+    made = kind(**values)
+    made._attn_implementation = config.attention
+    return made
+
+
+def _cut(value: Any, layers: int) -> Any:
+    """A list with an entry for each layer, of a model that has fewer of them."""
+    return value[:layers] if isinstance(value, list) else value
+
+
+class FamilyTrunk(KeepsFloat32, Network):
+    """Embeddings, blocks and last normalisation of a family, under transformers' names."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.settings = transformers_config(config)
+        whole: Any = MODEL_MAPPING[type(self.settings)](self.settings)
+        for name, part in whole.named_children():
+            self.add_module(name, part)
+        self.final_norm = FAMILIES[config.family].final_norm
+        self.in_float32 = tuple(name for name, _ in self.named_buffers())
+        self.cache_name = (
+            "cache" if "cache" in inspect.signature(self.layers[0].forward).parameters else "past_key_values"
+        )
+        block: Any
+        for block in self.layers:
+            block.gradient_checkpointing = config.checkpoint_activations
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+    @property
+    def kernel(self) -> str:
+        """The attention's kernel, by transformers' name."""
+        return str(self.settings._attn_implementation)
+
+    @kernel.setter
+    def kernel(self, name: str) -> None:
+        self.settings._attn_implementation = name
+
+    def forward(
+        self, embeds_BnC: Tensor, mask: Any = None, positions_Bn: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """See `Network.forward`."""
+        if positions_Bn is None:
+            positions_Bn = torch.arange(embeds_BnC.shape[1], device=embeds_BnC.device)[None]
+        if mask is None:
+            mask = causal_mask(self.kernel, embeds_BnC)
+        dropout: Any = getattr(self, "embed_dropout", nn.Identity())
+        x_BnC = dropout(embeds_BnC)
+        phases = self._phases(x_BnC, positions_Bn)
+        for block, kind in zip(self.layers, self._kinds(), strict=True):
+            more = {self.cache_name: cache}
+            x_BnC = block(x_BnC, attention_mask=mask, position_embeddings=phases[kind], **more)
+        return self.get_submodule(self.final_norm)(x_BnC)
+
+    def restore_constants(self) -> None:
+        """Compute the rotary frequencies and scales anew, in 32 bits, where the embeddings are."""
+        device = self.embed_tokens.weight.device
+        rotary: Any = self.get_submodule("rotary_emb")
+        with torch.device("meta" if device.type == "meta" else "cpu"):
+            fresh = {f"rotary_emb.{name}": value for name, value in type(rotary)(self.settings).named_buffers()}
+            if hasattr(self.embed_tokens, "scalar_embed_scale"):
+                fresh["embed_tokens.embed_scale"] = torch.tensor(self.embed_tokens.scalar_embed_scale)
+        for name in self.in_float32:
+            place, _, buffer = name.rpartition(".")
+            self.get_submodule(place)._buffers[buffer] = fresh[name].to(device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FamilyTrunk:
+        nn.Module._apply(self, fn, recurse)
+        self.restore_constants()
+        return self
+
+    def _kinds(self) -> list[str]:
+        """Which rotary positions each layer has."""
+        if isinstance(self.settings.rope_parameters.get("full_attention"), dict):
+            return list(self.settings.layer_types)
+        return ["all"] * len(self.layers)
+
+    def _phases(self, x_BnC: Tensor, positions_Bn: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return cosines and sines of the positions, for each kind of layer."""
+        rotary: Any = self.get_submodule("rotary_emb")
+        kinds = set(self._kinds())
+        if kinds == {"all"}:
+            return {"all": rotary(x_BnC, positions_Bn)}
+        return {kind: rotary(x_BnC, positions_Bn, kind) for kind in kinds}
