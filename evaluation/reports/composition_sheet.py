@@ -107,7 +107,7 @@ def _copies(
     found: Metrics, rows: Iterable[Row], training: TrainingPictures | None, pictures: Pictures
 ) -> dict[str, Any] | None:
     """What the nearest training pictures show, and some drawings of unseen combinations beside theirs."""
-    if "copies" not in found or training is None:
+    if "unseen" not in found.get("copies", {}) or training is None:
         return None
     prompts = {row["id"]: row for row in rows}
     pairs: list[dict[str, Any]] = []

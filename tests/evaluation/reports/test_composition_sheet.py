@@ -93,7 +93,7 @@ def test_cells_are_framed_ticked_or_empty(run: RunFolder) -> None:
         "tile unseen": 1, "tile": 1, "tile empty": 1, "tile empty unseen": 13,
     }  # fmt: skip
     assert grid.count('class="badge"') == 1 and grid.count("no picture</span>") == 1
-    assert "1 of the 1 held-out cells drawn here are right; 0 of the 1 trained cells drawn here are right." in said
+    assert "1 of the 1 held-out cells asked for are right; 0 of the 1 trained cells asked for are right." in said
     assert "combinations of shape and colour (14 of 16)" in said
 
 
@@ -120,6 +120,13 @@ def test_the_nearest_training_pictures_are_shown(run: RunFolder) -> None:
     assert "The nearest is the one of 3 training pictures whose" in said
     assert "Draw a blue apple. nearest in training: a red apple" in said
     assert text.count('alt="the nearest training picture: a red apple"') == 1
+
+
+def test_without_drawings_there_are_no_copies(run: RunFolder) -> None:
+    metrics = read_json(run.evaluation / "metrics.json")
+    metrics["composition"]["copies"] = {"training": 3, "of": 3}
+    write_json(run.evaluation / "metrics.json", metrics)
+    assert "Are they copies?" not in report(run)[2]
 
 
 @pytest.mark.parametrize("missing", ["scene_verdicts.jsonl", "training_pictures.png", "drawings"])
