@@ -18,7 +18,7 @@ from vargpt_lightning.data.scenes.shapes import COLOURS, SHAPES, sprite
 from vargpt_lightning.evaluation.composition.objects import cut_out, regions
 from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures, FeatureFunction
 
-SIZES = (24, 47)  # of the renderings' longer side, in pixels: small things and single ones
+SIZES = (23, 42)  # of the renderings' longer side, in pixels: small things and single ones
 BLURS = (0.0, 0.7, 1.2)  # drawings are softer than renderings
 LEAST_SURE = 0.5  # probability of the likeliest shape below which there is no name
 _RIDGE = 0.1  # share of the mean variance that is added to every direction's

@@ -19,8 +19,10 @@ from vargpt_lightning.data.scenes.wording import (
     scene_phrase,
 )
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
+from vargpt_lightning.utils.errors import UserError
 
 SOURCE = "scenes"
+TRIES = 2000  # to find a picture that there is not yet
 TURNS = (2, 4)  # of a conversation: the user's
 
 
@@ -94,13 +96,18 @@ class SceneWriter:
 
 
 def scene_pictures(scenes: Iterable[Scene], size: int, seed: int, taken: set[str]) -> list[ScenePicture]:
-    """Return a picture for each scene, all different from each other and from those whose hashes are `taken`."""
+    """Return a picture for each scene, all different from each other and from those whose hashes are `taken`.
+
+    Raises:
+        UserError: a scene has no more different pictures.
+    """
     pictures = []
     for number, scene in enumerate(scenes):
         rng = random.Random(f"{seed}:{number}:{scene.cell}")
-        picture = draw_scene(scene, size, rng)
-        while picture.sha in taken:
-            picture = draw_scene(scene, size, rng)
+        drawn = (draw_scene(scene, size, rng) for _ in range(TRIES))
+        picture = next((each for each in drawn if each.sha not in taken), None)
+        if picture is None:
+            raise UserError(f"scenes: there are no more different pictures of {scene.cell!r}; expected fewer variants")
         taken.add(picture.sha)
         pictures.append(picture)
     return pictures

