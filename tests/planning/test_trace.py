@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,15 @@ def test_the_full_models_parameters_are_the_known_ones() -> None:
     assert sum(counts.values()) == 9_278_137_863
     assert counts["image_tokenizer"] == 108_948_355
     assert counts["vision_tower"] == 303_507_456
+
+
+@pytest.mark.parametrize("family", ["phi", "gemma3_text"])  # biases and another order; several kinds of layers
+def test_other_families_are_planned_from_a_few_blocks_too(family: str) -> None:
+    config = model_config(layers=8, **SMALL)
+    config = replace(config, language=replace(config.language, family=family))
+    stage, row, sharding = stage_of("understanding"), ROWS["understanding"], ShardingConfig()
+    deep = trace_step(build_empty(config), stage, row, 3, sharding, "cpu")
+    made = StageTraces(config, stage, torch.float32, target="cpu").at(row, 3, sharding)
+    rows = next(mark.row for mark in deep.marks if mark.name == "optimizer")
+    alive = [each.changes_RK[:rows, :3].sum(1).cumsum().max() for each in (made, deep)]
+    assert alive[0] == pytest.approx(alive[1], rel=0.01) and made.flops == deep.flops
