@@ -20,13 +20,15 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.meta_init import RecordedInit
 from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig
 from vargpt_lightning.models.core.families import FAMILIES
-from vargpt_lightning.models.core.masks import step_mask
+from vargpt_lightning.models.core.masks import Spans, block_mask, step_mask
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.models.generation.attention_maps import recorded_attention
 from vargpt_lightning.models.generation.generate import Answer, GenerationSettings, Prompt, generate
+from vargpt_lightning.models.language.family_network import transformers_config
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.language.llama import LanguageModel
 from vargpt_lightning.models.language.lora import adapted, attach_adapters, merge_adapters
+from vargpt_lightning.models.language.windows import windowed
 from vargpt_lightning.utils.errors import UserError
 
 SMALL = LanguageConfig(width=32, layers=2, heads=4, kv_heads=2, mlp=64, vocabulary=112, max_positions=512)
@@ -38,7 +40,15 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3_text": {
         "head_width": 16,
         "tie_embeddings": True,
-        "options": {"layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 64},
+        "options": {
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 64,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 8.0},
+            },
+        },
     },
 }
 """What tells a family from LLaMA, in the tests' small models."""
@@ -94,7 +104,7 @@ def test_logits_of_text_are_those_of_transformers(family: str, tmp_path: Path) -
 
 
 @each_family
-@pytest.mark.parametrize("offset", [0, 3, 20, 29])
+@pytest.mark.parametrize("offset", [3, 20])
 def test_a_visual_token_sees_its_whole_scale_and_nothing_later(family: str, offset: int) -> None:
     first_of_scale = 7 + SCALE_OF.index(SCALE_OF[offset])
     assert moved_positions(whole_model(family), ROW, 7 + offset) == set(range(first_of_scale, len(ROW)))
@@ -178,6 +188,8 @@ def test_weights_come_and_go_byte_by_byte(family: str, tmp_path: Path) -> None:
     assert torch.equal(again(texts()).logits, theirs(texts()).logits)
     told = LanguageConfig(like=str(tmp_path / "theirs"))
     assert told == config_of(family, options=told.options)
+    if family != "llama":
+        assert transformers_config(told).to_dict() == fresh(family).model.settings.to_dict()
 
 
 @each_family
@@ -232,8 +244,8 @@ def test_attention_gives_its_weights_away_and_says_the_same(family: str) -> None
         ),
         ({"family": "qwen2_vl"}, r"'qwen2_vl' is not built here \(rotary positions in three dimensions \(mrope\)\)"),
         (
-            {"family": "mistral", "options": {"sliding_window": 511}},
-            r"sliding_window=511 with language\.max_positions=512.*expected max_positions of at most 511",
+            {"family": "mistral", "options": {"sliding_window": 0}},
+            r"options\.sliding_window=0; expected a whole number from 1",
         ),
         (
             {"family": "gemma3_text", "options": {"attn_logit_softcapping": 50.0}},
@@ -253,10 +265,47 @@ def test_what_is_not_built_is_refused_by_name(changes: dict[str, Any], words: st
         replace(SMALL, **changes)
 
 
-def test_a_window_that_nothing_reaches_over_is_none() -> None:
-    assert replace(SMALL, family="mistral", options={"sliding_window": 512}).max_positions == 512
-    off = {"use_sliding_window": False, "sliding_window": 8}
-    assert replace(SMALL, family="qwen2", options=off).options == off
+WINDOWS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 5},
+    "qwen2": {"sliding_window": 5, "use_sliding_window": True, "max_window_layers": 1},
+    "smollm3": {"sliding_window": 5, "use_sliding_window": True, "no_rope_layers": [1, 0]},
+    "gemma3_text": {**OWN["gemma3_text"]["options"], "sliding_window": 5},
+}
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", WINDOWS)
+@torch.no_grad()
+def test_attention_within_a_window_is_transformers_and_the_cache_keeps_it(family: str, kernel: str) -> None:
+    model = fresh(family, options=WINDOWS[family], attention=kernel)
+    theirs = AutoModelForCausalLM.from_config(model.model.settings).eval()
+    theirs.load_state_dict(model.state_dict())
+    ids_1T, kept = texts(1, 24), LanguageCache(model, 1, 30)
+    logits = model(ids_1T)
+    close(logits, theirs(ids_1T, use_cache=False).logits)
+    assert not torch.allclose(logits, fresh(family)(ids_1T), atol=1e-4)
+    expected = model.model(model.embed(ids_1T))
+    for begin, end in ((0, 5), (5, 6), (6, 24)):
+        slots = torch.arange(begin, end)[None]
+        close(kept.run(model.embed(ids_1T[:, begin:end]), slots, step_mask(slots, end)), expected[:, begin:end])
+
+
+def test_padding_beyond_a_window_stays_a_number() -> None:
+    model = fresh("mistral", options=WINDOWS["mistral"])
+    valid = torch.arange(24) < 8
+    mask = (valid & torch.ones(24, 24, dtype=torch.bool).tril())[None, None]
+    with torch.no_grad():
+        hidden = model.model(model.embed(texts(1)), mask)
+    assert hidden.isfinite().all()
+    close(hidden[:, :8], model.model(model.embed(texts(1)[:, :8])).detach())
+
+
+def test_flex_attention_has_the_window_too() -> None:
+    spans = Spans(None, torch.arange(24)[None], torch.ones(1, 24, dtype=torch.bool))
+    found = windowed(block_mask(spans), 5, torch.arange(24)[None], "flex_attention")
+    query, key = torch.arange(24)[:, None], torch.arange(24)
+    zero = torch.tensor(0)
+    assert torch.equal(found.mask_mod(zero, zero, query, key), (key <= query) & (query - key < 5))
 
 
 def test_a_wrong_folder_is_named(tmp_path: Path) -> None:

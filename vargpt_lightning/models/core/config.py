@@ -113,7 +113,7 @@ class LanguageConfig(Ranged):
         require(whole, "language.heads", self.heads, f"a divisor of the width {self.width}")
         kv_heads = self.heads if self.kv_heads is None else self.kv_heads
         require(self.heads % kv_heads == 0, "language.kv_heads", kv_heads, f"a divisor of the {self.heads} heads")
-        check_family(self.family, self.options, self.max_positions)
+        check_family(self.family, self.options)
 
     def _take(self, published: dict[str, Any]) -> None:
         """Take what a config.json says, but for another context and more rows than it has; then it is forgotten."""

@@ -91,7 +91,7 @@ _ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
 """Others change their frequencies with the length of what they are given."""
 
 
-def check_family(name: str, options: Mapping[str, Any], max_positions: int) -> None:
+def check_family(name: str, options: Mapping[str, Any]) -> None:
     """Refuse a family, or an option of it, that is not built.
 
     Raises:
@@ -108,12 +108,9 @@ def check_family(name: str, options: Mapping[str, Any], max_positions: int) -> N
             there = ", ".join(FAMILIES[name].options) or "none"
             raise UserError(f"{where}: not an option of the family {name!r}, which has {there}")
     _check_rotary(options.get("rope_parameters"))
-    window = options.get("sliding_window") if options.get("use_sliding_window", True) else None
-    if window is not None and window < max_positions:
-        raise UserError(
-            f"language.options.sliding_window={window} with language.max_positions={max_positions}: attention within "
-            f"a window is not built here; expected max_positions of at most {window}, where it changes nothing"
-        )
+    window = options.get("sliding_window")
+    if window is not None and (not isinstance(window, int) or window < 1):
+        raise UserError(f"language.options.sliding_window={window!r}; expected a whole number from 1, or null")
 
 
 def _check_rotary(parameters: Any) -> None:
@@ -168,13 +165,11 @@ def _fetch(where: str) -> Path:
 def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `LanguageConfig` that a causal language model's config.json tells, read by transformers.
 
-    A context is no longer than the window of attention, if there is one: up to there it changes nothing.
-
     Raises:
         UserError: its family, or something in it, is not built here.
     """
     name = str(published.get("model_type"))
-    check_family(name, {}, 0)
+    check_family(name, {})
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind: Any = CONFIG_MAPPING[name]
@@ -186,7 +181,7 @@ def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
     options = {
         key: getattr(read, key)
         for key in family.options
-        if hasattr(read, key) and key not in ("rope_parameters", "layer_types") and _said(read, silent, key)
+        if hasattr(read, key) and key != "rope_parameters" and _said(read, silent, key)
     }
     rope = dict(read.rope_parameters)
     theta = rope.get("rope_theta", 10000.0)
@@ -197,9 +192,8 @@ def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
         wrong = [key for key in ("attention_bias", "mlp_bias") if getattr(read, key)]
         if not plain or wrong or read.hidden_act != "silu":
             raise UserError(f"config.json: {wrong or 'rope_parameters or hidden_act'}: not built here for {name!r}")
-    if options.get("use_sliding_window") is False:
-        options.pop("sliding_window", None)
-    window = options.get("sliding_window", read.max_position_embeddings)
+    if "sliding_window" not in options:
+        options.pop("layer_types", None)  # all the same
     kv_heads, width = read.num_key_value_heads, read.hidden_size
     head_width = getattr(read, "head_dim", None) or width // heads
     return {
@@ -211,7 +205,7 @@ def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
         "head_width": None if head_width * heads == width else head_width,
         "mlp": read.intermediate_size,
         "vocabulary": read.vocab_size,
-        "max_positions": min(read.max_position_embeddings, window),
+        "max_positions": read.max_position_embeddings,
         "rope_theta": float(theta),
         "norm_eps": getattr(read, family.norm_eps),
         "initializer_range": read.initializer_range,

@@ -23,6 +23,7 @@ from vargpt_lightning.models.core.exact import KeepsFloat32
 from vargpt_lightning.models.core.families import FAMILIES
 from vargpt_lightning.models.language.llama_network import Cache, causal_mask
 from vargpt_lightning.models.language.network import Network
+from vargpt_lightning.models.language.windows import windowed
 
 
 def transformers_config(config: LanguageConfig) -> Any:
@@ -46,11 +47,8 @@ def transformers_config(config: LanguageConfig) -> Any:
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    if "sliding_window" in family.options:
-        # one that nothing reaches over; where a family has no switch for it, none would be its default
-        values["sliding_window"] = config.max_positions
-    if config.family == "mistral":
-        values["sliding_window"] = None
+    if "sliding_window" in family.options:  # unless it is asked for: none, or one that nothing reaches over
+        values["sliding_window"] = None if config.family == "mistral" else config.max_positions
     values |= {key: _cut(value, config.layers) for key, value in config.options.items()}
     if "rope_parameters" in config.options:
         del values["rope_theta"]
@@ -103,10 +101,12 @@ class FamilyTrunk(KeepsFloat32, Network):
             mask = causal_mask(self.kernel, embeds_BnC)
         dropout: Any = getattr(self, "embed_dropout", nn.Identity())
         x_BnC = dropout(embeds_BnC)
-        phases = self._phases(x_BnC, positions_Bn)
-        for block, kind in zip(self.layers, self._kinds(), strict=True):
+        phases, windows = self._phases(x_BnC, positions_Bn), self._windows()
+        query_Bn = torch.arange(x_BnC.shape[1], device=x_BnC.device)[None] if cache is None else cache.slots_Rn
+        masks = {each: mask if each is None else windowed(mask, each, query_Bn, self.kernel) for each in set(windows)}
+        for block, kind, window in zip(self.layers, self._kinds(), windows, strict=True):
             more = {self.cache_name: cache}
-            x_BnC = block(x_BnC, attention_mask=mask, position_embeddings=phases[kind], **more)
+            x_BnC = block(x_BnC, attention_mask=masks[window], position_embeddings=phases[kind], **more)
         return self.get_submodule(self.final_norm)(x_BnC)
 
     def restore_constants(self) -> None:
@@ -125,6 +125,12 @@ class FamilyTrunk(KeepsFloat32, Network):
         nn.Module._apply(self, fn, recurse)
         self.restore_constants()
         return self
+
+    def _windows(self) -> list[int | None]:
+        """How far back each layer sees; None for all the way."""
+        window = getattr(self.settings, "sliding_window", None)
+        kinds = getattr(self.settings, "layer_types", None) or ["sliding_attention"] * len(self.layers)
+        return [window if kind == "sliding_attention" else None for kind in kinds]
 
     def _kinds(self) -> list[str]:
         """Which rotary positions each layer has."""

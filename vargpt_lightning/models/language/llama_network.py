@@ -20,7 +20,13 @@ from vargpt_lightning.models.language.network import Network
 
 
 class Cache(Protocol):
-    """Keys and values of earlier tokens."""
+    """Keys and values of earlier tokens.
+
+    Attributes:
+        slots_Rn: where those of the new tokens go.
+    """
+
+    slots_Rn: Tensor
 
     def update(self, keys_BGnD: Tensor, values_BGnD: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Keep a layer's new keys and values; return all that the new tokens may see, (B, G, S, D)."""
