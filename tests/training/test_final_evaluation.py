@@ -116,6 +116,18 @@ def test_training_pictures_are_kept_where_scenes_are_drawn(experiment: Experimen
     assert {cell for cell in kept.cells if cell} == {"kite, red", "kite, blue"}
 
 
+def test_requests_for_scenes_take_each_combination_before_any_twice(experiment: Experiment, tmp_path: Path) -> None:
+    asked = [Scene("colour", (Thing("kite", colour),)) for colour in ("red", "red", "red", "blue", "green")]
+    drawn = scene_pictures(asked, 32, 0, set())
+    write_source(SceneWriter(drawn, "val", 0).drawings(), tmp_path / "scenes", split="val")
+    experiment.data.val["scene_drawings"] = str(tmp_path / "scenes")  # type: ignore[attr-defined]
+    for count, cells in ((3, [1, 1, 1]), (4, [1, 1, 2]), (9, [1, 1, 3])):
+        found = collect(with_evaluation(experiment, scene_drawings=count), SIZE)
+        shown = {picture.key: picture.scene["things"][0][1] for picture in found.pictures if picture.scene}
+        drawings = Counter(shown[each.picture] for each in found.drawings if each.picture in shown)
+        assert sorted(drawings.values()) == cells
+
+
 def test_a_complete_run_leaves_figures_pictures_and_a_report(debug_run: Path) -> None:
     run = RunFolder(debug_run)
     assert run.status == "finished"

@@ -118,7 +118,7 @@ def _requests(found: list[Record], split: str, config: EvaluationConfig, seed: i
     for record in found:
         if SCENE in record.meta:
             scenes[record.meta[SCENE]["kind"]].append(record)
-    chosen = [] if split == "train" else [_pick(those, config.scene_drawings, seed) for those in scenes.values()]
+    chosen = [] if split == "train" else [_spread(those, config.scene_drawings, seed) for those in scenes.values()]
     return [record for record in found if SCENE not in record.meta] + [record for those in chosen for record in those]
 
 
@@ -174,6 +174,16 @@ def _limit(records: list[Record], config: EvaluationConfig, seed: int) -> list[R
 
 def _pick(records: list[Record], count: int, seed: int) -> list[Record]:
     return records if len(records) <= count else random.Random(seed).sample(records, count)
+
+
+def _spread(records: list[Record], count: int, seed: int) -> list[Record]:
+    """At most `count` records of scenes: one of each combination before a second one of any."""
+    times: Counter[str] = Counter()
+    order = []
+    for place, record in enumerate(random.Random(seed).sample(records, len(records))):
+        times[record.meta["cell"]] += 1
+        order.append((times[record.meta["cell"]], place, record))
+    return [record for *_, record in sorted(order, key=lambda each: each[:2])[:count]]
 
 
 def _per_picture(records: list[Record], count: int, limit: int | None) -> list[Record]:
