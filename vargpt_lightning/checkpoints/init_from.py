@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vargpt_lightning.checkpoints.open import Checkpoint
 
 WORDS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+HEAD_BIAS = "language_model.lm_head.bias"
 CLASSES = "visual_decoder.class_emb.weight"
 HITS = "image_tokenizer.quantize.ema_vocab_hit_SV"
 _CHUNK = 4096
@@ -200,13 +201,13 @@ def _grown(
 ) -> Source:
     """The stored tensor, with new rows where it is a table that lacks some; else of the shape that is expected."""
     rows = stored.shape[0] if stored.shape else 0
-    grows = key in (*WORDS, CLASSES) and stored.shape[1:] == shape[1:] and rows <= shape[0]
+    grows = key in (*WORDS, HEAD_BIAS, CLASSES) and stored.shape[1:] == shape[1:] and rows <= shape[0]
     if not grows and stored.shape != shape:
         raise UserError(
             f"{name}: key {key} has shape {tuple(stored.shape)}, the model expects {tuple(shape)}; name it in "
             "init_from.ignore if it is to start fresh"
         )
-    if key in WORDS:
+    if key in (*WORDS, HEAD_BIAS):
         known = checkpoint.sections.get("tokens", {})
         fresh = {getattr(model.tokens, token) for token in _DRAWN if token not in known}
         beyond = set(range(rows, shape[0]))
@@ -236,7 +237,7 @@ class GrownRows:
     """A stored table whose rows stand in other places, and which has new ones; a `Source`.
 
     Args:
-        stored: the table (N, C).
+        stored: the table (N, C), or a number for each row (N,).
         places: for each row, which stored one it is.
         fresh: rows that are new whatever stands in their places.
         rule: how these are made.
@@ -258,7 +259,7 @@ class GrownRows:
         """Return the rows of the first slice; the stored table is read for these alone, unless one of them is new."""
         rows = range(*(where[0] if where else slice(None)).indices(self.shape[0]))
         columns = where[1:]
-        table_NC = torch.empty((len(rows), self.shape[1]), dtype=self.dtype)
+        table_NC = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         for first, last, source in self._runs(rows):
             table_NC[first:last] = self.stored.part(slice(source, source + last - first))
         for place, row in enumerate(rows):
@@ -289,7 +290,7 @@ class GrownRows:
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (C,) of the stored rows that stay, read a few at a time."""
         kept = sorted(source for row, source in enumerate(self.places) if source is not None and row not in self.fresh)
-        total, squares = (torch.zeros(self.shape[1], dtype=torch.float64) for _ in range(2))
+        total, squares = (torch.zeros(self.shape[1:], dtype=torch.float64) for _ in range(2))
         staying = torch.tensor(kept)
         for begin in range(0, self.stored.shape[0], _CHUNK):
             inside = staying[(staying >= begin) & (staying < begin + _CHUNK)] - begin

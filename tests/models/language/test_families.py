@@ -17,6 +17,7 @@ from tests.models.cases import DRAWN, IDS, SCALE_OF, SEEN, make_batch, moved_pos
 from tests.models.cases import small_model as llama_model
 from vargpt_lightning.checkpoints.convert import convert
 from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.checkpoints.init_from import choose
 from vargpt_lightning.checkpoints.meta_init import RecordedInit
 from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig
 from vargpt_lightning.models.core.families import FAMILIES
@@ -29,6 +30,7 @@ from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.language.llama import LanguageModel
 from vargpt_lightning.models.language.lora import adapted, attach_adapters, merge_adapters
 from vargpt_lightning.models.language.windows import windowed
+from vargpt_lightning.recipe.init_from import InitFrom
 from vargpt_lightning.utils.errors import UserError
 
 SMALL = LanguageConfig(width=32, layers=2, heads=4, kv_heads=2, mlp=64, vocabulary=112, max_positions=512)
@@ -190,6 +192,31 @@ def test_weights_come_and_go_byte_by_byte(family: str, tmp_path: Path) -> None:
     assert told == config_of(family, options=told.options)
     if family != "llama":
         assert transformers_config(told).to_dict() == fresh(family).model.settings.to_dict()
+
+
+def test_a_vocabulary_grows_with_the_heads_bias(tmp_path: Path) -> None:
+    theirs = published("phi", tmp_path / "phi")
+    values = {**whole_model("phi").config.to_dict(), "language": {"like": str(tmp_path / "phi"), "vocabulary": 115}}
+    with torch.device("meta"):
+        model = VARGPT(VARGPTConfig.from_dict(values))
+    assert (model.config.language.layers, model.config.language.vocabulary) == (2, 115)
+    chosen, report = choose(model, InitFrom(language_model=str(tmp_path / "phi"), new_rows="mean"))
+    bias = chosen["language_model.lm_head.bias"].part()
+    words = chosen["language_model.lm_head.weight"].part()
+    assert torch.equal(words[:102], theirs.lm_head.weight[:102]) and bias.shape == (115,)
+    assert torch.equal(words[112], words[102]), "rows of drawn pictures' tokens are new as well"
+    assert report["parameters"]["language_model.lm_head.bias"]["new_rows"] == [102, 103, 104, 112, 113, 114]
+
+
+def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
+    published("qwen2", tmp_path / "qwen2")
+    with pytest.raises(UserError, match=r"its language\.family is 'qwen2', model\.language\.family is 'qwen3'"):
+        choose(whole_model("qwen3"), InitFrom(language_model=str(tmp_path / "qwen2")))
+    convert(tmp_path / "qwen2", tmp_path / "ours")
+    with pytest.raises(
+        UserError, match="--to llava: the language model is 'qwen2'; this layout has a place for 'llama'"
+    ):
+        convert(tmp_path / "ours", tmp_path / "back", "llava")
 
 
 @each_family
