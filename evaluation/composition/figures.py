@@ -6,6 +6,7 @@ colour binding.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -72,7 +73,7 @@ def skill_rates(judged: Sequence[tuple[Scene, SceneVerdict]]) -> dict[str, Any]:
 def geneval_rows(
     rows: Sequence[Mapping[str, Any]], judged: Sequence[tuple[Scene, SceneVerdict]]
 ) -> list[dict[str, Any]]:
-    """Return rows in GenEval's result format: filename, tag, prompt, correct, reason, metadata.
+    """Return rows in GenEval's result format: filename, tag, prompt, correct, reason; metadata, details as JSON text.
 
     Args:
         rows: drawings with `id`, `prompt` and `files`.
@@ -87,7 +88,7 @@ def geneval_rows(
                 file = (row.get("files") or [""])[0]
                 found.append(
                     {"filename": file, "tag": tag, "prompt": row["prompt"], "correct": bool(correct)}
-                    | {"reason": verdict.reason, "metadata": meta}
+                    | {"reason": verdict.reason, "metadata": json.dumps(meta), "details": "{}"}
                 )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 
@@ -132,7 +133,7 @@ def test_rates_and_geneval_rows() -> None:
     assert {row["tag"] for row in rows} == set(PARTS)
     wrong = next(row for row in rows if row["tag"] == "color_attr")
     assert (wrong["correct"], wrong["reason"]) == (False, "colours red, red")
-    assert wrong["metadata"]["include"] == [
+    assert json.loads(wrong["metadata"])["include"] == [
         {"class": "kite", "count": 1, "color": "blue"},
         {"class": "apple", "count": 1, "color": "red"},
     ]
