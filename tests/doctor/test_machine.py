@@ -31,6 +31,16 @@ def test_ranges_are_read(version: str, fine: bool) -> None:
     assert machine.fits(version, ">=2.8,<2.15") is fine
 
 
+def test_versions_are_those_of_this_python() -> None:
+    lines = (
+        'numpy==2.4.6 ; python_version == "3.11"\n'
+        'numpy==2.5.5 ; python_version == "3.12" or python_version == "3.13"\n'
+        "torch==2.14.1\n"
+    )
+    assert machine.pins(lines, "3.11") == {"numpy": "2.4.6", "torch": "2.14.1"}
+    assert machine.pins(lines, "3.13") == {"numpy": "2.5.5", "torch": "2.14.1"}
+
+
 def test_all_ranges_of_this_project_can_be_read() -> None:
     names = {name for name, range_, _ in machine.requirements() if isinstance(machine.fits("1.0", range_), bool)}
     assert {"torch", "lightning", "bitsandbytes", "jsonargparse"} <= names

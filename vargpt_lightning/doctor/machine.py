@@ -92,11 +92,21 @@ def versions() -> str:
     return f"all in their ranges: Python {platform.python_version()}, {', '.join(found)}"
 
 
+def pins(constraints: str, python: str) -> dict[str, str]:
+    """Return the version of each package that constraints name for a Python such as "3.11"."""
+    found = {}
+    for name, version, marker in re.findall(r"^([\w.-]+)==([^\s;]+)\s*(?:;(.*))?$", constraints, re.MULTILINE):
+        pythons = re.findall(r'python_version == "([\d.]+)"', marker)
+        if not pythons or python in pythons:
+            found[name] = version
+    return found
+
+
 def tested_versions() -> str:
     """Compare with constraints.txt, the very versions that tests and figures were made with."""
     if not CONSTRAINTS.is_file():
         raise NotHere("constraints.txt comes with a checkout of the repository")
-    pinned = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE))
+    pinned = pins(CONSTRAINTS.read_text(encoding="utf-8"), ".".join(platform.python_version_tuple()[:2]))
     others = []
     for name, _, needed in requirements():
         key = name.lower().replace("_", "-")
