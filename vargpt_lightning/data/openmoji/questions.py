@@ -25,6 +25,7 @@ from vargpt_lightning.data.openmoji.wording import (
     IN_SUBCATEGORY_ASKED,
     NAME_ASKED,
     SUBCATEGORY_ASKED,
+    capital,
     kind_label,
     kind_phrase,
     phrase,
@@ -56,10 +57,6 @@ class QuestionCounts:
 HELDOUT_COUNTS = QuestionCounts(category=1, subcategory=1, colour=1, yesno=6, choice=4, name=0)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 class QuestionWriter:
     """Writes the records about pictures of one split.
 
@@ -79,13 +76,13 @@ class QuestionWriter:
         """Yield the questions about one picture, each with its short answer."""
         yield from self._plain(emoji, "category", counts.category, CATEGORY_ASKED, emoji.category)
         yield from self._plain(
-            emoji, "subcategory", counts.subcategory, SUBCATEGORY_ASKED, _capital(kind_label(emoji.subcategory))
+            emoji, "subcategory", counts.subcategory, SUBCATEGORY_ASKED, capital(kind_label(emoji.subcategory))
         )
         if _has_clear_main_colour(emoji):
-            yield from self._plain(emoji, "colour", counts.colour, COLOUR_ASKED, _capital(emoji.main_colour))
+            yield from self._plain(emoji, "colour", counts.colour, COLOUR_ASKED, capital(emoji.main_colour))
         yield from self._yes_no(emoji, counts.yesno)
         yield from self._choices(emoji, counts.choice)
-        yield from self._plain(emoji, "name", counts.name, NAME_ASKED, _capital(emoji.name))
+        yield from self._plain(emoji, "name", counts.name, NAME_ASKED, capital(emoji.name))
 
     def drawings(self, emoji: Emoji, count: int) -> Iterator[Record]:
         """Yield requests to draw the picture, each answered by a sentence, the picture, and sometimes a sentence."""
@@ -166,7 +163,7 @@ def facts(emoji: Sequence[Emoji], seed: int = 0, choices: int = 40) -> Iterator[
     elsewhere = {kind: [each.name for each in emoji if each.subcategory != kind] for kind in kinds}
     members = {kind: [phrase(each) for each in emoji if each.subcategory == kind] for kind in kinds}
     for each in emoji:
-        words, label = phrase(each), _capital(kind_label(each.subcategory))
+        words, label = phrase(each), capital(kind_label(each.subcategory))
         said = [(question, f"{label}, {each.category}") for question in FACT_BOTH_ASKED]
         said += [(question, each.category) for question in FACT_CATEGORY_ASKED]
         said += [(question, label) for question in FACT_SUBCATEGORY_ASKED]
@@ -251,7 +248,7 @@ def _option(name: str, letter: str) -> str:
 def _chosen(emoji: Emoji, letter: str) -> str:
     # Kind, name, letter: each step needs one look, at the picture, at the list, at the name. A small model that must
     # say the letter at once learns none of the three.
-    return f"{_capital(kind_label(emoji.subcategory))}: {_option(emoji.name, letter)}"
+    return f"{capital(kind_label(emoji.subcategory))}: {_option(emoji.name, letter)}"
 
 
 def _walk(rng: random.Random, items: Sequence[str], count: int) -> list[str]:

@@ -67,7 +67,7 @@ def phrase(emoji: Emoji) -> str:
     plural = last.endswith("s") and not last.endswith(_NOT_PLURAL_ENDINGS)
     if plural or last in _NO_ARTICLE or emoji.category in ("Flags", "Symbols"):
         return emoji.name
-    return _with_article(emoji.name)
+    return with_article(emoji.name)
 
 
 def kind_label(subcategory: str) -> str:
@@ -81,7 +81,13 @@ def kind_label(subcategory: str) -> str:
     return f"{'Asian' if rest == 'asian' else rest} {group}"
 
 
-def _with_article(words: str) -> str:
+def capital(text: str) -> str:
+    """Return a text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def with_article(words: str) -> str:
+    """Return words with the indefinite article that they take: "an apple"."""
     start = words.lower()
     return f"{'an' if start.startswith(_VOWELS) and not start.startswith(_NOT_VOWELS) else 'a'} {words}"
 
@@ -91,4 +97,4 @@ def kind_phrase(subcategory: str) -> str:
     label = kind_label(subcategory)
     if label.endswith(" food") or label in ("fruit", "dishware"):
         return label
-    return f"an{label}" if label.startswith("other ") else _with_article(label)
+    return f"an{label}" if label.startswith("other ") else with_article(label)

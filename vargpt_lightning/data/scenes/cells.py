@@ -16,6 +16,7 @@ from itertools import combinations
 from vargpt_lightning.data.scenes.shapes import COLOURS, SHAPES, Shape
 
 COUNTS = (1, 2, 3, 4)
+KEPT = 2  # cells in which each shape, colour and count is seen, whatever is held out
 Cell = tuple[str, str | int]
 """A shape's name with a colour, a count, or another shape's name."""
 
@@ -66,22 +67,20 @@ def hold_out(share: float, seed: int, shown: Iterable[str] = (), shapes: Sequenc
     counts = [(name, count) for name in names for count in COUNTS]
     pairs = list(combinations(names, 2))
     return HeldOut(
-        _chosen(colours, share, f"{seed}:colour", lambda cell: cell not in native, (2, 2)),
-        _chosen(counts, share, f"{seed}:count", lambda cell: cell[1] != 1, (2, 2)),
-        _chosen(pairs, share, f"{seed}:pair", lambda cell: True, (2, 2)),
+        _chosen(colours, share, f"{seed}:colour", lambda cell: cell not in native),
+        _chosen(counts, share, f"{seed}:count", lambda cell: cell[1] != 1),
+        _chosen(pairs, share, f"{seed}:pair", lambda cell: True),
     )
 
 
-def _chosen(
-    cells: Iterable[Cell], share: float, salt: str, free: Callable[[Cell], bool], keep: tuple[int, int]
-) -> frozenset[Cell]:
-    """The first of the free cells by hash, as long as each first and each second part stays seen in `keep` cells."""
+def _chosen(cells: Iterable[Cell], share: float, salt: str, free: Callable[[Cell], bool]) -> frozenset[Cell]:
+    """The first of the free cells by hash, as long as each first and each second part stays seen in `KEPT` cells."""
     cells = list(cells)
     left = [Counter(cell[place] for cell in cells) for place in (0, 1)]
     wanted = math.floor(share * len(cells) + 0.5)
     chosen: list[Cell] = []
     for cell in sorted(filter(free, cells), key=lambda cell: _hash(salt, cell)):
-        if len(chosen) < wanted and all(left[place][cell[place]] > keep[place] for place in (0, 1)):
+        if len(chosen) < wanted and all(left[place][cell[place]] > KEPT for place in (0, 1)):
             chosen.append(cell)
             for place in (0, 1):
                 left[place][cell[place]] -= 1

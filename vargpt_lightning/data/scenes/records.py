@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from vargpt_lightning.data.openmoji.wording import DRAW_ANSWERED, DRAW_ASKED
+from vargpt_lightning.data.openmoji.wording import DRAW_ANSWERED, DRAW_ASKED, capital, with_article
 from vargpt_lightning.data.scenes.scene import INVERSE, Scene, ScenePicture, draw_scene
-from vargpt_lightning.data.scenes.shapes import BY_NAME, SHAPES, Shape, article
+from vargpt_lightning.data.scenes.shapes import BY_NAME, SHAPES, Shape
 from vargpt_lightning.data.scenes.wording import (
     COLOUR_ASKED,
     COUNT_ASKED,
@@ -124,7 +124,7 @@ def _questions(scene: Scene, names: Sequence[str], rng: random.Random) -> Iterat
     first = scene.things[0]
     if scene.kind == "colour":
         yield "colour", rng.choice(COLOUR_ASKED).format(first.shape), first.colour.capitalize()
-        yield "what", rng.choice(WHAT_ASKED), _capital(BY_NAME[first.shape].with_article)
+        yield "what", rng.choice(WHAT_ASKED), capital(with_article(first.shape))
     elif scene.kind == "count":
         asked = rng.choice(COUNT_ASKED).format(BY_NAME[first.shape].plural)
         yield "count", asked, NUMBERS[len(scene.things)].capitalize()
@@ -133,15 +133,11 @@ def _questions(scene: Scene, names: Sequence[str], rng: random.Random) -> Iterat
         answer, other = scene.things if rng.random() < 0.5 else scene.things[::-1]
         relation = scene.relation if answer is first else INVERSE[scene.relation]
         asked = rng.choice(RELATION_ASKED).format(rng.choice(SAID[relation]), other.shape)
-        yield "relation", asked, _capital(BY_NAME[answer.shape].with_article)
+        yield "relation", asked, capital(with_article(answer.shape))
     inside = {thing.shape for thing in scene.things}
     present = rng.random() < 0.5
     shape = rng.choice(sorted(inside)) if present else rng.choice([name for name in names if name not in inside])
-    yield "present", rng.choice(PRESENT_ASKED).format(f"{article(shape)} {shape}"), "Yes" if present else "No"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    yield "present", rng.choice(PRESENT_ASKED).format(with_article(shape)), "Yes" if present else "No"
 
 
 def _meta(scene: Scene, kind: str, answer: str) -> dict[str, object]:

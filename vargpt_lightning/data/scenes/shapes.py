@@ -43,16 +43,6 @@ class Shape:
     tones: tuple[str, ...]  # in lower case, the one of the largest area first
     native: str  # the colour that it has where none is said
 
-    @property
-    def with_article(self) -> str:
-        """As it stands in a sentence: "an apple"."""
-        return f"{article(self.name)} {self.name}"
-
-
-def article(words: str) -> str:
-    """Return the indefinite article of words: "an" before a vowel, else "a"."""
-    return "an" if words[0] in "aeio" or words.startswith("umb") else "a"
-
 
 def _shape(name: str, codepoint: str, native: str, *tones: str, plural: str = "") -> Shape:
     return Shape(name, plural or f"{name}s", codepoint, tones, native)

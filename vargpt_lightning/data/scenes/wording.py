@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vargpt_lightning.data.openmoji.wording import capital, with_article
 from vargpt_lightning.data.scenes.scene import INVERSE, Relation, Scene, Thing
-from vargpt_lightning.data.scenes.shapes import BY_NAME, article
+from vargpt_lightning.data.scenes.shapes import BY_NAME
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 # The ways to say a relation; the first is the one that cells are named by.
@@ -30,14 +31,12 @@ def own_question(scene: Scene) -> tuple[str, str]:
         return COLOUR_ASKED[0].format(first.shape), first.colour.capitalize()
     if scene.relation is None:
         return COUNT_ASKED[0].format(BY_NAME[first.shape].plural), NUMBERS[len(scene.things)].capitalize()
-    answer = BY_NAME[first.shape].with_article
-    return RELATION_ASKED[0].format(scene.relation, scene.things[1].shape), answer[0].upper() + answer[1:]
+    return RELATION_ASKED[0].format(scene.relation, scene.things[1].shape), capital(with_article(first.shape))
 
 
 def thing_phrase(thing: Thing, named_colour: bool) -> str:
     """Return a thing as it stands in a sentence: "a green apple", or "an apple" where its colour is not said."""
-    words = f"{thing.colour} {thing.shape}" if named_colour else thing.shape
-    return f"{article(words)} {words}"
+    return with_article(f"{thing.colour} {thing.shape}" if named_colour else thing.shape)
 
 
 def scene_phrase(scene: Scene, way: int = 0, turned: bool = False) -> str:
