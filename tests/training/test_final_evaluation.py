@@ -116,6 +116,21 @@ def test_training_pictures_are_kept_where_scenes_are_drawn(experiment: Experimen
     assert {cell for cell in kept.cells if cell} == {"kite, red", "kite, blue"}
 
 
+def test_conversations_of_held_out_corpora_are_held(experiment: Experiment, tmp_path: Path) -> None:
+    drawn = scene_pictures([Scene("colour", (Thing("kite", colour),)) for colour in ("red", "blue")], 32, 0, set())
+    records = list(SceneWriter(drawn, "val", 0).conversations(3, (4, 4)))
+    before = len(collect(experiment, SIZE).drawings)
+    write_source(records, tmp_path / "talks", split="val")
+    experiment.data.val["conversations"] = str(tmp_path / "talks")  # type: ignore[attr-defined]
+    found = collect(experiment, SIZE)
+    assert [talk.id for talk in found.talks] == [record.id for record in records]
+    for talk, record in zip(found.talks, records, strict=True):
+        assert talk.turns == tuple(turn.text for turn in record.turns if turn.role == "user")
+        assert talk.draws == tuple(len(turn.parts) == 2 for turn in record.turns if turn.role == "assistant")
+        assert len(talk.turns) == 4 and talk.draws[0]
+    assert len(found.drawings) == before, "its drawings are asked for in the conversation alone"
+
+
 def test_requests_for_scenes_take_each_combination_before_any_twice(experiment: Experiment, tmp_path: Path) -> None:
     asked = [Scene("colour", (Thing("kite", colour),)) for colour in ("red", "red", "red", "blue", "green")]
     drawn = scene_pictures(asked, 32, 0, set())

@@ -85,7 +85,8 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
         if split != "train":
-            held = (record for source in sources.values() for record in source if _kind(record) == CONVERSATION)
+            holding = [source for source in sources.values() if CONVERSATION in source.index.get("kinds", {})]
+            held = (record for source in holding for record in source if _kind(record) == CONVERSATION)
             talks += [talk_from_record(record, seed) for record in held]
         drawn = _records(sources, DRAWN, ids, split)
         if split == "train":
