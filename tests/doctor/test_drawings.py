@@ -62,7 +62,7 @@ def test_guidance_of_another_strength_is_found(subject: Subject, monkeypatch: py
 
 
 def test_a_prompt_that_is_ignored_is_found(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation._Batch, "_context", lambda self, prompt, index: [1])
+    monkeypatch.setattr(generation, "context_of", lambda model, prompt, index: [1])
     wrong = failed(subject)
     assert wrong.keys() == {"with and without the prompt"} and "changes nothing" in wrong.popitem()[1]
 
@@ -71,13 +71,13 @@ def test_a_prompt_that_is_ignored_is_found(subject: Subject, monkeypatch: pytest
 def test_a_seed_that_is_ignored_is_found(
     subject: Subject, monkeypatch: pytest.MonkeyPatch, stream: Callable[[int, int], str]
 ) -> None:
-    original = generation._stream
-    monkeypatch.setattr(generation, "_stream", lambda seed, row: original(int(stream(seed, row)), 0))
+    original = generation.stream
+    monkeypatch.setattr(generation, "stream", lambda seed, row: original(int(stream(seed, row)), 0))
     assert failed(subject).keys() == {"another seed"}
 
 
 def test_a_seed_that_means_nothing_is_found(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "_stream", lambda seed, row: torch.default_generator)
+    monkeypatch.setattr(generation, "stream", lambda seed, row: torch.default_generator)
     wrong = failed(subject)
     assert "the same seed twice" in wrong and "expected none" in wrong["the same seed twice"]
 

@@ -10,16 +10,13 @@ Legend: B rows of the batch, R rows of a step, T prompt length, V text vocabular
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.core.masks import attention_mask, find_pictures, step_mask
+from vargpt_lightning.models.core.masks import step_mask
 from vargpt_lightning.models.decoder.sampling import Drawing
 from vargpt_lightning.models.generation.answers import (
     Answer,
@@ -32,7 +29,9 @@ from vargpt_lightning.models.generation.answers import (
     to_images,
 )
 from vargpt_lightning.models.generation.drawing import draw_rows
-from vargpt_lightning.models.generation.row_sampling import filter_rows, sample_rows
+from vargpt_lightning.models.generation.reading import context_of, pictures_of, read_contexts
+from vargpt_lightning.models.generation.rows import NobodyWaitsError, Row, stream
+from vargpt_lightning.models.generation.writing import choose, never_written, stop_place
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
@@ -94,30 +93,6 @@ def first_token_logits(
         ])  # fmt: skip
 
 
-@dataclass
-class _Row:
-    """One answer in the making. Row `slot` of the cache holds `length` tokens of it; `pending` comes next.
-
-    `place` is the prompt's number, `room` the tokens that the whole sequence may have.
-    """
-
-    place: int
-    prompt: Prompt
-    context: list[int]
-    settings: GenerationSettings
-    generator: torch.Generator
-    room: int
-    slot: int = 0
-    length: int = 0
-    pending: int = -1
-    state: Literal["write", "draw", "done"] = "write"
-    written: int = 0
-    drawn: int = 0
-    waited: int = 0
-    text: list[int] = field(default_factory=list)
-    answer: Answer = field(default_factory=Answer)
-
-
 class _Batch:
     """The rows that are answered together, by their places, and their shared cache.
 
@@ -137,11 +112,9 @@ class _Batch:
         self.model, self.decode_text, self.settings = model, decode_text, settings
         self.tokens, self.L = model.tokens, model.schedule.num_tokens
         self.device = model.language_model.lm_head.weight.device
-        self.rows: dict[int, _Row] = {}
+        self.rows: dict[int, Row] = {}
         self.cache: LanguageCache | None = None
-        # Ids that stand for what text cannot be; the end token stays even where it serves as padding too.
-        never = {self.tokens.image, self.tokens.image_gen, self.tokens.image_gen_end, self.tokens.pad, self.tokens.bos}
-        self.never = torch.tensor(sorted(never - {self.tokens.eos}), device=self.device)
+        self.never = never_written(self.tokens, self.device)
 
     def run(self, prompts: Sequence[Prompt], first: int) -> list[Answer]:
         """Answer prompts, the first of them at place `first`, and all that join; return the answers to the former."""
@@ -169,7 +142,7 @@ class _Batch:
                     self._finish(row, "stopped")
         return [row.place for row in found if row.state == state]
 
-    def _join(self, prompts: Sequence[Prompt], first: int) -> list[_Row]:
+    def _join(self, prompts: Sequence[Prompt], first: int) -> list[Row]:
         """Give prompts their rows, read them, and take each row's first token."""
         added = [self._row(prompt, first + i) for i, prompt in enumerate(prompts)]
         self._make_room(added)
@@ -177,7 +150,7 @@ class _Batch:
         self._read_prompts(added)
         return added
 
-    def _make_room(self, added: Sequence[_Row]) -> None:
+    def _make_room(self, added: Sequence[Row]) -> None:
         """Give new rows their slots of the cache: those of rows that are done, or of a cache that holds all anew.
 
         No slot is ever without a row, as steps of all rows need no copies of theirs.
@@ -198,72 +171,27 @@ class _Batch:
         for slot, row in enumerate([*kept, *added]):
             row.slot = slot
 
-    def _row(self, prompt: Prompt, place: int) -> _Row:
-        context = self._context(prompt, place)
+    def _row(self, prompt: Prompt, place: int) -> Row:
+        context = context_of(self.model, prompt, place)
         settings = self.settings if prompt.settings is None else prompt.settings
         seed = settings.seed if prompt.seed is None else prompt.seed
-        generator = _stream(seed, place if prompt.row is None else prompt.row)
+        generator = stream(seed, place if prompt.row is None else prompt.row)
         wanted = len(context) + settings.max_new_tokens + settings.max_images * (self.L + 1) + 1
         room = min(wanted, self.model.config.language.max_positions)
-        return _Row(place, prompt, context, settings, generator, room, length=len(context))
+        return Row(place, prompt, context, settings, generator, room, length=len(context))
 
-    def _context(self, prompt: Prompt, index: int) -> list[int]:
-        """The prompt's ids that are read at once: all but a start token at the end, which is drawn from."""
-        ids = [int(token) for token in prompt.input_ids]
-        room = self.model.config.language.max_positions
-        if len(ids) >= room:
-            raise UserError(f"prompt {index}: got {len(ids)} tokens, expected fewer than the context's {room}")
-        context = ids[:-1] if ids and ids[-1] == self.tokens.image_gen_start else ids
-        if not context:
-            raise UserError(f"prompt {index}: got {len(ids)} tokens, expected some before the answer")
-        return context
-
-    def _read_prompts(self, rows: Sequence[_Row]) -> None:
+    def _read_prompts(self, rows: Sequence[Row]) -> None:
         """Run the prompts of new rows through the language model and take each row's first token."""
-        longest = max(len(row.context) for row in rows)
-        ids_RT = torch.full((len(rows), longest), self.tokens.pad, device=self.device)
-        valid_RT = torch.zeros_like(ids_RT, dtype=torch.bool)
-        for r, row in enumerate(rows):
-            ids_RT[r, : row.length] = torch.tensor(row.context, device=self.device)
-            valid_RT[r, : row.length] = True
-        layout = find_pictures(ids_RT, self.tokens, self.L)
-        batch = {"input_ids": ids_RT, **self._pictures([row.prompt for row in rows])}
-        embeds_RTC = self.model.embed(batch, layout, self.model.drawn_pictures(batch))
-        mask = attention_mask(layout, valid_RT, self.model.schedule, self.model.settings.visual_attention)
-        hidden_RTC = self._run(rows, embeds_RTC, torch.arange(longest, device=self.device).expand_as(ids_RT), mask)
-        last_R = torch.tensor([row.length - 1 for row in rows], device=self.device)
-        every_R = torch.arange(len(rows), device=self.device)
-        logits_RV = self.model.language_model.lm_head(hidden_RTC[every_R, last_R])
-        chosen = self._choose(logits_RV, [row.place for row in rows])
+        assert self.cache is not None
+        pictures = pictures_of(self.model, [row.prompt for row in rows])
+        slots, contexts = [row.slot for row in rows], [row.context for row in rows]
+        last_RC = read_contexts(self.model, self.cache, slots, contexts, pictures)
+        chosen = self._choose(self.model.language_model.lm_head(last_RC), [row.place for row in rows])
         for row, token in zip(rows, chosen, strict=True):
             if len(row.prompt.input_ids) > len(row.context):
                 self._begin_given(row)
             else:
                 self._take(row, token)
-
-    def _run(self, rows: Sequence[_Row], embeds_RnC: Tensor, slots_Rn: Tensor, mask_R1nS: Tensor) -> Tensor:
-        assert self.cache is not None
-        return self.cache.run(embeds_RnC, slots_Rn, mask_R1nS, rows=[row.slot for row in rows])
-
-    def _pictures(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        """The prompts' pictures as one batch: features of the seen ones, codes of the drawn ones."""
-        seen, drawn = [], []
-        for prompt in prompts:
-            if prompt.vision_features is not None:
-                seen.append(prompt.vision_features.to(self.device))
-            elif prompt.pixel_values is not None and len(prompt.pixel_values):
-                seen.append(self.model.see(prompt.pixel_values.to(self.device)))
-            given = {"drawn_indices": prompt.drawn_indices, "drawn_pixels": prompt.drawn_pixels}
-            own = {key: value.to(self.device) for key, value in given.items() if value is not None}
-            indices_QL = self.model.drawn_indices(own)
-            if indices_QL is not None:
-                drawn.append(indices_QL)
-        pictures: dict[str, Any] = {}
-        if seen:
-            pictures["vision_features"] = torch.cat(seen)
-        if drawn:
-            pictures["drawn_indices"] = torch.cat(drawn)
-        return pictures
 
     def _write(self, places: list[int]) -> None:
         """Feed each row's pending token and take its next one."""
@@ -272,7 +200,8 @@ class _Batch:
         slots_R1 = torch.tensor([[row.length] for row in rows], device=self.device)
         embeds_R1C = self.model.language_model.embed(ids_R1)
         mask = step_mask(slots_R1, max(row.length for row in rows) + 1)
-        hidden_R1C = self._run(rows, embeds_R1C, slots_R1, mask)
+        assert self.cache is not None
+        hidden_R1C = self.cache.run(embeds_R1C, slots_R1, mask, rows=[row.slot for row in rows])
         for row in rows:
             row.length += 1
         chosen = self._choose(self.model.language_model.lm_head(hidden_R1C[:, 0]), places)
@@ -282,28 +211,20 @@ class _Batch:
     def _choose(self, logits_RV: Tensor, places: list[int]) -> list[int]:
         """The next token of each row; no picture is begun where the answer has enough or the context no room."""
         rows = [self.rows[i] for i in places]
-        logits_RV = self._allowed(logits_RV, rows)
-        chosen_R = logits_RV.argmax(-1)
-        if sampled := [r for r, row in enumerate(rows) if row.settings.temperature != 0]:
-            own = [rows[r].settings for r in sampled]
-            temperature_R1 = torch.tensor([[each.temperature] for each in own], device=self.device)
-            logits_R1V = (logits_RV[sampled] / temperature_R1)[:, None]
-            filtered_R1V = filter_rows(logits_R1V, [each.text_top_k for each in own], [each.text_top_p for each in own])
-            chosen_R[sampled] = sample_rows(filtered_R1V, [rows[r].generator for r in sampled])[:, 0]
-        return chosen_R.tolist()
+        return choose(self._allowed(logits_RV, rows), rows)
 
-    def _allowed(self, logits_RV: Tensor, rows: Sequence[_Row]) -> Tensor:
+    def _allowed(self, logits_RV: Tensor, rows: Sequence[Row]) -> Tensor:
         """The logits in float32, -inf of what may not come next."""
         logits_RV = logits_RV.float().index_fill(1, self.never, -torch.inf)
         closed = [r for r, row in enumerate(rows) if not self._may_draw(row)]
         logits_RV[closed, self.tokens.image_gen_start] = -torch.inf
         return logits_RV
 
-    def _may_draw(self, row: _Row) -> bool:
+    def _may_draw(self, row: Row) -> bool:
         # Room for the start token, the picture and the end token.
         return row.drawn < row.settings.max_images and row.length + self.L + 2 <= row.room
 
-    def _take(self, row: _Row, token: int) -> None:
+    def _take(self, row: Row, token: int) -> None:
         """Move a row on by the token that it has just chosen."""
         row.answer.token_ids.append(token)
         row.written += 1
@@ -324,41 +245,41 @@ class _Batch:
                 self.watcher.text(row.place, text)
         self._check_length(row)
 
-    def _decode(self, row: _Row) -> str:
+    def _decode(self, row: Row) -> str:
         """What a row has written since its start or its last picture; the space before it is the template's."""
         return self.decode_text(list(row.text)).lstrip()
 
-    def _begin_given(self, row: _Row) -> None:
+    def _begin_given(self, row: Row) -> None:
         """Let a row whose prompt ends with the start token draw."""
         row.state, row.pending = "draw", self.tokens.image_gen_start
         if not self._may_draw(row):
             expected = f"room for a picture of {self.L} tokens in a context of {row.room}"
             raise UserError(f"prompt: got {row.length + 1} tokens that ask for a picture, expected {expected}")
 
-    def _check_length(self, row: _Row) -> None:
+    def _check_length(self, row: Row) -> None:
         if row.written >= row.settings.max_new_tokens or row.length >= row.room:
             self._finish(row, "length")
 
-    def _finish(self, row: _Row, reason: Finish) -> None:
+    def _finish(self, row: Row, reason: Finish) -> None:
         self._close_text(row)
         row.state, row.answer.finished = "done", reason
         del self.rows[row.place]
         if self.watcher is not None:
             self.watcher.ended(row.place, row.answer)
 
-    def _fail(self, row: _Row, error: Exception) -> None:
+    def _fail(self, row: Row, error: Exception) -> None:
         if self.watcher is None or not self.watcher.failed(row.place, error):
             raise error
         row.state, row.answer.finished = "done", "stopped"
         del self.rows[row.place]
 
-    def _close_text(self, row: _Row) -> None:
+    def _close_text(self, row: Row) -> None:
         text = self._decode(row)
         if text := text[: stop_place(text, row.settings.stop)].rstrip():
             self._add(row, TextPart(text, tuple(row.text)))
         row.text = []
 
-    def _add(self, row: _Row, part: TextPart | PicturePart) -> None:
+    def _add(self, row: Row, part: TextPart | PicturePart) -> None:
         row.answer.parts.append(part)
         if self.watcher is not None:
             self.watcher.part(row.place, part)
@@ -370,7 +291,7 @@ class _Batch:
             self._close_text(row)
         try:
             drawing, failed = self._drawing(rows)
-        except _NobodyWaitsError:
+        except NobodyWaitsError:
             for row in rows:
                 self._finish(row, "stopped")
             return
@@ -396,7 +317,7 @@ class _Batch:
             else:
                 self._check_length(row)
 
-    def _drawing(self, rows: Sequence[_Row]) -> tuple[Drawing, dict[int, Exception]]:
+    def _drawing(self, rows: Sequence[Row]) -> tuple[Drawing, dict[int, Exception]]:
         assert self.cache is not None
         preset = self.model.sampling_settings()
         return draw_rows(
@@ -410,7 +331,7 @@ class _Batch:
             any(row.settings.keep_logits for row in rows),
         )
 
-    def _tell_scale(self, rows: Sequence[_Row]) -> Callable[[int, Tensor], None]:
+    def _tell_scale(self, rows: Sequence[Row]) -> Callable[[int, Tensor], None]:
         """What passes the pictures after each scale on to the watcher, and ends a drawing that nobody waits for."""
         watcher = self.watcher
         assert watcher is not None
@@ -418,18 +339,13 @@ class _Batch:
         def tell(k: int, f_hat_RCHW: Tensor) -> None:
             here = [r for r, row in enumerate(rows) if not watcher.gone(row.place)]
             if not here:
-                raise _NobodyWaitsError
+                raise NobodyWaitsError
             if wanted := [r for r in here if watcher.wants_scales(rows[r].place)]:
                 images = to_images(self.model.image_tokenizer.decode(f_hat_RCHW[wanted]))
                 for r, image in zip(wanted, images, strict=True):
                     watcher.scale(rows[r].place, k, image)
 
         return tell
-
-
-def stop_place(text: str, stops: Sequence[str]) -> int | None:
-    """Return where the first of some texts begins in another, None where none is in it."""
-    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
 
 
 class _FirstTokens(_Batch):
@@ -447,16 +363,6 @@ class _FirstTokens(_Batch):
     def _choose(self, logits_RV: Tensor, places: list[int]) -> list[int]:
         self.logits_RV = self._allowed(logits_RV, [self.rows[i] for i in places])
         return super()._choose(logits_RV, places)
-
-
-class _NobodyWaitsError(Exception):
-    """All rows that draw are gone."""
-
-
-def _stream(seed: int, row: int) -> torch.Generator:
-    """A row's own generator: the hash keeps the streams of neighbouring seeds and rows apart."""
-    digest = hashlib.sha256(f"{seed}/{row}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""The rows of a batch: one answer in the making each, with its settings, random stream and place in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Prompt
+
+
+@dataclass
+class Row:
+    """One answer in the making. Row `slot` of the cache holds `length` tokens of it; `pending` comes next.
+
+    `place` is the prompt's number, `room` the tokens that the whole sequence may have.
+    """
+
+    place: int
+    prompt: Prompt
+    context: list[int]
+    settings: GenerationSettings
+    generator: torch.Generator
+    room: int
+    slot: int = 0
+    length: int = 0
+    pending: int = -1
+    state: Literal["write", "draw", "done"] = "write"
+    written: int = 0
+    drawn: int = 0
+    waited: int = 0
+    text: list[int] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)
+
+
+class NobodyWaitsError(Exception):
+    """All rows that draw are gone."""
+
+
+def stream(seed: int, row: int) -> torch.Generator:
+    """Return a row's own generator: the hash keeps the streams of neighbouring seeds and rows apart."""
+    digest = hashlib.sha256(f"{seed}/{row}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
