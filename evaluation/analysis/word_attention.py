@@ -53,15 +53,15 @@ class WordAttention:
 
         weights_LW = self._layers(layer).mean(dim=(0, 1))
         shares_KW = torch.stack([weights_LW[part].mean(dim=0) for part in self.schedule.slices])
-        sides = [f"{side}×{side}" for side in self.schedule.sizes]
+        sides = [f"{height}×{width}" for height, width in self.schedule.shapes]
         table = pd.DataFrame(shares_KW.numpy(), index=pd.Index(sides, name="scale"), columns=list(self.words))
         table[PICTURE] = 1 - shares_KW.sum(dim=1).numpy()
         return table
 
     def map(self, word: int, scale: int = -1, layer: int | None = None) -> Tensor:
-        """Where in a scale's map (s, s) a word, by its place, is attended to."""
-        side, part = self.schedule.sizes[scale], self.schedule.slices[scale]
-        return self._layers(layer)[:, :, part, word].mean(dim=(0, 1)).view(side, side)
+        """Where in a scale's map (h, w) a word, by its place, is attended to."""
+        shape, part = self.schedule.shapes[scale], self.schedule.slices[scale]
+        return self._layers(layer)[:, :, part, word].mean(dim=(0, 1)).view(shape)
 
     def _layers(self, layer: int | None) -> Tensor:
         return self.weights_NHLW if layer is None else self.weights_NHLW[layer][None]

@@ -14,6 +14,7 @@ from vargpt_lightning.utils.progress import importing, working
 
 if TYPE_CHECKING:  # refusals must not wait for torch
     from vargpt_lightning.checkpoints.open import Checkpoint
+    from vargpt_lightning.models.core.scales import MapSize
 
 
 def check_new(out: Path) -> None:
@@ -24,7 +25,12 @@ def check_new(out: Path) -> None:
 
 
 def convert(
-    source: str | Path, out: Path, to: str = "ours", *, limit: int = 5 * 1000**3, scales: tuple[int, ...] | None = None
+    source: str | Path,
+    out: Path,
+    to: str = "ours",
+    *,
+    limit: int = 5 * 1000**3,
+    scales: tuple[MapSize, ...] | None = None,
 ) -> list[str]:
     """Write a checkpoint in another layout and return lines that say what was made.
 

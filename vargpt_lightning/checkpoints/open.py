@@ -26,6 +26,7 @@ from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
 from vargpt_lightning.checkpoints.published.layouts import Layout
 from vargpt_lightning.models.core.config import TokenIds, VARGPTConfig
+from vargpt_lightning.models.core.scales import MapSize
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
@@ -102,7 +103,7 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    where: str | Path, scales: Sequence[int] | None = None, sizes: bool = True, **options: object
+    where: str | Path, scales: Sequence[MapSize] | None = None, sizes: bool = True, **options: object
 ) -> Checkpoint:
     """Open a checkpoint; no tensor is read but small ones that tell a size.
 

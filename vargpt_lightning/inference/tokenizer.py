@@ -8,7 +8,7 @@ FILE.safetensors, FILE.pth                a model's weights, a VARGPT checkpoint
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
+from vargpt_lightning.models.tokenizer.bit_tokenizer import BitTokenizer
+from vargpt_lightning.models.tokenizer.build import build_tokenizer
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.runs.config import parse_experiment
 from vargpt_lightning.runs.folder import RunFolder
@@ -33,7 +35,7 @@ _FOLDERS_UP = 3  # RUN/stages/NN-name/model.safetensors
 class LoadedTokenizer:
     """A tokenizer in evaluation mode, its settings, the `data` settings beside it, and where all this is from."""
 
-    tokenizer: ImageTokenizer
+    tokenizer: ImageTokenizer | BitTokenizer
     settings: TokenizerConfig
     data: dict[str, Any]
     file: Path
@@ -58,7 +60,7 @@ def load_tokenizer(
     file = _weights_file(path, stage)
     settings, data = config or _settings(file)
     state = _tokenizer_state(_read(file), file)
-    tokenizer = ImageTokenizer(**asdict(settings))
+    tokenizer = build_tokenizer(settings)
     keep = [name for name in state if name.endswith("ema_vocab_hit_SV")]  # of no use here, whatever its scales
     layouts.load(tokenizer, state, source=str(file), keep=keep)
     return LoadedTokenizer(tokenizer.eval().requires_grad_(False), settings, data, file)

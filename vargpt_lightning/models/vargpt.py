@@ -41,7 +41,7 @@ from vargpt_lightning.models.language.llama import (
     build_vision_tower,
     check_pictures,
 )
-from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.tokenizer.build import build_tokenizer
 from vargpt_lightning.models.vision.tower import restore_constants
 from vargpt_lightning.utils.errors import UserError
 
@@ -78,10 +78,10 @@ class VARGPTModel(nn.Module):
         self.vision_projector = (
             None if config.vision.kind == "none" else build_vision_projector(config.vision.channels, width)
         )
-        self.image_tokenizer = ImageTokenizer(**asdict(config.tokenizer))
+        self.image_tokenizer = build_tokenizer(config.tokenizer)
         self.visual_decoder = VisualDecoder(
-            scales=tuple(config.tokenizer.scales),
-            code_size=config.tokenizer.code_size,
+            scales=config.tokenizer.scales,
+            code_size=config.tokenizer.token_channels,
             vocabulary=config.tokenizer.vocabulary,
             **asdict(config.decoder),
         )
@@ -184,6 +184,8 @@ class VARGPTModel(nn.Module):
         pixels_Q3HW = batch.get("drawn_pixels")
         if indices_QL is None and pixels_Q3HW is not None and len(pixels_Q3HW):
             indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
+            if indices_QL.dim() != 2:
+                raise UserError("model.tokenizer.kind: got 'bits', expected indices: this decoder draws indices alone")
         return indices_QL if indices_QL is not None and len(indices_QL) else None
 
     def drawn_pictures(self, batch: Mapping[str, Any], generator: Draws = None) -> DrawnPictures | None:

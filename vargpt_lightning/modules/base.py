@@ -118,16 +118,14 @@ class StageModule(pl.LightningModule):
             weights = checkpoint["state_dict"]
             for name in [name for name in weights if name.startswith("vargpt.vision_tower.")]:
                 del weights[name]
-        quantizer = self.vargpt.image_tokenizer.quantize
         checkpoint["skipped_steps"] = self.guard.skipped
-        checkpoint["code_hits"] = [quantizer.hit_updates, quantizer.vectors_per_scale]
+        checkpoint["code_hits"] = self.vargpt.image_tokenizer.counts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the record of the codes' hits where it was; its buffer alone would be mixed as at its beginning."""
-        quantizer = self.vargpt.image_tokenizer.quantize
+        """Take up what is counted of the codes where it was."""
         self.guard.skipped = checkpoint.get("skipped_steps", 0)
         if "code_hits" in checkpoint:
-            quantizer.hit_updates, quantizer.vectors_per_scale = checkpoint["code_hits"]
+            self.vargpt.image_tokenizer.take_counts(checkpoint["code_hits"])
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule and write the row of values: the one hook that follows each optimizer step and no other."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.shared_random import RankInvariantRng, draw
 from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
+from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
 from vargpt_lightning.modules.metrics import CodebookUsage
@@ -56,7 +57,8 @@ class TokenizerModule(StageModule):
         self._warned: set[int] = set()
 
     def mean_names(self) -> list[str]:
-        return ["codebook_loss", "commitment_loss", "l1", "mse", "chroma_mse", "feature_loss"]
+        bits = ["sample_entropy", "batch_entropy"]
+        return ["codebook_loss", "commitment_loss", *bits, "l1", "mse", "chroma_mse", "feature_loss"]
 
     @property
     def warmup_steps(self) -> int:
@@ -71,11 +73,12 @@ class TokenizerModule(StageModule):
             pictures: Tensor = batch["drawn_pixels"]
             if isinstance(data, Calibrates):
                 pictures = data.calibration_pictures().to(self.device)
-            with self.as_first_process():
-                initialize_codebook(self.vargpt.image_tokenizer, pictures)
-            if self.trainer.world_size > 1:  # not only alike: the same
-                for tensor in self.vargpt.image_tokenizer.quantize.state_dict().values():
-                    dist.broadcast(tensor, src=0)
+            if isinstance(tokenizer := self.vargpt.image_tokenizer, ImageTokenizer):
+                with self.as_first_process():
+                    initialize_codebook(tokenizer, pictures)
+                if self.trainer.world_size > 1:  # not only alike: the same
+                    for tensor in tokenizer.quantize.state_dict().values():
+                        dist.broadcast(tensor, src=0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         share = self.share_of(batch)
@@ -101,12 +104,12 @@ class TokenizerModule(StageModule):
         if quantized:
             output = tokenizer(x_B3HW)
             rec_B3HW, vq_loss = output.reconstruction, output.vq_loss
-            logged |= {"codebook_loss": output.codebook_loss, "commitment_loss": output.commitment_loss}
+            logged |= output.terms
         else:
             f_BCHW = tokenizer.features(x_B3HW)
             # Features of size one suit a codebook; without a pull they may grow without bound.
             vq_loss = 1e-3 * f_BCHW.square().mean()
-            rec_B3HW = tokenizer.decoder(tokenizer.post_quant_conv(f_BCHW))
+            rec_B3HW = tokenizer.draw(f_BCHW)
         l1, squared = F.l1_loss(rec_B3HW, x_B3HW), F.mse_loss(rec_B3HW, x_B3HW)
         logged |= {"l1": l1, "mse": squared}
         loss = l1 + self.stage.squared_weight * squared + vq_loss
@@ -132,15 +135,18 @@ class TokenizerModule(StageModule):
         return torch.stack([F.mse_loss(rec, real.detach()) for rec, real in pairs]).mean()
 
     def _log_usage(self) -> None:
-        self.usage.update(self.vargpt.image_tokenizer.quantize.codes_in_use())
+        tokenizer = self.vargpt.image_tokenizer
+        if not isinstance(tokenizer, ImageTokenizer):
+            return
+        self.usage.update(tokenizer.quantize.codes_in_use())
         percents = self.usage.compute().tolist()
         self.usage.reset()
         for k, percent in enumerate(percents):
             self.log(f"train/codebook_usage_scale_{k + 1}", percent)
             if percent < COLLAPSED_BELOW and k not in self._warned:
                 self._warned.add(k)
-                size = self.vargpt.image_tokenizer.schedule.sizes[k]
+                height, width = tokenizer.schedule.shapes[k]
                 rank_zero_warn(
-                    f"image tokenizer: scale {k + 1} ({size}x{size}) uses {percent:.1f} % of the codes; its codebook "
-                    "has collapsed or is too large for the data"
+                    f"image tokenizer: scale {k + 1} ({height}x{width}) uses {percent:.1f} % of the codes; its "
+                    "codebook has collapsed or is too large for the data"
                 )

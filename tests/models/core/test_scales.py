@@ -13,7 +13,7 @@ PAPER = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 def test_counts_of_the_paper_schedule() -> None:
     schedule = ScaleSchedule(PAPER)
     assert (schedule.num_scales, schedule.num_tokens) == (10, 680)
-    assert (schedule.first_tokens, schedule.final_size) == (1, 16)
+    assert (schedule.first_tokens, schedule.final_shape) == (1, (16, 16))
 
 
 def test_schedule_may_begin_with_more_than_one_token() -> None:
@@ -52,7 +52,20 @@ def test_schedule_cannot_be_changed() -> None:
         ScaleSchedule((1, 2)).sizes = (1, 3)
 
 
-@pytest.mark.parametrize("sizes", [(), (0, 1), (-1, 2), (1, 1), (2, 1), (1, 2.5), (1, "2"), (True, 2)])
+def test_maps_may_be_rectangles() -> None:
+    schedule = ScaleSchedule((1, [2, 2], (3, 2), (6, 4)))
+    assert schedule.sizes == (1, 2, (3, 2), (6, 4)) and schedule == ScaleSchedule(((1, 1), 2, (3, 2), (6, 4)))
+    assert schedule.shapes == ((1, 1), (2, 2), (3, 2), (6, 4)) and schedule.final_shape == (6, 4)
+    assert schedule.num_tokens == 35 and schedule.slices[2] == slice(5, 11)
+    assert schedule.level_ids().bincount().tolist() == [1, 4, 6, 24]
+    assert not schedule.square and ScaleSchedule((1, 2)).square
+
+
+BAD = [(), (0, 1), (-1, 2), (1, 1), (2, 1), (1, 2.5), (1, "2"), (True, 2)]
+BAD_PAIRS = [((2, 3), (3, 2)), ((1, 2, 3),), ((1, 0),), ((2, 2), 2), ((2, True),)]
+
+
+@pytest.mark.parametrize("sizes", [*BAD, *BAD_PAIRS])
 def test_bad_sizes_are_refused_with_their_value(sizes: tuple) -> None:
     with pytest.raises(ValueError, match=r"^scales: got .*, expected strictly increasing positive integers") as error:
         ScaleSchedule(sizes)

@@ -13,7 +13,7 @@ from typing import Any
 from vargpt_lightning.checkpoints.published.layouts import TABLES, TensorLike
 from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
 from vargpt_lightning.models.core.families import sizes_of_published
-from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
 
 SCHEDULES = (
@@ -31,7 +31,7 @@ State = Mapping[str, TensorLike]
 def sizes_of(
     state: State,
     published: Mapping[str, Any] | None = None,
-    scales: Sequence[int] | None = None,
+    scales: Sequence[MapSize] | None = None,
     causal: bool = False,
 ) -> dict[str, Any]:
     """Return the sections of a `VARGPTConfig` that weights tell: language, vision, tokenizer, decoder, tokens.
@@ -142,7 +142,7 @@ def _vision(state: State, published: Mapping[str, Any] | None) -> VisionConfig:
     )
 
 
-def _tokenizer(state: State, scales: Sequence[int] | None) -> TokenizerConfig:
+def _tokenizer(state: State, scales: Sequence[MapSize] | None) -> TokenizerConfig:
     prefix = "image_tokenizer."
     channels = _shape(state, f"{prefix}encoder.conv_in.weight", 4)[0]
     levels = _count(state, f"{prefix}encoder.down.")
@@ -173,7 +173,7 @@ def _phi(state: State, prefix: str) -> dict[str, Any]:
     return {"phi": "separate"} if _count(state, prefix) else {"residual_ratio": 0.0}
 
 
-def _decoder(state: State, scales: Sequence[int] | None) -> tuple[DecoderConfig, tuple[int, ...]]:
+def _decoder(state: State, scales: Sequence[MapSize] | None) -> tuple[DecoderConfig, tuple[MapSize, ...]]:
     prefix = "visual_decoder."
     depth, width = _count(state, f"{prefix}blocks."), _shape(state, f"{prefix}pos_start", 3)[-1]
     tokens, levels = _shape(state, f"{prefix}pos_1LC", 3)[1], _shape(state, f"{prefix}lvl_embed.weight", 2)[0]

@@ -24,6 +24,7 @@ from vargpt_lightning.models.core.settings import (
     VisualAttention,
 )
 from vargpt_lightning.models.vision.tower import Fit, Tower, check_sizes
+from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.ranges import (
     Depth,
     Epsilon,
@@ -209,13 +210,41 @@ class VisionConfig(Ranged):
         return 0 if self.kind == towers.NONE else self._tower.channels(self)
 
 
+MapSide = Annotated[int, Range(1, 4096)]
+"""Tokens."""
+
+
 @dataclass
 class TokenizerConfig(Ranged):
-    """The arguments of `ImageTokenizer`."""
+    """The image tokenizer: its kind and its sizes.
+
+    Args:
+        kind: "indices" (a token is a row of a codebook: VAR's VQ-VAE) or "bits" (a token is so many bits, without a
+            codebook: Infinity's BSQ tokenizer).
+        scales: sizes of the token maps, from the coarsest to the finest: sides of squares, or [height, width].
+        channels: width of the convolutions at full resolution.
+        channel_multipliers: width of each resolution in units of `channels`; each step halves the resolution.
+        residual_blocks: residual blocks a resolution; the decoder has one more.
+        code_size: channels of the features that are quantized; of bits, how many a position has.
+        vocabulary: indices: how many codes there are.
+        beta: weight of the commitment term.
+        residual_ratio: indices: share of the convolution in a phi blend; 0 turns the blends off.
+        phi: indices: number of blends: one for all scales (shared), phi_count (partial), one for each (separate).
+        phi_count: indices: number of blends if partial.
+        normalize_codes: indices: choose codes by cosine similarity instead of distance.
+        attention: self-attention at the lowest resolution; None, as published: with indices, not with bits.
+        quant_kernel: indices: kernel size of the convolutions before and after the quantizer, odd.
+        dropout: dropout in the residual blocks.
+        patch: side of the squares of pixels that the first convolution is given as channels, and the last one gives.
+        patchify: bits: a token stands for 2 x 2 positions of the features and has 4 times code_size bits.
+        entropy_weight: bits: weight of the entropy terms, which keep bits in use.
+        entropy_sharpness: bits: how sharply the entropy terms take a feature for a bit.
+    """
 
     place: ClassVar[str] = "tokenizer"
 
-    scales: tuple[Annotated[int, Range(1, 4096)], ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    kind: Literal["indices", "bits"] = "indices"
+    scales: tuple[MapSide | tuple[MapSide, MapSide], ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
     channels: Size = 160
     channel_multipliers: tuple[Annotated[int, Range(1, 1024)], ...] = (1, 1, 2, 2, 4)
     residual_blocks: Depth = 2
@@ -226,16 +255,24 @@ class TokenizerConfig(Ranged):
     phi: Literal["partial", "shared", "separate"] = "partial"
     phi_count: Annotated[int, Range(1, 1024)] = 4
     normalize_codes: bool = False
-    attention: bool = True
+    attention: bool | None = None
     quant_kernel: Annotated[int, Range(1, 99)] = 3
     dropout: Rate = 0.0
     patch: Annotated[int, Range(1, 64)] = 1
+    patchify: bool = False
+    entropy_weight: Factor = 0.1
+    entropy_sharpness: Annotated[float, Range(0, 10_000, above=True)] = 100.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes, steps = list(self.scales), len(self.channel_multipliers)
-        rising = bool(sizes) and sizes == sorted(set(sizes))
-        require(rising, "tokenizer.scales", self.scales, "strictly increasing positive integers")
+        require_choice("tokenizer.kind", self.kind, ("indices", "bits"))
+        steps = len(self.channel_multipliers)
+        try:
+            self.scales = ScaleSchedule(self.scales).sizes
+        except UserError as error:
+            raise UserError(f"tokenizer.{error}") from error
+        if self.kind == "indices":
+            require(not self.patchify, "tokenizer.patchify", self.patchify, "false with tokenizer.kind indices")
         require(1 <= steps <= 12, "tokenizer.channel_multipliers", self.channel_multipliers, "1 to 12 of them")
         require(self.quant_kernel % 2 == 1, "tokenizer.quant_kernel", self.quant_kernel, "an odd number")
 
@@ -245,9 +282,41 @@ class TokenizerConfig(Ranged):
         return ScaleSchedule(tuple(self.scales))
 
     @property
+    def downsampling(self) -> int:
+        """Pixels a token in each direction."""
+        return (2 if self.patchify else 1) * self.patch * 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
     def picture_size(self) -> int:
-        """Side of the pictures in pixels."""
-        return self.scales[-1] * self.patch * 2 ** (len(self.channel_multipliers) - 1)
+        """Side of square pictures in pixels.
+
+        Raises:
+            UserError: they are no squares.
+        """
+        height, width = self.schedule.final_shape
+        require(height == width, "tokenizer.scales", self.scales, "square maps here")
+        return height * self.downsampling
+
+    @property
+    def token_channels(self) -> int:
+        """Channels of a token's features; of bits, how many a token has."""
+        return self.code_size * (4 if self.patchify else 1)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the tokenizer's class."""
+        values = asdict(self)
+        bits = values.pop("kind") == "bits"
+        for key in INDICES_ALONE if bits else BITS_ALONE:
+            del values[key]
+        if values["attention"] is None:
+            values["attention"] = not bits
+        if bits:
+            values["bits"] = values.pop("code_size")
+        return values
+
+
+INDICES_ALONE = ("vocabulary", "residual_ratio", "phi", "phi_count", "normalize_codes", "quant_kernel")
+BITS_ALONE = ("patchify", "entropy_weight", "entropy_sharpness")
 
 
 @dataclass

@@ -28,7 +28,7 @@ from vargpt_lightning.models.decoder.samplers import (
 from vargpt_lightning.models.decoder.samplers import (
     MOST_GUIDANCE as MOST_GUIDANCE,
 )
-from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -187,7 +187,7 @@ class ScaleRules(Protocol):
     def guide(self, cond_BlV: Tensor, uncond_BlV: Tensor | None, k: int, K: int) -> Tensor:
         """Return the guided logits (B, l, V) of scale k of K, in float32."""
 
-    def draw(self, logits_BlV: Tensor, tokenizer: ImageTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
+    def draw(self, logits_BlV: Tensor, tokenizer: MultiScaleTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
         """Return features (B, l, C) and codes (B, l) of scale k of K from guided logits."""
 
 
@@ -204,7 +204,7 @@ class _OneForAll(NamedTuple):
             )
         return guided_logits(cond_BlV, uncond_BlV, guidance_weight(self.settings, k, K))
 
-    def draw(self, logits_BlV: Tensor, tokenizer: ImageTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
+    def draw(self, logits_BlV: Tensor, tokenizer: MultiScaleTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
         return _draw_scale(logits_BlV, tokenizer, self.settings, self.generator, progress(k, K))
 
 
@@ -219,7 +219,7 @@ class Drawing(NamedTuple):
 @torch.no_grad()
 def next_scale_loop(
     step: ScaleStep,
-    tokenizer: ImageTokenizer,
+    tokenizer: MultiScaleTokenizer,
     settings: SamplingSettings | ScaleRules,
     generator: Generators = None,
     *,
@@ -231,7 +231,7 @@ def next_scale_loop(
     Args:
         step: gives the logits of scale k from the features accumulated so far, at that scale's size (B, l, C), or None
             at the first scale; anything random in it is drawn before the codes of the scale.
-        tokenizer: an `ImageTokenizer`: its schedule, `embed_codes` and `accumulate` are used.
+        tokenizer: of pictures: its schedule, `embed_codes` and `accumulate` are used.
         settings: how codes are drawn; or rules, which have the settings and generators of their rows.
         generator: source of randomness for the batch, or one for each row.
         keep_logits: also return the guided logits of all scales, before temperature and filters.
@@ -262,7 +262,7 @@ def next_scale_loop(
 
 
 def _draw_scale(
-    logits_BlV: Tensor, tokenizer: ImageTokenizer, settings: SamplingSettings, generator: Generators, ratio: float
+    logits_BlV: Tensor, tokenizer: MultiScaleTokenizer, settings: SamplingSettings, generator: Generators, ratio: float
 ) -> tuple[Tensor, Tensor]:
     """The codes' features that the picture is built from, and the drawn indices, of one scale."""
     if settings.greedy:
@@ -280,7 +280,7 @@ def _draw_scale(
     return mixed_codes(filtered_BlV, tokenizer, generator, ratio), idx_Bl
 
 
-def mixed_codes(filtered_BlV: Tensor, tokenizer: ImageTokenizer, generator: Generators, ratio: float) -> Tensor:
+def mixed_codes(filtered_BlV: Tensor, tokenizer: MultiScaleTokenizer, generator: Generators, ratio: float) -> Tensor:
     """Features (B, l, C) of a random mixture of codes, at `ratio` of the scales (see `progress`): setting `smooth`."""
     # Both numbers are the released sampler's: sharper, and surer of the logits, towards the last scale.
     tau = max(0.27 * (1 - 0.95 * ratio), 0.005)

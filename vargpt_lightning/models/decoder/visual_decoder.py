@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.decoder.attention import LayerCache
 from vargpt_lightning.models.decoder.blocks import Block, Condition, HeadNorm, SharedModulation
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
-from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
 
 DERIVED_BUFFERS = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias")
@@ -68,7 +68,7 @@ class VisualDecoder(nn.Module):
     def __init__(
         self,
         *,
-        scales: Sequence[int],
+        scales: Sequence[MapSize],
         code_size: int,
         vocabulary: int,
         depth: int,
@@ -247,7 +247,7 @@ class VisualDecoder(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        tokenizer: ImageTokenizer,
+        tokenizer: MultiScaleTokenizer,
         labels_B: Tensor,
         *,
         sampling: SamplingSettings,
@@ -274,7 +274,7 @@ class VisualDecoder(nn.Module):
 
         return next_scale_loop(step, tokenizer, sampling, generator, keep_logits=keep_logits)
 
-    def _check_generation(self, tokenizer: ImageTokenizer, labels_B: Tensor) -> None:
+    def _check_generation(self, tokenizer: MultiScaleTokenizer, labels_B: Tensor) -> None:
         theirs = (tokenizer.schedule.sizes, tokenizer.code_size, tokenizer.vocabulary)
         ours = (self.schedule.sizes, self.code_size, self.vocabulary)
         if theirs != ours:

@@ -22,7 +22,7 @@ from vargpt_lightning.models.decoder.sampling import (
     mixed_codes,
     progress,
 )
-from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 
 
 class RowRules:
@@ -57,7 +57,7 @@ class RowRules:
         guided_RlV[self.guided] = more_G11 * cond_RlV[self.guided] - weight_G11 * uncond_GlV.float()
         return guided_RlV
 
-    def draw(self, logits_RlV: Tensor, tokenizer: ImageTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
+    def draw(self, logits_RlV: Tensor, tokenizer: MultiScaleTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
         """Return features (R, l, C) and codes (R, l) of scale k of K from guided logits."""
         idx_Rl = torch.zeros(logits_RlV.shape[:-1], dtype=torch.long, device=logits_RlV.device)
         if self.likeliest:

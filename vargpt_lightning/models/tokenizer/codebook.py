@@ -1,6 +1,7 @@
 """A codebook laid over the features of data, instead of one that training has to find.
 
-Legend: N vectors, M centres, B pictures, C code size, H and W height and width, s side of one scale's map.
+Legend: N vectors, M centres, B pictures, C code size, H and W height and width, h and w those of one scale's
+map.
 """
 
 from __future__ import annotations
@@ -38,24 +39,24 @@ def initialize_codebook(tokenizer: ImageTokenizer, x_B3HW: Tensor, iterations: i
             assert part.bias is not None
             torch.nn.init.zeros_(part.bias)
     codes_VC = quantizer.embedding.weight
-    bounds = [round(tokenizer.vocabulary * share) for share in _shares(schedule.sizes)]
+    bounds = [round(tokenizer.vocabulary * share) for share in _shares(schedule.shapes)]
     rest_BCHW, left, start = f_BCHW, [], 0
-    for k, (size, end) in enumerate(zip(schedule.sizes, bounds, strict=True)):
-        small_BCss = rest_BCHW if size == rest_BCHW.shape[-1] else F.interpolate(rest_BCHW, (size, size), mode="area")
-        rows_BlC = map_to_rows(small_BCss)
+    for k, (shape, end) in enumerate(zip(schedule.shapes, bounds, strict=True)):
+        small_BChw = rest_BCHW if shape == schedule.final_shape else F.interpolate(rest_BCHW, shape, mode="area")
+        rows_BlC = map_to_rows(small_BChw)
         rows_NC = rows_BlC.reshape(-1, rows_BlC.shape[-1])
         codes_VC[start:end] = kmeans(rows_NC, end - start, iterations).to(codes_VC.dtype)
         nearest_Bl = torch.cdist(rows_NC, codes_VC[:end].float()).argmin(1).view(rows_BlC.shape[:2])
-        rest_BCHW = rest_BCHW - quantizer.contribution(k, rows_to_map(codes_VC[nearest_Bl].float()))
+        rest_BCHW = rest_BCHW - quantizer.contribution(k, rows_to_map(codes_VC[nearest_Bl].float(), shape))
         left.append(float(rest_BCHW.var() / f_BCHW.var()))
         start = end
     return left
 
 
-def _shares(sizes: tuple[int, ...]) -> list[float]:
+def _shares(shapes: tuple[tuple[int, int], ...]) -> list[float]:
     """Return the cumulated share of the codes that each scale brings."""
-    total = sum(sizes)
-    return [sum(sizes[: k + 1]) / total for k in range(len(sizes))]
+    sides = [math.sqrt(height * width) for height, width in shapes]
+    return [sum(sides[: k + 1]) / sum(sides) for k in range(len(sides))]
 
 
 def kmeans(rows_NC: Tensor, centres: int, iterations: int) -> Tensor:

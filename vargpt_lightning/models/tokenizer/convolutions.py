@@ -28,9 +28,13 @@ def fast_format(x_BCHW: Tensor, weight: Tensor) -> Tensor:
     return x_BCHW.contiguous(memory_format=torch.channels_last) if without_gradient(x_BCHW, weight) else x_BCHW
 
 
-def group_norm(channels: int) -> GroupNorm:
-    """Build a group normalisation with 32 groups, or with the most that divide narrower or uneven widths."""
-    return GroupNorm(math.gcd(NORM_GROUPS, channels), channels, eps=1e-6)
+def group_norm(channels: int, groups: Sequence[int] = (NORM_GROUPS,)) -> GroupNorm:
+    """Build a group normalisation with the first of these numbers of groups that divides the width.
+
+    Narrower or uneven widths have the most groups that divide the first number too.
+    """
+    fitting = [count for count in groups if channels % count == 0]
+    return GroupNorm(fitting[0] if fitting else math.gcd(groups[0], channels), channels, eps=1e-6)
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -85,11 +89,13 @@ class Downsample(nn.Module):
 class ResidualBlock(nn.Module):
     """Two normalised convolutions beside a shortcut, which is a 1x1 convolution where the width changes."""
 
-    def __init__(self, channels_in: int, channels_out: int, dropout: float) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, dropout: float, groups: Sequence[int] = (NORM_GROUPS,)
+    ) -> None:
         super().__init__()
-        self.norm1 = group_norm(channels_in)
+        self.norm1 = group_norm(channels_in, groups)
         self.conv1 = Conv3x3(channels_in, channels_out)
-        self.norm2 = group_norm(channels_out)
+        self.norm2 = group_norm(channels_out, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = Conv3x3(channels_out, channels_out)
         same = channels_in == channels_out
@@ -129,12 +135,13 @@ class Level(nn.Module):
         *,
         attention: bool,
         dropout: float,
+        groups: Sequence[int],
         downsample: bool = False,
         upsample: bool = False,
     ) -> None:
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
-        self.block = nn.ModuleList(ResidualBlock(widths[i], widths[i + 1], dropout) for i in range(blocks))
+        self.block = nn.ModuleList(ResidualBlock(widths[i], widths[i + 1], dropout, groups) for i in range(blocks))
         self.attn = nn.ModuleList(AttentionBlock(channels_out) for _ in range(blocks if attention else 0))
         self.downsample = Downsample(channels_out) if downsample else nn.Identity()
         self.upsample = Upsample(channels_out) if upsample else nn.Identity()
@@ -150,11 +157,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """The blocks at the lowest resolution: residual, attention, residual."""
 
-    def __init__(self, channels: int, *, attention: bool, dropout: float) -> None:
+    def __init__(self, channels: int, *, attention: bool, dropout: float, groups: Sequence[int]) -> None:
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels, dropout)
+        self.block_1 = ResidualBlock(channels, channels, dropout, groups)
         self.attn_1 = AttentionBlock(channels) if attention else nn.Identity()
-        self.block_2 = ResidualBlock(channels, channels, dropout)
+        self.block_2 = ResidualBlock(channels, channels, dropout, groups)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x_BCHW)))
@@ -164,7 +171,7 @@ class Encoder(nn.Module):
     """Turn pictures (B, 3, H, W) into feature maps that are patch * 2 ** (levels - 1) times smaller.
 
     ``multipliers`` gives each level's width in units of ``channels``; attention runs at the last level alone. The first
-    convolution is given squares of ``patch`` pixels as channels.
+    convolution is given squares of ``patch`` pixels as channels. For ``groups`` see `group_norm`.
     """
 
     def __init__(
@@ -177,6 +184,7 @@ class Encoder(nn.Module):
         attention: bool = True,
         dropout: float = 0.0,
         patch: int = 1,
+        groups: Sequence[int] = (NORM_GROUPS,),
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -190,12 +198,13 @@ class Encoder(nn.Module):
                 blocks,
                 attention=attention and i == last,
                 dropout=dropout,
+                groups=groups,
                 downsample=i != last,
             )
             for i in range(len(multipliers))
         )
-        self.mid = Middle(widths[-1], attention=attention, dropout=dropout)
-        self.norm_out = group_norm(widths[-1])
+        self.mid = Middle(widths[-1], attention=attention, dropout=dropout, groups=groups)
+        self.norm_out = group_norm(widths[-1], groups)
         self.conv_out = conv3x3(widths[-1], channels_out)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
@@ -222,13 +231,14 @@ class Decoder(nn.Module):
         attention: bool = True,
         dropout: float = 0.0,
         patch: int = 1,
+        groups: Sequence[int] = (NORM_GROUPS,),
     ) -> None:
         super().__init__()
         self.patch = patch
         widths = [channels * multiplier for multiplier in (*multipliers, multipliers[-1])]
         last = len(multipliers) - 1
         self.conv_in = conv3x3(channels_in, widths[-1])
-        self.mid = Middle(widths[-1], attention=attention, dropout=dropout)
+        self.mid = Middle(widths[-1], attention=attention, dropout=dropout, groups=groups)
         self.up = nn.ModuleList(
             Level(
                 widths[i + 1],
@@ -236,11 +246,12 @@ class Decoder(nn.Module):
                 blocks + 1,
                 attention=attention and i == last,
                 dropout=dropout,
+                groups=groups,
                 upsample=i != 0,
             )
             for i in range(len(multipliers))
         )
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = group_norm(widths[0], groups)
         self.conv_out = conv3x3(widths[0], 3 * patch**2)
 
     def forward(self, z_BCHW: Tensor) -> Tensor:

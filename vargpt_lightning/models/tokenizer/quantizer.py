@@ -4,7 +4,7 @@ Every scale quantizes what the scales before it left over. All arithmetic here i
 the networks around it, because a rounded distance picks another code.
 
 Legend: B batch, L tokens of all scales, l tokens of one scale, K scales, C code size, V vocabulary, H and W height and
-width of the finest map, s side of one scale's map, N rows of vectors.
+width of the finest map, h and w those of one scale's map, N rows of vectors.
 """
 
 from __future__ import annotations
@@ -69,15 +69,14 @@ def phi_index_table(phi_count: int, num_scales: int) -> tuple[int, ...]:
     return tuple(int(np.argmin(np.abs(ticks - k / last))) for k in range(num_scales))
 
 
-def rows_to_map(h_BlC: Tensor) -> Tensor:
-    """Lay the tokens of one scale, (B, l, C), out as a square map (B, C, s, s)."""
-    side = round(h_BlC.shape[1] ** 0.5)
-    return h_BlC.transpose(1, 2).unflatten(2, (side, side))
+def rows_to_map(h_BlC: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Lay the tokens of one scale, (B, l, C), out as a map (B, C, h, w) of this height and width."""
+    return h_BlC.transpose(1, 2).unflatten(2, shape)
 
 
-def map_to_rows(h_BCHW: Tensor) -> Tensor:
-    """Read a map (B, C, s, s) row by row as tokens (B, l, C)."""
-    return h_BCHW.flatten(2).transpose(1, 2)
+def map_to_rows(h_BChw: Tensor) -> Tensor:
+    """Read a map (B, C, h, w) row by row as tokens (B, l, C)."""
+    return h_BChw.flatten(2).transpose(1, 2)
 
 
 class MultiScaleQuantizer(KeepsFloat32):
@@ -151,50 +150,35 @@ class MultiScaleQuantizer(KeepsFloat32):
         distance_NV = z_NC.square().sum(dim=1, keepdim=True) + codes_VC.square().sum(dim=1)
         return torch.argmin(torch.addmm(distance_NV, z_NC, codes_VC.T, alpha=-2), dim=1)
 
-    def contribution(self, k: int, h_BCss: Tensor) -> Tensor:
+    def contribution(self, k: int, h_BChw: Tensor) -> Tensor:
         """Return what scale ``k``'s code vectors add to the reconstructed features: enlarged, then blended."""
-        side = self.schedule.final_size
         if k < self.schedule.num_scales - 1:
-            h_BCss = F.interpolate(h_BCss, size=(side, side), mode="bicubic")
-        return self.phi(k)(h_BCss)
+            h_BChw = F.interpolate(h_BChw, size=self.schedule.final_shape, mode="bicubic")
+        return self.phi(k)(h_BChw)
 
     def steps(self, f_BCHW: Tensor) -> list[ScaleStep]:
         """Quantize features (B, C, H, W) scale by scale, each on what the coarser ones left over (VAR, algorithm 1)."""
         rest_BCHW = f_BCHW.detach().float()
         steps = []
         with full_precision(rest_BCHW):
-            for k, size in enumerate(self.schedule.sizes):
+            for k, shape in enumerate(self.schedule.shapes):
                 last = k == self.schedule.num_scales - 1
-                small_BCss = rest_BCHW if last else F.interpolate(rest_BCHW, size=(size, size), mode="area")
-                rest_BlC = map_to_rows(small_BCss)
+                small_BChw = rest_BCHW if last else F.interpolate(rest_BCHW, size=shape, mode="area")
+                rest_BlC = map_to_rows(small_BChw)
                 rest_NC = rest_BlC.reshape(-1, rest_BlC.shape[-1])
-                idx_Bl = self.nearest(rest_NC).unflatten(0, (-1, size * size))
-                added_BCHW = self.contribution(k, rows_to_map(self.embed(idx_Bl)))
+                idx_Bl = self.nearest(rest_NC).unflatten(0, rest_BlC.shape[:2])
+                added_BCHW = self.contribution(k, rows_to_map(self.embed(idx_Bl), shape))
                 rest_BCHW = rest_BCHW - added_BCHW.detach()
                 steps.append(ScaleStep(rest_NC, idx_Bl, added_BCHW))
         return steps
 
-    def accumulate(self, k: int, f_hat_BCHW: Tensor, h_BCss: Tensor) -> tuple[Tensor, Tensor | None]:
+    def accumulate(self, k: int, f_hat_BCHW: Tensor, h_BChw: Tensor) -> tuple[Tensor, Tensor | None]:
         """Add scale ``k``'s code vectors; return the new f_hat and the next scale's input (B, l, C), at last None."""
         with full_precision(f_hat_BCHW):
-            f_hat_BCHW = f_hat_BCHW + self.contribution(k, h_BCss.float())
+            f_hat_BCHW = f_hat_BCHW + self.contribution(k, h_BChw.float())
             if k == self.schedule.num_scales - 1:
                 return f_hat_BCHW, None
-            size = self.schedule.sizes[k + 1]
-            return f_hat_BCHW, map_to_rows(F.interpolate(f_hat_BCHW, size=(size, size), mode="area"))
-
-    def unroll(self, idx_BL: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return f_hat after each scale, K of (B, C, H, W), and the K - 1 next-scale inputs (B, l, C) (algorithm 2)."""
-        side = self.schedule.final_size
-        f_hat_BCHW = self.codebook().new_zeros(idx_BL.shape[0], self.embedding.embedding_dim, side, side)
-        f_hats, inputs = [], []
-        for k, tokens in enumerate(self.schedule.slices):
-            h_BCss = rows_to_map(self.embed(idx_BL[:, tokens]))
-            f_hat_BCHW, input_BlC = self.accumulate(k, f_hat_BCHW, h_BCss)
-            f_hats.append(f_hat_BCHW)
-            if input_BlC is not None:
-                inputs.append(input_BlC)
-        return f_hats, inputs
+            return f_hat_BCHW, map_to_rows(F.interpolate(f_hat_BCHW, size=self.schedule.shapes[k + 1], mode="area"))
 
     def forward(self, f_BCHW: Tensor) -> QuantizerOutput:
         """Quantize for training: straight-through features and the loss terms, averaged over scales.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
@@ -15,7 +15,7 @@ from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.visual_tokens.codes import FOLDER_NAME, Recipe, VisualTokens, find
 from vargpt_lightning.data.visual_tokens.job import tokenize
 from vargpt_lightning.models.core.config import TokenizerConfig
-from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
+from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.utils.errors import UserError
 
@@ -27,9 +27,9 @@ def drawn_reader(tokenizer: TokenizerConfig, fit: str = "crop", variants: int = 
     return PictureReader(tokenizer.picture_size, fit=fit, variants=variants or ENDLESS, flip=flip)  # type: ignore[arg-type]
 
 
-def recipe_of(tokenizer: ImageTokenizer, settings: TokenizerConfig, reader: PictureReader) -> Recipe:
+def recipe_of(tokenizer: MultiScaleTokenizer, settings: TokenizerConfig, reader: PictureReader) -> Recipe:
     """Return what codes of this tokenizer depend on."""
-    return Recipe.of(tokenizer.encoding_state(), asdict(settings), reader)
+    return Recipe.of(tokenizer.encoding_state(), settings.arguments(), reader)
 
 
 @dataclass
@@ -53,7 +53,7 @@ class StageTokens:
         corpora = self.corpora
         return drawn_reader(self.settings, corpora.drawn_fit, corpora.drawn_variants, corpora.drawn_flip)
 
-    def prepare(self, tokenizer: ImageTokenizer, stage: Stage, splits: Mapping[str, Sources]) -> None:
+    def prepare(self, tokenizer: MultiScaleTokenizer, stage: Stage, splits: Mapping[str, Sources]) -> None:
         """Look for codes of the corpora that the stage draws from, or make them, and say which are used.
 
         Raises:
@@ -82,7 +82,7 @@ class StageTokens:
         return {name: source.with_codes(codes[name]) if name in codes else source for name, source in sources.items()}
 
     def _of_split(
-        self, tokenizer: ImageTokenizer, stage: Stage, split: str, sources: Sources, recipe: Recipe
+        self, tokenizer: MultiScaleTokenizer, stage: Stage, split: str, sources: Sources, recipe: Recipe
     ) -> dict[str, VisualTokens]:
         """Codes of all these corpora, or of none: a batch holds either codes or pixels."""
         training = split == "train"
@@ -104,10 +104,10 @@ class StageTokens:
         return found
 
     def _make(
-        self, tokenizer: ImageTokenizer, root: Path, source: ShardDataset, recipe: Recipe, reader: PictureReader
+        self, tokenizer: MultiScaleTokenizer, root: Path, source: ShardDataset, recipe: Recipe, reader: PictureReader
     ) -> VisualTokens:
         tokens = self.settings.schedule.num_tokens
-        device = tokenizer.quant_conv.weight.device
+        device = tokenizer.device
         tokenizer.eval()
 
         def encode(x_B3HW: Tensor) -> Tensor:
