@@ -17,11 +17,9 @@ import yaml
 
 from vargpt_lightning.data.corpora import LoaderSettings, OpenMoji, Packed, Scenes
 from vargpt_lightning.experiment.schema import SECTIONS
-from vargpt_lightning.models.core.config import DecoderConfig, TokenizerConfig, VARGPTConfig
+from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.settings import PRESETS, Settings
 from vargpt_lightning.models.core.submodules import SUBMODULES
-from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
-from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.utils.ranges import Range
 
@@ -50,7 +48,7 @@ data:
     train: {drawings: data/drawings}
 ```
 """
-DOCUMENTED_BY = {TokenizerConfig: ImageTokenizer, DecoderConfig: VisualDecoder, VARGPTConfig: Settings}
+DOCUMENTED_BY = {VARGPTConfig: Settings}
 ORDER = ("run", "stages", "data", "model", "init_from", "trainer", "evaluation", "sampling", "plan")
 NAMES = {
     int: "whole number",

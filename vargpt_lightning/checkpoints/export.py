@@ -98,6 +98,8 @@ def write_var(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     there = [part for part in ("visual_decoder", "image_tokenizer") if part in checkpoint.parts]
     if not there:
         _needs(checkpoint, "var", ("visual_decoder",))
+    if checkpoint.bitwise:
+        raise UserError(f"--to var: {checkpoint.source} draws bits; this layout has a place for indices alone")
     _room(folder, {key: value for key, value in checkpoint.state.items() if key.split(".")[0] in there})
     decoder, tokenizer = checkpoint.sections.get("decoder", {}), checkpoint.sections["tokenizer"]
     sizes = "ch{channels}v{vocabulary}z{code_size}".format(**tokenizer)
@@ -108,12 +110,26 @@ def write_var(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     return [f"  {names[part]}: {part}" for part in there]
 
 
+def write_infinity(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the decoder as a file of Infinity's; return notes."""
+    _needs(checkpoint, "infinity", layouts.LAYOUT_PARTS["infinity"])
+    if not checkpoint.bitwise:
+        raise UserError(f"--to infinity: {checkpoint.source} draws indices; this layout has a place for bits alone")
+    state = _published(checkpoint, "infinity")
+    _room(folder, state)
+    depth, width = (checkpoint.sections["decoder"][key] for key in ("depth", "width"))
+    name = f"infinity_d{depth}w{width or 64 * depth}.pth"
+    write_pickle(folder / name, state)
+    return [f"  {name}: visual_decoder"]
+
+
 WRITERS: dict[str, Callable[[Checkpoint, Path, int], list[str]]] = {
     "ours": write_ours,
     "vargpt": write_vargpt,
     "llava": write_llava,
     "causal": write_causal,
     "var": write_var,
+    "infinity": write_infinity,
 }
 
 

@@ -172,7 +172,7 @@ _SETTINGS = {
     ),
     "vision_tower": ("vision", ("kind", "patch_size", "heads", "feature_layer", "feature")),
     "image_tokenizer": ("tokenizer", ("residual_ratio", "normalize_codes")),
-    "visual_decoder": ("decoder", ("heads", "norm_eps", "shared_adaln", "qk_norm")),
+    "visual_decoder": ("decoder", ("heads", "norm_eps", "shared_adaln", "qk_norm", "level_embedding", "rotary")),
 }
 """Settings of a submodule that its shapes do not tell, and without which its weights mean something else."""
 

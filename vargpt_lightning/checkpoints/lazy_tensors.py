@@ -42,6 +42,8 @@ DTYPES: dict[str, torch.dtype] = {
 
 SAFETENSORS, PICKLES = (".safetensors",), (".pth", ".pt", ".bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+NESTED = (("trainer", "gpt_fsdp"), ("vae",))
+"""Where weights lie in a training checkpoint of Infinity's, and in a file of its image tokenizer."""
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -233,12 +235,12 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, FileTensor]]:
 
 
 def _open_pickle(path: Path) -> dict[str, FileTensor | MemoryTensor]:
-    state = _load(path, FakeTensorMode())
+    state = _inside(_load(path, FakeTensorMode()))
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(_no_tensors(path, state))
     offsets = {key: getattr(value.untyped_storage(), "_checkpoint_offset", None) for key, value in state.items()}
     if any(offset is None for offset in offsets.values()):  # the older format, whose tensors cannot be found by place
-        return {key: MemoryTensor(value.detach(), key, path) for key, value in _load(path, None).items()}
+        return {key: MemoryTensor(value.detach(), key, path) for key, value in _inside(_load(path, None)).items()}
     found: dict[str, FileTensor | MemoryTensor] = {}
     for key, value in sorted(state.items(), key=lambda item: offsets[item[0]] or 0):
         if value.layout != torch.strided or value.is_quantized:
@@ -255,6 +257,17 @@ def _open_pickle(path: Path) -> dict[str, FileTensor | MemoryTensor]:
             value.storage_offset(),
         )
     return found
+
+
+def _inside(loaded: Any) -> Any:
+    """The weights of a file that holds other things beside them, in one of the known places; else what was loaded."""
+    for places in NESTED:
+        inner = loaded
+        for place in places:
+            inner = inner.get(place) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and inner and all(isinstance(value, Tensor) for value in inner.values()):
+            return inner
+    return loaded
 
 
 def _load(path: Path, mode: FakeTensorMode | None) -> Any:

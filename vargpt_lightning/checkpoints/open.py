@@ -5,7 +5,7 @@
 | our directory | config.json with `model_type: vargpt_lightning` |
 | a run folder | run.json; the last finished stage is taken |
 | a distributed checkpoint of a run | RUN/stages/STAGE/last-*.dcp |
-| LLaVA-1.5, VARGPTModel, VAR, VAR's image tokenizer, causal language models | the names of their tensors |
+| LLaVA-1.5, VARGPTModel, VAR, VAR's image tokenizer, Infinity, causal language models | the names of their tensors |
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ class Checkpoint:
         """The submodules that it holds weights of."""
         found = {key.split(".")[0] for key in self.state}
         return tuple(name for name, attributes in SUBMODULES.items() if attributes[0] in found and len(attributes) == 1)
+
+    @property
+    def bitwise(self) -> bool:
+        """Whether its pictures are bits."""
+        return self.sections.get("tokenizer", {}).get("kind") == "bits"
 
     @property
     def whole(self) -> bool:

@@ -11,20 +11,22 @@ from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.arguments import Parser
 
-TARGETS = ("ours", "vargpt", "llava", "causal", "var")
+TARGETS = ("ours", "vargpt", "llava", "causal", "var", "infinity")
 DESCRIPTION = """Convert weights to another format. That of IN is recognised by its files and names of tensors.
 
 IN is a file or folder, or, if there is none, a repository on the Hugging Face hub (OWNER/NAME or
 OWNER/NAME/FILE): LLaVA-1.5, VARGPT-LLaVA-v1, a language model alone (LLaMA, Qwen2, Qwen3, Mistral, SmolLM3, Phi,
-Gemma 3), a VAR (var_d30.pth), its image tokenizer (vae_ch160v4096z32.pth), a folder that this command wrote, or a run
-of `vargpt fit`, whose last finished stage is taken.
+Gemma 3), a VAR (var_d30.pth), its image tokenizer (vae_ch160v4096z32.pth), an Infinity (infinity_2b_reg.pth, or a
+checkpoint of its training), a folder that this command wrote, or a run of `vargpt fit`, whose last finished stage is
+taken.
 
 layouts:
-  ours    a folder that VARGPT.from_pretrained loads, or that init_from of an experiment names
-  vargpt  the folder of the authors' VARGPTLlavaForConditionalGeneration
-  llava   the part that answers, for LlavaForConditionalGeneration.from_pretrained of transformers
-  causal  the language model alone, for AutoModelForCausalLM.from_pretrained of transformers
-  var     the parts that draw, as VAR's files: var_d*.pth and vae_*.pth
+  ours      a folder that VARGPT.from_pretrained loads, or that init_from of an experiment names
+  vargpt    the folder of the authors' VARGPTLlavaForConditionalGeneration
+  llava     the part that answers, for LlavaForConditionalGeneration.from_pretrained of transformers
+  causal    the language model alone, for AutoModelForCausalLM.from_pretrained of transformers
+  var       the parts that draw, as VAR's files: var_d*.pth and vae_*.pth
+  infinity  the decoder of bits, as a file of Infinity's: infinity_d*.pth
 
 examples:
   vargpt convert runs/openmoji --out exported

@@ -39,7 +39,7 @@ def blocks(model: VARGPTModel) -> Iterator[tuple[int, nn.Module]]:
     """Yield each tower's blocks, with their places in the tower."""
     yield from enumerate(model.language_model.blocks)
     yield from enumerate(blocks_of(model.vision_tower))
-    yield from enumerate(model.visual_decoder.blocks)
+    yield from enumerate(model.visual_decoder.layers())
 
 
 def arrange_blocks(model: VARGPTModel, config: ShardingConfig) -> None:

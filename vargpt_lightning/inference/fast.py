@@ -73,7 +73,7 @@ def speed_up(model: VARGPTModel, form: Form | None = None) -> Form:
     device = model.language_model.lm_head.weight.device
     chosen = fastest(device) if form is None else form
     if chosen != "float32":
-        speed_up_blocks((*model.language_model.blocks, *model.visual_decoder.blocks), chosen)
+        speed_up_blocks((*model.language_model.blocks, *model.visual_decoder.layers()), chosen)
     return chosen
 
 
@@ -94,7 +94,7 @@ def compile_drawing(model: VARGPTModel, backend: str = "inductor") -> None:
         settings["mode"] = "max-autotune-no-cudagraphs"  # graphs would replay the writes into a cache of their own
     # each scale of each batch size is a graph; torch gives up after eight
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * model.schedule.num_scales)
-    for block in model.visual_decoder.blocks:
+    for block in model.visual_decoder.layers():
         block.compile(**settings)
     model.image_tokenizer.decoder.compile(**settings)
 

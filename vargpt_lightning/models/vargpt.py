@@ -11,7 +11,6 @@ all scales, K scales, V codebook, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from vargpt_lightning.models.core.config import VARGPTConfig
-from vargpt_lightning.models.core.losses import IGNORED, VARGPTOutput, image_loss, text_loss
+from vargpt_lightning.models.core.losses import IGNORED, VARGPTOutput, text_loss
 from vargpt_lightning.models.core.masks import (
     PictureLayout,
     attention_spans,
@@ -33,7 +32,7 @@ from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
-from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
+from vargpt_lightning.models.decoders import build_decoder
 from vargpt_lightning.models.language.llama import (
     LanguageModel,
     build_generation_projectors,
@@ -79,12 +78,7 @@ class VARGPTModel(nn.Module):
             None if config.vision.kind == "none" else build_vision_projector(config.vision.channels, width)
         )
         self.image_tokenizer = build_tokenizer(config.tokenizer)
-        self.visual_decoder = VisualDecoder(
-            scales=config.tokenizer.scales,
-            code_size=config.tokenizer.token_channels,
-            vocabulary=config.tokenizer.vocabulary,
-            **asdict(config.decoder),
-        )
+        self.visual_decoder = build_decoder(config)
         self.generation_projector_in, self.generation_projector_out = build_generation_projectors(config)
 
     @property
@@ -291,7 +285,7 @@ class VARGPTModel(nn.Module):
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
 
     def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
-        image = image_loss(logits_QLV, indices_QL, self.schedule)
+        image = self.visual_decoder.loss(logits_QLV, indices_QL)
         output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
         output.image_logits, output.image_indices = logits_QLV, indices_QL
 

@@ -48,7 +48,7 @@ def towers(config: VARGPTConfig) -> dict[str, int]:
 def shallow(config: VARGPTConfig, period: int) -> VARGPTConfig:
     """Return a configuration with few blocks a tower and all else the same."""
     decoder = config.decoder
-    drop_path = 0.1 * decoder.depth / 24 if decoder.drop_path is None else decoder.drop_path
+    drop_path = decoder.resolved_drop_path(config.tokenizer.kind)
     return replace(
         config,
         language=replace(config.language, layers=shallow_depth(config.language.layers, period)),
@@ -56,9 +56,10 @@ def shallow(config: VARGPTConfig, period: int) -> VARGPTConfig:
         decoder=replace(
             decoder,
             depth=shallow_depth(decoder.depth, period),
-            width=decoder.width or 64 * decoder.depth,
-            heads=decoder.heads or decoder.depth,
+            width=decoder.resolved_width,
+            heads=decoder.resolved_heads,
             drop_path=drop_path,
+            chunks=1,
         ),
     )
 

@@ -10,6 +10,7 @@ import pytest
 from tests.checkpoints.published.test_layouts import SCALES_512, published
 from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
 from vargpt_lightning.checkpoints.published.layouts import from_official
+from vargpt_lightning.models.core.aspect_ratios import RATIOS
 from vargpt_lightning.models.core.config import DecoderConfig, TokenizerConfig, VARGPTConfig, full_size
 from vargpt_lightning.utils.errors import UserError
 
@@ -47,6 +48,27 @@ def test_var_is_known_by_its_shapes(name: str, decoder: DecoderConfig, scales: t
 
 def test_the_image_tokenizer_is_known_by_its_shapes() -> None:
     assert sizes("vqvae_ch160v4096z32") == {"tokenizer": TokenizerConfig()}
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder", "tokenizer"),
+    [
+        (
+            "infinity_2b",
+            DecoderConfig(depth=32, heads=16, chunks=8),
+            TokenizerConfig(kind="bits", scales=RATIOS[1.0].sizes, code_size=32),
+        ),
+        (
+            "infinity_8b",
+            DecoderConfig(depth=40, width=3584, heads=28, chunks=8, text_width=2048),
+            TokenizerConfig(kind="bits", scales=RATIOS[1.0].sizes, code_size=14, patchify=True),
+        ),
+    ],
+)
+def test_infinity_is_known_by_its_shapes(name: str, decoder: DecoderConfig, tokenizer: TokenizerConfig) -> None:
+    assert sizes(name) == {"decoder": decoder, "tokenizer": tokenizer}
+    other = sizes_of(from_official(published(name)[1]).state, scales=(1, (2, 3)))
+    assert other["tokenizer"].scales == (1, (2, 3))
 
 
 def test_scales_follow_from_the_levels_of_tokens() -> None:

@@ -13,6 +13,7 @@ from tests.golden import load_golden
 from tests.models.cases import DRAWN, SEEN, golden_config, golden_model, make_batch, random_codes, small_model
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.published import layouts
+from vargpt_lightning.models.bitwise.bitwise_decoder import BitwiseDecoder
 from vargpt_lightning.models.core.config import DecoderConfig, VARGPTConfig, full_size
 from vargpt_lightning.models.decoder.visual_decoder import VisualDecoder
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
@@ -108,6 +109,27 @@ def test_var_fills_a_decoder(name: str, sizes: dict[str, Any]) -> None:
     decoder = on_meta(lambda: VisualDecoder(**arguments))
     layouts.load(decoder, {key.removeprefix("visual_decoder."): value for key, value in converted.items()})
     assert count(decoder) == meta["n_params"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "parameters", "keys"),
+    [
+        ("infinity_2b", {"depth": 32, "width": 2048, "heads": 16, "chunks": 8, "bits": 32}, 2_204_564_032, 694),
+        ("infinity_8b", {"depth": 40, "width": 3584, "heads": 28, "chunks": 8, "bits": 56}, 8_375_791_824, 862),
+    ],
+)
+def test_infinity_fills_a_bitwise_decoder(name: str, sizes: dict[str, int], parameters: int, keys: int) -> None:
+    meta, state = published(name)
+    assert layouts.detect_layout(state) == "infinity"
+    converted = check_conversion(meta, state, "infinity")
+    decoder = on_meta(lambda: BitwiseDecoder(**sizes, text_width=2048))
+    layouts.load(decoder, {key.removeprefix("visual_decoder."): value for key, value in converted.items()})
+    assert (count(decoder), len(state)) == (meta["n_params"], meta["n_keys"]) == (parameters, keys)
+    back = layouts.to_official(converted, "infinity")
+    assert {key: list(value.shape) for key, value in back.items()} == {
+        key: shape for key, (shape, _, _) in meta["keys"].items()
+    }
+    assert all(not back[key].any() for key in back if key.endswith("zero_k_bias") and not back[key].is_meta)
 
 
 def test_var_d30_fits_the_paper_s_model_and_has_the_stated_size() -> None:

@@ -71,7 +71,16 @@ def token_bits(bits_BNd: Tensor, case: dict[str, Any]) -> Tensor:
 def small_decoder(**changes: Any) -> BitwiseDecoder:
     """A decoder of two blocks with fresh weights."""
     torch.manual_seed(0)
-    arguments = {"bits": 6, "depth": 2, "width": 32, "heads": 2, "text_width": 12, "text_rows": 5, "drop_path": 0.0}
+    arguments = {
+        "scales": (1, 2, (3, 2)),
+        "bits": 6,
+        "depth": 2,
+        "width": 32,
+        "heads": 2,
+        "text_width": 12,
+        "text_rows": 5,
+        "drop_path": 0.0,
+    }
     return BitwiseDecoder(**{**arguments, **changes}).eval()
 
 

@@ -53,7 +53,7 @@ def golden_dropped(name: str) -> Tensor:
 def test_training_is_that_of_the_published_code(name: str) -> None:
     case, model = gold().meta["cases"][name], golden_decoder(gold(), name)
     text, inputs_BLD, bits_BLD, schedule = golden_batch(name)
-    logits_BLV = model(text, inputs_BLD, schedule, dropped_B=golden_dropped(name))
+    logits_BLV = model(text, inputs_BLD, schedule=schedule, dropped_B=golden_dropped(name))
     step = 8 if name == "full_sq" else 3
     torch.testing.assert_close(logits_BLV[:, ::step], stored(name, "logits"), rtol=0, atol=2e-5)
     names = gold().meta["parameters"]
@@ -85,15 +85,15 @@ def test_fewer_scales_are_trained_where_the_published_code_ends() -> None:
     text, inputs_BLD, _, schedule = golden_batch("full_sq")
     short = first_scales(schedule, 5)
     with torch.no_grad():
-        whole_BLV = model(text, inputs_BLD, schedule)
-        short_BLV = model(text, inputs_BLD[:, : short.num_tokens - 1], short)
+        whole_BLV = model(text, inputs_BLD, schedule=schedule)
+        short_BLV = model(text, inputs_BLD[:, : short.num_tokens - 1], schedule=short)
     torch.testing.assert_close(short_BLV, whole_BLV[:, : short.num_tokens], rtol=0, atol=1e-5)
 
 
 def test_a_grid_of_ones_own_moves_the_tokens() -> None:
     model, text = woken(small_decoder()), small_text()
     inputs_BLD = torch.randn(2, SMALL.num_tokens - 1, 6, generator=torch.Generator().manual_seed(1))
-    named = [model(text, inputs_BLD, SMALL, grid=grid) for grid in (RATIOS[1.5].final_shape, None, (9, 9))]
+    named = [model(text, inputs_BLD, grid=grid) for grid in (RATIOS[1.5].final_shape, None, (9, 9))]
     assert torch.equal(named[0], named[1])
     assert (named[0] - named[2]).abs().max() > 1e-3
 
@@ -101,12 +101,12 @@ def test_a_grid_of_ones_own_moves_the_tokens() -> None:
 def test_more_scales_than_embeddings_are_refused() -> None:
     model, many = small_decoder(levels=2), torch.zeros(2, SMALL.num_tokens - 1, 6)
     with pytest.raises(UserError, match=r"^scales: got 3, expected at most 2"):
-        model(small_text(), many, SMALL)
+        model(small_text(), many)
 
 
 def test_any_first_scale_begins_from_the_prompt() -> None:
     model, schedule = woken(small_decoder()), ScaleSchedule(((2, 1), (2, 3)))
-    logits_BLV = model(small_text(), torch.zeros(2, 6, 6), schedule)
+    logits_BLV = model(small_text(), torch.zeros(2, 6, 6), schedule=schedule)
     assert logits_BLV.shape == (2, 8, 12)
 
 
@@ -129,25 +129,25 @@ def test_prompts_are_dropped_in_training_and_in_evaluation_if_asked_to() -> None
     text, inputs_BLD = small_text(), torch.zeros(2, SMALL.num_tokens - 1, 6)
     for always in (False, True):
         model = woken(small_decoder(text_dropout=1.0, drop_in_evaluation=always))
-        kept_BLV = model(text, inputs_BLD, SMALL, dropped_B=torch.zeros(2, dtype=torch.bool))
-        dropped_BLV = model(text, inputs_BLD, SMALL, dropped_B=torch.ones(2, dtype=torch.bool))
+        kept_BLV = model(text, inputs_BLD, dropped_B=torch.zeros(2, dtype=torch.bool))
+        dropped_BLV = model(text, inputs_BLD, dropped_B=torch.ones(2, dtype=torch.bool))
         assert (kept_BLV - dropped_BLV).abs().max() > 1e-4
-        assert torch.equal(model(text, inputs_BLD, SMALL), dropped_BLV if always else kept_BLV)
-        assert torch.equal(model.train()(text, inputs_BLD, SMALL), dropped_BLV)
+        assert torch.equal(model(text, inputs_BLD), dropped_BLV if always else kept_BLV)
+        assert torch.equal(model.train()(text, inputs_BLD), dropped_BLV)
 
 
 def test_without_a_dropped_prompt_its_rows_have_a_gradient_of_zero() -> None:
     model = small_decoder(text_dropout=0.0).train()
-    model(small_text(), torch.zeros(2, SMALL.num_tokens - 1, 6), SMALL).sum().backward()
+    model(small_text(), torch.zeros(2, SMALL.num_tokens - 1, 6)).sum().backward()
     assert model.cfg_uncond.grad is not None and not model.cfg_uncond.grad.any()
 
 
 def test_a_prompt_longer_than_the_rows_is_refused_where_it_may_be_dropped() -> None:
     model, long = small_decoder(), small_text((6, 1))
     inputs_BLD = torch.zeros(2, SMALL.num_tokens - 1, 6)
-    model(long, inputs_BLD, SMALL)
+    model(long, inputs_BLD)
     with pytest.raises(UserError, match=r"^prompt: got 6 rows, expected at most 5"):
-        model.train()(long, inputs_BLD, SMALL)
+        model.train()(long, inputs_BLD)
 
 
 # Parts
@@ -160,7 +160,7 @@ def test_the_scale_embedding_may_be_added_before_each_chunk() -> None:
         found = []
         for place in ("first_chunk", "each_chunk"):
             model = woken(small_decoder(chunks=chunks, level_embedding=place))
-            found.append(model(text, inputs_BLD, SMALL))
+            found.append(model(text, inputs_BLD))
         assert torch.equal(*found) is same
 
 
@@ -172,7 +172,7 @@ def test_queries_are_as_long_as_their_factor_and_at_most_100() -> None:
     for log_factor in (4.7, 9.0, 2.0):
         for block in model.layers():
             torch.nn.init.constant_(block.sa.scale_mul_1H11, log_factor)
-        outputs.append(model(text, inputs_BLD, SMALL))
+        outputs.append(model(text, inputs_BLD))
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
 
@@ -203,10 +203,10 @@ def test_half_precision_stays_near() -> None:
     text, inputs_BLD, _, schedule = golden_batch("short_sq")
     model = golden_decoder(gold(), "short_sq").eval()
     with torch.no_grad():
-        exact_BLV = model(text, inputs_BLD, schedule)
+        exact_BLV = model(text, inputs_BLD, schedule=schedule)
         with torch.autocast("cpu", torch.bfloat16):
-            near_BLV = model(text, inputs_BLD, schedule)
-        half_BLV = model.bfloat16()(TextRows(text.rows_RW.bfloat16(), text.lengths), inputs_BLD, schedule)
+            near_BLV = model(text, inputs_BLD, schedule=schedule)
+        half_BLV = model.bfloat16()(TextRows(text.rows_RW.bfloat16(), text.lengths), inputs_BLD, schedule=schedule)
     for found in (near_BLV, half_BLV):
         assert (found.float() - exact_BLV).abs().mean() < 0.1
 
@@ -228,14 +228,14 @@ def test_a_setting_out_of_range_is_named(changes: dict[str, Any], key: str) -> N
 
 def test_scales_come_in_order_and_whole() -> None:
     model, cond = small_decoder(), small_decoder().condition(small_text())
-    cache = model.new_cache(2, SMALL)
+    cache = model.new_cache(2)
     x_BLC = torch.zeros(2, SMALL.num_tokens, 32)
     with pytest.raises(ValueError, match="x: got 11 tokens, expected 1"):
-        model.decode(x_BLC, cond, SMALL, cache, 0)
+        model.decode(x_BLC, cond, cache, 0)
     with pytest.raises(ValueError, match="cache: holds 0 tokens, expected 1 before scale 1"):
-        model.decode(x_BLC[:, :4], cond, SMALL, cache, 1)
+        model.decode(x_BLC[:, :4], cond, cache, 1)
     with pytest.raises(ValueError, match="k: got None, expected 0 to 2"):
-        model.decode(x_BLC[:, :1], cond, SMALL, cache)
+        model.decode(x_BLC[:, :1], cond, cache)
 
 
 def test_a_decoder_is_made_of_its_arguments_alone() -> None:

@@ -30,7 +30,7 @@ def test_counts_and_scales() -> None:
     torch.testing.assert_close(found.loss, tokens_BL.mean())
     torch.testing.assert_close(found.per_scale_K, torch.stack((tokens_BL[:, :1].mean(), tokens_BL[:, 1:].mean())))
     likelier = logits_BLV.view(2, -1, 6, 2).argmax(-1)
-    assert (int(found.bits), int(found.correct)) == (84, int((likelier == bits_BLD).sum()))
+    assert (int(found.tokens), int(found.correct)) == (84, int((likelier == bits_BLD).sum()))
 
 
 def test_weights_shrink_with_the_root_of_a_scale_and_sum_to_one() -> None:

@@ -88,7 +88,7 @@ def test_tokens_turned_from_zero_leave_teacher_forcing(name: str, off: bool) -> 
     text = TextRows(gold().under(f"{name}.")["text"], case["text_lens"])
     inputs_BLD = small_tokenizer(case).next_scale_inputs(found.idx_BL)
     with torch.no_grad():
-        forced_BLV = model(text, inputs_BLD, schedule)
+        forced_BLV = model(text, inputs_BLD, schedule=schedule)
     expected = case["max_abs_difference_to_teacher_forced_logits_per_scale"]
     for part, difference in zip(schedule.slices, expected, strict=True):
         gap = (forced_BLV[:, part] - found.logits_BLV[:, part]).abs().max().item()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vargpt_lightning.checkpoints.published.layouts import TABLES, TensorLike
+from vargpt_lightning.models.core.aspect_ratios import RATIOS
 from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
 from vargpt_lightning.models.core.families import sizes_of_published
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
@@ -55,10 +56,20 @@ def sizes_of(
         sections["language"] = _language(state, (published or {}).get("text_config"), published)
     if any(key.startswith(_CLIP) for key in state):
         sections["vision"] = _vision(state, published)
-    if any(key.startswith("visual_decoder.") for key in state):
+    bits = _BITWISE in state
+    if bits:
+        sections["decoder"], scales = _bitwise_decoder(state), scales or _SQUARE
+    elif any(key.startswith("visual_decoder.") for key in state):
         sections["decoder"], scales = _decoder(state, scales)
     if any(key.startswith("image_tokenizer.") for key in state):
         sections["tokenizer"] = _tokenizer(state, scales)
+    elif bits:
+        channels = _shape(state, _WORD, 2)[1]
+        patchify = channels in _PATCHIFIED
+        code_size = channels // 4 if patchify else channels
+        sections["tokenizer"] = TokenizerConfig(
+            kind="bits", scales=tuple(scales or ()), code_size=code_size, patchify=patchify
+        )
     elif "decoder" in sections:
         # what a decoder alone tells of its image tokenizer
         code_size, vocabulary = _shape(state, _WORD, 2)[1], _shape(state, "visual_decoder.head.weight", 2)[0]
@@ -71,6 +82,11 @@ def sizes_of(
 _LANGUAGE = "language_model.model."
 _CLIP = "vision_tower.model."
 _WORD = "visual_decoder.word_embed.weight"
+_BITWISE = "visual_decoder.cfg_uncond"
+_SQUARE = RATIOS[1.0].sizes
+"""The scales of a square picture of a million pixels, which Infinity's weights are for; they serve any others."""
+_PATCHIFIED = (56,)
+"""Bits of a token that stands for 2 x 2 positions, of the published models."""
 
 
 def _language(state: State, given: Mapping[str, Any] | None, whole: Mapping[str, Any] | None = None) -> LanguageConfig:
@@ -158,7 +174,7 @@ def _tokenizer(state: State, scales: Sequence[MapSize] | None) -> TokenizerConfi
         residual_blocks=_count(state, f"{prefix}encoder.down.0.block."),
         code_size=code_size,
         vocabulary=vocabulary,
-        attention=any(key.startswith(f"{prefix}encoder.mid.attn_1.") for key in state),
+        attention=None if any(key.startswith(f"{prefix}encoder.mid.attn_1.") for key in state) else False,
         quant_kernel=_shape(state, f"{prefix}quant_conv.weight", 4)[-1],
         **_phi(state, f"{prefix}quantize.quant_resi."),
     )
@@ -197,6 +213,26 @@ def _decoder(state: State, scales: Sequence[MapSize] | None) -> tuple[DecoderCon
         qk_norm=scale is not None,
     )
     return config, schedule
+
+
+def _bitwise_decoder(state: State) -> DecoderConfig:
+    prefix = "visual_decoder."
+    text_rows, text_width = _shape(state, _BITWISE, 2)
+    width = _shape(state, f"{prefix}pos_start", 3)[-1]
+    chunks = _count(state, f"{prefix}block_chunks.")
+    first = f"{prefix}block_chunks.0.module." if chunks else f"{prefix}blocks."
+    depth = _count(state, first) * max(chunks, 1)
+    heads = _shape(state, f"{first}0.sa.scale_mul_1H11", 4)[1]
+    return DecoderConfig(
+        depth=depth,
+        width=None if width == 64 * depth else width,
+        heads=None if heads == depth else heads,
+        mlp_ratio=_shape(state, f"{first}0.ffn.fc1.weight", 2)[0] / width,
+        chunks=max(chunks, 1),
+        text_width=None if text_width == width else text_width,
+        text_rows=text_rows,
+        levels=_shape(state, f"{prefix}lvl_embed.weight", 2)[0],
+    )
 
 
 def scales_of_levels(levels: Sequence[int]) -> tuple[int, ...]:

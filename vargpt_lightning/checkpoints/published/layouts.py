@@ -7,6 +7,7 @@ files is the caller's.
 |---|---|
 | vqvae | the multi-scale VQ-VAE of VAR (`vae_ch160v4096z32.pth`) |
 | var | a class-conditional VAR (`var_d16.pth` and its like) |
+| infinity | the transformer of Infinity (`infinity_2b_reg.pth` and its like) |
 | vargpt | VARGPT-LLaVA-v1, all of it |
 | llava | LLaVA-1.5 as transformers up to 4.51 names it, and as later ones write it |
 | llava_new | LLaVA-1.5 as transformers 5 names it in memory |
@@ -30,7 +31,7 @@ from vargpt_lightning.models.decoder.visual_decoder import DERIVED_BUFFERS
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
-Layout = Literal["vqvae", "var", "vargpt", "llava", "llava_new", "causal", "ours"]
+Layout = Literal["vqvae", "var", "infinity", "vargpt", "llava", "llava_new", "causal", "ours"]
 
 
 class TensorLike(Protocol):
@@ -54,6 +55,7 @@ _LLAVA = (
 _PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "vqvae": (("image_tokenizer.", ""),),
     "var": (("visual_decoder.", ""),),
+    "infinity": (("visual_decoder.", ""),),
     "vargpt": (
         *_LLAVA,
         ("image_tokenizer.", "vae_local."),
@@ -87,6 +89,7 @@ TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.we
 LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "vqvae": ("image_tokenizer",),
     "var": ("visual_decoder",),
+    "infinity": ("visual_decoder",),
     "vargpt": tuple(name for name in SUBMODULES if name != "generation_projectors"),
     "llava": ("language_model", "vision_tower", "vision_projector"),
     "llava_new": ("language_model", "vision_tower", "vision_projector"),
@@ -132,6 +135,7 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         ("language_model.model.", "llava"),
         ("model.layers.", "causal"),
         ("pos_1LC", "var"),
+        ("text_proj_for_sos.", "infinity"),
         ("quantize.", "vqvae"),
     ]
     for mark, layout in marks:
@@ -172,7 +176,7 @@ def to_official(state: Mapping[str, T], layout: Layout, schedule: ScaleSchedule 
     Constants and unused layer norms that the published files carry are added, so that the authors' code loads them.
 
     Args:
-        schedule: the scales, needed for the layouts with a decoder.
+        schedule: the scales, needed for the layouts with a decoder of VAR's.
 
     Raises:
         UserError: a key has no place in the layout, or the schedule is missing.
@@ -186,7 +190,9 @@ def to_official(state: Mapping[str, T], layout: Layout, schedule: ScaleSchedule 
         if name is None:
             raise UserError(f"key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
         official[name] = tensor
-    if "visual_decoder" in parts and layout != "ours":
+    if layout == "infinity":
+        official |= _absent_key_biases(official)
+    elif "visual_decoder" in parts and layout != "ours":
         if schedule is None:
             raise UserError(f"schedule: got None, expected the decoder's scales for the layout {layout}")
         official |= _decoder_constants(official, "vargpt_gen." if layout == "vargpt" else "", schedule)
@@ -298,6 +304,15 @@ def _decoder_constants(official: Mapping[str, Any], prefix: str, schedule: Scale
         if key.startswith(prefix) and key.endswith(".attn.q_bias"):
             constants[key.removesuffix("q_bias") + "zero_k_bias"] = torch.zeros(bias_C.shape, dtype=bias_C.dtype)
     return constants
+
+
+def _absent_key_biases(official: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The buffers that Infinity's released code saves: beside each bias on values, the one that keys do not have."""
+    values = {key: bias_C for key, bias_C in official.items() if key.endswith((".sa.v_bias", ".ca.v_bias"))}
+    return {
+        key.removesuffix("v_bias") + "zero_k_bias": torch.zeros(bias_C.shape, dtype=bias_C.dtype)
+        for key, bias_C in values.items()
+    }
 
 
 def _with_layer_norms(official: dict[str, Any]) -> dict[str, Any]:

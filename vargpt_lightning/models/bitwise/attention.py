@@ -6,6 +6,7 @@ Shapes: B pictures, L tokens of all scales (l of one, with a cache), C width, H 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -26,13 +27,11 @@ class Places(NamedTuple):
     mask_LL: Tensor | None
 
 
-class BlockCache:
-    """One block's keys and values: those of all L tokens, allocated once, and those of the prompt."""
+@dataclass
+class BlockCache(LayerCache):
+    """One block's keys and values of all L tokens, allocated once, those of the prompt, and its modulation."""
 
-    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.picture = LayerCache(*(torch.empty(shape, dtype=dtype, device=device) for _ in range(2)))
-        self.text: KeysValues | None = None
-        self.modulation_B16C: Tensor | None = None
+    text: KeysValues | None = None
 
 
 class RotarySelfAttention(nn.Module):

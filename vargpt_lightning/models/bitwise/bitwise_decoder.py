@@ -9,7 +9,7 @@ text rows of all prompts, n of one, W width of the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -17,14 +17,25 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models.bitwise.attention import BlockCache, Places
 from vargpt_lightning.models.bitwise.blocks import BitwiseBlock, BlockChunk, Condition
+from vargpt_lightning.models.bitwise.losses import bit_loss
+from vargpt_lightning.models.bitwise.prompt_reader import PromptReader, Prompts
 from vargpt_lightning.models.bitwise.rotary import RotaryMode, rotary_table
-from vargpt_lightning.models.bitwise.sampling import ON_LOGITS, BitRules, BitSampling, LayerGuidance, layer_guidance
-from vargpt_lightning.models.bitwise.text import AttentivePool, TextRows
+from vargpt_lightning.models.bitwise.sampling import (
+    ON_LOGITS,
+    BitRules,
+    BitSampling,
+    LayerGuidance,
+    bit_sampling,
+    layer_guidance,
+)
+from vargpt_lightning.models.bitwise.text import TextRows
 from vargpt_lightning.models.core.aspect_ratios import Shape, full_grid
-from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.core.losses import ImageLoss
+from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
-from vargpt_lightning.models.decoder.blocks import HeadNorm, SharedModulation
-from vargpt_lightning.models.decoder.sampling import Drawing, Generators, next_scale_loop
+from vargpt_lightning.models.decoder.blocks import HeadNorm
+from vargpt_lightning.models.decoder.picture_decoder import PictureDecoder
+from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
 
@@ -41,13 +52,15 @@ class BitCache:
         self.head_modulation: Tensor | None = None
 
 
-class BitwiseDecoder(nn.Module):
+class BitwiseDecoder(PromptReader, PictureDecoder):
     """Predicts the bits of every scale of a picture from its prompt and the scales before it.
 
     `forward` trains it, `generate` draws. Behind a language model, `embed_inputs` or `embed_scale` make what goes in
-    there, and `decode` takes what came out in their place.
+    there, and `decode` takes what came out in their place. The interface is that of `VisualDecoder`: where that takes
+    labels, this takes prompts, or labels all the same, which stand for no prompt whatever they are.
 
     Args:
+        scales: sizes of the token maps (see `ScaleSchedule`), unless a call names others.
         bits: D, of a token: a code's, or four times as many where a token stands for 2 x 2 codes.
         depth: number of blocks.
         width: C.
@@ -62,6 +75,7 @@ class BitwiseDecoder(nn.Module):
         norm_eps: epsilon of the normalisations.
         text_dropout: probability of dropping the prompt in training: rows of its own take the place of the prompt's, as
             many as it has.
+        scale_weighted: weigh the loss of a scale by the square root of its tokens, not by their number.
         drop_in_evaluation: drop prompts in evaluation mode too, as the released code does.
         level_embedding: add the scale embedding before the first chunk alone, or before each.
         rotary: how the maps of small scales lie on the rotary grid.
@@ -76,6 +90,7 @@ class BitwiseDecoder(nn.Module):
     def __init__(
         self,
         *,
+        scales: Sequence[MapSize] = (1, 2, 4, 6, 8, 12, 16),
         bits: int,
         depth: int,
         width: int,
@@ -89,30 +104,26 @@ class BitwiseDecoder(nn.Module):
         drop_path: float = 0.1,
         norm_eps: float = 1e-6,
         text_dropout: float = 0.1,
+        scale_weighted: bool = True,
         drop_in_evaluation: bool = False,
         level_embedding: LevelEmbedding = "first_chunk",
         rotary: RotaryMode = "scaled",
         rotary_start: RotaryStart = "scale",
         rounded_text: bool = False,
     ) -> None:
-        super().__init__()
         sizes = {"bits": bits, "depth": depth, "width": width, "heads": heads, "text_width": text_width}
         _check_sizes(**sizes, text_rows=text_rows, chunks=chunks, levels=levels)
         _check_rates(drop_path=drop_path, dropout=dropout, text_dropout=text_dropout)
+        super().__init__(width, text_width, text_rows, norm_eps=norm_eps, rounded=rounded_text)
+        self.schedule = ScaleSchedule(tuple(scales))
         self.bits, self.depth, self.width, self.heads, self.levels = bits, depth, width, heads, levels
         self.text_dropout, self.drop_in_evaluation = text_dropout, drop_in_evaluation
+        self.scale_weighted = scale_weighted
         self.level_embedding, self.rotary, self.rotary_start = level_embedding, rotary, rotary_start
 
-        self.cfg_uncond = nn.Parameter(torch.empty(text_rows, text_width))
-        self.text_norm = nn.RMSNorm(text_width, eps=norm_eps)
-        self.text_proj_for_sos = AttentivePool(width, text_width, rounded=rounded_text)
-        self.text_proj_for_ca = nn.Sequential(
-            nn.Linear(text_width, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
-        )
         self.pos_start = nn.Parameter(torch.empty(1, 1, width))
         self.lvl_embed = nn.Embedding(levels, width)
         self.word_embed = nn.Linear(bits, width)
-        self.shared_ada_lin = nn.Sequential(nn.SiLU(), SharedModulation(width, 6 * width))
         blocks = [
             BitwiseBlock(
                 width,
@@ -143,9 +154,8 @@ class BitwiseDecoder(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.zero_()
-        for parameter in (self.pos_start, self.text_proj_for_sos.ca.mat_q):
-            nn.init.trunc_normal_(parameter, std=std)
-        nn.init.trunc_normal_(self.cfg_uncond, std=1.2).div_(math.sqrt(self.cfg_uncond.shape[1]))
+        nn.init.trunc_normal_(self.pos_start, std=std)
+        self.reset_prompts(std)
         self.head.weight.mul_(0.02)
         self.head_nm.ada_lin[-1].get_parameter("weight").mul_(1e-3)
         for block in self.layers():
@@ -165,58 +175,46 @@ class BitwiseDecoder(nn.Module):
         """Return all blocks in their order."""
         return [block for chunk in self.chunks() for block in chunk]
 
-    # The prompt
-
-    def unconditional(self, text: TextRows) -> TextRows:
-        """Return the rows that stand for no prompt, as many for each prompt as it has itself.
-
-        Raises:
-            UserError: a prompt has more rows than there are.
-        """
-        most = self.cfg_uncond.shape[0]
-        if max(text.lengths) > most:
-            raise UserError(f"prompt: got {max(text.lengths)} rows, expected at most {most} where it may be dropped")
-        rows_RW = torch.cat([self.cfg_uncond[:n] for n in text.lengths])
-        return TextRows(rows_RW.to(text.rows_RW.dtype), text.lengths)
-
-    def drop_prompts(self, text: TextRows, dropped_B: Tensor) -> TextRows:
-        """Return prompts of which some are dropped; the given rows stay as they are."""
-        dropped_R1 = dropped_B.repeat_interleave(torch.tensor(text.lengths, device=dropped_B.device))[:, None]
-        return TextRows(torch.where(dropped_R1, self.unconditional(text).rows_RW, text.rows_RW), text.lengths)
-
-    def condition(self, text: TextRows) -> Condition:
-        """What steers every block for these prompts."""
-        normal = TextRows(self.text_norm(text.rows_RW), text.lengths)
-        pooled_BC = self.text_proj_for_sos(normal)
-        read = TextRows(self.text_proj_for_ca(normal.rows_RW), text.lengths)
-        return Condition(pooled_BC, self.shared_ada_lin(pooled_BC), read)
-
     # The picture
 
-    def embed_inputs(self, cond: Condition, inputs_BLD: Tensor, first_tokens: int = 1) -> Tensor:
+    def embed_inputs(
+        self, prompts: Prompts | Condition, inputs_BLD: Tensor, *, schedule: ScaleSchedule | None = None
+    ) -> Tensor:
         """Start and word embeddings of the whole sequence: x_BLC.
 
         Args:
+            prompts: or what `condition` made of them.
             inputs_BLD: features (B, L - first, D) of the scales from the second on: the codes of the scales before,
                 summed and resized.
         """
-        start_BfC = self.embed_scale(cond, None, first_tokens)
-        return torch.cat((start_BfC, self.embed_scale(cond, inputs_BLD).to(start_BfC.dtype)), dim=1)
+        start_BfC = self.embed_scale(0, prompts, None, schedule=schedule)
+        return torch.cat((start_BfC, self.embed_scale(1, None, inputs_BLD).to(start_BfC.dtype)), dim=1)
 
-    def embed_scale(self, cond: Condition, input_BlD: Tensor | None, first_tokens: int = 1) -> Tensor:
-        """One scale's part of `embed_inputs`: the first scale's where there are no features."""
-        if input_BlD is None:
-            return (cond.pooled_BC[:, None] + self.pos_start).expand(-1, first_tokens, -1)
-        return self.word_embed(input_BlD.to(self.word_embed.weight.dtype))
+    def embed_scale(
+        self,
+        k: int,
+        prompts: Prompts | Condition | None,
+        input_BlD: Tensor | None,
+        *,
+        schedule: ScaleSchedule | None = None,
+    ) -> Tensor:
+        """One scale's part of `embed_inputs`: needs prompts for k = 0, features (B, l, D) otherwise."""
+        if k > 0:
+            assert input_BlD is not None
+            return self.word_embed(input_BlD.to(self.word_embed.weight.dtype))
+        assert prompts is not None
+        cond = prompts if isinstance(prompts, Condition) else self.condition(prompts)
+        first_tokens = (schedule or self.schedule).first_tokens
+        return (cond.pooled_BC[:, None] + self.pos_start).expand(-1, first_tokens, -1)
 
     def decode(
         self,
         x_BLC: Tensor,
         cond: Condition,
-        schedule: ScaleSchedule,
         cache: BitCache | None = None,
         k: int | None = None,
         *,
+        schedule: ScaleSchedule | None = None,
         grid: Shape | None = None,
         guidance: LayerGuidance | None = None,
         rows: int | None = None,
@@ -228,6 +226,7 @@ class BitwiseDecoder(nn.Module):
         cache anew, and its condition serves all scales.
 
         Args:
+            schedule: of the pictures; None takes the decoder's own, as all methods do.
             grid: height and width of the rotary grid; None takes that of the schedule's aspect ratio.
             guidance: mix the second half of the batch into the first after some blocks.
             rows: make logits of the first rows alone.
@@ -236,6 +235,7 @@ class BitwiseDecoder(nn.Module):
             UserError: the schedule has more scales than the decoder has embeddings.
             ValueError: x has another number of tokens, or scale k is not the one that follows in the cache.
         """
+        schedule = schedule or self.schedule
         places = self._places(x_BLC, schedule, cache, k, grid)
         level_LC = self._levels(schedule, places.slices, x_BLC)
         layer = 0
@@ -282,46 +282,57 @@ class BitwiseDecoder(nn.Module):
         levels_L = schedule.level_ids(x_BLC.device)[slices[0].start : slices[-1].stop]
         return self.lvl_embed(levels_L).to(x_BLC.dtype)
 
+    def loss(self, logits_BLV: Tensor, codes: Tensor, *, schedule: ScaleSchedule | None = None) -> ImageLoss:
+        """The cross-entropy of bits (B, L, D), scales weighed as the decoder is set."""
+        return bit_loss(logits_BLV, codes, schedule or self.schedule, weighted=self.scale_weighted)
+
+    def drop_labels(self, labels_B: Tensor, generator: Draws = None) -> Tensor:
+        """Return the labels as they are: none of them stands for a prompt."""
+        return labels_B
+
     def forward(
         self,
-        text: TextRows,
+        prompts: Prompts,
         inputs_BLD: Tensor,
-        schedule: ScaleSchedule,
         generator: Draws = None,
         *,
+        schedule: ScaleSchedule | None = None,
         dropped_B: Tensor | None = None,
         grid: Shape | None = None,
     ) -> Tensor:
         """Logits_BLV of pictures, some prompts dropped in training: those that `dropped_B` says, or drawn ones."""
-        if dropped_B is None and (self.training or self.drop_in_evaluation):
-            dropped_B = draw(len(text), text.rows_RW.device, generator) < self.text_dropout
-        if dropped_B is not None:
-            text = self.drop_prompts(text, dropped_B)
-        cond = self.condition(text)
-        return self.decode(self.embed_inputs(cond, inputs_BLD, schedule.first_tokens), cond, schedule, grid=grid)
+        if isinstance(prompts, TextRows):
+            if dropped_B is None and (self.training or self.drop_in_evaluation):
+                dropped_B = draw(len(prompts), prompts.rows_RW.device, generator) < self.text_dropout
+            prompts = prompts if dropped_B is None else self.drop_prompts(prompts, dropped_B)
+        cond = self.condition(prompts)
+        x_BLC = self.embed_inputs(cond, inputs_BLD, schedule=schedule)
+        return self.decode(x_BLC, cond, schedule=schedule, grid=grid)
 
     # Drawing
 
     def new_cache(
         self,
         batch: int,
-        schedule: ScaleSchedule,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        *,
+        schedule: ScaleSchedule | None = None,
     ) -> BitCache:
         """An empty cache for `batch` rows (two per picture with guidance); type and device default to the weights'."""
-        weight = self.head.weight
-        shape = (batch, self.heads, schedule.num_tokens, self.width // self.heads)
+        weight, tokens = self.head.weight, (schedule or self.schedule).num_tokens
+        shape = (batch, self.heads, tokens, self.width // self.heads)
         kind, place = dtype or weight.dtype, torch.device(device or weight.device)
-        return BitCache([BlockCache(shape, kind, place) for _ in range(self.depth)])
+        pairs = [[torch.empty(shape, dtype=kind, device=place) for _ in range(2)] for _ in range(self.depth)]
+        return BitCache([BlockCache(keys_BHLD=keys, values_BHLD=values) for keys, values in pairs])
 
     @torch.no_grad()
     def generate(
         self,
         tokenizer: MultiScaleTokenizer,
-        text: TextRows,
+        prompts: Prompts,
         *,
-        sampling: BitSampling,
+        sampling: BitSampling | SamplingSettings,
         generator: Generators = None,
         negative: TextRows | None = None,
         given_BnD: Tensor | None = None,
@@ -329,7 +340,7 @@ class BitwiseDecoder(nn.Module):
         grid: Shape | None = None,
         keep_logits: bool = False,
     ) -> Drawing:
-        """Draws one picture per prompt, for the image tokenizer to show. Expects evaluation mode.
+        """Draws one picture per prompt, for `tokenizer.decode(drawing.f_hat_BCHW)` to show. Expects evaluation mode.
 
         Args:
             tokenizer: sums the codes, at the schedule of the drawing.
@@ -341,23 +352,28 @@ class BitwiseDecoder(nn.Module):
         Raises:
             UserError: settings, prompts or given bits do not fit the decoder or the schedule.
         """
-        schedule, batch = tokenizer.schedule, len(text)
+        schedule, batch = tokenizer.schedule, len(prompts)
+        if isinstance(sampling, SamplingSettings):
+            sampling = bit_sampling(sampling, schedule.num_scales)
+        if tokenizer.code_size != self.bits or tokenizer.numbers != self.bits:
+            raise UserError(f"tokenizer: got {tokenizer.numbers} bits a token, expected {self.bits}")
         rules = BitRules(sampling, generator, uniforms_BLD, given_BnD)
         rules.check(schedule, batch, self.bits, self.depth)
         if negative is not None and len(negative) != batch:
             raise UserError(f"negative: got {len(negative)} prompts, expected {batch}, one for each prompt")
-        if sampling.guided:
-            text = text.joined(self.unconditional(text) if negative is None else negative)
-        cond, cache = self.condition(text), self.new_cache(len(text), schedule)
+        guided, settings = sampling.guided and isinstance(prompts, TextRows), sampling
+        if isinstance(prompts, TextRows) and guided:
+            prompts = prompts.joined(self.unconditional(prompts) if negative is None else negative)
+        cond, cache = self.condition(prompts), self.new_cache(len(prompts), schedule=schedule)
 
         def step(k: int, input_BlD: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            x_BlC = self.embed_scale(cond, input_BlD, schedule.first_tokens)
-            if input_BlD is not None and sampling.guided:
+            x_BlC = self.embed_scale(k, cond, input_BlD, schedule=schedule)
+            if input_BlD is not None and guided:
                 x_BlC = x_BlC.repeat(2, 1, 1)
-            mixes = sampling.weight(k) != 1 and ON_LOGITS in sampling.guidance_at
-            guidance = layer_guidance(sampling, k, self.depth)
+            mixes = guided and settings.weight(k) != 1 and ON_LOGITS in settings.guidance_at
+            guidance = layer_guidance(settings, k, self.depth) if guided else None
             rows = None if mixes else batch
-            logits_BlV = self.decode(x_BlC, cond, schedule, cache, k, grid=grid, guidance=guidance, rows=rows)
+            logits_BlV = self.decode(x_BlC, cond, cache, k, schedule=schedule, grid=grid, guidance=guidance, rows=rows)
             return logits_BlV[:batch], logits_BlV[batch:] if mixes else None
 
         return next_scale_loop(step, tokenizer, rules, keep_logits=keep_logits)

@@ -56,8 +56,7 @@ class BitwiseBlock(nn.Module):
                 cache.modulation_B16C, cache.text = self.ada_gss + cond.shared_B16C, self.ca.keys_values(cond.text)
             rows_B16C, text = cache.modulation_B16C, cache.text
         gate1, gate2, scale1, scale2, shift1, shift2 = rows_B16C.unbind(2)
-        kept = None if cache is None else cache.picture
-        y_BLC = self.sa(Modulated(x_BLC, self.ln_wo_grad, scale1, shift1), places, kept)
+        y_BLC = self.sa(Modulated(x_BLC, self.ln_wo_grad, scale1, shift1), places, cache)
         x_BLC = gated_residual(x_BLC, y_BLC, gate1, self.drop_path)
         x_BLC = x_BLC + self.ca(self.ca_norm(x_BLC), text)
         y_BLC = self.ffn(Modulated(x_BLC, self.ln_wo_grad, scale2, shift2))

@@ -5,22 +5,12 @@ Legend: B pictures, L tokens of all scales, K scales, D bits of a token.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vargpt_lightning.models.core.losses import ImageLoss
 from vargpt_lightning.models.core.scales import ScaleSchedule
-
-
-class BitLoss(NamedTuple):
-    """The loss, how many bits there are, how many the likelier value gets right, and each scale's plain mean."""
-
-    loss: Tensor
-    bits: Tensor
-    correct: Tensor
-    per_scale_K: Tensor
 
 
 def scale_weights(schedule: ScaleSchedule, device: torch.device | str | None = None) -> Tensor:
@@ -45,8 +35,8 @@ def bit_losses(logits_BLV: Tensor, bits_BLD: Tensor) -> Tensor:
     return F.softplus(torch.where(bits_BLD.bool(), zero_BLD - one_BLD, one_BLD - zero_BLD))
 
 
-def bit_loss(logits_BLV: Tensor, bits_BLD: Tensor, schedule: ScaleSchedule, *, weighted: bool = False) -> BitLoss:
-    """Return the loss of a batch: the mean over pictures, tokens and bits.
+def bit_loss(logits_BLV: Tensor, bits_BLD: Tensor, schedule: ScaleSchedule, *, weighted: bool = False) -> ImageLoss:
+    """Return the loss of a batch: the mean over pictures, tokens and bits; its counts are of bits.
 
     Args:
         weighted: weigh tokens as `scale_weights` says, rather than all the same.
@@ -58,4 +48,4 @@ def bit_loss(logits_BLV: Tensor, bits_BLD: Tensor, schedule: ScaleSchedule, *, w
     pairs_BLD2 = bit_logits(logits_BLV.detach())
     correct = ((pairs_BLD2[..., 1] > pairs_BLD2[..., 0]) == bits_BLD.bool()).sum()
     per_scale_K = torch.stack([plain_L[part].mean() for part in schedule.slices])
-    return BitLoss(loss, torch.tensor(bits_BLD.numel(), device=bits_BLD.device), correct, per_scale_K)
+    return ImageLoss(loss, torch.tensor(bits_BLD.numel(), device=bits_BLD.device), correct, per_scale_K)

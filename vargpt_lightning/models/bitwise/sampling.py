@@ -14,8 +14,14 @@ from torch import Tensor
 
 from vargpt_lightning.models.bitwise.losses import bit_logits
 from vargpt_lightning.models.core.scales import ScaleSchedule
-from vargpt_lightning.models.decoder.samplers import COLDEST, HOTTEST, MOST_GUIDANCE
-from vargpt_lightning.models.decoder.sampling import Generators, filter_logits, sample_indices
+from vargpt_lightning.models.decoder.samplers import COLDEST, DEFAULT, HOTTEST, MOST_GUIDANCE
+from vargpt_lightning.models.decoder.sampling import (
+    Generators,
+    SamplingSettings,
+    filter_logits,
+    guidance_weight,
+    sample_indices,
+)
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
 
@@ -86,6 +92,23 @@ class BitSampling:
         _of_scale("temperature", self.temperature, scales - 1)
         if min(self.guidance_at) < -depth:
             raise UserError(f"guidance_at: got {min(self.guidance_at)}, expected no less than -{depth}, the blocks")
+
+
+def bit_sampling(settings: SamplingSettings, scales: int) -> BitSampling:
+    """Return the settings of other drawings as those of bits, for so many scales; their guidance 0 is 1 here.
+
+    Raises:
+        UserError: they mix codes, or name a sampler of an installed package.
+    """
+    if settings.smooth or settings.sampler != DEFAULT:
+        raise UserError("smooth, sampler: expected neither for a decoder of bits by itself")
+    return BitSampling(
+        cfg=tuple(1 + guidance_weight(settings, k, scales) for k in range(scales)),
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        greedy=settings.greedy,
+    )
 
 
 class LayerGuidance(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from vargpt_lightning.models import vision as towers
+from vargpt_lightning.models.core.decoder_config import DecoderConfig
 from vargpt_lightning.models.core.families import OURS, check_family, read_published, sizes_of_published
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.core.settings import (
@@ -320,32 +321,6 @@ BITS_ALONE = ("patchify", "entropy_weight", "entropy_sharpness")
 
 
 @dataclass
-class DecoderConfig(Ranged):
-    """The arguments of `VisualDecoder` that the image tokenizer does not settle."""
-
-    place: ClassVar[str] = "decoder"
-
-    depth: Depth = 16
-    width: Size | None = None
-    heads: Size | None = None
-    classes: Rows = 1000
-    mlp_ratio: Annotated[float, Range(0, 1024, above=True)] = 4.0
-    dropout: Rate = 0.0
-    attention_dropout: Rate = 0.0
-    drop_path: Rate | None = None
-    norm_eps: Epsilon = 1e-6
-    shared_adaln: bool = False
-    class_dropout: Share = 0.1
-    qk_norm: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        width, heads = self.width or 64 * self.depth, self.heads or self.depth
-        require(width % heads == 0, "decoder.width", width, f"a multiple of the {heads} heads")
-        require(int(width * self.mlp_ratio) > 0, "decoder.mlp_ratio", self.mlp_ratio, "a hidden width of 1 or more")
-
-
-@dataclass
 class TokenIds(Ranged):
     """Token ids with a special meaning; the defaults are those of VARGPT-LLaVA-v1.
 
@@ -412,6 +387,10 @@ class VARGPTConfig(Ranged):
         for key, value in ids.items():
             expected = f"a row of the vocabulary of {self.language.vocabulary}"
             require(0 <= value < self.language.vocabulary, f"tokens.{key}", value, expected)
+        if self.tokenizer.kind == "bits":
+            self.decoder.for_bits()
+            scales, levels = self.tokenizer.schedule.num_scales, self.decoder.levels
+            require(scales <= levels, "decoder.levels", levels, f"{scales} or more, the scales of the image tokenizer")
         visual = [ids[key] for key in ("image", "image_gen_start", "image_gen", "image_gen_end")]
         require(len(set(visual)) == 4, "tokens", ids, "four different ids for the picture tokens")
         if self.settings.class_row == "start_token":
@@ -423,7 +402,7 @@ class VARGPTConfig(Ranged):
     @property
     def decoder_width(self) -> int:
         """Width of the visual decoder, the default resolved."""
-        return self.decoder.width or 64 * self.decoder.depth
+        return self.decoder.resolved_width
 
     def _check_widths(self) -> None:
         fits = self.generation_projectors == "two" or self.decoder_width == self.language.width

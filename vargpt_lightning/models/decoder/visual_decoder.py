@@ -14,10 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vargpt_lightning.models.core.losses import ImageLoss, image_loss
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.decoder.attention import LayerCache
 from vargpt_lightning.models.decoder.blocks import Block, Condition, HeadNorm, SharedModulation
+from vargpt_lightning.models.decoder.picture_decoder import PictureDecoder
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
@@ -38,7 +40,7 @@ class DecoderCache:
         self.head_modulation: Tensor | None = None
 
 
-class VisualDecoder(nn.Module):
+class VisualDecoder(PictureDecoder):
     """Predicts the codes of every scale of a picture from the scales before it.
 
     By itself it is class-conditional: `forward` trains it, `generate` draws. Behind a language model, `embed_inputs` or
@@ -142,6 +144,10 @@ class VisualDecoder(nn.Module):
             assert isinstance(block, Block)
             block.damp_parameters(self.depth)
 
+    def layers(self) -> list[Block]:
+        """Return all blocks in their order."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def condition(self, labels_B: Tensor) -> Condition:
         """What steers every block for these labels; `classes` is the label of a dropped condition."""
         embedding_BD = self.class_emb(labels_B)
@@ -229,6 +235,10 @@ class VisualDecoder(nn.Module):
         if cache.length != span.start:
             raise ValueError(f"cache: holds {cache.length} tokens, expected {span.start} before scale {k}")
         return (span,)
+
+    def loss(self, logits_BLV: Tensor, codes: Tensor) -> ImageLoss:
+        """The cross-entropy of codes (B, L)."""
+        return image_loss(logits_BLV, codes, self.schedule)
 
     def forward(self, labels_B: Tensor, inputs_BLC: Tensor, generator: Draws = None) -> Tensor:
         """Class-conditional logits_BLV, with conditions dropped in training; arguments as for `embed_inputs`."""

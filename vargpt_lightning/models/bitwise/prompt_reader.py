@@ -1,0 +1,74 @@
+"""What the bitwise decoder makes of a prompt: rows to attend to, and one vector that modulates all blocks.
+
+Shapes: B prompts, R text rows of all prompts, n of one, W width of the text, C width of the decoder.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vargpt_lightning.models.bitwise.blocks import Condition
+from vargpt_lightning.models.bitwise.text import AttentivePool, TextRows
+from vargpt_lightning.models.decoder.blocks import SharedModulation
+from vargpt_lightning.utils.errors import UserError
+
+Prompts = TextRows | Tensor
+"""Encoded prompts; or labels (B,), as `VisualDecoder` takes them: pictures without a prompt."""
+
+
+class PromptReader(nn.Module):
+    """The part of a decoder that reads prompts.
+
+    Args:
+        width: C.
+        text_width: W.
+        text_rows: rows that stand for no prompt.
+        norm_eps: epsilon of the normalisation.
+        rounded: see `CrossAttention`.
+    """
+
+    def __init__(self, width: int, text_width: int, text_rows: int, *, norm_eps: float, rounded: bool) -> None:
+        super().__init__()
+        self.cfg_uncond = nn.Parameter(torch.empty(text_rows, text_width))
+        self.text_norm = nn.RMSNorm(text_width, eps=norm_eps)
+        self.text_proj_for_sos = AttentivePool(width, text_width, rounded=rounded)
+        self.text_proj_for_ca = nn.Sequential(
+            nn.Linear(text_width, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+        )
+        self.shared_ada_lin = nn.Sequential(nn.SiLU(), SharedModulation(width, 6 * width))
+
+    @torch.no_grad()
+    def reset_prompts(self, std: float) -> None:
+        """Fills the rows that stand for no prompt, and the pool's query."""
+        nn.init.trunc_normal_(self.text_proj_for_sos.ca.mat_q, std=std)
+        nn.init.trunc_normal_(self.cfg_uncond, std=1.2).div_(math.sqrt(self.cfg_uncond.shape[1]))
+
+    def unconditional(self, text: TextRows) -> TextRows:
+        """Return the rows that stand for no prompt, as many for each prompt as it has itself.
+
+        Raises:
+            UserError: a prompt has more rows than there are.
+        """
+        most = self.cfg_uncond.shape[0]
+        if max(text.lengths) > most:
+            raise UserError(f"prompt: got {max(text.lengths)} rows, expected at most {most} where it may be dropped")
+        rows_RW = torch.cat([self.cfg_uncond[:n] for n in text.lengths])
+        return TextRows(rows_RW.to(text.rows_RW.dtype), text.lengths)
+
+    def drop_prompts(self, text: TextRows, dropped_B: Tensor) -> TextRows:
+        """Return prompts of which some are dropped; the given rows stay as they are."""
+        dropped_R1 = dropped_B.repeat_interleave(torch.tensor(text.lengths, device=dropped_B.device))[:, None]
+        return TextRows(torch.where(dropped_R1, self.unconditional(text).rows_RW, text.rows_RW), text.lengths)
+
+    def condition(self, prompts: Prompts) -> Condition:
+        """What steers every block for these prompts; without one, the first row of those that stand for none."""
+        text = prompts
+        if isinstance(text, Tensor):
+            text = TextRows(self.cfg_uncond[:1].expand(len(text), -1), (1,) * len(text))
+        normal = TextRows(self.text_norm(text.rows_RW), text.lengths)
+        pooled_BC = self.text_proj_for_sos(normal)
+        read = TextRows(self.text_proj_for_ca(normal.rows_RW), text.lengths)
+        return Condition(pooled_BC, self.shared_ada_lin(pooled_BC), read)
