@@ -174,7 +174,7 @@ def _tokenizer(state: State, scales: Sequence[MapSize] | None) -> TokenizerConfi
         residual_blocks=_count(state, f"{prefix}encoder.down.0.block."),
         code_size=code_size,
         vocabulary=vocabulary,
-        attention=None if any(key.startswith(f"{prefix}encoder.mid.attn_1.") for key in state) else False,
+        attention=any(key.startswith(f"{prefix}encoder.mid.attn_1.") for key in state),
         quant_kernel=_shape(state, f"{prefix}quant_conv.weight", 4)[-1],
         **_phi(state, f"{prefix}quantize.quant_resi."),
     )

@@ -267,6 +267,8 @@ class TokenizerConfig(Ranged):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("tokenizer.kind", self.kind, ("indices", "bits"))
+        # resolved here, so that a run's record says the same as before there were bits
+        self.attention = self.kind == "indices" if self.attention is None else self.attention
         steps = len(self.channel_multipliers)
         try:
             self.scales = ScaleSchedule(self.scales).sizes
@@ -309,8 +311,6 @@ class TokenizerConfig(Ranged):
         bits = values.pop("kind") == "bits"
         for key in INDICES_ALONE if bits else BITS_ALONE:
             del values[key]
-        if values["attention"] is None:
-            values["attention"] = not bits
         if bits:
             values["bits"] = values.pop("code_size")
         return values
