@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tests.tiny import tiny_stage
 from tests.tiny_training import fit_stage, tiny_model
+from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.modules.generation import GenerationModule
 from vargpt_lightning.modules.trainable import freeze_all_but
 from vargpt_lightning.modules.understanding import UnderstandingModule
@@ -133,3 +134,23 @@ def test_averaging_over_scales_gives_each_scale_the_same_weight(stage_data: Stag
     _, output, loss = found[0]
     torch.testing.assert_close(loss.detach(), output.image_loss_per_scale.mean())
     assert not torch.allclose(loss, output.image_loss)
+
+
+def test_self_correction_feeds_changed_codes_in_training_alone(stage_data: StageData) -> None:
+    drawing, losses = {"drawings": 1.0}, []
+    for settings in (SelfCorrection(strength=1.0), None):
+        stage = Stage("one", ["visual_decoder"], drawing, steps=2, batch_size=4, head="generation")
+        stage.self_correction = settings
+        fitted = fit_stage(stage_data, tiny_model(), stage)
+        losses.append(fitted.values("train/image_loss"))
+    assert losses[0].keys() == losses[1].keys() and losses[0] != losses[1]
+
+
+def test_a_pass_for_validation_changes_no_codes() -> None:
+    stage = Stage("one", ["visual_decoder"], {"drawings": 1.0}, steps=2, head="generation", decoder_alone=True)
+    batch = {"drawn_pixels": torch.rand(2, 3, 8, 8) * 2 - 1}
+    losses = []
+    for settings in (SelfCorrection(strength=1.0), None):
+        stage.self_correction = settings
+        losses.append(VARGPTModule(tiny_model(), stage, 2).eval()(batch).image_loss)
+    assert losses[0] == losses[1]

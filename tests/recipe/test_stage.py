@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.recipe.stage import OptimizerConfig, Stage, check_stages, stage_hashes
 from vargpt_lightning.utils.errors import UserError
 
@@ -46,6 +47,10 @@ def test_epochs_count_the_samples_of_the_corpora_that_have_a_weight() -> None:
         (
             {"max_tokens": 9, "head": "tokenizer", "train": ["image_tokenizer"]},
             "stages.one.head=tokenizer with max_tokens=9; expected another",
+        ),
+        (
+            {"head": "understanding", "self_correction": SelfCorrection()},
+            "stages.one.self_correction with head=understanding, which draws nothing",
         ),
         ({"data": {}}, "stages.one.data={}; expected corpora with weights"),
         ({"data": {"a": 0.0}}, "one of them above 0"),

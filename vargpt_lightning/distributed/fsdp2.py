@@ -129,7 +129,7 @@ def shard(model: VARGPTModel, mesh: DeviceMesh, config: ShardingConfig, precisio
             group._passed = torch.tensor(False, device="cpu")  # a tensor: compiled blocks change it in place
             group.register_forward_pre_hook(_pass)
     fully_shard(model.image_tokenizer, **shared, reshard_after_forward=config.reshard)
-    for method in ("encode", "next_scale_inputs"):
+    for method in ("encode", "encode_changed", "next_scale_inputs"):
         register_fsdp_forward_method(model.image_tokenizer, method)
     # the batch's pictures are for the towers to convert
     outside = MixedPrecisionPolicy(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.models.core.losses import IGNORED, VARGPTOutput, text_loss
 from vargpt_lightning.models.core.masks import (
     PictureLayout,
@@ -41,6 +42,7 @@ from vargpt_lightning.models.language.llama import (
     check_pictures,
 )
 from vargpt_lightning.models.tokenizer.build import build_tokenizer
+from vargpt_lightning.models.tokenizer.self_correction import random_change
 from vargpt_lightning.models.vision.tower import restore_constants
 from vargpt_lightning.utils.errors import UserError
 
@@ -48,10 +50,11 @@ __all__ = ["SUBMODULES", "DrawnPictures", "VARGPTModel", "VARGPTOutput"]
 
 
 class DrawnPictures(NamedTuple):
-    """Codes (Q, L) and class rows (Q,) of the pictures that a batch draws."""
+    """Codes (Q, L), class rows (Q,) and the decoder's inputs (Q, L - first, C) of the pictures that a batch draws."""
 
     indices_QL: Tensor
     classes_Q: Tensor
+    inputs_QLC: Tensor
 
 
 class VARGPTModel(nn.Module):
@@ -102,6 +105,7 @@ class VARGPTModel(nn.Module):
         decoder_only: bool = False,
         return_text_logits: bool = False,
         generator: Draws = None,
+        correction: SelfCorrection | None = None,
     ) -> VARGPTOutput:
         """Return losses, counts and image logits of a collated batch.
 
@@ -113,16 +117,17 @@ class VARGPTModel(nn.Module):
                 from 1, padding 0: none sees another, and each counts its positions from 0.
             decoder_only: see `decoder_only`.
             return_text_logits: also return the language model's logits at every position.
-            generator: source of prompt and class dropout in training.
+            generator: source of prompt and class dropout in training, and of self-correction.
+            correction: in training, change codes that are fed on (see `SelfCorrection`); needs `drawn_pixels`.
 
         Raises:
             UserError: pictures given and placeholders in `input_ids` do not match.
         """
         if decoder_only:
-            return self.decoder_only(batch, generator)
+            return self.decoder_only(batch, generator, correction)
         input_ids_BT = batch["input_ids"]
         layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
-        drawn = self.drawn_pictures(batch, generator)
+        drawn = self.drawn_pictures(batch, generator, correction)
         embeds_BTC = self.embed(batch, layout, drawn)
         starts_BT = record_starts(batch["segment_ids"]) if "segment_ids" in batch else None
         mask = self.training_mask(batch, layout, drawn, generator, starts_BT)
@@ -139,17 +144,20 @@ class VARGPTModel(nn.Module):
             self._add_image_output(output, logits_QLV, drawn.indices_QL)
         return output
 
-    def decoder_only(self, batch: Mapping[str, Any], generator: Draws = None) -> VARGPTOutput:
+    def decoder_only(
+        self, batch: Mapping[str, Any], generator: Draws = None, correction: SelfCorrection | None = None
+    ) -> VARGPTOutput:
         """Return the image loss of the drawn pictures with the decoder alone: its own embeddings, the null class.
 
         Raises:
             UserError: the batch has no drawn pictures.
         """
-        indices_QL = self.drawn_indices(batch)
-        if indices_QL is None:
+        fed = self.codes_and_inputs(batch, generator, correction)
+        if fed is None:
             raise UserError(f"batch: got keys {sorted(batch)}, expected drawn_pixels or drawn_indices")
+        indices_QL, inputs_QLC = fed
         classes_Q = indices_QL.new_full((indices_QL.shape[0],), self.null_class)
-        logits_QLV = self.visual_decoder(classes_Q, self.next_scale_inputs(indices_QL), generator)
+        logits_QLV = self.visual_decoder(classes_Q, inputs_QLC, generator)
         output = VARGPTOutput()
         self._add_image_output(output, logits_QLV, indices_QL)
         return output
@@ -178,23 +186,47 @@ class VARGPTModel(nn.Module):
         pixels_Q3HW = batch.get("drawn_pixels")
         if indices_QL is None and pixels_Q3HW is not None and len(pixels_Q3HW):
             indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
-            if indices_QL.dim() != 2:
-                raise UserError("model.tokenizer.kind: got 'bits', expected indices: this decoder draws indices alone")
+            self._check_codes(indices_QL)
         return indices_QL if indices_QL is not None and len(indices_QL) else None
 
-    def drawn_pictures(self, batch: Mapping[str, Any], generator: Draws = None) -> DrawnPictures | None:
-        """Return the batch's drawn pictures as codes and class rows, or None when it has none.
+    @torch.no_grad()
+    def codes_and_inputs(
+        self, batch: Mapping[str, Any], generator: Draws = None, correction: SelfCorrection | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the codes (Q, L) of the batch's drawn pictures and the decoder's inputs (Q, L - first, C), or None.
+
+        Raises:
+            UserError: codes are to be changed on the way, and the batch has them without their pictures.
+        """
+        if correction is not None and self.training:
+            pixels_Q3HW = batch.get("drawn_pixels")
+            if batch.get("drawn_indices") is not None:
+                raise UserError("self_correction: got drawn_indices, expected drawn_pixels: codes do not tell features")
+            if pixels_Q3HW is None or not len(pixels_Q3HW):
+                return None
+            change = random_change(self.image_tokenizer, correction, len(pixels_Q3HW), generator)
+            codes, inputs_QLC = self.image_tokenizer.encode_changed(pixels_Q3HW, change)
+            self._check_codes(codes)
+            return codes, inputs_QLC
+        indices_QL = self.drawn_indices(batch)
+        return None if indices_QL is None else (indices_QL, self.next_scale_inputs(indices_QL))
+
+    def drawn_pictures(
+        self, batch: Mapping[str, Any], generator: Draws = None, correction: SelfCorrection | None = None
+    ) -> DrawnPictures | None:
+        """Return the batch's drawn pictures as codes, class rows and inputs, or None when it has none.
 
         The class row is the null one, or in training the start token's where the settings say so.
         """
-        indices_QL = self.drawn_indices(batch)
-        if indices_QL is None:
+        fed = self.codes_and_inputs(batch, generator, correction)
+        if fed is None:
             return None
+        indices_QL, inputs_QLC = fed
         classes_Q = indices_QL.new_full((len(indices_QL),), self.null_class)
         if self.settings.class_row == "start_token" and self.training:
             start_Q = torch.full_like(classes_Q, self.tokens.image_gen_start)
             classes_Q = self.visual_decoder.drop_labels(start_Q, generator)
-        return DrawnPictures(indices_QL, classes_Q)
+        return DrawnPictures(indices_QL, classes_Q, inputs_QLC)
 
     @torch.no_grad()
     def next_scale_inputs(self, indices_QL: Tensor) -> Tensor:
@@ -217,8 +249,7 @@ class VARGPTModel(nn.Module):
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
         if drawn is not None:
-            inputs_QLC = self.next_scale_inputs(drawn.indices_QL)
-            words_QLC = self.visual_decoder.embed_inputs(drawn.classes_Q, inputs_QLC)
+            words_QLC = self.visual_decoder.embed_inputs(drawn.classes_Q, drawn.inputs_QLC)
             visual_QLC = self.generation_projector_in(words_QLC)
         return _place(embeds_BTC, layout.drawn_BT, visual_QLC, "drawn")
 
@@ -283,6 +314,10 @@ class VARGPTModel(nn.Module):
             return VARGPTOutput()
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
+
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.dim() != 2:
+            raise UserError("model.tokenizer.kind: got 'bits', expected indices: this decoder draws indices alone")
 
     def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
         image = self.visual_decoder.loss(logits_QLV, indices_QL)

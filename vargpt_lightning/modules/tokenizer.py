@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.hub import VARGPT
@@ -19,12 +18,11 @@ from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
-from vargpt_lightning.modules.metrics import CodebookUsage
+from vargpt_lightning.modules.code_usage import CodeUsage
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.utils.errors import UserError
 
 USAGE_EVERY = 100
-COLLAPSED_BELOW = 1.0
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
 
 
@@ -36,14 +34,15 @@ class Calibrates(Protocol):
 
 
 class TokenizerModule(StageModule):
-    """L1 + squared error of the reconstruction, codebook and commitment terms (VAR, arXiv 2404.02905, equation 5).
+    """L1 + squared error of the reconstruction, and the quantizer's terms: of a codebook, codebook and commitment loss
+    (VAR, arXiv 2404.02905, equation 5); of bits, commitment and entropies (`models.tokenizer.entropy`).
 
     With `warmup_autoencoder` the first steps train an autoencoder without quantization; the codebook is then laid over
     the features of the data module's `calibration_pictures`, or of a batch. With `feature_weight` the mean squared
     distance between features of EfficientNet-Lite0 of a picture and of its reconstruction is added, in place of VAR's
     LPIPS, whose weights no package carries.
 
-    The share of codes in use is logged for each scale; a scale whose usage collapses is warned of, once.
+    The use of the codes is logged (`CodeUsage`).
     """
 
     def __init__(self, vargpt: VARGPT, stage: Stage, total_steps: int | None = None, **more: Any) -> None:
@@ -53,8 +52,7 @@ class TokenizerModule(StageModule):
                 f"model.vision.kind is {vargpt.config.vision.kind!r}; expected 0"
             )
         super().__init__(vargpt, stage, total_steps, **more)
-        self.usage = CodebookUsage(vargpt.image_tokenizer.schedule.num_scales)
-        self._warned: set[int] = set()
+        self.usage = CodeUsage(vargpt.image_tokenizer)
 
     def mean_names(self) -> list[str]:
         bits = ["sample_entropy", "batch_entropy"]
@@ -91,7 +89,8 @@ class TokenizerModule(StageModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if self.stage_step > self.warmup_steps and (self.stage_step + 1) % USAGE_EVERY == 0:
-            self._log_usage()
+            for name, percent in self.usage.values(self.vargpt.image_tokenizer).items():
+                self.log(f"train/{name}", percent)
 
     def _flip(self, x_B3HW: Tensor, draws: RankInvariantRng | None = None) -> Tensor:
         flipped_B = draw(len(x_B3HW), x_B3HW.device, draws) < self.stage.flip
@@ -133,20 +132,3 @@ class TokenizerModule(StageModule):
         assert isinstance(tower, EfficientNetTower)
         pairs = [maps.chunk(2) for maps in tower.pyramid(both)]
         return torch.stack([F.mse_loss(rec, real.detach()) for rec, real in pairs]).mean()
-
-    def _log_usage(self) -> None:
-        tokenizer = self.vargpt.image_tokenizer
-        if not isinstance(tokenizer, ImageTokenizer):
-            return
-        self.usage.update(tokenizer.quantize.codes_in_use())
-        percents = self.usage.compute().tolist()
-        self.usage.reset()
-        for k, percent in enumerate(percents):
-            self.log(f"train/codebook_usage_scale_{k + 1}", percent)
-            if percent < COLLAPSED_BELOW and k not in self._warned:
-                self._warned.add(k)
-                height, width = tokenizer.schedule.shapes[k]
-                rank_zero_warn(
-                    f"image tokenizer: scale {k + 1} ({height}x{width}) uses {percent:.1f} % of the codes; its "
-                    "codebook has collapsed or is too large for the data"
-                )

@@ -37,7 +37,7 @@ class UnifiedModule(StageModule):
     def forward(self, batch: Batch) -> VARGPTOutput:
         alone = self.stage.decoder_alone and (batch.get("drawn_indices") is not None or "drawn_pixels" in batch)
         draws = self.draws(self.share_of(batch)) if self.training else None
-        return self.vargpt(batch, decoder_only=alone, generator=draws)
+        return self.vargpt(batch, decoder_only=alone, generator=draws, correction=self.stage.self_correction)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         part = self.share_of(batch)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from vargpt_lightning.data.mixing.spec import MixBy, MixtureSpec
+from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.recipe.heads import check_head
 from vargpt_lightning.utils.class_paths import arguments_of, installed_module
@@ -96,6 +97,10 @@ class LoraSettings(Ranged):
             raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
 
 
+LATER = ("objective", "self_correction")
+"""Keys of a stage that came after the first release."""
+
+
 @dataclass
 class Stage(Ranged):
     """One stage of a recipe.
@@ -133,11 +138,13 @@ class Stage(Ranged):
             what a picture shows, so "scales" helps in short trainings.
         ema: decay of an exponential moving average of the trained weights, which becomes the result of the stage; None
             turns it off.
-        warmup_autoencoder: tokenizer only: share of steps without quantization at the start; then the codebook is
-            initialised by k-means on the features.
+        warmup_autoencoder: tokenizer only: share of steps without quantization at the start; then a codebook is
+            initialised by k-means on the features; bits have none.
         feature_weight: tokenizer only: weight of the loss between EfficientNet features; 0 turns it off.
         flip: tokenizer only: probability of mirroring a picture.
         squared_weight: tokenizer only: weight of the squared error of the reconstruction.
+        self_correction: feed codes of drawn pictures on with some of them changed, so that later scales learn to make
+            up for it: `strength` and `scales`; the pictures are encoded at each step. None feeds them as they are.
         lora: train adapters (LoRA) of the language model instead of its weights.
         frozen_bits: names of frozen submodules with 4 or 8: their linear weights are kept in this many bits per element
             while the stage trains; the stage writes the original weights. In a language model with adapters this
@@ -171,6 +178,7 @@ class Stage(Ranged):
     flip: Share = 0.0
     squared_weight: Factor = 1.0
     chroma_weight: Factor = 0.0
+    self_correction: SelfCorrection | None = None
     lora: LoraSettings | None = None
     frozen_bits: dict[str, Annotated[int, Range(4, 8)]] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -203,6 +211,8 @@ class Stage(Ranged):
         if self.lora and "language_model" not in self.train:
             raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
         self._check_bits(where)
+        if self.self_correction is not None and self.head in ("tokenizer", "understanding"):
+            raise UserError(f"{where}.self_correction with head={self.head}, which draws nothing; expected none")
         if "image_tokenizer" in self.train or self.head == "tokenizer":
             alone = set(self.train) == {"image_tokenizer"}
             if self.head != "tokenizer" or not alone:
@@ -245,8 +255,7 @@ class Stage(Ranged):
         """Return the keys that a stage's result depends on; one that came later is left out where it asks for nothing,
         so that earlier hashes stay.
         """
-        keys = asdict(self)
-        return keys if self.objective is not None else {key: keys[key] for key in keys if key != "objective"}
+        return {key: value for key, value in asdict(self).items() if key not in LATER or value is not None}
 
     def spec(self, sizes: Mapping[str, int], ranks: int = 1, groups: Mapping[str, str] | None = None) -> MixtureSpec:
         """Return the mixture of corpora of these sizes; `groups` says which are "drawn" and which are "text"."""

@@ -16,6 +16,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.format import write_source
 from vargpt_lightning.data.visual_tokens.job import tokenize
+from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.training.data.visual_tokens import drawn_reader, recipe_of
 from vargpt_lightning.utils.errors import UserError
@@ -191,3 +192,14 @@ def test_a_bad_picture_is_passed_over_the_same_way(tmp_path: Path) -> None:
     assert sum(batch["skipped"] for batch in pixels) == sum(batch["skipped"] for batch in codes) == 2
     for one, two in zip(codes, pixels, strict=True):
         assert torch.equal(one["drawn_indices"], model.image_tokenizer.encode(two["drawn_pixels"]))
+
+
+def test_self_correction_takes_the_pictures(packed: dict[str, Any], tmp_path: Path) -> None:
+    stage = replace(DRAW, self_correction=SelfCorrection())
+    data = tiny_stage_data(packed, tmp_path / "cache")
+    data.prepare(tiny_model(), stage)
+    batch = next(iter(data.train_loader(stage, 1, 0)))
+    assert "drawn_pixels" in batch and "drawn_indices" not in batch
+    required = tiny_stage_data(packed, tmp_path / "cache", visual_tokens="require")
+    with pytest.raises(UserError, match=r"self_correction needs the pictures, but data.visual_tokens is 'require'"):
+        required.prepare(tiny_model(), stage)

@@ -34,6 +34,11 @@ class RankInvariantRng:
         kept = every[self.before : self.before + self.own][:wanted].to(device)
         return torch.cat([kept, kept.new_ones(wanted - len(kept))]) if len(kept) < wanted else kept
 
+    def shared(self, wanted: int, device: torch.device) -> Tensor:
+        """Return `wanted` even draws from [0, 1) that are the same in all processes."""
+        source = device if self.generator is None else self.generator.device
+        return torch.rand(wanted, dtype=torch.float32, device=source, generator=self.generator).to(device)
+
 
 Draws = torch.Generator | RankInvariantRng | None
 """Where the draws of a batch's pictures come from; None for torch's own stream."""
@@ -45,3 +50,10 @@ def draw(count: int, device: torch.device, draws: Draws) -> Tensor:
         return draws.rand(count, device)
     source = device if draws is None else draws.device
     return torch.rand(count, dtype=torch.float32, device=source, generator=draws).to(device)
+
+
+def draw_shared(count: int, device: torch.device, draws: Draws) -> Tensor:
+    """Return `count` even draws from [0, 1) for the whole global batch, on a device."""
+    if isinstance(draws, RankInvariantRng):
+        return draws.shared(count, device)
+    return draw(count, device, draws)

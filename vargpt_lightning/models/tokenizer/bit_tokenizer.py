@@ -18,9 +18,10 @@ from torch import Tensor
 
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.tokenizer.bit_usage import BitCounts
-from vargpt_lightning.models.tokenizer.bits import BitQuantizer, Change
+from vargpt_lightning.models.tokenizer.bits import BitQuantizer
 from vargpt_lightning.models.tokenizer.entropy import bit_losses
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
+from vargpt_lightning.models.tokenizer.quantizer import Change
 
 GROUPS = (32, 24)
 """Groups of the normalisations: 32, or 24 where these do not divide the width."""
@@ -117,20 +118,13 @@ class BitTokenizer(MultiScaleTokenizer):
         """Return the weights that codes depend on: not the decoder's."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
 
-    @torch.no_grad()
-    def quantize_features(self, f_BdHW: Tensor) -> Tensor:
-        """Return the bits (B, L, D) of features (B, d, H, W)."""
-        return torch.cat([step.bits_BlD for step in self.quantize.steps(f_BdHW, self.schedule)], dim=1)
+    def scales_of(self, f_BCHW: Tensor, change: Change | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Return the bits (B, l, D) of each scale and what they, or the changed ones, add to the features."""
+        return [(step.bits_BlD, step.added_BdHW) for step in self.quantize.steps(f_BCHW, self.schedule, change)]
 
-    @torch.no_grad()
-    def changed(self, f_BdHW: Tensor, change: Change) -> tuple[Tensor, Tensor]:
-        """Return bits (B, L, D) and next-scale inputs (B, L - first, D) with codes changed on the way (see `steps`)."""
-        f_hat_BdHW, inputs = self.empty_f_hat(len(f_BdHW)), []
-        steps = self.quantize.steps(f_BdHW, self.schedule, change)
-        for k, step in enumerate(steps[:-1]):
-            f_hat_BdHW = f_hat_BdHW + step.added_BdHW
-            inputs.append(self.quantize.next_input(k, f_hat_BdHW, self.schedule))
-        return torch.cat([step.bits_BlD for step in steps], dim=1), self.joined(inputs, len(f_BdHW))
+    def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
+        """Return the input (B, l, D) of the scale after ``k``."""
+        return self.quantize.next_input(k, f_hat_BCHW, self.schedule)
 
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Return the features ±1/√d of bits, in their shape."""

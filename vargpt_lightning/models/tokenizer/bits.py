@@ -12,7 +12,6 @@ or 4 d where it stands for 2 x 2 positions), H and W height and width of the fea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,10 +21,7 @@ from torch import Tensor
 
 from vargpt_lightning.models.core.exact import full_precision
 from vargpt_lightning.models.core.scales import ScaleSchedule
-from vargpt_lightning.models.tokenizer.quantizer import map_to_rows, rows_to_map
-
-Change = Callable[[int, Tensor], Tensor]
-"""Given a scale and its codes, returns those that later scales are to be built on."""
+from vargpt_lightning.models.tokenizer.quantizer import Change, map_to_rows, rows_to_map
 
 
 class BitStep(NamedTuple):
@@ -89,8 +85,7 @@ class BitQuantizer:
     def steps(self, f_BdHW: Tensor, schedule: ScaleSchedule, change: Change | None = None) -> list[BitStep]:
         """Quantize features (B, d, H, W) scale by scale, each on what the coarser ones left over.
 
-        A residual of exactly 0 is bit 0. With `change`, later scales see the changed codes and have to make up for
-        them, while the codes of a scale stay what its features asked for (Infinity, section 3.4).
+        A residual of exactly 0 is bit 0. For `change` see `quantizer.Change`.
         """
         rest_BdHW, final = f_BdHW.float().contiguous(), self.shape(schedule, -1)
         steps = []

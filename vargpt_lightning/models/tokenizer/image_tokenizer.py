@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer, check_counts
-from vargpt_lightning.models.tokenizer.quantizer import MultiScaleQuantizer, PhiSharing, rows_to_map
+from vargpt_lightning.models.tokenizer.quantizer import Change, MultiScaleQuantizer, PhiSharing, rows_to_map
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -122,10 +121,13 @@ class ImageTokenizer(MultiScaleTokenizer):
             if not name.startswith(idle) and not name.endswith("ema_vocab_hit_SV")
         }
 
-    @torch.no_grad()
-    def quantize_features(self, f_BCHW: Tensor) -> Tensor:
-        """Return the codes (B, L) of features (B, C, H, W)."""
-        return torch.cat([step.idx_Bl for step in self.quantize.steps(f_BCHW)], dim=1)
+    def scales_of(self, f_BCHW: Tensor, change: Change | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Return the codes (B, l) of each scale and what they, or the changed ones, add to the features."""
+        return [(step.idx_Bl, step.added_BCHW) for step in self.quantize.steps(f_BCHW, change)]
+
+    def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
+        """Return the input (B, l, C) of the scale after ``k``."""
+        return self.quantize.next_input(k, f_hat_BCHW)
 
     def embed_codes(self, idx: Tensor) -> Tensor:
         """Return the code vectors of indices of any shape, with C appended to that shape."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.tokenizer.convolutions import NORM_GROUPS, Decoder, Encoder, fast_format
+from vargpt_lightning.models.tokenizer.quantizer import Change
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -145,6 +146,26 @@ class MultiScaleTokenizer(nn.Module):
         """Return the codes of pictures, scale by scale: (B, L), or (B, L, D) where a code has D numbers."""
         return self.quantize_features(self.features(x_B3HW))
 
+    @torch.no_grad()
+    def quantize_features(self, f_BCHW: Tensor) -> Tensor:
+        """Return the codes of features (B, C, H, W)."""
+        return torch.cat([codes for codes, _ in self.scales_of(f_BCHW)], dim=1)
+
+    @torch.no_grad()
+    def encode_changed(self, x_B3HW: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+        """Return codes and next-scale inputs of pictures with codes changed on the way (see `changed`)."""
+        return self.changed(self.features(x_B3HW), change)
+
+    @torch.no_grad()
+    def changed(self, f_BCHW: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+        """Return codes and next-scale inputs (B, L - first, C) of features whose codes are changed before they are fed
+        on (see `quantizer.Change`)."""
+        scales, f_hat_BCHW, inputs = self.scales_of(f_BCHW, change), self.empty_f_hat(len(f_BCHW)), []
+        for k, (_, added_BCHW) in enumerate(scales[:-1]):
+            f_hat_BCHW = f_hat_BCHW + added_BCHW
+            inputs.append(self.next_input(k, f_hat_BCHW))
+        return torch.cat([codes for codes, _ in scales], dim=1), self.joined(inputs, len(f_BCHW))
+
     def decode(self, f_hat_BCHW: Tensor) -> Tensor:
         """Return the pictures (B, 3, H, W) of reconstructed features, clamped to [-1, 1]."""
         return self.draw(f_hat_BCHW).clamp(-1, 1)
@@ -203,8 +224,12 @@ class MultiScaleTokenizer(nn.Module):
         """Reconstruct pictures for training; in training mode the use of the codes is recorded."""
 
     @abstractmethod
-    def quantize_features(self, f_BCHW: Tensor) -> Tensor:
-        """Return the codes of features."""
+    def scales_of(self, f_BCHW: Tensor, change: Change | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Return for each scale the codes of features, and what these, or the changed ones, add to them."""
+
+    @abstractmethod
+    def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
+        """Return the input (B, l, C) of the scale after ``k``: the sum so far, resized to it."""
 
     @abstractmethod
     def embed_codes(self, codes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ width of the finest map, h and w those of one scale's map, N rows of vectors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +27,11 @@ PhiSharing = Literal["shared", "partial", "separate"]
 # A code counts as used on a scale when its smoothed hits reach this part of an even share of the batch's vectors.
 USED_SHARE = 0.08
 FAST_UPDATES = 100
+
+
+Change = Callable[[int, Tensor], Tensor]
+"""Given a scale and its codes, returns those that are fed on: later scales see these and have to make up for them,
+while the scale's own codes stay what its features asked for (Infinity, arXiv 2412.04431, section 3.4)."""
 
 
 class ScaleStep(NamedTuple):
@@ -156,8 +162,11 @@ class MultiScaleQuantizer(KeepsFloat32):
             h_BChw = F.interpolate(h_BChw, size=self.schedule.final_shape, mode="bicubic")
         return self.phi(k)(h_BChw)
 
-    def steps(self, f_BCHW: Tensor) -> list[ScaleStep]:
-        """Quantize features (B, C, H, W) scale by scale, each on what the coarser ones left over (VAR, algorithm 1)."""
+    def steps(self, f_BCHW: Tensor, change: Change | None = None) -> list[ScaleStep]:
+        """Quantize features (B, C, H, W) scale by scale, each on what the coarser ones left over (VAR, algorithm 1).
+
+        For `change` see `Change`.
+        """
         rest_BCHW = f_BCHW.detach().float()
         steps = []
         with full_precision(rest_BCHW):
@@ -167,7 +176,8 @@ class MultiScaleQuantizer(KeepsFloat32):
                 rest_BlC = map_to_rows(small_BChw)
                 rest_NC = rest_BlC.reshape(-1, rest_BlC.shape[-1])
                 idx_Bl = self.nearest(rest_NC).unflatten(0, rest_BlC.shape[:2])
-                added_BCHW = self.contribution(k, rows_to_map(self.embed(idx_Bl), shape))
+                fed_Bl = idx_Bl if change is None else change(k, idx_Bl)
+                added_BCHW = self.contribution(k, rows_to_map(self.embed(fed_Bl), shape))
                 rest_BCHW = rest_BCHW - added_BCHW.detach()
                 steps.append(ScaleStep(rest_NC, idx_Bl, added_BCHW))
         return steps
@@ -176,9 +186,11 @@ class MultiScaleQuantizer(KeepsFloat32):
         """Add scale ``k``'s code vectors; return the new f_hat and the next scale's input (B, l, C), at last None."""
         with full_precision(f_hat_BCHW):
             f_hat_BCHW = f_hat_BCHW + self.contribution(k, h_BChw.float())
-            if k == self.schedule.num_scales - 1:
-                return f_hat_BCHW, None
-            return f_hat_BCHW, map_to_rows(F.interpolate(f_hat_BCHW, size=self.schedule.shapes[k + 1], mode="area"))
+            return f_hat_BCHW, None if k == self.schedule.num_scales - 1 else self.next_input(k, f_hat_BCHW)
+
+    def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
+        """Return the input (B, l, C) of the scale after ``k``: the sum so far, resized to it."""
+        return map_to_rows(F.interpolate(f_hat_BCHW, size=self.schedule.shapes[k + 1], mode="area"))
 
     def forward(self, f_BCHW: Tensor) -> QuantizerOutput:
         """Quantize for training: straight-through features and the loss terms, averaged over scales.

@@ -60,7 +60,13 @@ class StageTokens:
             UserError: they are required, and those of a training corpus are not there or were made otherwise.
         """
         self._codes = {}
-        if "image_tokenizer" in stage.train or self.corpora.visual_tokens == "off":
+        if stage.self_correction is not None and self.corpora.visual_tokens == "require":
+            raise UserError(
+                f"stages.{stage.name}.self_correction needs the pictures, but data.visual_tokens is 'require'; "
+                "expected auto or off"
+            )
+        wanted = self.corpora.visual_tokens != "off" and stage.self_correction is None
+        if "image_tokenizer" in stage.train or not wanted:
             return
         recipe: Recipe | None = None
         for split, sources in splits.items():
