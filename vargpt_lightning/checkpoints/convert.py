@@ -79,10 +79,14 @@ def _check_constants(checkpoint: Checkpoint) -> None:
     if not checkpoint.constants or "tokenizer" not in checkpoint.sections:
         return
     layout: layouts.Layout = "infinity" if checkpoint.bitwise else "var"
+    part = "visual_decoder."
+    if checkpoint.layout == "bsq":
+        layout, part = "bsq", "image_tokenizer."
     schedule = ScaleSchedule(tuple(checkpoint.sections["tokenizer"]["scales"]))
-    decoder: dict[str, Any] = {key: value for key, value in checkpoint.state.items() if key.startswith("visual_de")}
+    own: dict[str, Any] = {key: value for key, value in checkpoint.state.items() if key.startswith(part)}
     prefix = "vargpt_gen." if checkpoint.layout == "vargpt" else ""
-    made = {f"{prefix}{key}": value for key, value in layouts.to_official(decoder, layout, schedule).items()}
+    made = {f"{prefix}{key}": value for key, value in layouts.to_official(own, layout, schedule).items()}
     for key, stored in checkpoint.constants.items():
         if key in made and not torch.equal(stored.part().double(), made[key].double()):
-            raise UserError(f"{checkpoint.source}: {key} has other values than the scales {schedule.sizes} make")
+            makes = "its bits make" if layout == "bsq" else f"the scales {schedule.sizes} make"
+            raise UserError(f"{checkpoint.source}: {key} has other values than {makes}")

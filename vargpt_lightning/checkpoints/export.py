@@ -111,16 +111,24 @@ def write_var(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
 
 
 def write_infinity(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
-    """Write the decoder as a file of Infinity's; return notes."""
-    _needs(checkpoint, "infinity", layouts.LAYOUT_PARTS["infinity"])
+    """Write the decoder and the image tokenizer as Infinity's files, those of them that there are; return notes."""
+    there = [part for part in ("visual_decoder", "image_tokenizer") if part in checkpoint.parts]
+    if not there:
+        _needs(checkpoint, "infinity", layouts.LAYOUT_PARTS["infinity"])
     if not checkpoint.bitwise:
         raise UserError(f"--to infinity: {checkpoint.source} draws indices; this layout has a place for bits alone")
-    state = _published(checkpoint, "infinity")
-    _room(folder, state)
-    depth, width = (checkpoint.sections["decoder"][key] for key in ("depth", "width"))
-    name = f"infinity_d{depth}w{width or 64 * depth}.pth"
-    write_pickle(folder / name, state)
-    return [f"  {name}: visual_decoder"]
+    _room(folder, {key: value for key, value in checkpoint.state.items() if key.split(".")[0] in there})
+    notes = []
+    if "visual_decoder" in there:
+        depth, width = (checkpoint.sections["decoder"][key] for key in ("depth", "width"))
+        name = f"infinity_d{depth}w{width or 64 * depth}.pth"
+        write_pickle(folder / name, _published(checkpoint, "infinity"))
+        notes.append(f"  {name}: visual_decoder")
+    if "image_tokenizer" in there:
+        name = f"infinity_vae_d{checkpoint.sections['tokenizer']['code_size']}.pth"
+        write_pickle(folder / name, _published(checkpoint, "bsq"), under="vae")
+        notes.append(f"  {name}: image_tokenizer")
+    return notes
 
 
 WRITERS: dict[str, Callable[[Checkpoint, Path, int], list[str]]] = {

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.lazy_tensors import Source
+from vargpt_lightning.checkpoints.published.bit_tokenizers import check_kind
 from vargpt_lightning.models.core.config import TokenIds
 from vargpt_lightning.recipe.init_from import InitFrom, NewRows
 from vargpt_lightning.utils.errors import UserError
@@ -75,6 +76,9 @@ def choose(model: VARGPT, init: InitFrom, seed: int = 0) -> tuple[dict[str, Sour
             _same_tokens(opened[where], model.config.tokens, name)
             given = _tables(given, model, init.ignore, name)
         _same_settings(opened[where], part, model, name)
+        if part == "image_tokenizer":
+            own = {key.removeprefix(f"{part}."): value for key, value in given.items()}
+            check_kind(own, model.config.tokenizer, name)
         taken = _fit(given, {key: targets[key] for key in wanted}, init.ignore, unused_patterns, name)
         for key, value in taken.items():
             chosen[key] = _grown(key, value, targets[key].shape, opened[where], model, init, seed, name)
@@ -171,7 +175,7 @@ _SETTINGS = {
         ("family", "heads", "kv_heads", "head_width", "norm_eps", "rope_theta", "tie_embeddings", "options"),
     ),
     "vision_tower": ("vision", ("kind", "patch_size", "heads", "feature_layer", "feature")),
-    "image_tokenizer": ("tokenizer", ("residual_ratio", "normalize_codes")),
+    "image_tokenizer": ("tokenizer", ("residual_ratio", "normalize_codes", "patchify")),
     "visual_decoder": ("decoder", ("heads", "norm_eps", "shared_adaln", "qk_norm", "level_embedding", "rotary")),
 }
 """Settings of a submodule that its shapes do not tell, and without which its weights mean something else."""

@@ -5,7 +5,7 @@
 | our directory | config.json with `model_type: vargpt_lightning` |
 | a run folder | run.json; the last finished stage is taken |
 | a distributed checkpoint of a run | RUN/stages/STAGE/last-*.dcp |
-| LLaVA-1.5, VARGPTModel, VAR, VAR's image tokenizer, Infinity, causal language models | the names of their tensors |
+| LLaVA-1.5, VARGPTModel, VAR and Infinity and their image tokenizers, causal language models | names of tensors |
 """
 
 from __future__ import annotations

@@ -93,8 +93,11 @@ def write_safetensors(path: Path, sources: Mapping[str, Source], rank: int = 0) 
         os.fsync(file.fileno())
 
 
-def write_pickle(path: Path, sources: Mapping[str, Source]) -> None:
+def write_pickle(path: Path, sources: Mapping[str, Source], under: str | None = None) -> None:
     """Write a `.pth` as `torch.save` does, reading one tensor after the other.
+
+    Args:
+        under: the key of the file at which the tensors lie; None for the file itself.
 
     Raises:
         UserError: the disk is full.
@@ -106,7 +109,8 @@ def write_pickle(path: Path, sources: Mapping[str, Source]) -> None:
         torch.serialization._open_zipfile_writer(str(temporary)) as writer,
         torch.serialization.skip_data(materialize_fake_tensors=True),
     ):
-        torch.serialization._save(described, _Filling(writer, sources), pickle, PICKLE_PROTOCOL, False)
+        saved: Any = described if under is None else {under: described}
+        torch.serialization._save(saved, _Filling(writer, sources), pickle, PICKLE_PROTOCOL, False)
 
 
 class _Filling:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vargpt_lightning.checkpoints.convert import check_new, convert
 from vargpt_lightning.checkpoints.locate import check_place
 from vargpt_lightning.inference.named import finished_stage
+from vargpt_lightning.models.core.scales import MapSize
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.arguments import Parser
 
@@ -17,8 +18,8 @@ DESCRIPTION = """Convert weights to another format. That of IN is recognised by 
 IN is a file or folder, or, if there is none, a repository on the Hugging Face hub (OWNER/NAME or
 OWNER/NAME/FILE): LLaVA-1.5, VARGPT-LLaVA-v1, a language model alone (LLaMA, Qwen2, Qwen3, Mistral, SmolLM3, Phi,
 Gemma 3), a VAR (var_d30.pth), its image tokenizer (vae_ch160v4096z32.pth), an Infinity (infinity_2b_reg.pth, or a
-checkpoint of its training), a folder that this command wrote, or a run of `vargpt fit`, whose last finished stage is
-taken.
+checkpoint of its training), its image tokenizer (infinity_vae_d32reg.pth), a folder that this command wrote, or a
+run of `vargpt fit`, whose last finished stage is taken.
 
 layouts:
   ours      a folder that VARGPT.from_pretrained loads, or that init_from of an experiment names
@@ -26,7 +27,7 @@ layouts:
   llava     the part that answers, for LlavaForConditionalGeneration.from_pretrained of transformers
   causal    the language model alone, for AutoModelForCausalLM.from_pretrained of transformers
   var       the parts that draw, as VAR's files: var_d*.pth and vae_*.pth
-  infinity  the decoder of bits, as a file of Infinity's: infinity_d*.pth
+  infinity  the parts that draw bits, as Infinity's files: infinity_d*.pth and infinity_vae_d*.pth
 
 examples:
   vargpt convert runs/openmoji --out exported
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scales",
         type=_scales,
         metavar="1,2,...",
-        help="side lengths of the token maps, if the weights do not tell them",
+        help="side lengths of the token maps, or HEIGHTxWIDTH, if the weights do not tell them",
     )
     return parser
 
@@ -80,8 +81,14 @@ def _size(text: str) -> int:
     return size
 
 
-def _scales(text: str) -> tuple[int, ...]:
+def _scales(text: str) -> tuple[MapSize, ...]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(_map_size(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected side lengths such as 1,2,3,4") from error
+        expected = "side lengths such as 1,2,3,4, or heights and widths such as 1,2,3x2"
+        raise argparse.ArgumentTypeError(f"{text!r}; expected {expected}") from error
+
+
+def _map_size(text: str) -> MapSize:
+    height, cross, width = text.partition("x")
+    return (int(height), int(width)) if cross else int(height)

@@ -2,7 +2,7 @@
 
 RUN                                       the tokenizer after a stage; sizes and settings of data from RUN/config.yaml
 DIR with config.yaml, model.safetensors   a model that stands by itself
-FILE.safetensors, FILE.pth                a model's weights, a VARGPT checkpoint's, or a tokenizer's (VAR's files)
+FILE.safetensors, FILE.pth                a model's weights, a VARGPT checkpoint's, or a tokenizer's (VAR's, Infinity's)
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.published import layouts
+from vargpt_lightning.checkpoints.published.bit_tokenizers import CODEBOOK, check_kind
+from vargpt_lightning.checkpoints.published.infer_config import sizes_of
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.models.core.config import TokenizerConfig, VARGPTConfig
 from vargpt_lightning.models.tokenizer.bit_tokenizer import BitTokenizer
@@ -49,7 +51,7 @@ def load_tokenizer(
     Args:
         path: a run, a folder with config.yaml and model.safetensors, or a file of weights.
         config: the sizes and data settings that are meant; None takes the config.yaml that the weights came with, and
-            for a file without one those of VAR's published tokenizer.
+            for a file without one those of VAR's published tokenizer, or, of bits, what the weights' shapes tell.
         stage: of a run, the stage; None takes the last finished one.
 
     Raises:
@@ -58,8 +60,9 @@ def load_tokenizer(
     if not path.exists():
         raise UserError(f"{path}: not found; expected a run, or a file of weights")
     file = _weights_file(path, stage)
-    settings, data = config or _settings(file)
     state = _tokenizer_state(_read(file), file)
+    settings, data = config or _settings(file, state)
+    check_kind(state, settings, str(file))
     tokenizer = build_tokenizer(settings)
     keep = [name for name in state if name.endswith("ema_vocab_hit_SV")]  # of no use here, whatever its scales
     layouts.load(tokenizer, state, source=str(file), keep=keep)
@@ -77,7 +80,7 @@ def _weights_file(path: Path, stage: str | None) -> Path:
     return file
 
 
-def _settings(file: Path) -> tuple[TokenizerConfig, dict[str, Any]]:
+def _settings(file: Path, state: Mapping[str, Tensor]) -> tuple[TokenizerConfig, dict[str, Any]]:
     """The tokenizer's sizes and the settings of data, by the config.yaml beside or above its weights."""
     for folder in list(file.resolve().parents)[:_FOLDERS_UP]:
         beside = folder / _CONFIG_NAME
@@ -86,7 +89,9 @@ def _settings(file: Path) -> tuple[TokenizerConfig, dict[str, Any]]:
             data = tree.get("data")
             arguments = data.get("init_args") if isinstance(data, dict) else None
             return VARGPTConfig.from_dict(tree["model"]).tokenizer, dict(arguments or {})
-    return TokenizerConfig(), {}
+    if CODEBOOK in state:
+        return TokenizerConfig(), {}
+    return sizes_of({f"image_tokenizer.{name}": value for name, value in state.items()})["tokenizer"], {}
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
@@ -102,8 +107,9 @@ def _read(file: Path) -> Mapping[str, Tensor]:
         raise UserError(f"{file} is not readable as weights: {error}") from error
     except Exception as error:  # the unpickler refuses code with an error of its own
         raise UserError(f"{file} is not readable as plain weights: {str(error).splitlines()[0]}") from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
+    for key in ("state_dict", "vae"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{file}: expected weights by name")
     return found
@@ -111,11 +117,17 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 def _tokenizer_state(state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The tokenizer's weights under its own names."""
+    own = dict(state)
     for prefix in PREFIXES:
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if own:
-            return own
-    if not any(name.startswith("quantize.") for name in state):
+        if any(name.startswith(prefix) for name in state):
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            break
+    if CODEBOOK in own:
+        return own
+    if not any(name.startswith("encoder.conv_in.") for name in own):
         example = ", ".join(sorted(state)[:3]) or "nothing"
-        raise UserError(f"{file}: holds no image tokenizer but {example}; expected names such as quantize.*")
-    return dict(state)
+        raise UserError(
+            f"{file}: holds no image tokenizer but {example}; expected names such as quantize.* or encoder.*"
+        )
+    converted = layouts.from_official(own, "bsq").state
+    return {name.removeprefix(PREFIXES[0]): value for name, value in converted.items()}

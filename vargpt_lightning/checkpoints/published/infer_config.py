@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vargpt_lightning.checkpoints.published.bit_tokenizers import CODEBOOK, LAST
 from vargpt_lightning.checkpoints.published.layouts import TABLES, TensorLike
 from vargpt_lightning.models.core.aspect_ratios import RATIOS
 from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
@@ -62,7 +63,8 @@ def sizes_of(
     elif any(key.startswith("visual_decoder.") for key in state):
         sections["decoder"], scales = _decoder(state, scales)
     if any(key.startswith("image_tokenizer.") for key in state):
-        sections["tokenizer"] = _tokenizer(state, scales)
+        indices = f"image_tokenizer.{CODEBOOK}" in state
+        sections["tokenizer"] = _tokenizer(state, scales) if indices else _bit_tokenizer(state, scales)
     elif bits:
         channels = _shape(state, _WORD, 2)[1]
         patchify = channels in _PATCHIFIED
@@ -160,24 +162,42 @@ def _vision(state: State, published: Mapping[str, Any] | None) -> VisionConfig:
 
 def _tokenizer(state: State, scales: Sequence[MapSize] | None) -> TokenizerConfig:
     prefix = "image_tokenizer."
-    channels = _shape(state, f"{prefix}encoder.conv_in.weight", 4)[0]
-    levels = _count(state, f"{prefix}encoder.down.")
-    widths = [_shape(state, f"{prefix}encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
     vocabulary, code_size = _shape(state, f"{prefix}quantize.embedding.weight", 2)
     hits = state.get(f"{prefix}quantize.ema_vocab_hit_SV")
     if scales is None:
         scales = _schedule(hits.shape[0] if hits is not None else None, None, "image_tokenizer")
     return TokenizerConfig(
         scales=tuple(scales),
-        channels=channels,
-        channel_multipliers=tuple(width // channels for width in widths),
-        residual_blocks=_count(state, f"{prefix}encoder.down.0.block."),
         code_size=code_size,
         vocabulary=vocabulary,
-        attention=any(key.startswith(f"{prefix}encoder.mid.attn_1.") for key in state),
         quant_kernel=_shape(state, f"{prefix}quant_conv.weight", 4)[-1],
+        **_stack(state, prefix),
         **_phi(state, f"{prefix}quantize.quant_resi."),
     )
+
+
+def _bit_tokenizer(state: State, scales: Sequence[MapSize] | None) -> TokenizerConfig:
+    prefix = "image_tokenizer."
+    bits = _shape(state, f"{prefix}{LAST}", 4)[0]
+    token = _shape(state, _WORD, 2)[1] if _WORD in state else 4 * bits if 4 * bits in _PATCHIFIED else bits
+    if token not in (bits, 4 * bits):
+        raise UserError(f"visual_decoder: {token} bits a token, the image tokenizer has {bits} a position")
+    return TokenizerConfig(
+        kind="bits", scales=tuple(scales or _SQUARE), code_size=bits, patchify=token != bits, **_stack(state, prefix)
+    )
+
+
+def _stack(state: State, prefix: str) -> dict[str, Any]:
+    """Sizes of an image tokenizer's encoder and decoder."""
+    channels = _shape(state, f"{prefix}encoder.conv_in.weight", 4)[0]
+    levels = _count(state, f"{prefix}encoder.down.")
+    widths = [_shape(state, f"{prefix}encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
+    return {
+        "channels": channels,
+        "channel_multipliers": tuple(width // channels for width in widths),
+        "residual_blocks": _count(state, f"{prefix}encoder.down.0.block."),
+        "attention": any(key.startswith(f"{prefix}encoder.mid.attn_1.") for key in state),
+    }
 
 
 def _phi(state: State, prefix: str) -> dict[str, Any]:

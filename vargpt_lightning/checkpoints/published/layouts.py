@@ -8,6 +8,7 @@ files is the caller's.
 | vqvae | the multi-scale VQ-VAE of VAR (`vae_ch160v4096z32.pth`) |
 | var | a class-conditional VAR (`var_d16.pth` and its like) |
 | infinity | the transformer of Infinity (`infinity_2b_reg.pth` and its like) |
+| bsq | the image tokenizer in bits of Infinity (`infinity_vae_d32reg.pth`), older names too |
 | vargpt | VARGPT-LLaVA-v1, all of it |
 | llava | LLaVA-1.5 as transformers up to 4.51 names it, and as later ones write it |
 | llava_new | LLaVA-1.5 as transformers 5 names it in memory |
@@ -26,12 +27,13 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vargpt_lightning.checkpoints.published import bit_tokenizers
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.decoder.visual_decoder import DERIVED_BUFFERS
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
-Layout = Literal["vqvae", "var", "infinity", "vargpt", "llava", "llava_new", "causal", "ours"]
+Layout = Literal["vqvae", "var", "infinity", "bsq", "vargpt", "llava", "llava_new", "causal", "ours"]
 
 
 class TensorLike(Protocol):
@@ -56,6 +58,7 @@ _PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "vqvae": (("image_tokenizer.", ""),),
     "var": (("visual_decoder.", ""),),
     "infinity": (("visual_decoder.", ""),),
+    "bsq": (("image_tokenizer.", ""),),
     "vargpt": (
         *_LLAVA,
         ("image_tokenizer.", "vae_local."),
@@ -90,6 +93,7 @@ LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "vqvae": ("image_tokenizer",),
     "var": ("visual_decoder",),
     "infinity": ("visual_decoder",),
+    "bsq": ("image_tokenizer",),
     "vargpt": tuple(name for name in SUBMODULES if name != "generation_projectors"),
     "llava": ("language_model", "vision_tower", "vision_projector"),
     "llava_new": ("language_model", "vision_tower", "vision_projector"),
@@ -110,7 +114,8 @@ _OURS_ALONE: tuple[str, ...] = (
 )
 
 _DERIVED = re.compile(
-    rf"(^|\.)({'|'.join(DERIVED_BUFFERS)}|rotary_emb\.inv_freq|rotary_emb\.original_inv_freq|embeddings\.position_ids)$"
+    rf"(^|\.)({'|'.join(DERIVED_BUFFERS)}|rotary_emb\.inv_freq|rotary_emb\.original_inv_freq|embeddings\.position_ids"
+    r"|quantizer?\.lfq\.mask)$"
 )
 
 
@@ -136,7 +141,8 @@ def detect_layout(keys: Iterable[str]) -> Layout:
         ("model.layers.", "causal"),
         ("pos_1LC", "var"),
         ("text_proj_for_sos.", "infinity"),
-        ("quantize.", "vqvae"),
+        ("quantize.embedding.", "vqvae"),
+        ("encoder.conv_in.", "bsq"),
     ]
     for mark, layout in marks:
         if any(name.startswith(mark) for name in names):
@@ -159,11 +165,12 @@ def from_official(state: Mapping[str, T], layout: Layout | None = None) -> Conve
     pairs = [(theirs, ours) for ours, theirs in (*_ALSO_READ.get(layout, ()), *_PREFIXES[layout])]
     pairs.sort(key=lambda pair: -len(pair[0]))
     derived = []
+    bare = bit_tokenizers.unwrapped if layout == "bsq" and bit_tokenizers.is_wrapped(state) else str
     for key, tensor in state.items():
         if _DERIVED.search(key):
             derived.append(key)
             continue
-        name = _rename(key, pairs)
+        name = _rename(bare(key), pairs)
         if name is None:
             raise UserError(f"checkpoint key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
         converted[name] = tensor
@@ -189,8 +196,10 @@ def to_official(state: Mapping[str, T], layout: Layout, schedule: ScaleSchedule 
         name = _rename(key, _PREFIXES[layout])
         if name is None:
             raise UserError(f"key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
-        official[name] = tensor
-    if layout == "infinity":
+        official[bit_tokenizers.wrapped(name) if layout == "bsq" else name] = tensor
+    if layout == "bsq":
+        official |= bit_tokenizers.masks(official)
+    elif layout == "infinity":
         official |= _absent_key_biases(official)
     elif "visual_decoder" in parts and layout != "ours":
         if schedule is None:
