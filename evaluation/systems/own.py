@@ -20,7 +20,7 @@ from vargpt_lightning.evaluation.base.protocols import AnswerRequest, RefusedErr
 from vargpt_lightning.inference.assistant import Assistant, Conversation, seen_reader
 from vargpt_lightning.models.generation.answers import Answer, Prompt, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
-from vargpt_lightning.models.generation.generate import first_token_logits, generate
+from vargpt_lightning.models.generation.generate import first_token_logits
 from vargpt_lightning.runs.provenance import package_versions
 from vargpt_lightning.utils.errors import UserError
 
@@ -73,10 +73,7 @@ class OwnModel:
     def _answer(self, prompts: Sequence[Prompt], length: int | None) -> list[PartedReply]:
         settings = replace(self.assistant.settings, temperature=0.0, max_images=1, batch_size=max(1, len(prompts)))
         settings = settings if length is None else replace(settings, max_new_tokens=length)
-        return [
-            self._said(answer)
-            for answer in generate(self.assistant.model, prompts, self.assistant.tokenizer.decode, settings)
-        ]
+        return [self._said(answer) for answer in self.assistant.continue_all(prompts, settings)]
 
     def probability(self, requests: Sequence[AnswerRequest], word: str) -> list[float]:
         """How likely an answer is to begin with a word (with its first token), of each request.

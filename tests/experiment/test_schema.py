@@ -246,6 +246,8 @@ OPTIONS = [
     (["--evaluation.enabled", "maybe"], "--evaluation.enabled='maybe'; expected true or false"),
     (["tiny.yaml"], "'tiny.yaml' is not an option; an experiment is given as -c FILE"),
     (["--seed"], "--seed: expected a value after it"),
+    (["--sampling.parts", "{spatail: {}}"], "sampling.part of a sampler: 'spatail'; there are"),
+    (["--sampling.parts", "{weights: {values: [1]}}"], "sampling.parts.weights.values: got 1 values, expected one for"),
     (["--from", "basis"], "--from: 'basis' is not a stage; there are tokenizer, base, draw"),
 ]
 
@@ -260,6 +262,12 @@ def test_options_that_are_right_are_not_refused(file: Path) -> None:
     words += ["--stages+", "{'name': 'x', 'train': ['visual_decoder'], 'data': {'drawings': 1}, 'steps': 1}"]
     made = load_experiment(["-c", str(file), *words])
     assert made.stages[-1].name == "x" and made.data.workers == 1 and made.trainer.devices == [0]
+
+
+def test_parts_of_the_sampler_are_read(file: Path) -> None:
+    parts = {"guided_scales": {"stop": 2}, "spatial": {}}
+    made = load_experiment(["-c", str(file), "--sampling.parts", "{guided_scales: {stop: 2}, spatial: null}"])
+    assert made.sampling.given_parts == parts
 
 
 def test_packing_wants_attention_that_takes_masks(file: Path, tiny_experiment: Tree) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 from openai.types import image_generate_params
 from openai.types.chat import completion_create_params
 
+from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.serving import openai_requests
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import conversation
@@ -296,6 +298,21 @@ def test_values_of_another_type_are_refused_by_name(kind: Any) -> None:
             error = refused(parse, kind, body)
             assert (error.status, error.param) == (400, name)
             assert str(error) == f"{name}: got {json.dumps(value)}, expected {expected}"
+
+
+def test_parts_of_the_sampler_are_a_clients_to_choose_but_not_files(assistant: Any) -> None:
+    found = settings(assistant, draw(image_parts={"guided_scales": {"stop": 2}}), Limits())
+    assert found.visual is not None and found.visual.parts == {"guided_scales": {"stop": 2}}
+    for parts, told in (
+        ({"guided_scale": {}}, "image_parts: part of a sampler: 'guided_scale'"),
+        ({"weights": {"values": [1.0]}}, "image_parts: parts.weights.values: got 1 values"),
+        ({"autoguidance": {"model": "/etc"}}, "image_parts: autoguidance.model is the server's to choose"),
+    ):
+        error = refused(settings, assistant, draw(image_parts=parts), Limits())
+        assert (error.status, error.param) == (400, "image_parts") and str(error).startswith(told)
+    own = replace(assistant.settings, visual=SamplingSettings(parts={"autoguidance": {"model": "runs/a"}}))
+    assistant = replace(assistant, settings=own)
+    assert settings(assistant, draw(image_parts={"autoguidance": {"model": "runs/a"}}), Limits()).visual is not None
 
 
 def test_values_below_the_first_level_are_refused_by_their_path() -> None:

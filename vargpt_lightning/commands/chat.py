@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from vargpt_lightning.commands.options import add_sampling, generation_settings
+from vargpt_lightning.commands.options import add_sampling
+from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.chat import HELP, Chat
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.inference.progress import load_assistant

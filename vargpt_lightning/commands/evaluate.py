@@ -14,16 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vargpt_lightning.commands.options import (
-    add_benchmark_options,
-    add_sampling,
-    benchmark_settings,
-    generation_settings,
-)
+from vargpt_lightning.commands.options import add_benchmark_options, add_sampling, benchmark_settings
 from vargpt_lightning.evaluation.harness.data import check_data, check_options, chosen_modules, find_data
 from vargpt_lightning.evaluation.run.again import examine_again, score_again
 from vargpt_lightning.evaluation.run.benchmark_results import default_out
 from vargpt_lightning.evaluation.run.examine import check_asked, load_asked, print_figures
+from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.named import finished_stage
 from vargpt_lightning.models.core.devices import choose
 from vargpt_lightning.runs.folder import RunFolder

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.commands.options import add_sampling, generation_settings
+from vargpt_lightning.commands.options import add_sampling
+from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.inference.picture_files import picture_file, saved_answer, slug
 from vargpt_lightning.inference.progress import answering, load_assistant

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.evaluation.harness.data import OWNER, chosen_protocols
 from vargpt_lightning.models.decoder.samplers import COLDEST, HOTTEST, MOST_GUIDANCE
@@ -14,9 +13,6 @@ from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # a sub-command's help must not wait for torch
     from vargpt_lightning.evaluation.harness.run import BenchmarkSettings
-    from vargpt_lightning.inference.assistant import Assistant
-    from vargpt_lightning.models.decoder.sampling import SamplingSettings
-    from vargpt_lightning.models.generation.answers import GenerationSettings
 
 TEMPERATURE = number(COLDEST, HOTTEST, zero=True)
 
@@ -38,6 +34,12 @@ def add_sampling(result: Any, fast: bool = True) -> None:
         help="temperature of the visual tokens; 0 takes the most likely (1)",
     )
     result.add_argument("--sampler", metavar="NAME", help="an installed package's sampler of visual tokens (default)")
+    result.add_argument(
+        "--part",
+        action="append",
+        metavar="PART",
+        help="a part of the sampler, 'NAME KEY=VALUE ...', such as 'guided_scales stop=3'; can be repeated",
+    )
     result.add_argument("--text-temperature", type=TEMPERATURE, metavar="T", help="of the words (0)")
     result.add_argument("--max-tokens", type=whole(1), metavar="N", help="text tokens of an answer (256)")
     result.add_argument("--seed", type=seed_number, metavar="S", help="seed of all random choices (0)")
@@ -45,33 +47,6 @@ def add_sampling(result: Any, fast: bool = True) -> None:
     result.add_argument(
         "--device", type=device_name, metavar="NAME", help="such as cpu or cuda:0 (a GPU when there is one)"
     )
-
-
-def generation_settings(assistant: Assistant, arguments: Any) -> GenerationSettings:
-    """Return a assistant's generation settings with what the command line changes."""
-    given = {key: getattr(arguments, key) for key in ("top_k", "top_p", "cfg", "temperature", "sampler")}
-    visual = assistant.settings.visual or assistant.model.sampling_settings()
-    for key, value in given.items():
-        greedy = key == "temperature" and value == 0
-        if value is not None:
-            visual = _changed(visual, key, **({"temperature": 1.0, "greedy": True} if greedy else {key: value}))
-    words = {"temperature": "text_temperature", "max_new_tokens": "max_tokens", "seed": "seed"}
-    settings = replace(assistant.settings, visual=visual)
-    for key, name in words.items():
-        if (value := getattr(arguments, name)) is not None:
-            settings = _changed(settings, name, **{key: value})
-    return settings
-
-
-Settings = TypeVar("Settings", "GenerationSettings", "SamplingSettings")
-
-
-def _changed(settings: Settings, name: str, **changes: Any) -> Settings:
-    """The settings with what an option says; what is wrong is told by the option's name."""
-    try:
-        return replace(settings, **changes)
-    except UserError as error:  # begins with the setting's name
-        raise UserError(f"--{name.replace('_', '-')}: {str(error).partition(': ')[2]}") from error
 
 
 def add_benchmark_options(group: Any) -> None:

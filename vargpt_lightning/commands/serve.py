@@ -10,7 +10,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vargpt_lightning.commands.options import add_sampling, generation_settings
+from vargpt_lightning.commands.options import add_sampling
+from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.inference.progress import make_fast
 from vargpt_lightning.utils.arguments import Parser, whole

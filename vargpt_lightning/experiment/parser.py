@@ -19,10 +19,12 @@ from vargpt_lightning.experiment.check import ConfigCheck
 from vargpt_lightning.experiment.files import chain
 from vargpt_lightning.experiment.help import USAGE
 from vargpt_lightning.experiment.references import References
-from vargpt_lightning.experiment.schema import SCHEMA, SECTIONS, Experiment, RunConfig
+from vargpt_lightning.experiment.schema import SCHEMA, SECTIONS, Experiment, RunConfig, Sampling
 from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig
 from vargpt_lightning.models.core.settings import MASKED_KERNELS
 from vargpt_lightning.models.core.submodules import SUBMODULES
+from vargpt_lightning.models.parts import check_parts
+from vargpt_lightning.models.parts.base import Facts
 from vargpt_lightning.recipe.stage import Stage, check_stages
 from vargpt_lightning.runs.folder import find_run_folders
 from vargpt_lightning.utils.arguments import SEEDS
@@ -120,6 +122,7 @@ def load_experiment(arguments: str | Path | Sequence[str], *options: str) -> Exp
     check_stages(stages, SUBMODULES, made.data.names)
     _check_batches(stages, made.model.language)
     _check_strategy(stages, made.trainer.strategy)
+    _check_parts(made.sampling, made.model)
     run: RunConfig = made.run
     if run.name is None:
         run.name = Path(files[-1]).stem if files else "run"
@@ -142,6 +145,14 @@ def _check_reuse(run: RunConfig) -> None:
         if path.resolve() != Path(run.root).resolve() and next(find_run_folders(path), None) is None:
             there = "there is no such folder" if not path.is_dir() else "there is no run.json in it or below it"
             raise UserError(f"run.reuse={place!r}: {there}; expected a run, or a folder of runs")
+
+
+def _check_parts(sampling: Sampling, model: VARGPTConfig) -> None:
+    """Refuse parts of the sampler that do not fit the model, such as lists of another length than there are scales."""
+    try:
+        check_parts(sampling.given_parts, Facts.of(model, 1.0 if sampling.cfg is None else sampling.cfg))
+    except UserError as error:
+        raise UserError(f"sampling.{error}") from error
 
 
 def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:

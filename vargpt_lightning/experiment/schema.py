@@ -9,6 +9,7 @@ from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.evaluation.base.figures import HEADLINE_KEYS
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.decoder.samplers import installed_sampler
+from vargpt_lightning.models.parts import checked as checked_parts
 from vargpt_lightning.recipe.init_from import InitFrom
 from vargpt_lightning.recipe.plan import PlanConfig
 from vargpt_lightning.recipe.sharding import ShardingConfig
@@ -192,6 +193,8 @@ class Sampling(Ranged):
             The default of a new model is 1.5.
         temperature: the logits are divided by this after guidance. The default of a new model is 1.
         sampler: how codes are chosen: default, by the keys above, or the name of an installed package's sampler.
+        parts: parts of the sampler by name, each with its arguments, such as {guided_scales: {stop: 3}}; see
+            docs/samplers.md.
     """
 
     place: ClassVar[str] = "sampling"
@@ -201,14 +204,24 @@ class Sampling(Ranged):
     cfg: Annotated[float, Range(0, 100)] | None = None
     temperature: Annotated[float, Range(0.001, 1000)] | None = None
     sampler: str | None = None
+    parts: dict[str, dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        try:
+            self.parts = dict(checked_parts(self.parts)) if self.parts else None
+        except UserError as error:
+            raise UserError(f"{self.place}.{error}") from error
         if self.sampler is not None:
             try:
                 installed_sampler(self.sampler)
             except UserError as error:
                 raise UserError(f"{self.place}.{error}") from error
+
+    @property
+    def given_parts(self) -> dict[str, dict[str, Any]]:
+        """The parts with their arguments, none where none are given."""
+        return {name: arguments or {} for name, arguments in (self.parts or {}).items()}
 
 
 @dataclass

@@ -5,8 +5,9 @@ Shape suffixes: B pictures, S, H, W pixels, L visual tokens of a drawn picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from vargpt_lightning.data.loading.feature_cache import weights_hash
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
 from vargpt_lightning.data.text.chat import ChatTemplate
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.inference.sources import AssistantSources, Scorer
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Prompt, Watcher, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
@@ -75,11 +77,26 @@ class Assistant:
         model: used as it is; put it into evaluation mode first.
         tokenizer: the text tokenizer that the model was trained with.
         settings: of all that it says; `seed` and the row of a prompt make the random stream of that prompt.
+        opened: opens another model by its name, for parts of the sampler that draw with two.
+        scorers: finds a scorer of pictures by its name, for parts that choose among candidates.
     """
 
     model: VARGPT
     tokenizer: TextTokenizer
     settings: GenerationSettings = field(default_factory=GenerationSettings)
+    opened: Callable[[str], Assistant] | None = field(default=None, kw_only=True, repr=False)
+    scorers: Callable[[str], Scorer] | None = field(default=None, kw_only=True, repr=False)
+
+    @cached_property
+    def sources(self) -> AssistantSources:
+        """Where parts of the sampler get what the model does not hold."""
+        return AssistantSources(self.model, self.tokenizer, self.template, self._open, lambda: self.scorers)
+
+    def _open(self, where: str) -> tuple[VARGPT, TextTokenizer] | None:
+        if self.opened is None:
+            return None
+        other = self.opened(where)
+        return other.model, other.tokenizer
 
     @property
     def template(self) -> ChatTemplate:
@@ -115,7 +132,8 @@ class Assistant:
             torch.stack([conversation.pictures[part.name] for part in parts]) if parts else None
             for parts in (rendered.seen, rendered.drawn)
         )
-        return Prompt(rendered.ids.tolist(), pixel_values=seen, drawn_indices=drawn, row=row)
+        asked = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
+        return Prompt(rendered.ids.tolist(), pixel_values=seen, drawn_indices=drawn, row=row, request=asked)
 
     def reply(
         self,
@@ -127,13 +145,13 @@ class Assistant:
         """Answer each conversation; `rows` name their random streams, by default their places."""
         rows = range(len(conversations)) if rows is None else rows
         prompts = [self.prompt(one, row, reserve) for one, row in zip(conversations, rows, strict=True)]
-        return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings)
+        return generate(self.model, prompts, self.tokenizer.decode, settings or self.settings, sources=self.sources)
 
     def continue_all(
         self, prompts: Sequence[Prompt], settings: GenerationSettings, watcher: Watcher | None = None
     ) -> list[Answer]:
         """Answer prompts, each from its own stream; a watcher is told what comes while it comes."""
-        return generate(self.model, prompts, self.tokenizer.decode, settings, watcher)
+        return generate(self.model, prompts, self.tokenizer.decode, settings, watcher, self.sources)
 
     def forget_oldest(self, conversation: Conversation) -> int:
         """Forget the oldest turns until there is room for an answer with a picture; returns how many.

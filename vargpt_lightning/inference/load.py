@@ -68,6 +68,7 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
         model=model,
         tokenizer=tokenizer,
         settings=GenerationSettings(visual=_sampling(model, experiment, folder.path / "config.yaml")),
+        opened=opened,
         folder=folder,
         stage=chosen,
         experiment=experiment,
@@ -118,7 +119,17 @@ def _load(where: str | Path, device: torch.device, dtype: torch.dtype | None) ->
     tokenizer = TextTokenizer.load(path)
     check_tokens(model.config, tokenizer, path)
     settings = GenerationSettings(visual=model.sampling_settings())
-    return Assistant(model=model, tokenizer=tokenizer, settings=settings)
+    return Assistant(model=model, tokenizer=tokenizer, settings=settings, opened=opened)
+
+
+def opened(where: str) -> Assistant:
+    """Open a model that parts of a sampler draw with: as `load` does, or `RUN#STAGE`, a run after one of its stages.
+
+    Raises:
+        UserError: as `load` and `load_run`.
+    """
+    path, _, stage = where.partition("#")
+    return load_run(path, stage, "cpu") if stage else load(path, "cpu")
 
 
 def load_exported(path: str | Path, device: str | torch.device | None = None) -> Assistant:
@@ -143,7 +154,7 @@ def load_exported(path: str | Path, device: str | torch.device | None = None) ->
     load_weights(model, folder / "model.safetensors")
     model = model.eval().requires_grad_(False).to(device)
     settings = GenerationSettings(visual=_sampling(model, experiment, file))
-    return Assistant(model=model, tokenizer=tokenizer, settings=settings)
+    return Assistant(model=model, tokenizer=tokenizer, settings=settings, opened=opened)
 
 
 def _sampling(model: VARGPT, experiment: Mapping[str, Any], file: Path) -> SamplingSettings:

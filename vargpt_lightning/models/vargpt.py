@@ -41,6 +41,8 @@ from vargpt_lightning.models.language.llama import (
     build_vision_tower,
     check_pictures,
 )
+from vargpt_lightning.models.parts import check_parts
+from vargpt_lightning.models.parts.base import Facts
 from vargpt_lightning.models.tokenizer.build import build_tokenizer
 from vargpt_lightning.models.tokenizer.self_correction import random_change
 from vargpt_lightning.models.vision.tower import restore_constants
@@ -95,8 +97,18 @@ class VARGPTModel(nn.Module):
         return self.config.decoder.classes
 
     def sampling_settings(self, **changes: Any) -> SamplingSettings:
-        """Return the visual sampling settings of this model's preset, with those saved with it and `changes`."""
-        return SamplingSettings(**{"top_p": self.settings.top_p, **self.sampling, **changes})
+        """Return the visual sampling settings of this model's preset, with those saved with it and `changes`.
+
+        Raises:
+            UserError: a value is out of its range, or a part does not fit this model.
+        """
+        made = SamplingSettings(**{"top_p": self.settings.top_p, **self.sampling, **changes})
+        check_parts(made.parts, self.facts(made))
+        return made
+
+    def facts(self, sampling: SamplingSettings) -> Facts:
+        """Return what parts of a sampler are held against."""
+        return Facts.of(self.config, sampling.cfg, sampling.cfg_schedule, sampling.greedy)
 
     def forward(
         self,

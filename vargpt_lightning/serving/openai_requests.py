@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vargpt_lightning.inference.assistant import Assistant
+from vargpt_lightning.inference.changed_settings import with_parts
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
@@ -29,7 +31,7 @@ Stops = Annotated[list[str], BeforeValidator(_texts)]
 
 
 class Sampling(BaseModel):
-    """What chat and drawing requests have in common; the first five are not OpenAI's."""
+    """What chat and drawing requests have in common; the first six are not OpenAI's."""
 
     model_config = ConfigDict(extra="allow")
     cfg: Number | None = None
@@ -37,6 +39,7 @@ class Sampling(BaseModel):
     image_top_p: Number | None = None
     image_temperature: Number | None = None
     image_sampler: str | None = None
+    image_parts: dict[str, dict[str, Any] | None] | None = None
     model: str | None = None
     n: Whole | None = None
     seed: Whole | None = None
@@ -87,6 +90,8 @@ _RANGES = {
 }
 
 
+NAMING = frozenset({"model", "scorer"})
+"""Arguments of parts that name a model or a scorer: what is loaded for them is not a client's to choose."""
 MOST_VALUES = 20_000  # brackets and commas of a body: a thousand messages have some 6,000
 
 
@@ -143,12 +148,29 @@ def _visual(assistant: Assistant, request: Sampling) -> SamplingSettings:
     visual = _changed(visual, "cfg", "cfg", request.cfg)
     visual = _changed(visual, "image_sampler", "sampler", request.image_sampler)
     visual = _changed(visual, "image_top_k", "top_k", request.image_top_k)
+    if request.image_parts is not None:
+        visual = _changed_parts(assistant, visual, request.image_parts)
     if 0 in (request.image_temperature, request.image_top_p):
         return replace(visual, greedy=True, smooth=False)
     visual = _changed(visual, "image_top_p", "top_p", request.image_top_p)
     if request.image_temperature is not None:
         visual = replace(visual, greedy=False)
     return _changed(visual, "image_temperature", "temperature", request.image_temperature)
+
+
+def _changed_parts(
+    assistant: Assistant, visual: SamplingSettings, given: Mapping[str, Mapping[str, Any] | None]
+) -> SamplingSettings:
+    """The settings with parts of the sampler; files of the server, which some name, are not a client's to choose."""
+    own = assistant.settings.visual.parts if assistant.settings.visual else {}
+    for name, arguments in given.items():
+        for key in NAMING.intersection(arguments or {}):
+            if (arguments or {})[key] != own.get(name, {}).get(key):
+                raise _invalid("image_parts", f"{name}.{key} is the server's to choose; expected none")
+    try:
+        return with_parts(assistant, visual, given)
+    except UserError as error:
+        raise _invalid("image_parts", str(error)) from error
 
 
 Settings = TypeVar("Settings", GenerationSettings, SamplingSettings)

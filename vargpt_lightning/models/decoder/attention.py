@@ -6,6 +6,7 @@ Shapes: B batch, L visual tokens of all scales (or of one scale, with a cache), 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vargpt_lightning.models.decoder.lean import Modulated, QueryKeyValue, lean, packed_attention, unit_length
+from vargpt_lightning.models.parts.base import Branch, Kept
 
 MAX_LOG_SCALE = math.log(100)
 
@@ -31,6 +33,21 @@ class LayerCache:
         self.keys_BHLD[:, :, span] = k_BHLD
         self.values_BHLD[:, :, span] = v_BHLD
         return self.keys_BHLD[:, :, : span.stop], self.values_BHLD[:, :, : span.stop]
+
+    def of(self, rows: slice | Sequence[int]) -> LayerCache:
+        """Return the cache of some rows: for a slice a view of this one, otherwise a copy."""
+        modulation_B16C = None if self.modulation_B16C is None else self.modulation_B16C[rows]
+        return LayerCache(self.keys_BHLD[rows], self.values_BHLD[rows], modulation_B16C)
+
+    def attended(self, q_BHLD: Tensor) -> None:
+        """Learn that these queries have attended to what is cached."""
+
+    def kept(self, branch: Branch, x_BLC: Tensor) -> Kept | None:
+        """Return the tokens that a branch is computed for, None for all."""
+        return None
+
+    def restored(self, branch: Branch, y_BLC: Tensor) -> None:
+        """Learn what a branch gave for all tokens."""
 
 
 def block_causal_attention(
@@ -117,4 +134,5 @@ class ScaleSelfAttention(nn.Module):
             y_BHLD = F.scaled_dot_product_attention(
                 q_BHLD.to(k_BHLD.dtype), k_BHLD, v_BHLD, dropout_p=dropout, scale=self.scale
             )
+            cache.attended(q_BHLD)
         return self.proj_drop(self.proj(y_BHLD.transpose(1, 2).flatten(2).to(modulated.x_BLC.dtype)))

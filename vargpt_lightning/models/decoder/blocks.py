@@ -7,6 +7,7 @@ or two modulation vectors, the same for all tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models.decoder.attention import LayerCache, ScaleSelfAttention
 from vargpt_lightning.models.decoder.lean import Modulated, gated_residual, gelu_linear
+from vargpt_lightning.models.parts.base import Branch
 
 
 class Condition(NamedTuple):
@@ -129,10 +131,25 @@ class Block(nn.Module):
                 cache.modulation_B16C = self.modulation(cond)
             rows_B16C = cache.modulation_B16C
         gate1, gate2, scale1, scale2, shift1, shift2 = rows_B16C.unbind(2)
-        y_BLC = self.attn(Modulated(x_BLC, self.ln_wo_grad, scale1, shift1), slices, mask_LL, cache)
-        x_BLC = gated_residual(x_BLC, y_BLC, gate1, self.drop_path)
-        y_BLC = self.ffn(Modulated(x_BLC, self.ln_wo_grad, scale2, shift2))
-        return gated_residual(x_BLC, y_BLC, gate2, self.drop_path)
+
+        def attend(some_BLC: Tensor) -> Tensor:
+            return self.attn(Modulated(some_BLC, self.ln_wo_grad, scale1, shift1), slices, mask_LL, cache)
+
+        def feed(some_BLC: Tensor) -> Tensor:
+            return self.ffn(Modulated(some_BLC, self.ln_wo_grad, scale2, shift2))
+
+        x_BLC = gated_residual(x_BLC, branched("attention", attend, x_BLC, cache), gate1, self.drop_path)
+        return gated_residual(x_BLC, branched("feed_forward", feed, x_BLC, cache), gate2, self.drop_path)
+
+
+def branched(branch: Branch, run: Callable[[Tensor], Tensor], x_BLC: Tensor, cache: LayerCache | None) -> Tensor:
+    """Run a branch of a block: for all tokens, or for those that a part of the sampler keeps."""
+    if cache is None:
+        return run(x_BLC)
+    kept = cache.kept(branch, x_BLC)
+    y_BLC = run(x_BLC) if kept is None else kept.restore(run(kept.take(x_BLC)))
+    cache.restored(branch, y_BLC)
+    return y_BLC
 
 
 class HeadNorm(nn.Module):

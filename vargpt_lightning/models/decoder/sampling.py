@@ -6,8 +6,8 @@ H and W the side of the finest scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -28,6 +28,7 @@ from vargpt_lightning.models.decoder.samplers import (
 from vargpt_lightning.models.decoder.samplers import (
     MOST_GUIDANCE as MOST_GUIDANCE,
 )
+from vargpt_lightning.models.parts import checked
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
 
@@ -51,10 +52,11 @@ class SamplingSettings:
         smooth: feed on a mixture of codes (Gumbel softmax) in place of the drawn one: prettier, less diverse.
         greedy: take the likeliest code, whatever the sampler; uses no randomness.
         sampler: how codes are chosen: "default", by the keys above, or an installed package's sampler (see `Sampler`).
+        parts: what else changes the drawing: names of parts (see `models.parts`), each with its arguments.
 
     Raises:
-        UserError: a value is out of its range, there is no such sampler, or `smooth` is set beside `greedy` or an
-            installed package's sampler.
+        UserError: a value is out of its range, there is no such sampler or part, or `smooth` is set beside `greedy` or
+            an installed package's sampler.
     """
 
     top_k: int = 900
@@ -65,6 +67,7 @@ class SamplingSettings:
     smooth: bool = False
     greedy: bool = False
     sampler: str = DEFAULT
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.top_k, int) and self.top_k >= 0):
@@ -85,6 +88,7 @@ class SamplingSettings:
             raise UserError(
                 f"smooth: got True, expected False with the sampler {self.sampler!r}, which draws codes alone"
             )
+        object.__setattr__(self, "parts", checked(self.parts))
 
     @property
     def guided(self) -> bool:
@@ -96,6 +100,8 @@ class SamplingSettings:
         found = asdict(self)
         if self.sampler == DEFAULT:
             del found["sampler"]
+        if not self.parts:
+            del found["parts"]
         return found
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from vargpt_lightning.models.core.losses import ImageLoss, image_loss
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
-from vargpt_lightning.models.decoder.attention import LayerCache
 from vargpt_lightning.models.decoder.blocks import Block, Condition, HeadNorm, SharedModulation
+from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.picture_decoder import PictureDecoder
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
@@ -26,18 +26,6 @@ from vargpt_lightning.utils.errors import UserError
 
 DERIVED_BUFFERS = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias")
 """Last parts of keys in VAR's checkpoints that follow from the schedule alone; nothing here has these names."""
-
-
-class DecoderCache:
-    """Keys, values and modulations of one generation; allocated once, written in place, usable again from scale 0."""
-
-    def __init__(self, depth: int, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.layers = [
-            LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
-            for _ in range(depth)
-        ]
-        self.length = 0
-        self.head_modulation: Tensor | None = None
 
 
 class VisualDecoder(PictureDecoder):
@@ -230,6 +218,7 @@ class VisualDecoder(PictureDecoder):
         if k is None or not 0 <= k < self.schedule.num_scales:
             raise ValueError(f"k: got {k}, expected 0 to {self.schedule.num_scales - 1} with a cache")
         span = self.schedule.slices[k]
+        cache.k = k
         if k == 0:
             cache.length = 0
         if cache.length != span.start:
@@ -252,7 +241,7 @@ class VisualDecoder(PictureDecoder):
         """An empty cache for `batch` rows (two per picture with guidance); type and device default to the weights'."""
         weight = self.head.weight
         shape = (batch, self.heads, self.schedule.num_tokens, self.width // self.heads)
-        return DecoderCache(self.depth, shape, dtype or weight.dtype, torch.device(device or weight.device))
+        return DecoderCache.empty(self.depth, shape, dtype or weight.dtype, torch.device(device or weight.device))
 
     @torch.no_grad()
     def generate(

@@ -38,6 +38,7 @@ class Prompt:
         row: names the prompt's own random stream; None takes its place in the list.
         settings: of this answer alone; None takes those of all. `batch_size` has no effect here.
         seed: of that stream; None takes the settings'.
+        request: what is asked for, in words; scorers of candidates are told it.
     """
 
     input_ids: Sequence[int]
@@ -48,6 +49,7 @@ class Prompt:
     row: int | None = None
     seed: int | None = None
     settings: GenerationSettings | None = None
+    request: str = ""
 
 
 @dataclass(frozen=True)

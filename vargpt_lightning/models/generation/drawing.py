@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.models.core.masks import step_mask
+from vargpt_lightning.models.decoder.blocks import Condition
+from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.generation.row_sampling import RowRules
 from vargpt_lightning.models.language.kv_cache import LanguageCache
+from vargpt_lightning.models.parts.base import Hooks
 from vargpt_lightning.models.vargpt import VARGPTModel
 
 
@@ -32,6 +35,10 @@ class PictureStep:
         settings: of all rows, or of each; a row without guidance has no half without the prompt.
         generator: source of the noise where the unconditional half is noise; one, or one for each row.
         noise_RLW: that noise itself, for all scales in a row, instead of drawing it.
+        gaps: how much larger positions are than slots of the cache, of each row; of none by default.
+
+    Attributes:
+        filled: tokens of the picture that the cache holds.
     """
 
     def __init__(
@@ -43,11 +50,14 @@ class PictureStep:
         settings: SamplingSettings | Sequence[SamplingSettings],
         generator: Generators = None,
         noise_RLW: Tensor | None = None,
+        gaps: Sequence[int] | None = None,
     ) -> None:
         self.model, self.cache, self.rows = model, cache, list(rows)
+        self.decoder, self.filled = model.visual_decoder, 0
         self.generator, self.noise_RLW = generator, noise_RLW
         device = model.language_model.lm_head.weight.device
         self.lengths_R, self.longest = torch.tensor(list(lengths), device=device), max(lengths)
+        self.gaps_R = torch.tensor(list(gaps), device=device) if gaps is not None and any(gaps) else None
         count, L = len(self.rows), model.schedule.num_tokens
         each = [settings] * count if isinstance(settings, SamplingSettings) else settings
         guided = [r for r, own in enumerate(each) if own.guided]
@@ -55,25 +65,85 @@ class PictureStep:
         self.halves = len(guided)
         hides = guided and model.settings.unconditional == "dropped_prompt"
         self.alone = LanguageCache(model.language_model, len(guided), L + 1) if hides else None
+        self.read_before = 0  # tokens that the second half has read before its start token
         self.labels_R = torch.full((count,), model.null_class, device=device)
         self.condition = model.visual_decoder.condition(self.labels_R[:1].expand(count + len(guided)))
         self.decoder_cache = model.visual_decoder.new_cache(count + len(guided))
 
     def __call__(self, k: int, input_RlC: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return logits (R, l, V) of scale k with the prompt, and (G, l, V) without it where guidance is on."""
-        decoder = self.model.visual_decoder
-        words_RlC = decoder.embed_scale(k, self.labels_R, input_RlC)
-        embeds_RnW = self.model.generation_projector_in(words_RlC)
-        if k == 0:
-            start_R1W = self._start_embedding().to(embeds_RnW.dtype)
-            embeds_RnW = torch.cat((start_R1W.expand(len(self.rows), -1, -1), embeds_RnW), dim=1)
+        embeds_RnW = self._embedded(k, input_RlC)
         hidden = [self._with_prompt(k, embeds_RnW)]
         if self.halves:
             hidden.append(self._without_prompt(k, embeds_RnW[self.guided]))
         x_RlC = self.model.generation_projector_out(torch.cat(hidden))
-        logits_RlV = decoder.decode(x_RlC, self.condition, self.decoder_cache, k)
+        logits_RlV = self.decoder.decode(x_RlC, self.condition, self.decoder_cache, k)
+        self.filled = self.model.schedule.slices[k].stop
         count = len(self.rows)
         return logits_RlV[:count], logits_RlV[count:] if self.halves else None
+
+    def logits(self, k: int, input_RlC: Tensor | None, second: bool) -> tuple[Tensor, Tensor | None]:
+        """Return what a call does; without the second half from now on where it is not wanted."""
+        if self.halves and not second:
+            self.drop_second()
+        return self(k, input_RlC)
+
+    def probe(self, k: int, input_RlC: Tensor) -> Tensor:
+        """Return logits (R, l, V) of scale k for another input than it then gets, which takes its place in the caches.
+
+        Scale 0 has no input and cannot be asked so.
+        """
+        cache = self.decoder_cache.of(slice(len(self.rows)))
+        x_RlC = self.model.generation_projector_out(self._with_prompt(k, self._embedded(k, input_RlC)))
+        return self.decoder.decode(x_RlC, _of(self.condition, slice(len(self.rows))), cache, k)
+
+    def drop_second(self) -> None:
+        """Compute no second half from now on."""
+        first = slice(len(self.rows))
+        self.halves, self.alone = 0, None
+        self.condition, self.decoder_cache = _of(self.condition, first), self.decoder_cache.of(first)
+
+    def read_second(self, ids: Sequence[int]) -> None:
+        """Let the second half go on from these text tokens; before the first scale."""
+        capacity = len(ids) + self.model.schedule.num_tokens + 1
+        self.alone = LanguageCache(self.model.language_model, self.halves, capacity)
+        ids_GT = torch.tensor(list(ids), device=self.lengths_R.device).expand(self.halves, -1)
+        places_GT = torch.arange(len(ids), device=self.lengths_R.device).expand_as(ids_GT)
+        self.alone.run(self.model.language_model.embed(ids_GT), places_GT, step_mask(places_GT, len(ids)))
+        self.read_before = len(ids)
+
+    def second_values(self, k: int) -> list[Tensor]:
+        """Return the decoder's cached values (G, H, l, D) of scale k in the second half, a view of each layer's."""
+        span = self.model.schedule.slices[k]
+        return [layer.values_BHLD[len(self.rows) :, :, span] for layer in self.decoder_cache.layers]
+
+    def hook_inside(self, hooks: Sequence[Hooks]) -> None:
+        """Let hooks choose what the decoder computes and keeps; before the first scale."""
+        self.decoder_cache = DecoderCache.hooked(self.decoder.depth, hooks)
+
+    def regroup(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, by their places; all of them have guidance, or none has."""
+        both = [*rows, *(len(self.rows) + row for row in rows if self.halves)]
+        self.condition, self.decoder_cache = _of(self.condition, both), self.decoder_cache.of(both)
+        self.cache = self.cache.regrouped([self.rows[row] for row in rows], 0, self.cache.capacity)
+        if self.alone is not None:
+            self.alone = self.alone.regrouped(rows, 0, self.alone.capacity)
+        if self.noise_RLW is not None:
+            self.noise_RLW = self.noise_RLW[list(rows)]
+        if not (self.generator is None or isinstance(self.generator, torch.Generator)):
+            self.generator = [self.generator[row] for row in rows]
+        self.lengths_R, self.labels_R = self.lengths_R[list(rows)], self.labels_R[list(rows)]
+        self.gaps_R = None if self.gaps_R is None else self.gaps_R[list(rows)]
+        self.rows, self.halves = list(range(len(rows))), len(rows) if self.halves else 0
+
+    def _embedded(self, k: int, input_RlC: Tensor | None) -> Tensor:
+        """The language model's inputs of scale k, with the start token before those of the first."""
+        words_RlC = self.decoder.embed_scale(k, self.labels_R, input_RlC)
+        embeds_RnW = self.model.generation_projector_in(words_RlC)
+        if k == 0:
+            start_R1W = self._start_embedding().to(embeds_RnW.dtype)
+            embeds_RnW = torch.cat((start_R1W.expand(len(self.rows), -1, -1), embeds_RnW), dim=1)
+        return embeds_RnW
 
     def _start_embedding(self) -> Tensor:
         start_11 = self.lengths_R.new_full((1, 1), self.model.tokens.image_gen_start)
@@ -97,16 +167,21 @@ class PictureStep:
             self.longest + self.model.schedule.slices[k].stop + 1
         )  # known here: asked of a GPU, it would be waited for
         mask = step_mask(self.lengths_R[:, None] + last_n, end)
-        hidden_RnW = self.cache.run(embeds_RnW, slots_Rn, mask, rows=self.rows)
+        positions_Rn = None if self.gaps_R is None else slots_Rn + self.gaps_R[:, None]
+        hidden_RnW = self.cache.run(embeds_RnW, slots_Rn, mask, rows=self.rows, positions_Rn=positions_Rn)
         return hidden_RnW[:, 1:] if k == 0 else hidden_RnW
 
     def _without_prompt(self, k: int, embeds_GnW: Tensor) -> Tensor:
         offsets_n, last_n = self._spans(k)
         if self.alone is None:
             return self._noise(k, embeds_GnW)
-        slots_Gn = offsets_n.expand(self.halves, -1)
-        mask = step_mask(last_n.expand(self.halves, -1), self.model.schedule.slices[k].stop + 1)
-        positions_Gn = self.lengths_R[self.guided, None] + offsets_n
+        before = self.read_before
+        slots_Gn = (offsets_n + before).expand(self.halves, -1)
+        mask = step_mask((last_n + before).expand(self.halves, -1), before + self.model.schedule.slices[k].stop + 1)
+        # Alone it stands where the picture does; behind text of its own, where this ends.
+        positions_Gn = slots_Gn if before else self.lengths_R[self.guided, None] + offsets_n
+        if not before and self.gaps_R is not None:
+            positions_Gn = positions_Gn + self.gaps_R[self.guided, None]
         hidden_GnW = self.alone.run(embeds_GnW, slots_Gn, mask, positions_Rn=positions_Gn)
         return hidden_GnW[:, 1:] if k == 0 else hidden_GnW
 
@@ -146,14 +221,21 @@ def draw_rows(
     streams: Sequence[torch.Generator],
     on_scale: Callable[[int, Tensor], None] | None = None,
     keep_logits: bool = False,
+    gaps: Sequence[int] | None = None,
 ) -> tuple[Drawing, dict[int, Exception]]:
     """Draw one picture in each of some rows of a cache, each by its own settings and from its own stream.
 
     Returns also what an installed package's sampler has raised, by the row's place among `rows`; its picture is void.
     """
     rules = RowRules(settings, streams)
-    step = PictureStep(model, cache, rows, lengths, settings, streams)
+    step = PictureStep(model, cache, rows, lengths, settings, streams, gaps=gaps)
     return next_scale_loop(step, model.image_tokenizer, rules, on_scale=on_scale, keep_logits=keep_logits), rules.failed
+
+
+def _of(condition: Condition, rows: slice | Sequence[int]) -> Condition:
+    """The condition of some rows."""
+    shared_B16C = condition.shared_B16C
+    return Condition(condition.embedding_BD[rows], None if shared_B16C is None else shared_B16C[rows])
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

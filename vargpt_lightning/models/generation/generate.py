@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models.core.masks import step_mask
-from vargpt_lightning.models.decoder.sampling import Drawing
 from vargpt_lightning.models.generation.answers import (
     Answer,
     Finish,
@@ -26,13 +25,14 @@ from vargpt_lightning.models.generation.answers import (
     Prompt,
     TextPart,
     Watcher,
-    to_images,
 )
-from vargpt_lightning.models.generation.drawing import draw_rows
+from vargpt_lightning.models.generation.picture_parts import draw_for, drawn_together
 from vargpt_lightning.models.generation.reading import context_of, pictures_of, read_contexts
 from vargpt_lightning.models.generation.rows import NobodyWaitsError, Row, stream
+from vargpt_lightning.models.generation.sources import NoSources
 from vargpt_lightning.models.generation.writing import choose, never_written, stop_place
 from vargpt_lightning.models.language.kv_cache import LanguageCache
+from vargpt_lightning.models.parts.base import Sources
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
 
@@ -56,6 +56,7 @@ def generate(
     decode_text: Callable[[list[int]], str],
     settings: GenerationSettings | None = None,
     watcher: Watcher | None = None,
+    sources: Sources | None = None,
 ) -> list[Answer]:
     """Answer prompts with text and pictures; an answer depends on its own prompt and row alone.
 
@@ -64,6 +65,7 @@ def generate(
         decode_text: turns token ids into text.
         settings: of the prompts that have none of their own.
         watcher: is told what is written and drawn as soon as it is there, may end an answer, and may let others join.
+        sources: where parts of the sampler get other models, scorers, and text as ids.
 
     Raises:
         UserError: a prompt is empty, does not fit into the context, or its pictures do not match its placeholders.
@@ -73,7 +75,7 @@ def generate(
     with torch.no_grad(), _evaluating(model):
         for begin in range(0, len(prompts), settings.batch_size):
             some = prompts[begin : begin + settings.batch_size]
-            answers += _Batch(model, decode_text, settings, watcher, len(prompts)).run(some, begin)
+            answers += _Batch(model, decode_text, settings, watcher, len(prompts), sources).run(some, begin)
     return answers
 
 
@@ -107,8 +109,9 @@ class _Batch:
         settings: GenerationSettings,
         watcher: Watcher | None,
         later: int,
+        sources: Sources | None = None,
     ) -> None:
-        self.watcher, self.later = watcher, later
+        self.watcher, self.later, self.sources = watcher, later, sources or NoSources()
         self.model, self.decode_text, self.settings = model, decode_text, settings
         self.tokens, self.L = model.tokens, model.schedule.num_tokens
         self.device = model.language_model.lm_head.weight.device
@@ -129,7 +132,8 @@ class _Batch:
             if writing and not any(self.rows[i].waited > PATIENCE for i in drawing):
                 self._write(writing)
             elif drawing:
-                self._draw(drawing)
+                for rows in drawn_together([self.rows[i] for i in drawing]):
+                    self._draw(rows)
             elif not self.rows:
                 return [row.answer for row in given]
 
@@ -200,8 +204,12 @@ class _Batch:
         slots_R1 = torch.tensor([[row.length] for row in rows], device=self.device)
         embeds_R1C = self.model.language_model.embed(ids_R1)
         mask = step_mask(slots_R1, max(row.length for row in rows) + 1)
+        positions_R1 = None
+        if any(row.gap for row in rows):
+            positions_R1 = slots_R1 + torch.tensor([[row.gap] for row in rows], device=self.device)
         assert self.cache is not None
-        hidden_R1C = self.cache.run(embeds_R1C, slots_R1, mask, rows=[row.slot for row in rows])
+        slots = [row.slot for row in rows]
+        hidden_R1C = self.cache.run(embeds_R1C, slots_R1, mask, rows=slots, positions_Rn=positions_R1)
         for row in rows:
             row.length += 1
         chosen = self._choose(self.model.language_model.lm_head(hidden_R1C[:, 0]), places)
@@ -222,7 +230,7 @@ class _Batch:
 
     def _may_draw(self, row: Row) -> bool:
         # Room for the start token, the picture and the end token.
-        return row.drawn < row.settings.max_images and row.length + self.L + 2 <= row.room
+        return row.drawn < row.settings.max_images and row.position + self.L + 2 <= row.room
 
     def _take(self, row: Row, token: int) -> None:
         """Move a row on by the token that it has just chosen."""
@@ -257,7 +265,7 @@ class _Batch:
             raise UserError(f"prompt: got {row.length + 1} tokens that ask for a picture, expected {expected}")
 
     def _check_length(self, row: Row) -> None:
-        if row.written >= row.settings.max_new_tokens or row.length >= row.room:
+        if row.written >= row.settings.max_new_tokens or row.position >= row.room:
             self._finish(row, "length")
 
     def _finish(self, row: Row, reason: Finish) -> None:
@@ -284,68 +292,31 @@ class _Batch:
         if self.watcher is not None:
             self.watcher.part(row.place, part)
 
-    def _draw(self, places: list[int]) -> None:
+    def _draw(self, rows: Sequence[Row]) -> None:
         """Draw one picture in each row and close it with the end token."""
-        rows = [self.rows[i] for i in places]
+        assert self.cache is not None
         for row in rows:
             self._close_text(row)
         try:
-            drawing, failed = self._drawing(rows)
+            drawn = draw_for(self.model, self.cache, rows, self.watcher, self.sources)
         except NobodyWaitsError:
             for row in rows:
                 self._finish(row, "stopped")
             return
-        tokenizer = self.model.image_tokenizer
-        images = to_images(tokenizer.decode(drawing.f_hat_BCHW))
-        keeping = [r for r, row in enumerate(rows) if row.settings.keep_scales]
-        scales = [to_images(x) for x in tokenizer.progressive(drawing.idx_BL[keeping])] if keeping else []
-        for r, row in enumerate(rows):
-            if r in failed:
-                self._fail(row, failed[r])
+        for r, (row, part) in enumerate(zip(rows, drawn.parts, strict=True)):
+            if part is None:
+                self._fail(row, drawn.failed[r])
                 continue
-            own_scales = tuple(pictures[keeping.index(r)] for pictures in scales) if r in keeping else ()
-            logits_LV = None
-            if row.settings.keep_logits and drawing.logits_BLV is not None:
-                logits_LV = drawing.logits_BLV[r].cpu()
-            self._add(row, PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales, logits_LV))
+            self._add(row, part)
             row.answer.token_ids += [self.tokens.image_gen] * self.L + [self.tokens.image_gen_end]
-            row.length += self.L + 1
+            row.length += drawn.filled + 1
+            row.gap += self.L - drawn.filled
             row.drawn += 1
             row.state, row.pending, row.waited = "write", self.tokens.image_gen_end, 0
             if self.model.settings.after_image == "stop":
                 self._finish(row, "picture")
             else:
                 self._check_length(row)
-
-    def _drawing(self, rows: Sequence[Row]) -> tuple[Drawing, dict[int, Exception]]:
-        assert self.cache is not None
-        preset = self.model.sampling_settings()
-        return draw_rows(
-            self.model,
-            self.cache,
-            [row.slot for row in rows],
-            [row.length for row in rows],
-            [row.settings.visual or preset for row in rows],
-            [row.generator for row in rows],
-            self._tell_scale(rows) if self.watcher is not None else None,
-            any(row.settings.keep_logits for row in rows),
-        )
-
-    def _tell_scale(self, rows: Sequence[Row]) -> Callable[[int, Tensor], None]:
-        """What passes the pictures after each scale on to the watcher, and ends a drawing that nobody waits for."""
-        watcher = self.watcher
-        assert watcher is not None
-
-        def tell(k: int, f_hat_RCHW: Tensor) -> None:
-            here = [r for r, row in enumerate(rows) if not watcher.gone(row.place)]
-            if not here:
-                raise NobodyWaitsError
-            if wanted := [r for r in here if watcher.wants_scales(rows[r].place)]:
-                images = to_images(self.model.image_tokenizer.decode(f_hat_RCHW[wanted]))
-                for r, image in zip(wanted, images, strict=True):
-                    watcher.scale(rows[r].place, k, image)
-
-        return tell
 
 
 class _FirstTokens(_Batch):

@@ -43,13 +43,22 @@ class RowRules:
         self.drawn = [r for r in rows if r not in self.samplers and not self.settings[r].greedy]
         self.smooth = [r for r in self.drawn if self.settings[r].smooth]
 
-    def guide(self, cond_RlV: Tensor, uncond_GlV: Tensor | None, k: int, K: int) -> Tensor:
-        """Return the guided logits (R, l, V) of scale k of K, in float32; `uncond_GlV` holds the guided rows alone."""
+    def weights(self, k: int, K: int) -> list[float]:
+        """The guidance weights of the guided rows at scale k of K."""
+        return [guidance_weight(self.settings[r], k, K) for r in self.guided]
+
+    def guide(
+        self, cond_RlV: Tensor, uncond_GlV: Tensor | None, k: int, K: int, weights: Sequence[float] | None = None
+    ) -> Tensor:
+        """Return the guided logits (R, l, V) of scale k of K, in float32; `uncond_GlV` holds the guided rows alone.
+
+        `weights` are theirs, where they are not those of the settings.
+        """
         cond_RlV = cond_RlV.float()
         if not self.guided:
             return cond_RlV
         assert uncond_GlV is not None
-        weights = [guidance_weight(self.settings[r], k, K) for r in self.guided]
+        weights = self.weights(k, K) if weights is None else weights
         more_G11, weight_G11 = (_column(each, cond_RlV) for each in ([1 + weight for weight in weights], weights))
         if len(self.guided) == len(cond_RlV):
             return more_G11 * cond_RlV - weight_G11 * uncond_GlV.float()

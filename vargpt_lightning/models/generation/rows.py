@@ -15,7 +15,8 @@ from vargpt_lightning.models.generation.answers import Answer, GenerationSetting
 class Row:
     """One answer in the making. Row `slot` of the cache holds `length` tokens of it; `pending` comes next.
 
-    `place` is the prompt's number, `room` the tokens that the whole sequence may have.
+    `place` is the prompt's number, `room` the tokens that the whole sequence may have, `gap` how many tokens of its
+    pictures the cache does not hold because a part of the sampler has left them out.
     """
 
     place: int
@@ -26,6 +27,7 @@ class Row:
     room: int
     slot: int = 0
     length: int = 0
+    gap: int = 0
     pending: int = -1
     state: Literal["write", "draw", "done"] = "write"
     written: int = 0
@@ -33,6 +35,16 @@ class Row:
     waited: int = 0
     text: list[int] = field(default_factory=list)
     answer: Answer = field(default_factory=Answer)
+
+    @property
+    def position(self) -> int:
+        """The tokens of its sequence so far, before `pending`."""
+        return self.length + self.gap
+
+    @property
+    def sequence(self) -> list[int]:
+        """The ids of these tokens."""
+        return [*self.context, *self.answer.token_ids][: self.position]
 
 
 class NobodyWaitsError(Exception):

@@ -45,6 +45,12 @@ class LanguageCache:
         self.keys_LBHSD[:, rows] = 0
         self.values_LBHSD[:, rows] = 0
 
+    def put(self, row: int, other: LanguageCache, theirs: int) -> None:
+        """Take over a row of another cache."""
+        length = min(self.capacity, other.capacity)
+        for mine, given in ((self.keys_LBHSD, other.keys_LBHSD), (self.values_LBHSD, other.values_LBHSD)):
+            mine[:, row, :, :length] = given[:, theirs, :, :length]
+
     def run(
         self,
         embeds_RnC: Tensor,

@@ -16,7 +16,7 @@ from vargpt_lightning.data.shards.records import DRAWN, Record
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.evaluation.systems.own import OwnModel
 from vargpt_lightning.experiment.schema import Experiment
-from vargpt_lightning.inference.load import Assistant
+from vargpt_lightning.inference.load import Assistant, opened
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings, to_images
 from vargpt_lightning.recipe.stage import Stage
@@ -50,7 +50,8 @@ def requests_for(
     prompts = [request_of(record) for record in records]
 
     def draw() -> Shown:
-        assistant = Assistant(model=model, tokenizer=tokenizer, settings=generation_settings(experiment, model))
+        settings = generation_settings(experiment, model)
+        assistant = Assistant(model=model, tokenizer=tokenizer, settings=settings, opened=opened)
         said = OwnModel(assistant).draw(prompts, list(range(len(prompts)))) if prompts else []
         shown: Shown = []
         for prompt, answer in zip(prompts, said, strict=True):
@@ -70,7 +71,7 @@ def _reconstructions(model: VARGPT, data: StageData, count: int) -> Shown:
 def _alone(model: VARGPT, count: int, experiment: Experiment) -> Shown:
     labels_B = torch.full((count,), model.null_class, device=model.language_model.lm_head.weight.device)
     generators = [torch.Generator().manual_seed(experiment.seed + row) for row in range(count)]
-    sampling = replace(_visual(experiment, model), cfg=0.0)
+    sampling = replace(_visual(experiment, model), cfg=0.0, parts={})
     drawing = model.visual_decoder.generate(model.image_tokenizer, labels_B, sampling=sampling, generator=generators)
     return [(image, "") for image in to_images(model.image_tokenizer.decode(drawing.f_hat_BCHW))]
 

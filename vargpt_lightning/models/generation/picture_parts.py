@@ -1,0 +1,127 @@
+"""Pictures of answers: rows that draw together, their drawings, and what is passed on while they are made.
+
+Legend: R rows, Q drawn pictures, L visual tokens of all scales, V codebook, C, H and W of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vargpt_lightning.models.decoder.sampling import Drawing, SamplingSettings
+from vargpt_lightning.models.generation.answers import PicturePart, Prompt, Watcher, to_images
+from vargpt_lightning.models.generation.drawing import PictureStep, draw_rows
+from vargpt_lightning.models.generation.reading import pictures_of, read_contexts
+from vargpt_lightning.models.generation.rows import NobodyWaitsError, Row
+from vargpt_lightning.models.generation.steered import Context, OtherStep, draw_steered
+from vargpt_lightning.models.language.kv_cache import LanguageCache
+from vargpt_lightning.models.parts.base import Sources
+from vargpt_lightning.models.vargpt import VARGPTModel
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The pictures of rows, None for those that failed and why, and the tokens of a picture that the cache holds."""
+
+    parts: list[PicturePart | None]
+    failed: dict[int, Exception]
+    filled: int
+
+
+def drawn_together(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return rows in groups: all without parts of a sampler, and those with the same settings."""
+    plain = [row for row in rows if not (row.settings.visual and row.settings.visual.parts)]
+    groups = [plain] if plain else []
+    for row in rows:
+        if row.settings.visual and row.settings.visual.parts:
+            same = [group for group in groups if group[0].settings.visual == row.settings.visual]
+            same[0].append(row) if same else groups.append([row])
+    return groups
+
+
+def draw_for(
+    model: VARGPTModel, cache: LanguageCache, rows: Sequence[Row], watcher: Watcher | None, sources: Sources
+) -> Drawn:
+    """Draw one picture in each of some rows that draw together.
+
+    Raises:
+        NobodyWaitsError: all of them are gone.
+    """
+    drawing, failed, filled = _drawing(model, cache, rows, watcher, sources)
+    tokenizer = model.image_tokenizer
+    images = to_images(tokenizer.decode(drawing.f_hat_BCHW))
+    keeping = [r for r, row in enumerate(rows) if row.settings.keep_scales]
+    scales = [to_images(x) for x in tokenizer.progressive(drawing.idx_BL[keeping])] if keeping else []
+    parts: list[PicturePart | None] = []
+    for r, row in enumerate(rows):
+        own_scales = tuple(pictures[keeping.index(r)] for pictures in scales) if r in keeping else ()
+        logits_LV = None
+        if row.settings.keep_logits and drawing.logits_BLV is not None:
+            logits_LV = drawing.logits_BLV[r].cpu()
+        made = PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales, logits_LV)
+        parts.append(None if r in failed else made)
+    return Drawn(parts, failed, filled)
+
+
+def _drawing(
+    model: VARGPTModel, cache: LanguageCache, rows: Sequence[Row], watcher: Watcher | None, sources: Sources
+) -> tuple[Drawing, dict[int, Exception], int]:
+    settings = [row.settings.visual or model.sampling_settings() for row in rows]
+    slots, lengths, gaps = ([getattr(row, key) for row in rows] for key in ("slot", "length", "gap"))
+    streams = [row.generator for row in rows]
+    on_scale = _telling(model, rows, watcher) if watcher is not None else None
+    logits = any(row.settings.keep_logits for row in rows)
+    if not settings[0].parts:
+        drawing, failed = draw_rows(model, cache, slots, lengths, settings, streams, on_scale, logits, gaps)
+        return drawing, failed, model.schedule.num_tokens
+    context = Context(gaps, [row.prompt.request for row in rows], _others(rows, settings[0], streams, sources), sources)
+    found = draw_steered(model, cache, slots, lengths, settings[0], streams, context, on_scale, logits)
+    return found.drawing, found.failed, found.filled
+
+
+def _others(
+    rows: Sequence[Row], settings: SamplingSettings, streams: Sequence[torch.Generator], sources: Sources
+) -> OtherStep:
+    """What opens another model's step, which has read what the rows have so far."""
+
+    def opened(where: str, owners: Sequence[int]) -> PictureStep:
+        model = sources.model(where)
+        contexts = [row.sequence for row in rows]
+        longest = max(map(len, contexts))
+        cache = LanguageCache(model.language_model, len(rows), longest + model.schedule.num_tokens + 1)
+        prompts = [_so_far(model, row) for row in rows]
+        read_contexts(model, cache, list(range(len(rows))), contexts, pictures_of(model, prompts))
+        if len(owners) != len(rows):
+            cache = cache.regrouped(list(owners), 0, cache.capacity)
+        lengths = [len(contexts[r]) for r in owners]
+        return PictureStep(model, cache, range(len(owners)), lengths, settings, [streams[r] for r in owners])
+
+    return opened
+
+
+def _so_far(model: VARGPTModel, row: Row) -> Prompt:
+    """A row's prompt, with the pictures that the answer has drawn behind those that it came with."""
+    given = {"drawn_indices": row.prompt.drawn_indices, "drawn_pixels": row.prompt.drawn_pixels}
+    device = model.language_model.lm_head.weight.device
+    before = model.drawn_indices({key: value.to(device) for key, value in given.items() if value is not None})
+    found = [each for each in (before, row.answer.drawn_indices) if each is not None]
+    indices_QL = torch.cat([each.to(device) for each in found]) if found else None
+    return replace(row.prompt, drawn_indices=indices_QL, drawn_pixels=None)
+
+
+def _telling(model: VARGPTModel, rows: Sequence[Row], watcher: Watcher) -> Callable[[int, Tensor], None]:
+    """What passes the pictures after each scale on to the watcher, and ends a drawing that nobody waits for."""
+
+    def tell(k: int, f_hat_RCHW: Tensor) -> None:
+        here = [r for r, row in enumerate(rows) if not watcher.gone(row.place)]
+        if not here:
+            raise NobodyWaitsError
+        if wanted := [r for r in here if watcher.wants_scales(rows[r].place)]:
+            images = to_images(model.image_tokenizer.decode(f_hat_RCHW[wanted]))
+            for r, image in zip(wanted, images, strict=True):
+                watcher.scale(rows[r].place, k, image)
+
+    return tell
