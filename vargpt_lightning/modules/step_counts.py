@@ -178,7 +178,7 @@ class StepBatches:
             "pixel_values": (1, 3, vision.picture_size, vision.picture_size),
             "vision_features": (1, vision.patches, vision.channels),
             "drawn_pixels": (1, 3, side, side),
-            "drawn_indices": (1, length),
+            "drawn_indices": (1, *self.model.image_tokenizer.code_shape),
         }
         for key in (seen, drawn):
             if key:

@@ -15,6 +15,7 @@ from tests.tiny_training import tiny_model, tiny_stage_data
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.format import write_source
+from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.data.visual_tokens.job import tokenize
 from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.training.data.stage_data import StageData
@@ -203,3 +204,17 @@ def test_self_correction_takes_the_pictures(packed: dict[str, Any], tmp_path: Pa
     required = tiny_stage_data(packed, tmp_path / "cache", visual_tokens="require")
     with pytest.raises(UserError, match=r"self_correction needs the pictures, but data.visual_tokens is 'require'"):
         required.prepare(tiny_model(), stage)
+
+
+def test_bits_are_made_where_features_are_cached(packed: dict[str, Any], tmp_path: Path) -> None:
+    config = tiny_config()
+    config.tokenizer = replace(config.tokenizer, kind="bits", code_size=20)
+    torch.manual_seed(0)
+    model = VARGPT(config).eval()
+    corpora = tiny_stage_data(packed, tmp_path / "cache", cache_features=True).corpora
+    data = StageData(config, corpora, TextTokenizer.load(packed["tokenizer"]), tmp_path / "cache", seed=0)
+    codes = batches(data, model)
+    data.corpora.visual_tokens = "off"
+    for one, two in zip(codes, batches(data, model), strict=True):
+        assert one["drawn_indices"].shape[1:] == (5, 20) and one["drawn_indices"].dtype == torch.long
+        assert torch.equal(one["drawn_indices"], model.image_tokenizer.encode(two["drawn_pixels"]))

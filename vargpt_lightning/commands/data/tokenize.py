@@ -92,6 +92,7 @@ def main(argv: list[str]) -> int:
                 reader,
                 lambda x_B3HW: tokenizer.encode(x_B3HW.to(device)),
                 tokens=loaded.settings.schedule.num_tokens,
+                bits=tokenizer.numbers,
                 processes=processes,
                 batch_size=arguments.batch_size,
                 watch=watch,

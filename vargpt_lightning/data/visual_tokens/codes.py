@@ -1,13 +1,13 @@
 """The codes of a packed folder's drawn pictures, computed once: what they were made with, and how they are read.
 
 DIR/visual_tokens/<hash>/index.json     made with what, of which shards, how many; written last
-                         codes.npy      (R, L) uint16: a row for each picture and variant
+                         codes.npy      (R, L) uint16: a row for each picture and variant; of bits (R, L W), in words
                          pictures.npy   (P, 2) int64: a drawn picture's name (64 bits of a hash), its first row or -1
                          records.npy    (records + 1,) int64: where each record's pictures begin in pictures.npy
 
 All three arrays are mapped into memory: any number of workers share what they read of them.
 
-Shape suffixes: P drawn pictures, R rows, V variants, L visual tokens.
+Shape suffixes: P drawn pictures, R rows, V variants, L visual tokens, D bits of a token, W words of 16 that they take.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from vargpt_lightning.data.images.pictures import ENDLESS, PictureReader
 from vargpt_lightning.data.loading.feature_cache import weights_hash
+from vargpt_lightning.data.visual_tokens.bits import unpacked, words_of
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, read_json
 
@@ -32,7 +33,12 @@ FOLDER_NAME, INDEX_NAME, BAD_NAME = "visual_tokens", "index.json", "bad.jsonl"
 CODES_NAME, PICTURES_NAME, RECORDS_NAME = "codes.npy", "pictures.npy", "records.npy"
 FORMAT_VERSION = 1
 MOST_CODES = 2**16
-_IDLE_SETTINGS = ("beta", "dropout")  # of the tokenizer: they matter in its training alone
+_IDLE_SETTINGS = (
+    "beta",
+    "dropout",
+    "entropy_weight",
+    "entropy_sharpness",
+)  # of the tokenizer: they matter in its training alone
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Recipe:
         rounded = {name: value.bfloat16().float() for name, value in values.items()}
         known = {name: value for name, value in settings.items() if name not in _IDLE_SETTINGS}
         picture = {name: value for name, value in asdict(reader).items() if name != "variants"}
-        vocabulary = int(settings["vocabulary"])
+        vocabulary = int(settings.get("vocabulary", 2))
         if vocabulary > MOST_CODES:
             raise UserError(f"tokenizer.vocabulary={vocabulary}; visual tokens are kept for at most {MOST_CODES} codes")
         return cls(weights_hash(values), weights_hash(rounded), plain(known), plain(picture), reader.variants)
@@ -109,10 +115,11 @@ class VisualTokens:
         self.folder = folder
         self.index: dict[str, Any] = read_json(folder / INDEX_NAME)
         self.variants: int = self.index["made"]["variants"]
+        self.bits: int | None = self.index.get("bits")
         self._taken = self.variants if variants is None else min(variants, self.variants)
         count = self.index["counts"]
         expected = {
-            "codes": (count["rows"], self.index["tokens"]),
+            "codes": (count["rows"], self.index["tokens"] * words_of(self.bits)),
             "pictures": (count["pictures"], 2),
             "records": (count["records"] + 1,),
         }
@@ -122,7 +129,7 @@ class VisualTokens:
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """All rows (R, L), uint16."""
+        """All rows (R, L), uint16; of bits (R, L W)."""
         return self._mapped(CODES_NAME)
 
     @cached_property
@@ -140,7 +147,7 @@ class VisualTokens:
         return VisualTokens(self.folder, variants)
 
     def of_record(self, index: int, names: Sequence[str]) -> list[np.ndarray]:
-        """Return the codes (V, L) of a record's drawn pictures; (0, L) for one that could not be decoded.
+        """Return the codes of a record's drawn pictures: (V, L), of bits (V, L, D), of nothing V = 0.
 
         Raises UserError when the record's pictures are not those that the codes were made of.
         """
@@ -152,7 +159,8 @@ class VisualTokens:
                 f"tokens were made of; delete {self.folder} and make them again"
             )
         rows = pictures_P2[:, 1].tolist()
-        return [self.codes[row : row + self._taken] if row >= 0 else self.codes[:0] for row in rows]
+        found = [self.codes[row : row + self._taken] if row >= 0 else self.codes[:0] for row in rows]
+        return found if self.bits is None else [unpacked(codes_VW, self.bits) for codes_VW in found]
 
     def __getstate__(self) -> dict[str, Any]:
         # what is mapped does not travel to worker processes; each maps it for itself

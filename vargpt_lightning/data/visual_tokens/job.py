@@ -28,6 +28,7 @@ from vargpt_lightning.data.packing.pool import in_order
 from vargpt_lightning.data.packing.state import locked
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import DRAWN
+from vargpt_lightning.data.visual_tokens.bits import packed, words_of
 from vargpt_lightning.data.visual_tokens.codes import (
     BAD_NAME,
     CODES_NAME,
@@ -71,8 +72,9 @@ class Part:
             self.codes.append(codes_VL)
             self.encoded += len(codes_VL)
 
-    def save(self, path: Path, tokens: int) -> None:
-        codes_RL = np.concatenate(self.codes) if self.codes else np.empty((0, tokens), np.uint16)
+    def save(self, path: Path, width: int) -> None:
+        """Write the part; a row of codes has so many numbers."""
+        codes_RL = np.concatenate(self.codes) if self.codes else np.empty((0, width), np.uint16)
         rows = [self.rows[slot] for slot in self.slots]
         pictures_P2 = np.array([self.names, rows], dtype=np.int64).T.reshape(-1, 2)
         file = io.BytesIO()
@@ -109,6 +111,7 @@ def tokenize(
     encode: Encode,
     *,
     tokens: int,
+    bits: int | None = None,
     processes: int = 1,
     batch_size: int = 64,
     wait: bool = False,
@@ -121,8 +124,9 @@ def tokenize(
 
     Args:
         recipe: what names the result; `reader` and `encode` are to be what it says.
-        encode: takes pictures (B, 3, H, W) as `reader` gives them, and returns codes (B, L).
+        encode: takes pictures (B, 3, H, W) as `reader` gives them, and returns codes (B, L), or (B, L, D) in bits.
         tokens: L.
+        bits: D, of a token; None for codes that are indices.
         processes: decode pictures; 1 does it in this process.
         batch_size: pictures encoded at once.
         wait: for another process that is at it, instead of refusing.
@@ -143,9 +147,9 @@ def tokenize(
             (out / INDEX_NAME).unlink()
         for path in [*out.glob(".*.tmp"), *(out / WORK_NAME).glob(".*.tmp")]:
             path.unlink(missing_ok=True)
-        job = _Job(dataset, out, reader, encode, tokens, batch_size, watch)
+        job = _Job(dataset, out, reader, encode, tokens, bits, batch_size, watch)
         job.run(processes)
-        _put_together(dataset, out, recipe, tokens, [job.file(shard) for shard in dataset.index["shards"]])
+        _put_together(dataset, out, recipe, tokens, bits, [job.file(shard) for shard in dataset.index["shards"]])
         shutil.rmtree(out / WORK_NAME, ignore_errors=True)
     return out
 
@@ -157,6 +161,7 @@ class _Job:
     reader: PictureReader
     encode: Encode
     tokens: int
+    bits: int | None
     batch_size: int
     watch: Watcher | None
     pictures: int = 0
@@ -221,21 +226,23 @@ class _Job:
             part.add(None if isinstance(pixels, str) else next(codes))
         self.pictures += len(fine)
         if batch.last:
-            part.save(self.file(part.shard), self.tokens)
+            part.save(self.file(part.shard), self.tokens * words_of(self.bits))
         if self.watch is not None:
             self.watch(batch.read, len(self.dataset), self.pictures, self.bad)
 
     @torch.no_grad()
     def _encode(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
-        """The codes (V, L) of pictures (V, H, W, C)."""
+        """The codes (V, L), of bits in words (V, L W), of pictures (V, H, W, C)."""
         if not pictures:
             return []
         pixels_BHWC = torch.from_numpy(np.concatenate(pictures))
         found = [self.encode(self.reader.scale(pixels)).cpu() for pixels in pixels_BHWC.split(self.batch_size)]
-        codes_BL = torch.cat(found).numpy()
-        if codes_BL.shape != (len(pixels_BHWC), self.tokens):
-            raise ValueError(f"codes of shape {codes_BL.shape}; expected {(len(pixels_BHWC), self.tokens)}")
-        return list(codes_BL.astype(np.uint16).reshape(len(pictures), -1, self.tokens))
+        codes = torch.cat(found).numpy()
+        expected = (len(pixels_BHWC), self.tokens, *([] if self.bits is None else [self.bits]))
+        if codes.shape != expected:
+            raise ValueError(f"codes of shape {codes.shape}; expected {expected}")
+        rows_RW = codes.astype(np.uint16) if self.bits is None else packed(codes)
+        return list(rows_RW.reshape(len(pictures), -1, rows_RW.shape[1]))
 
     def _verify(self, shard: dict[str, Any]) -> None:
         path = self.dataset.folder / shard["file"]
@@ -257,7 +264,9 @@ def _decode(reader: PictureReader, name: str, data: bytes | None) -> np.ndarray 
         return str(error)
 
 
-def _put_together(dataset: ShardDataset, out: Path, recipe: Recipe, tokens: int, parts: list[Path]) -> None:
+def _put_together(
+    dataset: ShardDataset, out: Path, recipe: Recipe, tokens: int, bits: int | None, parts: list[Path]
+) -> None:
     """Write the arrays of all parts, and the index, which says that all is there, last."""
     pictures, begins, bad = [], [np.zeros(1, np.int64)], []
     rows = drawn = 0
@@ -272,7 +281,9 @@ def _put_together(dataset: ShardDataset, out: Path, recipe: Recipe, tokens: int,
     if not rows:
         why = f"; the first: {bad[0]['reason']}" if bad else ""
         raise UserError(f"{dataset.folder}: none of its {drawn} drawn pictures could be encoded{why}")
-    _write_array(out / CODES_NAME, np.uint16, (rows, tokens), (np.load(path)["codes"] for path in parts))
+    _write_array(
+        out / CODES_NAME, np.uint16, (rows, tokens * words_of(bits)), (np.load(path)["codes"] for path in parts)
+    )
     _write_array(out / PICTURES_NAME, np.int64, (drawn, 2), pictures)
     _write_array(out / RECORDS_NAME, np.int64, (len(dataset) + 1,), begins)
     write_jsonl(out / BAD_NAME, bad)
@@ -280,6 +291,7 @@ def _put_together(dataset: ShardDataset, out: Path, recipe: Recipe, tokens: int,
         "format": FORMAT_VERSION,
         "made": recipe.to_json(),
         "tokens": tokens,
+        **({} if bits is None else {"bits": bits}),
         "counts": {"records": len(dataset), "pictures": drawn, "rows": rows, "bad": len(bad)},
         "shards": [{name: shard[name] for name in ("file", "bytes", "sha256")} for shard in dataset.index["shards"]],
         "versions": package_versions(("torch", "pillow")),

@@ -125,6 +125,11 @@ class MultiScaleTokenizer(nn.Module):
         return None
 
     @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of one picture's codes: (L,), or (L, D) where a code has D numbers."""
+        return (self.schedule.num_tokens, *([self.numbers] if self.numbers else []))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.encoder.conv_in.weight.device
@@ -272,7 +277,6 @@ class MultiScaleTokenizer(nn.Module):
         """Return the features of pictures of the right shape and type."""
 
     def _check(self, codes: Tensor) -> None:
-        expected = (self.schedule.num_tokens, *([self.numbers] if self.numbers else []))
-        if tuple(codes.shape[1:]) != expected:
-            words = ", ".join(map(str, expected))
+        if tuple(codes.shape[1:]) != self.code_shape:
+            words = ", ".join(map(str, self.code_shape))
             raise UserError(f"indices: got shape {tuple(codes.shape)}, expected (batch, {words})")

@@ -27,7 +27,7 @@ def random_change(tokenizer: MultiScaleTokenizer, settings: SelfCorrection, batc
     shares_K = (draw_shared(schedule.num_scales, device, draws) * steps).floor().clamp_max(steps - 1) / 100
     shares_K[settings.scales :] = 0
     seeds = (draw(batch, device, draws) * _SEEDS).long().tolist()
-    shape = (schedule.num_tokens, *([tokenizer.numbers] if tokenizer.numbers else []))
+    shape = tokenizer.code_shape
     streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     chances = torch.stack([torch.rand(shape, generator=stream, device=device) for stream in streams])
     others = tokenizer.vocabulary - 1

@@ -112,7 +112,7 @@ class StageTokens:
     def _make(
         self, tokenizer: MultiScaleTokenizer, root: Path, source: ShardDataset, recipe: Recipe, reader: PictureReader
     ) -> VisualTokens:
-        tokens = self.settings.schedule.num_tokens
+        tokens, bits = self.settings.schedule.num_tokens, tokenizer.numbers
         device = tokenizer.device
         tokenizer.eval()
 
@@ -120,7 +120,7 @@ class StageTokens:
             return tokenizer.encode(x_B3HW.to(device))
 
         # the processes of a distributed run come here together: the first one makes them
-        return VisualTokens(tokenize(source, root, recipe, reader, encode, tokens=tokens, wait=True))
+        return VisualTokens(tokenize(source, root, recipe, reader, encode, tokens=tokens, bits=bits, wait=True))
 
     def _complain(self, stage: Stage, name: str, source: ShardDataset, objections: list[str], recipe: Recipe) -> None:
         """Refuse codes that will not do, or warn of them; nothing is used that was made otherwise."""
