@@ -114,7 +114,7 @@ def sheet_maker(config: VARGPTConfig, tokenizer: TextTokenizer) -> SheetMaker:
     places = config.tokenizer.schedule.num_tokens
     train_on = "all" if config.settings.text_loss == "all" else "answer"
     template = ChatTemplate(tokenizer, config.vision.patches, places, train_on)  # type: ignore[arg-type]
-    size = config.tokenizer.scales[-1] * 2 ** (len(config.tokenizer.channel_multipliers) - 1)
+    size = config.tokenizer.picture_size
     seen = None if config.vision.kind == "none" else seen_reader(config.vision)
     return SheetMaker(template, seen, PictureReader(size), config.language.max_positions)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.checkpoints.test_convert import State, assert_same_bytes
 from tests.golden import load_golden
 from tests.models.cases import small_model
 from vargpt_lightning.checkpoints.convert import convert
-from vargpt_lightning.checkpoints.hub import VARGPT
+from vargpt_lightning.checkpoints.hub import VARGPT, preprocessor
 from vargpt_lightning.checkpoints.init_from import choose
 from vargpt_lightning.checkpoints.open import open_checkpoint
 from vargpt_lightning.checkpoints.published import bit_tokenizers, layouts
@@ -140,6 +141,9 @@ def test_a_tokenizer_by_itself_says_its_sizes_and_gives_the_same(
 ) -> None:
     convert(file, tmp_path / "ours", scales=(1, 2, (4, 4)))
     sections = open_checkpoint(tmp_path / "ours").sections
+    assert json.loads((tmp_path / "ours/preprocessor_config.json").read_text())["drawn"]["size"] == 8
+    drawn = {"tokenizer": vars(replace(TINY, scales=(1, (3, 2)), patchify=True))}
+    assert preprocessor(drawn)["drawn"]["size"] == [12, 8]
     assert replace(TINY, channel_multipliers=[1, 2]) == TokenizerConfig(**sections["tokenizer"])
     x_B3HW = torch.rand(2, 3, 8, 8) * 2 - 1
     for loaded in (load_tokenizer(file, (TINY, {})), load_tokenizer(file)):

@@ -26,7 +26,7 @@ from vargpt_lightning.checkpoints.lazy_tensors import INDEXES, SINGLE, Source
 from vargpt_lightning.checkpoints.open import Checkpoint, open_checkpoint
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.write import MAX_SHARD, write_shards
-from vargpt_lightning.models.core.config import VisionConfig
+from vargpt_lightning.models.core.config import TokenizerConfig, VisionConfig
 from vargpt_lightning.models.core.devices import choose
 from vargpt_lightning.models.core.exact import exact_buffers
 from vargpt_lightning.models.core.submodules import SUBMODULES
@@ -183,11 +183,7 @@ def preprocessor(sections: Mapping[str, Any]) -> dict[str, Any]:
         mean, std = vision.scaling
         found["seen"] = {"size": vision.picture_size, "fit": vision.squaring, "mean": list(mean), "std": list(std)}
     if "tokenizer" in sections:
-        tokenizer = sections["tokenizer"]
-        steps = len(tokenizer.get("channel_multipliers", ())) - 1
-        found["drawn"] = {
-            "size": max(tokenizer["scales"]) * tokenizer.get("patch", 1) * 2**steps,
-            "fit": "crop",
-            "range": [-1.0, 1.0],
-        }
+        height, width = TokenizerConfig(**sections["tokenizer"]).picture_shape
+        size = height if height == width else [height, width]
+        found["drawn"] = {"size": size, "fit": "crop", "range": [-1.0, 1.0]}
     return found

@@ -173,11 +173,10 @@ class StepBatches:
             batch["segment_ids"] = _with_row(batch["segment_ids"], [1] * len(ids), 0)
         if batch.get("labels") is not None:
             batch["labels"] = _with_row(batch["labels"], labels, IGNORED)
-        side = self.model.image_tokenizer.picture_size
         shapes: dict[str, tuple[int, ...]] = {
             "pixel_values": (1, 3, vision.picture_size, vision.picture_size),
             "vision_features": (1, vision.patches, vision.channels),
-            "drawn_pixels": (1, 3, side, side),
+            "drawn_pixels": (1, 3, *self.model.image_tokenizer.picture_shape),
             "drawn_indices": (1, *self.model.image_tokenizer.code_shape),
         }
         for key in (seen, drawn):

@@ -69,8 +69,8 @@ def batch_of(
         side = config.vision.picture_size
         batch["pixel_values"] = torch.zeros(count * row.seen, 3, side, side, dtype=dtype, device=device)
     if row.drawn:
-        side = config.tokenizer.picture_size
-        batch["drawn_pixels"] = torch.zeros(count * row.drawn, 3, side, side, dtype=dtype, device=device)
+        shape = (count * row.drawn, 3, *config.tokenizer.picture_shape)
+        batch["drawn_pixels"] = torch.zeros(shape, dtype=dtype, device=device)
     return batch
 
 

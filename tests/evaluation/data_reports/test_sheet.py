@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -76,3 +77,12 @@ def test_texts_are_escaped(maker: SheetMaker) -> None:
     text = "".join(map(token_html, shown.tokens))
     assert "<script>" not in text and "&lt;" in text and '<span class="nl">↵</span>' in text
     assert re.sub(r"<[^>]+>", "", text).count("ASSISTANT:") == 1
+
+
+def test_drawn_pictures_are_shown_at_the_tokenizer_s_size(tokenizer: TextTokenizer) -> None:
+    config = tiny.tiny_config()
+    assert sheet_maker(config, tokenizer).drawn.size == 8
+    config.tokenizer = replace(config.tokenizer, patch=2)
+    assert sheet_maker(config, tokenizer).drawn.size == 16
+    config.tokenizer = replace(config.tokenizer, kind="bits", patchify=True)
+    assert sheet_maker(config, tokenizer).drawn.size == 32

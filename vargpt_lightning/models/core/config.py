@@ -290,15 +290,21 @@ class TokenizerConfig(Ranged):
         return (2 if self.patchify else 1) * self.patch * 2 ** (len(self.channel_multipliers) - 1)
 
     @property
+    def picture_shape(self) -> tuple[int, int]:
+        """Height and width of the pictures in pixels."""
+        height, width = self.schedule.final_shape
+        return height * self.downsampling, width * self.downsampling
+
+    @property
     def picture_size(self) -> int:
         """Side of square pictures in pixels.
 
         Raises:
             UserError: they are no squares.
         """
-        height, width = self.schedule.final_shape
+        height, width = self.picture_shape
         require(height == width, "tokenizer.scales", self.scales, "square maps here")
-        return height * self.downsampling
+        return height
 
     @property
     def token_channels(self) -> int:
