@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vargpt_lightning.evaluation.base.protocols import AnswerRequest, RefusedError, Talk
+from vargpt_lightning.evaluation.systems.scorers import find_scorer
 from vargpt_lightning.inference.assistant import Assistant, Conversation, seen_reader
 from vargpt_lightning.models.generation.answers import Answer, Prompt, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
@@ -53,6 +54,7 @@ class OwnModel:
 
     def __init__(self, assistant: Assistant, scales_for: frozenset[tuple[str, int]] = frozenset()) -> None:
         self.assistant, self.scales_for = assistant, scales_for
+        assistant.scorers = assistant.scorers or find_scorer
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[PartedReply]:
         """Answer questions about pictures, the likeliest token at each step; each as long as it and the context allow.

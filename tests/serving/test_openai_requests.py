@@ -310,6 +310,11 @@ def test_parts_of_the_sampler_are_a_clients_to_choose_but_not_files(assistant: A
     ):
         error = refused(settings, assistant, draw(image_parts=parts), Limits())
         assert (error.status, error.param) == (400, "image_parts") and str(error).startswith(told)
+    best_of = {"scorer": "pickscore"}
+    own = replace(assistant.settings, visual=SamplingSettings(parts={"best_of": best_of}))
+    many = {"best_of": {**best_of, "candidates_each": 200}}
+    error = refused(settings, replace(assistant, settings=own), draw(image_parts=many), Limits())
+    assert str(error).startswith("image_parts: got 200 candidates of a picture, expected")
     own = replace(assistant.settings, visual=SamplingSettings(parts={"autoguidance": {"model": "runs/a"}}))
     assistant = replace(assistant, settings=own)
     assert settings(assistant, draw(image_parts={"autoguidance": {"model": "runs/a"}}), Limits()).visual is not None

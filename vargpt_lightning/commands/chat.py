@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from vargpt_lightning.commands.options import add_sampling
+from vargpt_lightning.evaluation.systems.scorers import find_scorer
 from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.chat import HELP, Chat
 from vargpt_lightning.inference.named import check_model
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
     run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast, arguments.compile)
     from vargpt_lightning.inference.load import LoadedRun
 
+    run.scorers = find_scorer
     run.settings = generation_settings(run, arguments)
     chat = Chat(run, out)
     if sys.stdin.isatty():

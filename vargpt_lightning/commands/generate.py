@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.commands.options import add_sampling
+from vargpt_lightning.evaluation.systems.scorers import find_scorer
 from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.inference.picture_files import picture_file, saved_answer, slug
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
     output_folder(arguments.out)
     shown = [picture_file(path) for path in arguments.image]
     run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast, arguments.compile)
+    run.scorers = find_scorer
     run.settings = generation_settings(run, arguments)
     conversations = [_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)]
     prompts = [run.prompt(conversation, row) for row, conversation in enumerate(conversations)]

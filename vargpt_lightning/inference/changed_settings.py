@@ -64,6 +64,8 @@ def _told_parts(assistant: Assistant, visual: SamplingSettings, texts: list[str]
         for arguments in visual.parts.values():  # before anything is drawn
             if "model" in arguments:
                 assistant.sources.model(arguments["model"])
+            if "scorer" in arguments and assistant.scorers is not None:
+                assistant.sources.scorer(arguments["scorer"])
     except UserError as error:
         raise UserError(f"--part: {error}") from error
     for name, reason in idle_parts_of(assistant, visual).items():

@@ -10,14 +10,13 @@ Legend: N rows out, C columns in.
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.decoder.attention import QueryKeyValue
+from vargpt_lightning.models.decoder.int8 import Int8Linear, products
 from vargpt_lightning.models.vargpt import VARGPTModel
 
 Form = Literal["float32", "bfloat16", "int8"]
@@ -36,26 +35,6 @@ class BFloat16Linear(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         given = self.bias if bias is None else bias.bfloat16()
         return nn.functional.linear(x.bfloat16(), self.weight, given).to(x.dtype)
-
-
-class Int8Linear(nn.Module):
-    """A linear layer on the CPU with int8 weights, scaled by row, and inputs that are quantized as they come."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        weight_NC = layer.weight.detach().float()
-        scales_N = weight_NC.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a dtype that torchao is to replace one day
-            quantized = torch.quantize_per_channel(
-                weight_NC, scales_N, torch.zeros_like(scales_N, dtype=torch.long), 0, torch.qint8
-            )
-        bias = None if layer.bias is None else layer.bias.detach().float()
-        self.packed: Any = torch.ops.quantized.linear_prepack(quantized, bias)
-
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed)
-        return (y if bias is None else y + bias).to(x.dtype)
 
 
 FORMS: dict[Form, Callable[[nn.Linear], nn.Module]] = {"bfloat16": BFloat16Linear, "int8": Int8Linear}
@@ -79,7 +58,7 @@ def speed_up(model: VARGPTModel, form: Form | None = None) -> Form:
 
 def speed_up_blocks(blocks: Iterable[nn.Module], form: Form) -> None:
     """Compute the products of blocks in another form than float32 from now on, in place."""
-    for parent, name, layer in [place for block in blocks for place in _products(block)]:
+    for parent, name, layer in [place for block in blocks for place in products(block)]:
         setattr(parent, name, FORMS[form](layer).to(layer.weight.device))
 
 
@@ -130,12 +109,3 @@ def _seconds(layer: nn.Module, x: Tensor, times: int = 5) -> float:
             torch.cuda.synchronize(x.device)
         found.append(time.perf_counter() - began)
     return min(found[2:])
-
-
-def _products(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Yield a block's layers that multiply many tokens by a matrix: parent, name, layer."""
-    for place, parent in block.named_modules():
-        for name, child in parent.named_children():
-            # other classes do more than a product, and a modulation is computed once a drawing
-            if type(child) in (nn.Linear, QueryKeyValue) and "ada_lin" not in place:
-                yield parent, name, child

@@ -13,6 +13,7 @@ from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.inference.changed_settings import with_parts
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
+from vargpt_lightning.models.parts import made_of
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import Message, check_letters
 from vargpt_lightning.serving.openai_parameters import check_extra
@@ -126,7 +127,7 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
         RefusedRequestError: a value is out of its range.
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-    own = replace(assistant.settings, visual=_visual(assistant, request), keep_scales=False, max_images=1)
+    own = replace(assistant.settings, visual=_visual(assistant, request, limits), keep_scales=False, max_images=1)
     own = _changed(own, "seed", "seed", seed)
     if not isinstance(request, ChatRequest):
         return replace(own, max_new_tokens=1)
@@ -143,13 +144,13 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
     return _changed(own, "stop", "stop", tuple(request.stop))
 
 
-def _visual(assistant: Assistant, request: Sampling) -> SamplingSettings:
+def _visual(assistant: Assistant, request: Sampling, limits: Limits) -> SamplingSettings:
     visual = assistant.settings.visual or assistant.model.sampling_settings()
     visual = _changed(visual, "cfg", "cfg", request.cfg)
     visual = _changed(visual, "image_sampler", "sampler", request.image_sampler)
     visual = _changed(visual, "image_top_k", "top_k", request.image_top_k)
     if request.image_parts is not None:
-        visual = _changed_parts(assistant, visual, request.image_parts)
+        visual = _changed_parts(assistant, visual, request.image_parts, limits)
     if 0 in (request.image_temperature, request.image_top_p):
         return replace(visual, greedy=True, smooth=False)
     visual = _changed(visual, "image_top_p", "top_p", request.image_top_p)
@@ -159,7 +160,7 @@ def _visual(assistant: Assistant, request: Sampling) -> SamplingSettings:
 
 
 def _changed_parts(
-    assistant: Assistant, visual: SamplingSettings, given: Mapping[str, Mapping[str, Any] | None]
+    assistant: Assistant, visual: SamplingSettings, given: Mapping[str, Mapping[str, Any] | None], limits: Limits
 ) -> SamplingSettings:
     """The settings with parts of the sampler; files of the server, which some name, are not a client's to choose."""
     own = assistant.settings.visual.parts if assistant.settings.visual else {}
@@ -168,7 +169,10 @@ def _changed_parts(
             if (arguments or {})[key] != own.get(name, {}).get(key):
                 raise _invalid("image_parts", f"{name}.{key} is the server's to choose; expected none")
     try:
-        return with_parts(assistant, visual, given)
+        visual = with_parts(assistant, visual, given)
+        if (most := max((part.candidates for part in made_of(visual.parts)), default=1)) > limits.answers:
+            raise UserError(f"got {most} candidates of a picture, expected {limits.answers} at most")
+        return visual
     except UserError as error:
         raise _invalid("image_parts", str(error)) from error
 

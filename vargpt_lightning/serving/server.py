@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from vargpt_lightning.evaluation.systems.scorers import find_scorer
 from vargpt_lightning.serving.engine import Engine
 from vargpt_lightning.serving.gate import App, Gate, Receive, Scope, Send, check_address
 from vargpt_lightning.serving.limits import Limits, RateLimit
@@ -52,6 +53,7 @@ class Service:
         examples: Sequence[str] = (),
     ) -> None:
         self.limits = limits or Limits()
+        assistant.scorers = assistant.scorers or find_scorer
         self.metrics = ServerMetrics()
         self.engine = Engine(assistant, self.limits, observer=self.metrics)
         self.metrics.watch(self.engine)

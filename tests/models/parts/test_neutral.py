@@ -20,6 +20,16 @@ NEUTRAL: list[tuple[str, dict[str, Any]]] = [
     ("certainty", {"strength": 0.0}),
     ("prefix", {"weight": 0.0}),
     ("spatial", {"beta": 0.0}),
+    ("skip_scales", {"last": 0}),
+    ("fastvar", {"ratios": [0, 0, 0, 0]}),
+    ("fastvar", {"ratios": [0, 0, 0.5, 0.5], "first_layer": 2}),
+    ("scalekv", {"capacity": 16}),
+    ("scalekv", {"capacities": [16, 20]}),
+    ("code", {"model": "other", "scales": 4}),
+    ("int8", {"blocks": 0}),
+    ("diversear", {"targets": []}),
+    ("diversear", {"targets": [1.0, 1.0]}),
+    ("best_of", {"scorer": "any", "candidates_each": 1}),
 ]
 NOT_IDLE = {"weights", "autoguidance"}
 """Parts whose neutral setting is one of many values that change something, which only the drawing shows."""
@@ -40,7 +50,8 @@ def test_neutral_parts_change_no_bit(model: VARGPT, name: str, arguments: dict[s
 
 
 def test_all_neutral_parts_together_change_no_bit(model: VARGPT) -> None:
-    parts = {name: arguments for name, arguments in NEUTRAL if name not in ("weights",)}
+    left_out = ("weights", "code", "scalekv", "fastvar")  # they exclude others
+    parts = {name: arguments for name, arguments in NEUTRAL if name not in left_out}
     assert_same(steered(model, parts), plain(model))
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from vargpt_lightning.models.core.images import to_images as to_images
 from vargpt_lightning.models.decoder.sampling import COLDEST, HOTTEST, SamplingSettings
 from vargpt_lightning.utils.errors import UserError
 
@@ -214,9 +214,3 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "visual": (SamplingSettings, type(None)),
     "stop": (tuple, list),
 }
-
-
-def to_images(pictures_B3HW: Tensor) -> list[Image.Image]:
-    """Return pictures in [-1, 1] as PIL images."""
-    levels = ((pictures_B3HW.detach().float() + 1) * 127.5).round().clamp(0, 255).byte()
-    return [Image.fromarray(np.ascontiguousarray(one)) for one in levels.permute(0, 2, 3, 1).cpu().numpy()]

@@ -14,6 +14,7 @@ from torch import Tensor
 from vargpt_lightning.models.core.masks import step_mask
 from vargpt_lightning.models.decoder.blocks import Condition
 from vargpt_lightning.models.decoder.cache import DecoderCache
+from vargpt_lightning.models.decoder.int8 import int8_copy
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.generation.row_sampling import RowRules
 from vargpt_lightning.models.language.kv_cache import LanguageCache
@@ -38,7 +39,7 @@ class PictureStep:
         gaps: how much larger positions are than slots of the cache, of each row; of none by default.
 
     Attributes:
-        filled: tokens of the picture that the cache holds.
+        filled: tokens of the picture that the cache holds behind the start token; -1 while this is not there either.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class PictureStep:
         gaps: Sequence[int] | None = None,
     ) -> None:
         self.model, self.cache, self.rows = model, cache, list(rows)
-        self.decoder, self.filled = model.visual_decoder, 0
+        self.decoder, self.filled = model.visual_decoder, -1
         self.generator, self.noise_RLW = generator, noise_RLW
         device = model.language_model.lm_head.weight.device
         self.lengths_R, self.longest = torch.tensor(list(lengths), device=device), max(lengths)
@@ -120,6 +121,10 @@ class PictureStep:
     def hook_inside(self, hooks: Sequence[Hooks]) -> None:
         """Let hooks choose what the decoder computes and keeps; before the first scale."""
         self.decoder_cache = DecoderCache.hooked(self.decoder.depth, hooks)
+
+    def use_int8(self, blocks: int) -> None:
+        """Let the first blocks of the decoder multiply with weights of 8 bits; before the first scale."""
+        self.decoder = int8_copy(self.decoder, blocks)
 
     def regroup(self, rows: Sequence[int]) -> None:
         """Go on with these rows, by their places; all of them have guidance, or none has."""

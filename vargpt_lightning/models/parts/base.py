@@ -73,6 +73,9 @@ class Step(Protocol):
     def second_values(self, k: int) -> list[Tensor]:
         """Return the decoder's cached values (G, H, l, D) of scale k in the second half, a view of each layer's."""
 
+    def use_int8(self, blocks: int) -> None:
+        """Let the first blocks of the decoder multiply with weights of 8 bits; before the first scale."""
+
     def regroup(self, rows: Sequence[int]) -> None:
         """Go on with these rows, by their places."""
 

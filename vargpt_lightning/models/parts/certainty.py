@@ -32,7 +32,7 @@ class Certainty(Part):
     """
 
     name: ClassVar[str] = NAME
-    excludes: ClassVar[tuple[str, ...]] = ("autoguidance", "scalekv", "fastvar", "best_of")
+    excludes: ClassVar[tuple[str, ...]] = ("autoguidance", "scalekv", "fastvar")
 
     strength: Annotated[float, Range(0, 1)] = 1.0
     bound: Annotated[float, Range(0, 1e6)] = 1.0
