@@ -1,4 +1,5 @@
-"""Time and peak memory of conversions and loads, on a synthetic VARGPT-LLaVA-v1 of 2 GB with its true names.
+"""Time and peak memory of conversions and loads, on synthetic releases of 2 GB with their true names: VARGPT-LLaVA-v1,
+and a shallower Infinity-2B.
 
     python -m tests.benchmarks.bench_convert [--folder DIR] [--gigabytes 2] [--shard 500]
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS = ("vargpt to ours", "ours to vargpt", "ours to llava", "ours to var", "var to ours", "load", "load, 1 of 2")
+INFINITY = ("infinity to ours", "ours to infinity")
 
 
 def config(gigabytes: float) -> Any:
@@ -71,6 +73,23 @@ def make(folder: Path, gigabytes: float, limit: int) -> None:
     (folder / "config.json").write_text(json.dumps(vargpt_config(sizes.to_dict(), "bfloat16")))
 
 
+def make_infinity(file: Path, gigabytes: float) -> None:
+    """Write a synthetic decoder of Infinity's, of fewer blocks than the 2B model has."""
+    import torch
+
+    from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor
+    from vargpt_lightning.checkpoints.published import layouts
+    from vargpt_lightning.checkpoints.write import write_pickle
+    from vargpt_lightning.models.bitwise.bitwise_decoder import BitwiseDecoder
+
+    depth = max(2, round((gigabytes * 1e9 / 2 - 5.6e7) / 6.7e7 / 2) * 2)
+    with torch.device("meta"):
+        decoder = BitwiseDecoder(bits=32, depth=depth, width=2048, heads=16, text_width=2048, chunks=2)
+    drawn = {f"visual_decoder.{key}": Drawn(value.shape, torch.bfloat16) for key, value in decoder.state_dict().items()}
+    state: dict[str, Any] = layouts.to_official(drawn, "infinity")
+    write_pickle(file, {key: MemoryTensor(v) if isinstance(v, torch.Tensor) else v for key, v in state.items()})
+
+
 def memory() -> tuple[int, int]:
     """Bytes of the process's own now, and of all at the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -111,6 +130,10 @@ def step(name: str, folder: Path, limit: int) -> dict[str, float]:
             rows = -(-stored.shape[0] // 2) if stored.shape else 1
             held.append(torch.empty((rows, *stored.shape[1:]), dtype=stored.dtype).copy_(stored.part(slice(0, rows))))
         size = sum(value.nbytes for value in held)
+    elif name == "infinity to ours":
+        convert(folder / "infinity.pth", folder / name, limit=limit)
+    elif name == "ours to infinity":
+        convert(folder / "infinity to ours", folder / name, "infinity", limit=limit)
     elif name == "var to ours":
         convert(folder / "ours to var/var_d16.pth", folder / name, limit=limit)
     else:
@@ -127,11 +150,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--shard", type=int, default=500, help="MB of a shard")
-    parser.add_argument("--step", choices=("make", *STEPS))
+    parser.add_argument("--step", choices=("make", *STEPS, *INFINITY))
     arguments = parser.parse_args()
     limit = arguments.shard * 1000**2
     if arguments.step == "make":
         make(arguments.folder / "vargpt", arguments.gigabytes, limit)
+        make_infinity(arguments.folder / "infinity.pth", arguments.gigabytes)
         return
     if arguments.step:
         print(json.dumps(step(arguments.step, arguments.folder, limit)))
@@ -145,7 +169,7 @@ def main() -> None:
         total, largest = sum(file.stat().st_size for file in files), max(file.stat().st_size for file in files)
         print(f"{total / 1e9:.2f} GB in {len(files)} shards, the largest of {largest / 1e9:.2f} GB")
         print(f"{'step':<16}{'s':>8}{'cpu s':>8}{'own MB':>9}{'all MB':>9}{'model MB':>10}")
-        for name in STEPS:
+        for name in (*STEPS, *INFINITY):
             done = subprocess.run([*call, name], check=True, capture_output=True, text=True)
             row = json.loads(done.stdout.splitlines()[-1])
             sizes = "".join(f"{row[key] / 1e6:>{width}.0f}" for key, width in (("own", 9), ("all", 9), ("model", 10)))

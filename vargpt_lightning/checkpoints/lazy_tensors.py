@@ -47,6 +47,10 @@ NESTED = (("trainer", "gpt_fsdp"), ("vae",))
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
+PIECE = 2**22
+"""Numbers that are looked at together."""
+
+
 class Source(Protocol):
     """A tensor to be had in whole or in part: its shape and type are known before it is read."""
 
@@ -147,7 +151,8 @@ def finite(tensor: Tensor, key: str, file: Path | None = None) -> Tensor:
     """
     if tensor.is_floating_point() and not tensor.is_meta:
         plain = tensor.float() if tensor.dtype.itemsize == 1 else tensor
-        if not bool(torch.isfinite(plain).all()):
+        # in pieces: what is compared would else take several times the memory of a large tensor
+        if not all(bool(torch.isfinite(piece).all()) for piece in plain.reshape(-1).split(PIECE)):
             nans, count = int(plain.isnan().sum()), int((~torch.isfinite(plain)).sum())
             what = f"{nans} NaN and {count - nans} infinite of {plain.numel()} numbers"
             raise UserError(f"{f'{file}: ' if file else ''}{key} holds {what}; expected finite weights")
