@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from tests.tiny import write_experiment
 from vargpt_lightning.cli import main
@@ -32,3 +34,29 @@ def test_a_tokenizer_in_bits_is_made_from_nothing(tiny_experiment: dict[str, Any
     x_B3HW = torch.rand(2, 3, 8, 8) * 2 - 1
     assert loaded.tokenizer.encode(x_B3HW).shape == (2, 5, 8)
     assert loaded.tokenizer.reconstruct(x_B3HW).shape == (2, 3, 8, 8)
+
+
+def test_a_model_that_draws_in_bits_is_made_from_nothing(
+    tiny_experiment: dict[str, Any], tmp_path: Path, script: Callable[..., list[str]]
+) -> None:
+    """All stages: the image tokenizer, the decoder by itself, and the decoder behind the language model."""
+    tokenizer = {"kind": "bits", "scales": [1, 2], "code_size": 8, "dropout": 0.0}
+    tiny_experiment["model"]["tokenizer"] |= tokenizer
+    tiny_experiment["model"]["decoder"] |= {"chunks": 2, "text_rows": 4}
+    tiny_experiment["stages"][0]["warmup_autoencoder"] = 0.0
+    tiny_experiment["stages"][2] |= {"label_smoothing": 0.1, "self_correction": {"strength": 0.2}}
+    file = write_experiment(tmp_path / "bits.yaml", tiny_experiment)
+    script("*")
+    assert main(["fit", "-c", str(file)]) == 0
+    run = tmp_path / "runs" / "tiny"
+    with open(next(run.glob("stages/*draw/metrics.csv")), encoding="utf-8") as rows:
+        losses = [float(row["value"]) for row in csv.DictReader(rows) if row["name"] == "train/image_loss"]
+    assert losses and all(0 < loss < 2 for loss in losses)
+    drawn = []
+    for number, seed in enumerate("112"):
+        out = tmp_path / str(number)
+        assert main(["generate", str(run), "Draw a red-disc.", "--out", str(out), "--seed", seed]) == 0
+        with Image.open(next(out.iterdir())) as picture:
+            assert picture.size == (8, 8)
+            drawn.append(picture.tobytes())
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -76,6 +76,13 @@ def small_model(seed: int = 0, **changes: Any) -> VARGPT:
     return model.eval()
 
 
+def bit_tokenizer() -> TokenizerConfig:
+    """The tokenizer of `small_model` with 6 bits a token in place of indices."""
+    return TokenizerConfig(
+        kind="bits", scales=(1, 2, 3, 4), channels=8, channel_multipliers=(1, 1, 2), residual_blocks=1, code_size=6
+    )
+
+
 def make_batch(rows: list[list[int]], prompt_length: int = 3) -> dict[str, Tensor]:
     """Right-padded ids, mask and labels; everything from `prompt_length` on but pictures is trained."""
     longest = max(map(len, rows))

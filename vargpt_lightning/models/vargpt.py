@@ -52,7 +52,8 @@ __all__ = ["SUBMODULES", "DrawnPictures", "VARGPTModel", "VARGPTOutput"]
 
 
 class DrawnPictures(NamedTuple):
-    """Codes (Q, L), class rows (Q,) and the decoder's inputs (Q, L - first, C) of the pictures that a batch draws."""
+    """Of the pictures that a batch draws: codes, (Q, L) or in bits (Q, L, D), class rows (Q,) and the decoder's inputs
+    (Q, L - first, C)."""
 
     indices_QL: Tensor
     classes_Q: Tensor
@@ -124,7 +125,8 @@ class VARGPTModel(nn.Module):
         Args:
             batch: `input_ids` (B, T), `attention_mask` (B, T), right-padded; `labels` (B, T), -100 where text is not
                 trained; seen pictures in order of appearance as `pixel_values` (P, 3, S, S) or `vision_features`
-                (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices` (Q, L). What is
+                (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices` (Q, L),
+                in bits (Q, L, D). What is
                 absent does not occur in the batch. With `segment_ids` (B, T) a row holds several records, numbered
                 from 1, padding 0: none sees another, and each counts its positions from 0.
             decoder_only: see `decoder_only`.
@@ -149,7 +151,7 @@ class VARGPTModel(nn.Module):
         if return_text_logits:
             output.text_logits = self.language_model.lm_head(hidden_BTC)
         if drawn is not None:
-            drawn_QLC = hidden_BTC[layout.drawn_BT].view(*drawn.indices_QL.shape, -1)
+            drawn_QLC = hidden_BTC[layout.drawn_BT].view(*drawn.indices_QL.shape[:2], -1)
             logits_QLV = self.visual_decoder.decode(
                 self.generation_projector_out(drawn_QLC), self.visual_decoder.condition(drawn.classes_Q)
             )
@@ -198,7 +200,6 @@ class VARGPTModel(nn.Module):
         pixels_Q3HW = batch.get("drawn_pixels")
         if indices_QL is None and pixels_Q3HW is not None and len(pixels_Q3HW):
             indices_QL = self.image_tokenizer.encode(pixels_Q3HW)
-            self._check_codes(indices_QL)
         return indices_QL if indices_QL is not None and len(indices_QL) else None
 
     @torch.no_grad()
@@ -217,9 +218,7 @@ class VARGPTModel(nn.Module):
             if pixels_Q3HW is None or not len(pixels_Q3HW):
                 return None
             change = random_change(self.image_tokenizer, correction, len(pixels_Q3HW), generator)
-            codes, inputs_QLC = self.image_tokenizer.encode_changed(pixels_Q3HW, change)
-            self._check_codes(codes)
-            return codes, inputs_QLC
+            return self.image_tokenizer.encode_changed(pixels_Q3HW, change)
         indices_QL = self.drawn_indices(batch)
         return None if indices_QL is None else (indices_QL, self.next_scale_inputs(indices_QL))
 
@@ -326,10 +325,6 @@ class VARGPTModel(nn.Module):
             return VARGPTOutput()
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
-
-    def _check_codes(self, codes: Tensor) -> None:
-        if codes.dim() != 2:
-            raise UserError("model.tokenizer.kind: got 'bits', expected indices: this decoder draws indices alone")
 
     def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
         image = self.visual_decoder.loss(logits_QLV, indices_QL)

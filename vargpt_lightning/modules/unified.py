@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from vargpt_lightning.models.core.losses import VARGPTOutput, token_losses
+from vargpt_lightning.models.core.losses import VARGPTOutput
 from vargpt_lightning.modules.base import Batch, StageModule, samples_of, share
 from vargpt_lightning.modules.step_counts import Share
 
@@ -111,7 +111,8 @@ class UnifiedModule(StageModule):
         smoothing, by_scale = self.stage.label_smoothing, self.stage.average == "scales"
         if not (smoothing or by_scale) or output.image_logits is None or output.image_indices is None:
             return output.image_loss
-        loss_QL = token_losses(output.image_logits, output.image_indices, smoothing)
+        decoder = self.vargpt.visual_decoder
+        loss_QL = decoder.token_losses(output.image_logits, output.image_indices, smoothing)
         if not by_scale:
-            return loss_QL.mean()
+            return decoder.averaged(loss_QL)
         return torch.stack([loss_QL[:, tokens].mean() for tokens in self.vargpt.schedule.slices]).mean()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from tests.models.cases import IDS, small_model
+from tests.models.cases import IDS, bit_tokenizer, small_model
 from vargpt_lightning.models.core.masks import step_mask
 from vargpt_lightning.models.decoder.sampling import SamplingSettings, filter_logits, sample_indices
 from vargpt_lightning.models.generation.drawing import draw_pictures, draw_rows
@@ -74,10 +76,12 @@ def test_guidance_of_rows_is_that_of_one() -> None:
             assert torch.equal(together[r], guided_logits(cond[r], other, guidance_weight(settings, k, 4)))
 
 
-@pytest.mark.parametrize("unconditional", ["dropped_prompt", "noise"])
-def test_rows_of_unequal_settings_draw_what_each_draws_alone(unconditional) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"unconditional": "dropped_prompt"}, {"unconditional": "noise"}, {"tokenizer": bit_tokenizer()}]
+)
+def test_rows_of_unequal_settings_draw_what_each_draws_alone(changes: dict[str, Any]) -> None:
     """Against `draw_pictures` with one settings, prompts of unequal length, features of the picture included."""
-    model = small_model(8, unconditional=unconditional)
+    model = small_model(8, **changes)
     contexts = [[IDS.bos, *range(5, 6 + row)] for row in range(len(UNEQUAL))]
 
     def read(rows: list[list[int]]) -> LanguageCache:
@@ -91,7 +95,7 @@ def test_rows_of_unequal_settings_draw_what_each_draws_alone(unconditional) -> N
 
     lengths, count = [len(ids) for ids in contexts], len(contexts)
     drawing, failed = draw_rows(model, read(contexts), range(count), lengths, UNEQUAL, streams(count))
-    assert not failed and len({tuple(codes.tolist()) for codes in drawing.idx_BL}) == count
+    assert not failed and len({tuple(codes.flatten().tolist()) for codes in drawing.idx_BL}) == count
     for r, settings in enumerate(UNEQUAL):
         alone = draw_pictures(model, read([contexts[r]]), [0], [lengths[r]], settings, [streams(count)[r]])
         assert torch.equal(alone.idx_BL[0], drawing.idx_BL[r]), settings

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models.bitwise.attention import BlockCache, Places
 from vargpt_lightning.models.bitwise.blocks import BitwiseBlock, BlockChunk, Condition
-from vargpt_lightning.models.bitwise.losses import bit_loss
+from vargpt_lightning.models.bitwise.losses import average, bit_loss, bit_losses
 from vargpt_lightning.models.bitwise.prompt_reader import PromptReader, Prompts
 from vargpt_lightning.models.bitwise.rotary import RotaryMode, rotary_table
 from vargpt_lightning.models.bitwise.sampling import (
@@ -285,6 +285,14 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
     def loss(self, logits_BLV: Tensor, codes: Tensor, *, schedule: ScaleSchedule | None = None) -> ImageLoss:
         """The cross-entropy of bits (B, L, D), scales weighed as the decoder is set."""
         return bit_loss(logits_BLV, codes, schedule or self.schedule, weighted=self.scale_weighted)
+
+    def token_losses(self, logits_BLV: Tensor, codes: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Each token's cross-entropy (B, L), the mean over its bits."""
+        return bit_losses(logits_BLV, codes, label_smoothing).mean(-1)
+
+    def averaged(self, losses_BL: Tensor) -> Tensor:
+        """The mean over pictures of all tokens, scales weighed as the decoder is set."""
+        return average(losses_BL, self.schedule, weighted=self.scale_weighted)
 
     def drop_labels(self, labels_B: Tensor, generator: Draws = None) -> Tensor:
         """Return the labels as they are: none of them stands for a prompt."""

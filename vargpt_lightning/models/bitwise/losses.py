@@ -29,14 +29,21 @@ def bit_logits(logits_BLV: Tensor) -> Tensor:
     return logits_BLV.unflatten(-1, (-1, 2))
 
 
-def bit_losses(logits_BLV: Tensor, bits_BLD: Tensor) -> Tensor:
+def bit_losses(logits_BLV: Tensor, bits_BLD: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return each bit's cross-entropy (B, L, D)."""
     zero_BLD, one_BLD = bit_logits(logits_BLV.float()).unbind(-1)
-    return F.softplus(torch.where(bits_BLD.bool(), zero_BLD - one_BLD, one_BLD - zero_BLD))
+    wrong_BLD = torch.where(bits_BLD.bool(), zero_BLD - one_BLD, one_BLD - zero_BLD)
+    # of two values the smoothed target is half of the smoothing away from certain
+    return F.softplus(wrong_BLD) - label_smoothing / 2 * wrong_BLD
+
+
+def average(losses_BL: Tensor, schedule: ScaleSchedule, *, weighted: bool) -> Tensor:
+    """Return the mean over pictures and tokens; `weighted` weighs tokens as `scale_weights` says."""
+    return (losses_BL * scale_weights(schedule, losses_BL.device)).sum(-1).mean() if weighted else losses_BL.mean()
 
 
 def bit_loss(logits_BLV: Tensor, bits_BLD: Tensor, schedule: ScaleSchedule, *, weighted: bool = False) -> ImageLoss:
-    """Return the loss of a batch: the mean over pictures, tokens and bits; its counts are of bits.
+    """Return the loss of a batch: the mean over pictures, tokens and bits; right bits count as parts of a token.
 
     Args:
         weighted: weigh tokens as `scale_weights` says, rather than all the same.
@@ -44,8 +51,8 @@ def bit_loss(logits_BLV: Tensor, bits_BLD: Tensor, schedule: ScaleSchedule, *, w
     losses_BLD = bit_losses(logits_BLV, bits_BLD)
     tokens_BL = losses_BLD.mean(-1)
     plain_L = tokens_BL.detach().mean(0)
-    loss = (tokens_BL * scale_weights(schedule, tokens_BL.device)).sum(-1).mean() if weighted else tokens_BL.mean()
     pairs_BLD2 = bit_logits(logits_BLV.detach())
-    correct = ((pairs_BLD2[..., 1] > pairs_BLD2[..., 0]) == bits_BLD.bool()).sum()
+    correct = ((pairs_BLD2[..., 1] > pairs_BLD2[..., 0]) == bits_BLD.bool()).float().mean(-1).sum()
     per_scale_K = torch.stack([plain_L[part].mean() for part in schedule.slices])
-    return ImageLoss(loss, torch.tensor(bits_BLD.numel(), device=bits_BLD.device), correct, per_scale_K)
+    tokens = torch.tensor(tokens_BL.numel(), device=bits_BLD.device)
+    return ImageLoss(average(tokens_BL, schedule, weighted=weighted), tokens, correct, per_scale_K)

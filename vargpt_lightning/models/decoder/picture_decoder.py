@@ -64,6 +64,14 @@ class PictureDecoder(nn.Module):
         """The loss of codes (B, L), or (B, L, D) where a token has D numbers."""
 
     @abstractmethod
+    def token_losses(self, logits_BLV: Tensor, codes: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Each token's loss (B, L)."""
+
+    @abstractmethod
+    def averaged(self, losses_BL: Tensor) -> Tensor:
+        """The loss of a batch, from each token's."""
+
+    @abstractmethod
     def forward(self, labels_B: Tensor, inputs_BLC: Tensor, generator: Draws = None) -> Tensor:
         """Logits_BLV of pictures by themselves, with conditions dropped in training."""
 

@@ -1,7 +1,7 @@
 """From logits to codes: top-k and top-p, guidance, smoothing, and the one loop over the scales of a picture.
 
-Shapes: B batch, L visual tokens of all scales, l tokens of one scale, s its side, K scales, V codebook, C code size,
-H and W the side of the finest scale.
+Shapes: B batch, L visual tokens of all scales, l tokens of one scale, n numbers of their codes (l, or l D in bits), K
+scales, V values of a number (the codebook, or 2), C code size, H and W the side of the finest scale.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class ScaleRules(Protocol):
         """Return the guided logits (B, l, V) of scale k of K, in float32."""
 
     def draw(self, logits_BlV: Tensor, tokenizer: MultiScaleTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
-        """Return features (B, l, C) and codes (B, l) of scale k of K from guided logits."""
+        """Return features (B, l, C) and codes, (B, l) or (B, l, D), of scale k of K from guided logits."""
 
 
 class _OneForAll(NamedTuple):
@@ -270,29 +270,47 @@ def next_scale_loop(
 def _draw_scale(
     logits_BlV: Tensor, tokenizer: MultiScaleTokenizer, settings: SamplingSettings, generator: Generators, ratio: float
 ) -> tuple[Tensor, Tensor]:
-    """The codes' features that the picture is built from, and the drawn indices, of one scale."""
+    """The codes' features that the picture is built from, and the drawn codes, of one scale."""
+    logits_BnV = by_number(logits_BlV, tokenizer)
     if settings.greedy:
-        idx_Bl = logits_BlV.argmax(dim=-1)
-        return tokenizer.embed_codes(idx_Bl), idx_Bl
+        codes = by_token(logits_BnV.argmax(dim=-1), tokenizer)
+        return tokenizer.embed_codes(codes), codes
     if (sampler := installed_sampler(settings.sampler)) is not None:
-        idx_Bl = _by_stream(
-            lambda logits_blV, stream: chosen_by(sampler, logits_blV, settings, stream), logits_BlV, generator
+        chosen_Bn = _by_stream(
+            lambda logits_bnV, stream: chosen_by(sampler, logits_bnV, settings, stream), logits_BnV, generator
         )
-        return tokenizer.embed_codes(idx_Bl), idx_Bl
-    filtered_BlV = filter_logits(logits_BlV / settings.temperature, settings.top_k, settings.top_p)
-    idx_Bl = sample_indices(filtered_BlV, generator)
+        codes = by_token(chosen_Bn, tokenizer)
+        return tokenizer.embed_codes(codes), codes
+    filtered_BnV = filter_logits(logits_BnV / settings.temperature, settings.top_k, settings.top_p)
+    codes = by_token(sample_indices(filtered_BnV, generator), tokenizer)
     if not settings.smooth:
-        return tokenizer.embed_codes(idx_Bl), idx_Bl
-    return mixed_codes(filtered_BlV, tokenizer, generator, ratio), idx_Bl
+        return tokenizer.embed_codes(codes), codes
+    return mixed_codes(filtered_BnV, tokenizer, generator, ratio), codes
 
 
-def mixed_codes(filtered_BlV: Tensor, tokenizer: MultiScaleTokenizer, generator: Generators, ratio: float) -> Tensor:
-    """Features (B, l, C) of a random mixture of codes, at `ratio` of the scales (see `progress`): setting `smooth`."""
+def by_number(logits_BlV: Tensor, tokenizer: MultiScaleTokenizer) -> Tensor:
+    """Return logits with one position for each of a token's numbers (B, n, V): its D bits, or its one index."""
+    if tokenizer.numbers is None:
+        return logits_BlV
+    return logits_BlV.unflatten(-1, (tokenizer.numbers, tokenizer.vocabulary)).flatten(1, 2)
+
+
+def by_token(numbers_Bn: Tensor, tokenizer: MultiScaleTokenizer) -> Tensor:
+    """Return numbers as those of tokens: (B, l) indices, or (B, l, D)."""
+    return numbers_Bn if tokenizer.numbers is None else numbers_Bn.unflatten(1, (-1, tokenizer.numbers))
+
+
+def mixed_codes(filtered_BnV: Tensor, tokenizer: MultiScaleTokenizer, generator: Generators, ratio: float) -> Tensor:
+    """Features (B, l, C) of a random mixture of codes, at `ratio` of the scales (see `progress`): setting `smooth`.
+
+    The logits have a position for each number of a token.
+    """
     # Both numbers are the released sampler's: sharper, and surer of the logits, towards the last scale.
     tau = max(0.27 * (1 - 0.95 * ratio), 0.005)
-    weights_BlV = gumbel_softmax(filtered_BlV * (1 + ratio), tau, generator)
-    codebook_VC = tokenizer.embed_codes(torch.arange(weights_BlV.shape[-1], device=weights_BlV.device))
-    return weights_BlV.to(codebook_VC.dtype) @ codebook_VC
+    weights_BnV = gumbel_softmax(filtered_BnV * (1 + ratio), tau, generator)
+    codebook = tokenizer.embed_codes(torch.arange(weights_BnV.shape[-1], device=weights_BnV.device))
+    mixed = weights_BnV.to(codebook.dtype) @ codebook
+    return mixed if tokenizer.numbers is None else by_token(mixed, tokenizer)
 
 
 def chosen_by(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.core.losses import ImageLoss, image_loss
+from vargpt_lightning.models.core.losses import ImageLoss, image_loss, token_losses
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.decoder.blocks import Block, Condition, HeadNorm, SharedModulation
@@ -228,6 +228,14 @@ class VisualDecoder(PictureDecoder):
     def loss(self, logits_BLV: Tensor, codes: Tensor) -> ImageLoss:
         """The cross-entropy of codes (B, L)."""
         return image_loss(logits_BLV, codes, self.schedule)
+
+    def token_losses(self, logits_BLV: Tensor, codes: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Each token's cross-entropy (B, L)."""
+        return token_losses(logits_BLV, codes, label_smoothing)
+
+    def averaged(self, losses_BL: Tensor) -> Tensor:
+        """The mean over pictures and tokens."""
+        return losses_BL.mean()
 
     def forward(self, labels_B: Tensor, inputs_BLC: Tensor, generator: Draws = None) -> Tensor:
         """Class-conditional logits_BLV, with conditions dropped in training; arguments as for `embed_inputs`."""

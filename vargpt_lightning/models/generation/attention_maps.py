@@ -47,8 +47,8 @@ def drawing_attention(model: VARGPTModel, context: Sequence[int], indices_L: Ten
     tokens, L = model.tokens, model.schedule.num_tokens
     if not context or context[-1] != tokens.image_gen_start or {tokens.image, tokens.image_gen} & set(context):
         raise UserError("context: expected token ids of text that end with the start token of a drawing")
-    if indices_L.shape != (L,):
-        raise UserError(f"indices: got shape {tuple(indices_L.shape)}, expected ({L},)")
+    if indices_L.shape[:1] != (L,):
+        raise UserError(f"indices: got shape {tuple(indices_L.shape)}, expected {L} tokens")
     device = model.language_model.lm_head.weight.device
     ids_1T = torch.tensor([[*context, *[tokens.image_gen] * L]], device=device)
     layout = find_pictures(ids_1T, tokens, L)

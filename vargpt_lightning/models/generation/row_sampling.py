@@ -16,6 +16,8 @@ from torch import Tensor
 from vargpt_lightning.models.decoder.samplers import installed_sampler
 from vargpt_lightning.models.decoder.sampling import (
     SamplingSettings,
+    by_number,
+    by_token,
     chosen_by,
     filter_logits,
     guidance_weight,
@@ -67,7 +69,8 @@ class RowRules:
         return guided_RlV
 
     def draw(self, logits_RlV: Tensor, tokenizer: MultiScaleTokenizer, k: int, K: int) -> tuple[Tensor, Tensor]:
-        """Return features (R, l, C) and codes (R, l) of scale k of K from guided logits."""
+        """Return features (R, l, C) and codes, (R, l) or (R, l, D), of scale k of K from guided logits."""
+        logits_RlV = by_number(logits_RlV, tokenizer)
         idx_Rl = torch.zeros(logits_RlV.shape[:-1], dtype=torch.long, device=logits_RlV.device)
         if self.likeliest:
             idx_Rl[self.likeliest] = logits_RlV[self.likeliest].argmax(dim=-1)
@@ -83,13 +86,14 @@ class RowRules:
                 [each.top_p for each in own],
             )
             idx_Rl[self.drawn] = sample_rows(filtered_RlV, [self.streams[r] for r in self.drawn])
-        codes_RlC = tokenizer.embed_codes(idx_Rl)
+        codes = by_token(idx_Rl, tokenizer)
+        codes_RlC = tokenizer.embed_codes(codes)
         if self.smooth:
             assert filtered_RlV is not None
             places = [self.drawn.index(r) for r in self.smooth]
             streams = [self.streams[r] for r in self.smooth]
             codes_RlC[self.smooth] = mixed_codes(filtered_RlV[places], tokenizer, streams, progress(k, K))
-        return codes_RlC, idx_Rl
+        return codes_RlC, codes
 
     def _ask(self, r: int, logits_1lV: Tensor) -> Tensor:
         """What an installed package's sampler chooses for a row; what it raises is that row's alone."""
