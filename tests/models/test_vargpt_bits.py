@@ -11,8 +11,9 @@ from vargpt_lightning.models.bitwise.losses import bit_loss
 from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.models.core.masks import step_mask
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
-from vargpt_lightning.models.generation.drawing import draw_pictures
+from vargpt_lightning.models.generation.drawing import PictureStep, draw_pictures
 from vargpt_lightning.models.language.kv_cache import LanguageCache
+from vargpt_lightning.models.parts import check_parts
 from vargpt_lightning.utils.errors import UserError
 
 PROMPT = [IDS.bos, 7, 8, 9]
@@ -53,6 +54,39 @@ def test_drawing_gives_the_logits_of_training() -> None:
         forced_1LV = model(batch).image_logits
     torch.testing.assert_close(drawing.logits_BLV, forced_1LV, rtol=0, atol=1e-4)
     assert torch.equal(forced_1LV.view(1, 30, 6, 2).argmax(-1), drawing.idx_BL)
+
+
+def test_rows_and_halves_are_dropped_on_the_way() -> None:
+    """As parts of samplers do: what goes on has the logits that it has with the others."""
+    model, settings = small_model(3, tokenizer=bit_tokenizer()), SamplingSettings(cfg=1.5)
+
+    def begun() -> PictureStep:
+        cache = LanguageCache(model.language_model, 3, 40)
+        slots_1T = torch.arange(3)[None]
+        for row in range(3):
+            embeds_1TC = model.language_model.embed(torch.tensor([[IDS.bos, 7 + row, 9]]))
+            cache.run(embeds_1TC, slots_1T, step_mask(slots_1T, 3), rows=[row])
+        return PictureStep(model, cache, range(3), [3, 3, 3], settings)
+
+    input_RlD = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        whole, fewer, halved = begun(), begun(), begun()
+        for step in (whole, fewer, halved):
+            step(0, None)
+        cond_RlV, other_RlV = whole(1, input_RlD)
+        fewer.regroup([2, 0])
+        found = fewer(1, input_RlD[[2, 0]])
+        torch.testing.assert_close(found[0], cond_RlV[[2, 0]])
+        torch.testing.assert_close(found[1], other_RlV[[2, 0]])
+        halved.drop_second()
+        torch.testing.assert_close(halved(1, input_RlD)[0], cond_RlV)
+
+
+def test_parts_for_indices_are_refused() -> None:
+    model = small_model(3, tokenizer=bit_tokenizer())
+    check_parts({"spatial": {}}, model.facts(SamplingSettings()))
+    with pytest.raises(UserError, match=r"^parts\.certainty: the model draws bits"):
+        check_parts({"certainty": {}}, model.facts(SamplingSettings()))
 
 
 def test_the_decoder_draws_by_itself_as_it_is_trained() -> None:

@@ -6,6 +6,7 @@ Shapes: B pictures, L tokens of all scales (l of one, with a cache), C width, H 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +33,12 @@ class BlockCache(LayerCache):
     """One block's keys and values of all L tokens, allocated once, those of the prompt, and its modulation."""
 
     text: KeysValues | None = None
+
+    def of(self, rows: slice | Sequence[int]) -> BlockCache:
+        """Return the cache of some rows: for a slice a view of this one, otherwise a copy."""
+        modulation_B16C = None if self.modulation_B16C is None else self.modulation_B16C[rows]
+        text = None if self.text is None else self.text.of(rows)
+        return BlockCache(self.keys_BHLD[rows], self.values_BHLD[rows], modulation_B16C, text)
 
 
 class RotarySelfAttention(nn.Module):

@@ -34,6 +34,7 @@ from vargpt_lightning.models.core.losses import ImageLoss
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.decoder.blocks import HeadNorm
+from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.picture_decoder import PictureDecoder
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
@@ -41,15 +42,6 @@ from vargpt_lightning.utils.errors import UserError
 
 LevelEmbedding = Literal["first_chunk", "each_chunk"]
 RotaryStart = Literal["scale", "zero"]
-
-
-class BitCache:
-    """Keys, values and modulations of one generation at one schedule; allocated once, usable again from scale 0."""
-
-    def __init__(self, layers: list[BlockCache]) -> None:
-        self.layers = layers
-        self.length = 0
-        self.head_modulation: Tensor | None = None
 
 
 class BitwiseDecoder(PromptReader, PictureDecoder):
@@ -211,7 +203,7 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
         self,
         x_BLC: Tensor,
         cond: Condition,
-        cache: BitCache | None = None,
+        cache: DecoderCache | None = None,
         k: int | None = None,
         *,
         schedule: ScaleSchedule | None = None,
@@ -252,7 +244,7 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
             cache.length = places.slices[-1].stop
         return self.head(self.head_nm(x_BLC[:rows], modulation_B12C[:rows]))
 
-    def _head_modulation(self, cond: Condition, cache: BitCache | None) -> Tensor:
+    def _head_modulation(self, cond: Condition, cache: DecoderCache | None) -> Tensor:
         if cache is None:
             return self._modulate_head(cond)
         if cache.length == 0 or cache.head_modulation is None:
@@ -263,7 +255,7 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
         return self.head_nm.ada_lin(cond.pooled_BC).unflatten(-1, (1, 2, -1))
 
     def _places(
-        self, x_BLC: Tensor, schedule: ScaleSchedule, cache: BitCache | None, k: int | None, grid: Shape | None
+        self, x_BLC: Tensor, schedule: ScaleSchedule, cache: DecoderCache | None, k: int | None, grid: Shape | None
     ) -> Places:
         slices = schedule.slices if cache is None else _next_slice(schedule, cache, k)
         span = slice(slices[0].start, slices[-1].stop)
@@ -326,13 +318,13 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
         device: torch.device | str | None = None,
         *,
         schedule: ScaleSchedule | None = None,
-    ) -> BitCache:
+    ) -> DecoderCache:
         """An empty cache for `batch` rows (two per picture with guidance); type and device default to the weights'."""
         weight, tokens = self.head.weight, (schedule or self.schedule).num_tokens
         shape = (batch, self.heads, tokens, self.width // self.heads)
         kind, place = dtype or weight.dtype, torch.device(device or weight.device)
         pairs = [[torch.empty(shape, dtype=kind, device=place) for _ in range(2)] for _ in range(self.depth)]
-        return BitCache([BlockCache(keys_BHLD=keys, values_BHLD=values) for keys, values in pairs])
+        return DecoderCache([BlockCache(keys_BHLD=keys, values_BHLD=values) for keys, values in pairs])
 
     @torch.no_grad()
     def generate(
@@ -392,10 +384,11 @@ def hidden_width(width: int, ratio: float) -> int:
     return max(1, round(width * ratio / 256)) * 256
 
 
-def _next_slice(schedule: ScaleSchedule, cache: BitCache, k: int | None) -> tuple[slice, ...]:
+def _next_slice(schedule: ScaleSchedule, cache: DecoderCache, k: int | None) -> tuple[slice, ...]:
     if k is None or not 0 <= k < schedule.num_scales:
         raise ValueError(f"k: got {k}, expected 0 to {schedule.num_scales - 1} with a cache")
     span = schedule.slices[k]
+    cache.k = k
     if k == 0:
         cache.length = 0
     if cache.length != span.start:

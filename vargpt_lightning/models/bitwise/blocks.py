@@ -5,6 +5,7 @@ Shapes: B pictures, L tokens of all scales or of one, C width; 16C: six modulati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,10 @@ class Condition(NamedTuple):
     pooled_BC: Tensor
     shared_B16C: Tensor
     text: TextRows
+
+    def of(self, rows: slice | Sequence[int]) -> Condition:
+        """Return the condition of some rows."""
+        return Condition(self.pooled_BC[rows], self.shared_B16C[rows], self.text.of_rows(rows))
 
 
 class BitwiseBlock(nn.Module):

@@ -49,6 +49,11 @@ class TextRows:
         """Return these prompts with others behind them."""
         return TextRows(torch.cat((self.rows_RW, other.rows_RW)), self.lengths + other.lengths)
 
+    def of_rows(self, rows: slice | Sequence[int]) -> TextRows:
+        """Return some of the prompts, by their places."""
+        every = self.prompts()
+        return TextRows.of(every[rows] if isinstance(rows, slice) else [every[row] for row in rows])
+
     @classmethod
     def of(cls, prompts: Sequence[Tensor]) -> TextRows:
         """Put the rows of each prompt one after another."""
@@ -61,6 +66,11 @@ class KeysValues(NamedTuple):
     keys_BHTE: Tensor
     values_BHTE: Tensor
     mask_B11T: Tensor | None
+
+    def of(self, rows: slice | Sequence[int]) -> KeysValues:
+        """Return those of some prompts."""
+        mask_B11T = None if self.mask_B11T is None else self.mask_B11T[rows]
+        return KeysValues(self.keys_BHTE[rows], self.values_BHTE[rows], mask_B11T)
 
 
 class TextKeysValues(nn.Module):

@@ -7,7 +7,7 @@ or two modulation vectors, the same for all tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,10 @@ class Condition(NamedTuple):
 
     embedding_BD: Tensor
     shared_B16C: Tensor | None = None
+
+    def of(self, rows: slice | Sequence[int]) -> Condition:
+        """Return the condition of some rows."""
+        return Condition(self.embedding_BD[rows], None if self.shared_B16C is None else self.shared_B16C[rows])
 
 
 class FeedForward(nn.Module):

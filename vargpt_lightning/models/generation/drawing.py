@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.models.core.masks import step_mask
-from vargpt_lightning.models.decoder.blocks import Condition
 from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.int8 import int8_copy
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
@@ -96,13 +95,13 @@ class PictureStep:
         """
         cache = self.decoder_cache.of(slice(len(self.rows)))
         x_RlC = self.model.generation_projector_out(self._with_prompt(k, self._embedded(k, input_RlC)))
-        return self.decoder.decode(x_RlC, _of(self.condition, slice(len(self.rows))), cache, k)
+        return self.decoder.decode(x_RlC, self.condition.of(slice(len(self.rows))), cache, k)
 
     def drop_second(self) -> None:
         """Compute no second half from now on."""
         first = slice(len(self.rows))
         self.halves, self.alone = 0, None
-        self.condition, self.decoder_cache = _of(self.condition, first), self.decoder_cache.of(first)
+        self.condition, self.decoder_cache = self.condition.of(first), self.decoder_cache.of(first)
 
     def read_second(self, ids: Sequence[int]) -> None:
         """Let the second half go on from these text tokens; before the first scale."""
@@ -129,7 +128,7 @@ class PictureStep:
     def regroup(self, rows: Sequence[int]) -> None:
         """Go on with these rows, by their places; all of them have guidance, or none has."""
         both = [*rows, *(len(self.rows) + row for row in rows if self.halves)]
-        self.condition, self.decoder_cache = _of(self.condition, both), self.decoder_cache.of(both)
+        self.condition, self.decoder_cache = self.condition.of(both), self.decoder_cache.of(both)
         self.cache = self.cache.regrouped([self.rows[row] for row in rows], 0, self.cache.capacity)
         if self.alone is not None:
             self.alone = self.alone.regrouped(rows, 0, self.alone.capacity)
@@ -235,12 +234,6 @@ def draw_rows(
     rules = RowRules(settings, streams)
     step = PictureStep(model, cache, rows, lengths, settings, streams, gaps=gaps)
     return next_scale_loop(step, model.image_tokenizer, rules, on_scale=on_scale, keep_logits=keep_logits), rules.failed
-
-
-def _of(condition: Condition, rows: slice | Sequence[int]) -> Condition:
-    """The condition of some rows."""
-    shared_B16C = condition.shared_B16C
-    return Condition(condition.embedding_BD[rows], None if shared_B16C is None else shared_B16C[rows])
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

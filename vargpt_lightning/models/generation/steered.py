@@ -25,6 +25,7 @@ from vargpt_lightning.models.parts import check_parts, made_of
 from vargpt_lightning.models.parts.base import Drawing as Begun
 from vargpt_lightning.models.parts.base import Hooks, Part, Scale, Sources
 from vargpt_lightning.models.vargpt import VARGPTModel
+from vargpt_lightning.utils.errors import UserError
 
 OtherStep = Callable[[str, Sequence[int]], PictureStep]
 """(another model, the row of each candidate) -> its step, which has read the rows' contexts."""
@@ -184,6 +185,8 @@ class _Loop:
         self.f_hat_RCHW, self.input_RlC = self.tokenizer.accumulate(scale.k, self.f_hat_RCHW, codes_RlC)
 
     def _skip(self, k: int, keep_logits: bool) -> None:
+        if self.tokenizer.numbers is not None:
+            raise UserError("parts: one leaves scales out, which no bits stand for; expected none for a model in bits")
         every_V = torch.arange(self.tokenizer.vocabulary, device=self.f_hat_RCHW.device)
         least = self.tokenizer.embed_codes(every_V).float().square().sum(dim=-1).argmin()
         span = self.model.schedule.slices[k]

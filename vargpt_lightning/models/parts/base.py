@@ -34,6 +34,7 @@ class Facts:
         cfg: guidance strength, 0 for none.
         cfg_schedule: how it grows.
         greedy: whether the likeliest codes are taken.
+        bits: whether codes are bits, not indices.
     """
 
     shapes: tuple[tuple[int, int], ...]
@@ -42,12 +43,14 @@ class Facts:
     cfg: float
     cfg_schedule: str = "linear"
     greedy: bool = False
+    bits: bool = False
 
     @classmethod
     def of(cls, config: VARGPTConfig, cfg: float, cfg_schedule: str = "linear", greedy: bool = False) -> Facts:
         """Return the facts of a model by its configuration, and of its settings."""
         shapes = ScaleSchedule(tuple(config.tokenizer.scales)).shapes
-        return cls(shapes, config.decoder.depth, config.tokenizer.vocabulary, cfg, cfg_schedule, greedy)
+        codes, bits = config.tokenizer.vocabulary, config.tokenizer.kind == "bits"
+        return cls(shapes, config.decoder.depth, codes, cfg, cfg_schedule, greedy, bits)
 
     @property
     def scales(self) -> int:
