@@ -8,6 +8,7 @@ import torch
 from tests.planning.measuring import model_config
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.language.kv_cache import LanguageCache
+from vargpt_lightning.models.parts import Given
 from vargpt_lightning.planning.generation import plan_drawing, trace_drawing
 from vargpt_lightning.planning.steps import build_empty
 from vargpt_lightning.utils.gpus import catalogue
@@ -42,3 +43,27 @@ def test_nothing_is_kept_of_what_was_only_traced() -> None:
     assert {mark.name for mark in trace.marks} >= {"prompt", "scales", "decoding"}
     assert all(parameter.grad is None and parameter.is_meta for parameter in model.parameters())
     assert torch.get_default_device() == torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[int, int]:
+    """Operations and bytes of the caches of two pictures without parts of the sampler."""
+    trace, caches = trace_drawing(build_empty(model_config(**SMALL)).eval(), 2, prompt=8)
+    return trace.flops, caches
+
+
+FACTORS: list[tuple[Given, float, float]] = [
+    ({"guided_scales": {"stop": 1}}, 0.3, 0.9),
+    ({"skip_scales": {"last": 1}}, 0.3, 0.9),
+    ({"fastvar": {"ratios": [0, 0, 0.5]}}, 0.5, 0.999),
+    ({"int8": {}}, 0.95, 1.05),
+    ({"code": {"model": "other", "scales": 2}}, 1.05, 2.0),
+    ({"best_of": {"scorer": "any", "candidates_each": 2}}, 1.3, 2.5),
+]
+
+
+@pytest.mark.parametrize(("parts", "low", "high"), FACTORS, ids=[next(iter(parts)) for parts, _, _ in FACTORS])
+def test_parts_of_the_sampler_are_counted(parts: Given, low: float, high: float, plain: tuple[int, int]) -> None:
+    trace, caches = trace_drawing(build_empty(model_config(**SMALL)).eval(), 2, prompt=8, parts=parts)
+    assert low < trace.flops / plain[0] < high
+    assert (caches == plain[1]) == (next(iter(parts)) in ("int8", "skip_scales"))

@@ -125,7 +125,8 @@ def _plan_drawing(experiment: Experiment, cluster: Cluster, options: Any) -> lis
     from vargpt_lightning.planning.experiment_plan import plan_drawings
 
     precision, batches = experiment.trainer.precision, options.batch or [1, 8, 32]
-    return plan_drawings(experiment.model, precision, experiment.plan, cluster.gpu, batches, options.prompt)
+    parts = experiment.sampling.given_parts
+    return plan_drawings(experiment.model, precision, experiment.plan, cluster.gpu, batches, options.prompt, parts)
 
 
 def _tell_drawing(

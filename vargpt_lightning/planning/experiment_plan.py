@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from vargpt_lightning.models.core.config import VARGPTConfig
+from vargpt_lightning.models.parts import Given
 from vargpt_lightning.modules.objectives import check_objective
 from vargpt_lightning.planning.generation import GenerationPlan, plan_drawing
 from vargpt_lightning.planning.layout import SHARDED
@@ -65,8 +66,14 @@ def plan_stages(
 
 
 def plan_drawings(
-    config: VARGPTConfig, precision: str, settings: PlanConfig, gpu: Gpu, batches: Sequence[int], prompt: int
+    config: VARGPTConfig,
+    precision: str,
+    settings: PlanConfig,
+    gpu: Gpu,
+    batches: Sequence[int],
+    prompt: int,
+    parts: Given | None = None,
 ) -> list[GenerationPlan]:
-    """Return the plans of drawing, for each number of pictures that are drawn together."""
+    """Return the plans of drawing with parts of a sampler, for each number of pictures that are drawn together."""
     kind = torch.float32 if precision.startswith("32") else torch.bfloat16
-    return list(plan_drawing(build_empty(config, kind), batches, gpu, settings.efficiency, prompt))
+    return list(plan_drawing(build_empty(config, kind), batches, gpu, settings.efficiency, prompt, parts))

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.masks import attention_mask, find_pictures
-from vargpt_lightning.models.decoder.sampling import next_scale_loop
+from vargpt_lightning.models.decoder.sampling import Drawing, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.generation.drawing import PictureStep
+from vargpt_lightning.models.generation.steered import Context, draw_steered
 from vargpt_lightning.models.language.kv_cache import LanguageCache
+from vargpt_lightning.models.parts import Given
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.stage_plan import lower_bound
 from vargpt_lightning.planning.trace import Trace, extrapolated
@@ -45,32 +48,37 @@ class GenerationPlan:
     fits: bool
 
 
-def trace_drawing(model: VARGPT, batch: int, prompt: int = PROMPT, target: Target = "cuda") -> tuple[Trace, int]:
+def trace_drawing(
+    model: VARGPT,
+    batch: int,
+    prompt: int = PROMPT,
+    target: Target = "cuda",
+    parts: Given | None = None,
+) -> tuple[Trace, int]:
     """Trace the drawing of a batch of pictures after prompts of `prompt` tokens; also return the bytes of the caches.
 
     Args:
         model: on the meta device, in evaluation mode.
+        parts: of the sampler. What a scorer computes is not counted.
     """
-    sampling = model.sampling_settings()
+    sampling = model.sampling_settings(parts=parts or {})
     rows, lengths = list(range(batch)), [prompt] * batch
     with torch.no_grad(), tracing(target, model, {}) as tracer:
         tracer.begin("forward")
         tracer.mark("phase", "prompt")
-        cache = LanguageCache(model.language_model, batch, prompt + model.schedule.num_tokens + 2)
-        ids_BT = torch.full((batch, prompt), model.tokens.eos)
-        layout = find_pictures(ids_BT, model.tokens, model.schedule.num_tokens)
-        valid_BT = torch.ones_like(ids_BT, dtype=torch.bool)
-        mask = attention_mask(layout, valid_BT, model.schedule, model.settings.visual_attention)
-        embeds_BTC = model.embed({"input_ids": ids_BT}, layout, None)
-        cache.run(embeds_BTC, torch.arange(prompt).expand_as(ids_BT), mask)
-        del embeds_BTC, mask
+        cache = _read(model, batch, prompt)
         tracer.mark("phase", "scales")
-        step = PictureStep(model, cache, rows, lengths, sampling)
-        step.lengths_R = torch.tensor(lengths)  # what the meta device was given has no values
-        drawing = next_scale_loop(step, model.image_tokenizer, sampling)
-        stores = [cache, *([step.alone] if step.alone else [])]
-        caches = sum(2 * each.keys_LBHSD.numel() * each.keys_LBHSD.element_size() for each in stores)
-        caches += sum(2 * each.keys_BHLD.numel() * each.keys_BHLD.element_size() for each in step.decoder_cache.layers)
+        if sampling.parts:
+            drawing, steps = drawn_with_parts(model, cache, sampling, batch, prompt)
+        else:
+            step = PictureStep(model, cache, rows, lengths, sampling)
+            step.lengths_R = torch.tensor(lengths)  # what the meta device was given has no values
+            drawing, steps = next_scale_loop(step, model.image_tokenizer, sampling), [step]
+        caches = _bytes(cache.keys_LBHSD)
+        for step in steps:
+            stores = [*([step.cache] if step.cache is not cache else []), *([step.alone] if step.alone else [])]
+            caches += sum(_bytes(each.keys_LBHSD) for each in stores)
+            caches += sum(_bytes(each.keys_BHLD) for each in step.decoder_cache.layers)
         tracer.mark("phase", "decoding")
         model.image_tokenizer.decode(drawing.f_hat_BCHW)
         tracer.note()
@@ -78,10 +86,15 @@ def trace_drawing(model: VARGPT, batch: int, prompt: int = PROMPT, target: Targe
 
 
 def plan_drawing(
-    model: VARGPT, batches: Sequence[int], gpu: Gpu, efficiency: float, prompt: int = PROMPT
+    model: VARGPT,
+    batches: Sequence[int],
+    gpu: Gpu,
+    efficiency: float,
+    prompt: int = PROMPT,
+    parts: Given | None = None,
 ) -> Iterator[GenerationPlan]:
     """Yield the plan of each batch on one GPU, the model on it as it is; two small ones are traced for all."""
-    low, high = (trace_drawing(model.eval(), small, prompt) for small in SMALL_BATCHES)
+    low, high = (trace_drawing(model.eval(), small, prompt, parts=parts) for small in SMALL_BATCHES)
     parameters = sum(each.numel() * each.element_size() for each in [*model.parameters(), *model.buffers()])
     for batch in batches:
         trace = extrapolated(low[0], high[0], *SMALL_BATCHES, batch)
@@ -91,3 +104,63 @@ def plan_drawing(
         yield GenerationPlan(
             batch, parameters, caches, peak, trace.flops, at_least, at_least / efficiency, peak <= gpu.memory
         )
+
+
+def drawn_with_parts(
+    model: VARGPT, cache: LanguageCache, sampling: SamplingSettings, batch: int, prompt: int
+) -> tuple[Drawing, list[PictureStep]]:
+    """Draw on the meta device with parts of a sampler; return the drawing, and the steps of all models that drew.
+
+    Another model is taken to be of this one's size.
+    """
+    steps: list[PictureStep] = []
+
+    def with_lengths(step: PictureStep) -> None:
+        step.lengths_R = torch.full((len(step.rows),), prompt)  # what the meta device was given has no values
+        steps.append(step)
+
+    def others(where: str, owners: Sequence[int]) -> PictureStep:
+        step = PictureStep(
+            model, _read(model, len(owners), prompt), range(len(owners)), [prompt] * len(owners), sampling
+        )
+        with_lengths(step)
+        return step
+
+    context = Context(others=others, sources=_Same(prompt), images=lambda pictures: [None] * len(pictures))
+    streams = [torch.Generator() for _ in range(batch)]
+    lengths = [prompt] * batch
+    found = draw_steered(model, cache, range(batch), lengths, sampling, streams, context, on_step=with_lengths)
+    return found.drawing, steps
+
+
+class _Same:
+    """What parts ask for where nothing is loaded."""
+
+    def __init__(self, prompt: int) -> None:
+        self.prompt = prompt
+
+    def prompt_ids(self, text: str) -> list[int]:
+        return [0] * self.prompt
+
+    def model(self, where: str) -> None:
+        raise AssertionError(where)  # `others` opens them
+
+    def scorer(self, name: str) -> Any:
+        return lambda pictures, requests: [0.0] * len(pictures)
+
+
+def _read(model: VARGPT, batch: int, prompt: int) -> LanguageCache:
+    """A cache that has read prompts of so many tokens."""
+    cache = LanguageCache(model.language_model, batch, prompt + model.schedule.num_tokens + 2)
+    ids_BT = torch.full((batch, prompt), model.tokens.eos)
+    layout = find_pictures(ids_BT, model.tokens, model.schedule.num_tokens)
+    valid_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+    mask = attention_mask(layout, valid_BT, model.schedule, model.settings.visual_attention)
+    embeds_BTC = model.embed({"input_ids": ids_BT}, layout, None)
+    cache.run(embeds_BTC, torch.arange(prompt).expand_as(ids_BT), mask)
+    return cache
+
+
+def _bytes(keys: torch.Tensor) -> int:
+    """Of keys and of values as many."""
+    return 2 * keys.numel() * keys.element_size()

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vargpt_lightning.models.core.images import to_images
 from vargpt_lightning.models.decoder.sampling import Drawing, SamplingSettings
 from vargpt_lightning.models.generation.drawing import PictureStep
 from vargpt_lightning.models.generation.row_sampling import RowRules
@@ -39,12 +41,14 @@ class Context:
         gaps: as for `PictureStep`.
         requests: what each row was asked for.
         others: opens another model's step.
+        images: as for the parts' `Drawing`.
     """
 
     gaps: Sequence[int] | None = None
     requests: Sequence[str] = ()
     others: OtherStep | None = None
     sources: Sources = field(default_factory=NoSources)
+    images: Callable[[Tensor], list[Any]] = to_images
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,11 @@ def draw_steered(
     context: Context | None = None,
     on_scale: Callable[[int, Tensor], None] | None = None,
     keep_logits: bool = False,
+    on_step: Callable[[PictureStep], None] | None = None,
 ) -> Steered:
     """Draw one picture in each of some rows of a cache with the parts of the settings.
+
+    `on_step` is given what draws before it begins.
 
     Logits of scales that were left out are zeros, their codes the ones that add least to a picture.
 
@@ -87,6 +94,8 @@ def draw_steered(
     gaps = None if context.gaps is None else [context.gaps[r] for r in owners]
     all_streams = _streams(streams, times)
     step = PictureStep(model, own, places, [lengths[r] for r in owners], settings, all_streams, gaps=gaps)
+    if on_step is not None:
+        on_step(step)
     loop = _Loop(model, step, settings, all_streams, owners)
     loop.begin(parts, context)
     drawing, failed = loop.run(on_scale, keep_logits)
@@ -135,6 +144,7 @@ class _Loop:
             [context.requests[r] for r in self.owners] if context.requests else [],
             others,
             context.sources,
+            context.images,
         )
         inside = []
         for part in parts:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from vargpt_lightning.models.core.images import to_images
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
 
@@ -131,6 +132,7 @@ class Drawing:
         requests: what each row was asked for, as its last text.
         others: opens another model's step, which has read the same contexts.
         sources: text as ids, scorers.
+        images: turns pictures in [-1, 1] into those that scorers see.
     """
 
     facts: Facts
@@ -140,6 +142,7 @@ class Drawing:
     requests: Sequence[str]
     others: Any
     sources: Sources
+    images: Any = to_images
 
     @property
     def last(self) -> int:

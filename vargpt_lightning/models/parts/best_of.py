@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from vargpt_lightning.models.core.images import to_images
 from vargpt_lightning.models.parts.base import Drawing, Facts, Hooks, Part, Scale
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.ranges import Few, Range
@@ -72,7 +71,7 @@ class _Choosing(Hooks):
         last, n = scale.k == self.drawing.last, self.part.candidates_each
         if not last and scale.k not in self.part.resample:
             return None
-        pictures = to_images(self.drawing.tokenizer.decode(f_hat_RCHW))
+        pictures = self.drawing.images(self.drawing.tokenizer.decode(f_hat_RCHW))
         scores = [float(each) for each in self.score(pictures, self.drawing.requests)]
         if len(scores) != len(pictures) or not all(map(math.isfinite, scores)):
             wrong = next((each for each in scores if not math.isfinite(each)), f"{len(scores)} scores")
