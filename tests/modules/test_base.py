@@ -126,3 +126,9 @@ def test_a_checkpoint_leaves_out_a_tower_that_is_not_trained(stage_data: StageDa
 def test_share_of_nothing_is_none() -> None:
     assert share(torch.tensor(3), torch.tensor(4)) == torch.tensor(0.75)
     assert share(0, 0) is None
+
+
+def test_steps_that_a_module_was_told_need_no_trainer() -> None:
+    """As planning has it, whose modules are attached to none."""
+    module = UnifiedModule(tiny_model(), tiny_stage("base"), 3)
+    assert module.total_steps == 3

@@ -84,9 +84,9 @@ class StageModule(pl.LightningModule):
             UserError: none of them knows.
         """
         steps = self.trainer.max_steps if self._total_steps is None else self._total_steps
-        data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
-        if steps < 1 and isinstance(data, CountsSteps):
-            steps = data.total_steps
+        if steps < 1:
+            data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
+            steps = data.total_steps if isinstance(data, CountsSteps) else steps
         if steps < 1:
             raise UserError(f"trainer.max_steps={steps}; expected the optimizer steps of stage {self.stage.name!r}")
         return steps
