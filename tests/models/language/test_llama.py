@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def test_clip_feature_is_the_last_but_one_layer_without_the_class_token() -> Non
         assert (tower(pixels(28)) - features).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("feature", "channels"), [("head", 1280), ("blocks", 320)])
+@pytest.mark.parametrize(("feature", "channels"), [("head", 1280), ("blocks", 320), ("levels", 1360)])
 def test_efficientnet_features_are_the_package_s_own(feature: str, channels: int) -> None:
     tower = EfficientNetTower(replace(LITE, feature=feature))
     reference = EfficientNet.from_name("efficientnet-lite0", image_size=64).eval()
@@ -100,9 +101,21 @@ def test_efficientnet_features_are_the_package_s_own(feature: str, channels: int
     with torch.no_grad():
         features = tower(pixels(64))
         assert features.shape == (2, 4, channels) == (2, tower_config(feature).patches, tower_config(feature).channels)
-        if feature == "head":
-            expected = reference.extract_features(pixels(64))
-            torch.testing.assert_close(features, expected.flatten(2).transpose(1, 2))
+        if feature != "blocks":
+            expected = reference.extract_features(pixels(64)).flatten(2).transpose(1, 2)
+            torch.testing.assert_close(features[..., :1280], expected)
+        if feature == "levels":
+            middle_PCHW = _after_block(reference, 5, pixels(64))
+            expected = F.max_pool2d(middle_PCHW, 2).flatten(2).transpose(1, 2)
+            torch.testing.assert_close(features[..., 1280:], expected)
+
+
+def _after_block(network: EfficientNet, index: int, pixels_P3SS: Tensor) -> Tensor:
+    outputs: list[Tensor] = []
+    handle = network._blocks[index].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    network.extract_features(pixels_P3SS)
+    handle.remove()
+    return outputs[0]
 
 
 def tower_config(feature: str) -> VisionConfig:

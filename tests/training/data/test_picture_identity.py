@@ -94,11 +94,11 @@ def test_a_picture_of_both_splits_is_varied_in_training(tiny_data: dict[str, Any
 @torch.no_grad()
 def test_features_of_another_layer_are_other_features(tiny_data: dict[str, Any], tmp_path: Path, shared: Path) -> None:
     """The tower's weights do not say which of its layers is looked at."""
-    for feature in ("head", "blocks"):
+    for feature in ("head", "blocks", "levels"):
         data = prepared(tiny_data, tmp_path, train={"a": packed(tmp_path / "warm", WARM)})
         data.config.vision.feature = feature  # type: ignore[assignment]
         data._seen.build(tiny_model())
-    assert len(list((shared / "features").iterdir())) == 2
+    assert len(list((shared / "features").iterdir())) == 3
 
 
 def test_a_packed_picture_is_known_by_its_file(tmp_path: Path) -> None:

@@ -151,8 +151,9 @@ class VisionConfig(Ranged):
         patch_size, width, layers, heads, mlp: sizes of a vision transformer.
         feature_layer: index of CLIP's hidden state that is used as the feature, as in transformers; the class token is
             dropped.
-        feature: EfficientNet only: "head" (1280 channels after the last activation) or "blocks" (320 channels of the
-            last block); both at stride 32.
+        feature: EfficientNet only: "head" (1280 channels after the last activation), "blocks" (320 channels of the last
+            block) or "levels" (those of "head" and, the largest of each cell, 80 of a middle block, from which colours
+            are read better); all at stride 32.
         pretrained: load EfficientNet's ImageNet weights from the installed package.
         fit: the resize mode, how pictures are made square: "clip" resizes the short side and takes the centre, as
             CLIP's processor does; "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with
@@ -170,7 +171,7 @@ class VisionConfig(Ranged):
     heads: Size = 16
     mlp: Size = 4096
     feature_layer: Annotated[int, Range(-10_001, 10_000)] = -2
-    feature: Literal["head", "blocks"] = "head"
+    feature: Literal["head", "blocks", "levels"] = "head"
     pretrained: bool = True
     fit: Fit | None = None
     dropout: Rate = 0.0
@@ -179,7 +180,7 @@ class VisionConfig(Ranged):
         super().__post_init__()
         require_choice("vision.kind", self.kind, (*towers.names(), towers.NONE))
         require_choice("vision.fit", self.squaring, get_args(Fit))
-        require_choice("vision.feature", self.feature, ("head", "blocks"))
+        require_choice("vision.feature", self.feature, ("head", "blocks", "levels"))
         if self.kind != towers.NONE:
             stride = self._tower.stride(self)
             fits = self.picture_size % stride == 0
@@ -237,6 +238,8 @@ class TokenizerConfig(Ranged):
         quant_kernel: indices: kernel size of the convolutions before and after the quantizer, odd.
         dropout: dropout in the residual blocks.
         patch: side of the squares of pixels that the first convolution is given as channels, and the last one gives.
+        local: encode each token's square of pixels by itself, so that equal squares have equal features wherever they
+            stand; the decoder is as without.
         patchify: bits: a token stands for 2 x 2 positions of the features and has 4 times code_size bits.
         entropy_weight: bits: weight of the entropy terms, which keep bits in use.
         entropy_sharpness: bits: how sharply the entropy terms take a feature for a bit.
@@ -260,6 +263,7 @@ class TokenizerConfig(Ranged):
     quant_kernel: Annotated[int, Range(1, 99)] = 3
     dropout: Rate = 0.0
     patch: Annotated[int, Range(1, 64)] = 1
+    local: bool = False
     patchify: bool = False
     entropy_weight: Factor = 0.1
     entropy_sharpness: Annotated[float, Range(0, 10_000, above=True)] = 100.0

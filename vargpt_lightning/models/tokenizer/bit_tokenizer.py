@@ -64,6 +64,7 @@ class BitTokenizer(MultiScaleTokenizer):
         attention: self-attention at the lowest resolution.
         dropout: dropout in the residual blocks.
         patch: side of the squares of pixels that the first convolution is given as channels, and the last one gives.
+        local: features of each square of pixels by itself.
 
     Raises:
         UserError: (a ValueError) for values outside of what is said above.
@@ -84,6 +85,7 @@ class BitTokenizer(MultiScaleTokenizer):
         attention: bool = False,
         dropout: float = 0.0,
         patch: int = 1,
+        local: bool = False,
     ) -> None:
         super().__init__(
             scales=scales,
@@ -94,6 +96,7 @@ class BitTokenizer(MultiScaleTokenizer):
             attention=attention,
             dropout=dropout,
             patch=patch,
+            local=local,
             side=2 if patchify else 1,
             groups=GROUPS,
         )

@@ -59,6 +59,7 @@ class ImageTokenizer(MultiScaleTokenizer):
         quant_kernel: kernel size of the convolutions before and after the quantizer, odd.
         dropout: dropout in the residual blocks.
         patch: side of the squares of pixels that the first convolution is given as channels, and the last one gives.
+        local: features of each square of pixels by itself; the convolution before the quantizer is then 1 x 1.
 
     Raises:
         UserError: (a ValueError) for values outside of what is said above.
@@ -82,6 +83,7 @@ class ImageTokenizer(MultiScaleTokenizer):
         quant_kernel: int = 3,
         dropout: float = 0.0,
         patch: int = 1,
+        local: bool = False,
     ) -> None:
         super().__init__(
             scales=scales,
@@ -92,6 +94,7 @@ class ImageTokenizer(MultiScaleTokenizer):
             attention=attention,
             dropout=dropout,
             patch=patch,
+            local=local,
         )
         check_counts(vocabulary=vocabulary, phi_count=phi_count)
         if quant_kernel < 1 or quant_kernel % 2 == 0:
@@ -109,7 +112,8 @@ class ImageTokenizer(MultiScaleTokenizer):
             phi_count=phi_count,
             normalize_codes=normalize_codes,
         )
-        self.quant_conv = nn.Conv2d(code_size, code_size, quant_kernel, padding=quant_kernel // 2)
+        before = 1 if local else quant_kernel
+        self.quant_conv = nn.Conv2d(code_size, code_size, before, padding=before // 2)
         self.post_quant_conv = nn.Conv2d(code_size, code_size, quant_kernel, padding=quant_kernel // 2)
 
     def encoding_state(self) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.tokenizer.convolutions import NORM_GROUPS, Decoder, Encoder, fast_format
+from vargpt_lightning.models.tokenizer.local_encoder import LocalEncoder
 from vargpt_lightning.models.tokenizer.quantizer import Change
 from vargpt_lightning.utils.errors import UserError
 
@@ -68,6 +69,7 @@ class MultiScaleTokenizer(nn.Module):
         dropout: dropout in the residual blocks.
         patch: side of the squares of pixels that the first convolution is given as channels, and the last one gives.
         side: positions of the features that a token has in each direction.
+        local: features of each square of pixels by itself (see `LocalEncoder`).
         groups: see `convolutions.group_norm`.
 
     Raises:
@@ -89,6 +91,7 @@ class MultiScaleTokenizer(nn.Module):
         dropout: float,
         patch: int,
         side: int = 1,
+        local: bool = False,
         groups: Sequence[int] = (NORM_GROUPS,),
     ) -> None:
         super().__init__()
@@ -98,7 +101,12 @@ class MultiScaleTokenizer(nn.Module):
         self.schedule = ScaleSchedule(tuple(scales))
         self.downsampling = side * patch * 2 ** (len(channel_multipliers) - 1)
         stack = (channels, tuple(channel_multipliers), residual_blocks, latent)
-        self.encoder = Encoder(*stack, attention=attention, dropout=dropout, patch=patch, groups=groups)
+        self.encoder: Encoder | LocalEncoder
+        if local:
+            width, square = channels * channel_multipliers[-1], self.downsampling // side
+            self.encoder = LocalEncoder(square, width, residual_blocks + 1, latent, dropout)
+        else:
+            self.encoder = Encoder(*stack, attention=attention, dropout=dropout, patch=patch, groups=groups)
         self.decoder = Decoder(*stack, attention=attention, dropout=dropout, patch=patch, groups=groups)
 
     @property

@@ -19,8 +19,8 @@ def stride(config: VisionConfig) -> int:
 
 
 def channels(config: VisionConfig) -> int:
-    """Return the channels after the last activation, or of the last block."""
-    return 1280 if config.feature == "head" else 320
+    """Return the channels after the last activation, of the last block, or of the former and a middle block."""
+    return {"head": 1280, "blocks": 320, "levels": 1280 + 80}[config.feature]
 
 
 def build(config: VisionConfig) -> EfficientNetTower:

@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from vargpt_lightning.models.core.config import VisionConfig
+
+MIDDLE_CHANNELS = 80
+"""Of the first block at stride 16, from which colours are read better than from later ones."""
 
 
 class EfficientNetTower(nn.Module):
@@ -50,9 +54,17 @@ class EfficientNetTower(nn.Module):
     def forward(self, pixels_P3SS: Tensor) -> Tensor:
         """Return features (P, N, C) of pictures (P, 3, S, S) scaled as the network was trained, (byte - 127) / 128."""
         network = self.network
-        x_PCHW = self.pyramid(pixels_P3SS)[-1]
-        if self.feature == "head":
+        x_PCHW = network._swish(network._bn0(network._conv_stem(pixels_P3SS)))
+        middle_PCHW = None
+        for block in network._blocks:
+            x_PCHW = block(x_PCHW)
+            if middle_PCHW is None and x_PCHW.shape[1] == MIDDLE_CHANNELS:
+                middle_PCHW = x_PCHW
+        if self.feature != "blocks":
             x_PCHW = network._swish(network._bn1(network._conv_head(x_PCHW)))
+        if self.feature == "levels":
+            assert middle_PCHW is not None
+            x_PCHW = torch.cat([x_PCHW, F.adaptive_max_pool2d(middle_PCHW, x_PCHW.shape[2:])], dim=1)
         return x_PCHW.flatten(2).transpose(1, 2)
 
     def pyramid(self, pixels_P3SS: Tensor) -> list[Tensor]:
