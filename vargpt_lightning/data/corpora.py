@@ -146,7 +146,8 @@ class Scenes(OpenMoji):
             shows.
         scene_shapes: how many of the 32 shapes there are.
         scene_size: size of the scenes in pixels.
-        scene_variants: number of pictures of each seen combination; an eighth of it for each placing of two shapes.
+        scene_variants: number of pictures of each seen combination, as far as there are so many; a sixteenth of it
+            for each placing of two shapes.
         scene_conversations: number of conversations of two to four turns about scenes.
 
     Other arguments are those of `OpenMoji`.
@@ -170,7 +171,7 @@ class Scenes(OpenMoji):
             self.held_out,
             self.settings.categories,
             self.scene_shapes,
-            train=SceneCounts(colour=each, count=each, pair=max(1, each // 8)),
+            train=SceneCounts(colour=each, count=each, pair=max(1, each // 16)),
             conversations=self.scene_conversations,
         )
 

@@ -9,12 +9,12 @@ import pytest
 
 from vargpt_lightning.data.openmoji.colours import colour_shares
 from vargpt_lightning.data.openmoji.pictures import on_white, render, svg_file
-from vargpt_lightning.data.scenes.scene import SMALL_SIZES
+from vargpt_lightning.data.scenes.layouts import LENGTH
 from vargpt_lightning.data.scenes.shapes import COLOURS, SHAPES, Shape, recoloured, sprite
 from vargpt_lightning.evaluation.composition.colour_names import colour_name
 from vargpt_lightning.evaluation.composition.objects import regions
 
-SMALLEST = SMALL_SIZES[0]
+SMALLEST = LENGTH
 
 
 def on_canvas(shape: Shape, colour: str, size: int) -> np.ndarray:

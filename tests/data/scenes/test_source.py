@@ -12,10 +12,11 @@ from PIL import Image
 
 from vargpt_lightning.data.corpora import Scenes
 from vargpt_lightning.data.scenes.compose import SceneCounts
-from vargpt_lightning.data.scenes.scene import Scene, Thing
+from vargpt_lightning.data.scenes.layouts import LENGTH
+from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene, layouts
 from vargpt_lightning.data.scenes.shapes import BY_NAME, COLOURS
 from vargpt_lightning.data.scenes.source import CORPORA, SceneSettings, build_scenes
-from vargpt_lightning.data.scenes.wording import NUMBERS, scene_phrase
+from vargpt_lightning.data.scenes.wording import NUMBERS, placed_phrase, scene_phrase
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.evaluation.composition.colour_names import colour_name
@@ -128,6 +129,49 @@ def test_wording() -> None:
     assert scene_phrase(pair) == "a kite left of an apple"
     assert scene_phrase(pair, way=1, turned=True) == "an apple to the right of a kite"
     assert scene_phrase(Scene("pair", (kite, apple), "above")) == "a pink kite above a green apple"
+
+
+@pytest.mark.parametrize("kind", ["colour", "count 2", "count 3", "count 4", "left of", "above"])
+def test_words_tell_the_pictures_of_a_scene_apart(kind: str) -> None:
+    kite, apple = Thing("kite", "pink"), Thing("apple", "green")
+    scene = {
+        "colour": Scene("colour", (kite,)),
+        "left of": Scene("pair", (kite, apple), "left of"),
+        "above": Scene("pair", (kite, apple), "above"),
+    }.get(kind) or Scene("count", (kite,) * int(kind[-1]))
+    every = layouts(scene)
+    assert len({placed_phrase(scene, layout) for layout in every}) == len(every) >= 3
+    assert len({draw_scene(scene, layout, 64).sha for layout in every}) == len(every)
+
+
+def test_an_answer_says_colour_arrangement_and_place() -> None:
+    kite, apple = Thing("kite", "pink"), Thing("apple", "orange")
+    single, several = Scene("colour", (apple,)), Scene("count", (kite,) * 3, named_colours=False)
+    assert placed_phrase(single, layouts(single)[1]) == "an orange apple at the top"
+    assert placed_phrase(single, layouts(single)[4], named_colours=False) == "an apple in the middle"
+    assert placed_phrase(several, layouts(several)[0]) == "three pink kites with one above the others"
+    pair = Scene("pair", (kite, apple), "above", named_colours=False)
+    words = "a pink kite at the top and an orange apple at the bottom, on the left"
+    assert placed_phrase(pair, layouts(pair)[0]) == words
+    words = "an apple at the bottom and a kite at the top, in the middle"
+    assert placed_phrase(pair, layouts(pair)[1], named_colours=False, turned=True) == words
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_things_stand_on_the_grid_and_apart(count: int) -> None:
+    for layout in layouts(Scene("count", (Thing("square", "red"),) * count)):
+        picture = draw_scene(Scene("count", (Thing("square", "red"),) * count), layout, 64)
+        assert len(regions(picture.pixels_HWC)) == count
+        corners = [part - LENGTH // 2 for centre in layout.centres for part in centre]
+        assert all(corner % 8 == 0 and 0 <= corner <= 64 - LENGTH for corner in corners)
+
+
+def test_a_combination_has_as_many_pictures_as_there_are(tmp_path: Path) -> None:
+    many = SceneCounts(colour=30, count=1, pair=1, placings=1)
+    folder = build_scenes(SceneSettings(train=many, seen=FEW, unseen=FEW, conversations=1, shapes=4), tmp_path)
+    cells = [record.meta["cell"] for record in corpus(folder, "train", "scene_pictures")]
+    singles = [cell for cell in cells if cell.split(", ")[-1] in COLOURS]
+    assert {singles.count(cell) for cell in singles} == {8}, "9 layouts, one of them in val"
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene
+from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene, layouts
 from vargpt_lightning.data.scenes.wording import own_question, scene_phrase
 from vargpt_lightning.evaluation.base.protocols import AnswerRequest, Drawing, Question, RealPicture, Reply, Talk
 from vargpt_lightning.evaluation.reports.summary import markdown
@@ -28,7 +28,8 @@ SPLIT = {"seen": "val", "unseen": "test"}
 
 
 def picture(scene: Scene, seed: int = 0) -> Image.Image:
-    return Image.fromarray(draw_scene(scene, 64, random.Random(seed)).pixels_HWC)
+    layout = random.Random(seed).choice(layouts(scene))
+    return Image.fromarray(draw_scene(scene, layout, 64).pixels_HWC)
 
 
 class Painter:

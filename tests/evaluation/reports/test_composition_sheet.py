@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import random
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.reports.test_report import Page
-from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene
+from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene, layouts
 from vargpt_lightning.evaluation.base.files import save_picture
 from vargpt_lightning.evaluation.composition.figures import rate
 from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
@@ -38,7 +37,7 @@ def run(tmp_path: Path) -> RunFolder:
     verdicts, drawings = [], []
     for name, (prompt, scene, right) in SCENES.items():
         file = f"drawings/{name}.png"
-        save_picture(run.evaluation / file, Image.fromarray(draw_scene(scene, 64, random.Random(1)).pixels_HWC))
+        save_picture(run.evaluation / file, Image.fromarray(draw_scene(scene, layouts(scene)[0], 64).pixels_HWC))
         files = [] if name == SILENT else [file]
         split = "unseen" if name.startswith("u") else "seen"
         reason = "" if right else "no picture" if name == SILENT else "2 things, 3 asked for"

@@ -11,6 +11,7 @@ from vargpt_lightning.data.scenes.cells import COUNTS, HeldOut
 from vargpt_lightning.data.scenes.scene import Relation, Scene, Thing
 from vargpt_lightning.data.scenes.shapes import BY_NAME, COLOURS, SHAPES, Shape
 
+UNNAMED_EVERY = 4  # pictures of a count, one has the native colour; there are few layouts of four things
 RELATIONS: tuple[Relation, ...] = ("left of", "above")  # the inverse ones are other words for the same pictures
 
 
@@ -32,7 +33,7 @@ def scenes(
 ) -> Iterator[Scene]:
     """Yield the scenes of all cells that are held out (`unseen`), or of all others.
 
-    Every second count or pair says its colours, which are then of seen cells; the others have their native ones.
+    Three of four counts and every second pair say their colours, which are of seen cells; the others have native ones.
     """
     for shape in shapes:
         for colour in COLOURS:
@@ -44,20 +45,21 @@ def scenes(
             if heldout.count(shape.name, count) == unseen:
                 rng = random.Random(f"{seed}:{shape.name}:{count}")
                 for number in range(counts.count):
-                    colour = _colour(shape.name, number, heldout, rng)
-                    yield Scene("count", (Thing(shape.name, colour),) * count, named_colours=number % 2 == 1)
+                    named = number % UNNAMED_EVERY != 0
+                    colour = _colour(shape.name, named, heldout, rng)
+                    yield Scene("count", (Thing(shape.name, colour),) * count, named_colours=named)
     for pair in combinations(sorted(shape.name for shape in shapes), 2):
         if heldout.pair(*pair) == unseen:
             rng = random.Random(f"{seed}:{pair[0]}:{pair[1]}")
             placings = [(relation, names) for relation in RELATIONS for names in (pair, pair[::-1])]
             for relation, names in rng.sample(placings, counts.placings):
                 for number in range(counts.pair):
-                    coloured = (number + rng.randrange(2)) % 2
-                    things = tuple(Thing(name, _colour(name, coloured, heldout, rng)) for name in names)
-                    yield Scene("pair", things, relation, named_colours=bool(coloured))
+                    named = (number + rng.randrange(2)) % 2 == 1
+                    things = tuple(Thing(name, _colour(name, named, heldout, rng)) for name in names)
+                    yield Scene("pair", things, relation, named_colours=named)
 
 
-def _colour(shape: str, number: int, heldout: HeldOut, rng: random.Random) -> str:
-    if number % 2 == 0:
+def _colour(shape: str, named: bool, heldout: HeldOut, rng: random.Random) -> str:
+    if not named:
         return BY_NAME[shape].native
     return rng.choice([colour for colour in COLOURS if not heldout.colour(shape, colour)])

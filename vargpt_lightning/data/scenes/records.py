@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from vargpt_lightning.data.openmoji.wording import DRAW_ANSWERED, DRAW_ASKED, capital, with_article
-from vargpt_lightning.data.scenes.scene import INVERSE, Scene, ScenePicture, draw_scene
+from vargpt_lightning.data.openmoji.wording import DRAW_ASKED, capital, with_article
+from vargpt_lightning.data.scenes.scene import INVERSE, Scene, ScenePicture, draw_scene, layouts
 from vargpt_lightning.data.scenes.shapes import BY_NAME, SHAPES, Shape
 from vargpt_lightning.data.scenes.wording import (
     COLOUR_ASKED,
@@ -15,14 +15,15 @@ from vargpt_lightning.data.scenes.wording import (
     PRESENT_ASKED,
     RELATION_ASKED,
     SAID,
+    SCENE_ANSWERED,
     WHAT_ASKED,
+    placed_phrase,
     scene_phrase,
 )
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
-from vargpt_lightning.utils.errors import UserError
 
 SOURCE = "scenes"
-TRIES = 2000  # to find a picture that there is not yet
+PLACED_EVERY = 5  # requests, one says where things are to be
 TURNS = (2, 4)  # of a conversation: the user's
 
 
@@ -98,25 +99,30 @@ class SceneWriter:
 def scene_pictures(scenes: Iterable[Scene], size: int, seed: int, taken: set[str]) -> list[ScenePicture]:
     """Return a picture for each scene, all different from each other and from those whose hashes are `taken`.
 
-    Raises:
-        UserError: a scene has no more different pictures.
+    A scene of which there are no more different pictures is left out.
     """
     pictures = []
     for number, scene in enumerate(scenes):
-        rng = random.Random(f"{seed}:{number}:{scene.cell}")
-        drawn = (draw_scene(scene, size, rng) for _ in range(TRIES))
+        every = layouts(scene)
+        shuffled = random.Random(f"{seed}:{number}:{scene.cell}").sample(every, len(every))
+        drawn = (draw_scene(scene, layout, size) for layout in shuffled)
         picture = next((each for each in drawn if each.sha not in taken), None)
-        if picture is None:
-            raise UserError(f"scenes: there are no more different pictures of {scene.cell!r}; expected fewer variants")
-        taken.add(picture.sha)
-        pictures.append(picture)
+        if picture is not None:
+            taken.add(picture.sha)
+            pictures.append(picture)
     return pictures
 
 
 def _request(picture: ScenePicture, rng: random.Random) -> tuple[TextPart, tuple[TextPart | PicturePart, ...]]:
-    words = scene_phrase(picture.scene, rng.randrange(2), rng.random() < 0.5)
-    answer = (TextPart(rng.choice(DRAW_ANSWERED)), PicturePart(DRAWN, picture.sha, picture.png))
-    return TextPart(rng.choice(DRAW_ASKED).format(words)), answer
+    """A request and its answer; the answer says in the same words where all is, and the request may."""
+    scene, layout, turned = picture.scene, picture.layout, rng.random() < 0.5
+    if rng.randrange(PLACED_EVERY):
+        words = scene_phrase(scene, rng.randrange(2), turned)
+    else:
+        words = placed_phrase(scene, layout, scene.named_colours, turned)
+    answer = rng.choice(SCENE_ANSWERED).format(placed_phrase(scene, layout, turned=turned))
+    asked = TextPart(rng.choice(DRAW_ASKED).format(words))
+    return asked, (TextPart(answer), PicturePart(DRAWN, picture.sha, picture.png))
 
 
 def _questions(scene: Scene, names: Sequence[str], rng: random.Random) -> Iterator[tuple[str, str, str]]:

