@@ -13,7 +13,7 @@ from vargpt_lightning.evaluation.base.exact_match import is_right
 from vargpt_lightning.evaluation.base.files import open_picture
 from vargpt_lightning.evaluation.composition.copies import copies
 from vargpt_lightning.evaluation.composition.figures import geneval_rows, rate, skill_rates
-from vargpt_lightning.evaluation.composition.reading import NameShapes, read_pictures
+from vargpt_lightning.evaluation.composition.reading import NameShapes, Reading, read_pictures
 from vargpt_lightning.evaluation.composition.shape_names import shape_names
 from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
 from vargpt_lightning.evaluation.composition.verdicts import VERDICTS, SceneVerdict, judge_scene
@@ -59,10 +59,14 @@ def composition(
         return {}
     names = name_shapes or shape_names()
     drawn = [row for row in asked if row.get("files")]
-    verdicts = dict(zip((row["id"] for row in drawn), _judge(out, drawn, scenes, names), strict=True))
-    judged = [(scenes[row["picture"]], verdicts.get(row["id"], NOTHING)) for row in asked]
+    readings = dict(zip((row["id"] for row in drawn), _read(out, drawn, names), strict=True))
+    judged = [
+        (scene, judge_scene(scene, readings[row["id"]]) if row["id"] in readings else NOTHING)
+        for row in asked
+        for scene in [scenes[row["picture"]]]
+    ]
     write_jsonl(out / GENEVAL, geneval_rows(asked, judged))
-    rows = [_row(row, each) for row, each in zip(asked, judged, strict=True)]
+    rows = [_row(row, each, readings.get(row["id"], Reading(()))) for row, each in zip(asked, judged, strict=True)]
     write_jsonl(out / VERDICTS, rows)
     found: dict[str, Any] = {
         name: skill_rates([each for row, each in zip(asked, judged, strict=True) if row["split"] == split])
@@ -74,8 +78,8 @@ def composition(
     copied = [{**again[row["id"]], "picture": row["id"]} for row in real if row["id"] in again]
     known_right = {
         name: [
-            (scenes[row["picture"]], verdict)
-            for row, verdict in zip(those, _judge(out, those, scenes, names), strict=True)
+            (scenes[row["picture"]], judge_scene(scenes[row["picture"]], reading))
+            for row, reading in zip(those, _read(out, those, names), strict=True)
         ]
         for name, those in (("real", real), ("tokenizer", copied))
         if those
@@ -92,10 +96,9 @@ def composition(
 NOTHING = SceneVerdict(False, False, False, False, False, "no picture")
 
 
-def _judge(out: Path, rows: Sequence[Row], scenes: Mapping[str, Scene], names: NameShapes) -> list[SceneVerdict]:
+def _read(out: Path, rows: Sequence[Row], names: NameShapes) -> list[Reading]:
     images: list[Image.Image] = [open_picture(out, row) for row in rows]
-    readings = read_pictures(images, names)
-    return [judge_scene(scenes[row["picture"]], reading) for row, reading in zip(rows, readings, strict=True)]
+    return read_pictures(images, names)
 
 
 def _reads(judged: Sequence[tuple[Scene, SceneVerdict]]) -> dict[str, Any]:
@@ -118,11 +121,16 @@ def _agreement(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, judged: tuple[Scene, SceneVerdict]) -> dict[str, Any]:
+def _row(row: Row, judged: tuple[Scene, SceneVerdict], reading: Reading) -> dict[str, Any]:
     scene, verdict = judged
     about = {"id": row["id"], "split": SPLITS.get(row["split"], row["split"]), "prompt": row["prompt"]}
+    things = [
+        {"shape": thing.shape, "colour": thing.colour, "centre": [float(place) for place in thing.centre]}
+        for thing in reading.things
+    ]
     return (
         about
         | {"files": row.get("files", []), "kind": scene.kind, "cell": scene.cell, "right": verdict.right}
         | {key: getattr(verdict, key) for key in ("shapes", "number", "colours", "placed", "reason")}
+        | {"scene": scene.described(), "things": things}
     )

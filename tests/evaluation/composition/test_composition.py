@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene, layouts
 from vargpt_lightning.data.scenes.wording import own_question, scene_phrase
@@ -108,6 +108,13 @@ def test_composition_from_asking_to_figures(tmp_path: Path) -> None:
     assert {row["tag"] for row in rows} == {"single_object", "two_object", "counting", "colors", "position"}
     verdicts = {row["id"]: row for row in read_jsonl(tmp_path / "scene_verdicts.jsonl")}
     assert (verdicts["unseen-3"]["split"], verdicts["unseen-3"]["reason"]) == ("unseen", "shows apple, apple")
+    assert verdicts["unseen-3"]["scene"] == SCENES["unseen-3"].described()
+    assert [(each["shape"], each["colour"]) for each in verdicts["unseen-3"]["things"]] == [("apple", "blue")] * 2
+    (kite,) = verdicts["seen-1"]["things"]
+    assert (kite["shape"], kite["colour"]) == ("kite", "pink")
+    drawing = Image.open(tmp_path / verdicts["seen-1"]["files"][0]).convert("L")
+    left, top, right, bottom = ImageOps.invert(drawing).getbbox() or (0, 0, 0, 0)  # of all that is not white
+    assert kite["centre"] == pytest.approx([(left + right) / 2, (top + bottom) / 2], abs=1.5)
     assert "drawings of unseen combinations: thing and count" not in markdown([metrics])  # seen counts were not asked
     assert "drawings of unseen combinations: shape and colour" in markdown([metrics])
 
@@ -133,6 +140,7 @@ def test_a_request_without_a_picture_is_wrong(tmp_path: Path) -> None:
     metrics = evaluate(None, Silent(), questions=[], drawings=drawings, pictures=pictures, out=tmp_path)
     unseen = metrics["composition"]["unseen"]
     assert (unseen["colour"]["rate"], unseen["colour"]["n"]) == (0.0, 1)
+    assert {str(row["things"]) for row in read_jsonl(tmp_path / "scene_verdicts.jsonl")} == {"[]"}
 
 
 @pytest.mark.parametrize(
