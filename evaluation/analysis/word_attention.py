@@ -35,6 +35,7 @@ class WordAttention:
         image: the drawing; `scales` are the pictures after each scale.
         words: of prompt and answer, special tokens too; each may be several tokens.
         weights_NHLW: attention to each word, the sum over its tokens; what is missing from 1 went to the drawing.
+        prompt_words: how many of the words are the prompt's; those after them are the answer's.
     """
 
     image: Image.Image
@@ -42,6 +43,7 @@ class WordAttention:
     words: tuple[str, ...]
     weights_NHLW: Tensor
     schedule: ScaleSchedule = field(repr=False)
+    prompt_words: int = 0
 
     def by_scale(self, layer: int | None = None) -> pd.DataFrame:
         """The share of attention that the tokens of each scale give to each word and to the drawing itself.
@@ -76,6 +78,7 @@ def draw_with_attention(assistant: Assistant, request: str, seed: int = 0) -> Wo
     conversation.ask(request)
     settings = replace(assistant.settings, seed=seed, max_images=1, keep_scales=True)
     prompt = assistant.prompt(conversation, row=0)
+    asked = len(prompt.input_ids)
     start = assistant.model.tokens.image_gen_start
     (answer,) = assistant.continue_all([prompt], settings)
     if not answer.pictures:
@@ -88,7 +91,8 @@ def draw_with_attention(assistant: Assistant, request: str, seed: int = 0) -> Wo
     spans = word_spans(context, assistant.tokenizer)
     weights_NHLW = torch.stack([weights_NHLT[..., first:last].sum(-1) for _, first, last in spans], dim=-1)
     words = tuple(word for word, _, _ in spans)
-    return WordAttention(picture.image, picture.scales, words, weights_NHLW, assistant.model.schedule)
+    prompt_words = sum(first < asked for _, first, _ in spans)
+    return WordAttention(picture.image, picture.scales, words, weights_NHLW, assistant.model.schedule, prompt_words)
 
 
 def word_spans(ids: Sequence[int], tokenizer: TextTokenizer) -> list[tuple[str, int, int]]:
