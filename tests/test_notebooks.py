@@ -31,6 +31,7 @@ PICTURES = {
     "03_ablations": 3,
     "04_look_at_errors": 2,
     "05_attention_and_scales": 9,
+    "06_composition": 5,
 }
 """How many pictures each of them shows of the small runs."""
 
@@ -62,9 +63,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory, debug_run: Path) -> dict[str,
     write_jsonl(able / "evaluation/drawings.jsonl", drawn)
     scores = [{"id": row["id"], "rank": n % 3, "nearest": row["picture"]} for n, row in enumerate(drawn)]
     write_jsonl(able / "evaluation/drawing_scores.jsonl", scores)
+    write_jsonl(able / "evaluation/scene_verdicts.jsonl", [verdict("seen", "red"), verdict("unseen", "blue")])
     write_sweep(folder / "sweep")
     several = os.pathsep.join([str(debug_run), str(able)])
     return {"VARGPT_RUN": str(able), "VARGPT_RUNS": several, "VARGPT_SWEEP": str(folder / "sweep")}
+
+
+def verdict(split: str, colour: str) -> dict[str, Any]:
+    """A row of a run on scenes: an apple was asked for, and a red one is seen."""
+    scene = {"kind": "colour", "things": [["apple", colour]], "relation": None, "colours": True}
+    things = [{"shape": "apple", "colour": "red", "centre": [32.0, 32.0]}]
+    asked = {"id": split, "split": split, "prompt": f"Please draw a {colour} apple.", "kind": "colour"}
+    return asked | {"right": colour == "red", "scene": scene, "things": things}
 
 
 def write_sweep(path: Path) -> None:
