@@ -97,7 +97,7 @@ def draw_with_attention(assistant: Assistant, request: str, seed: int = 0) -> Wo
 
 def word_spans(ids: Sequence[int], tokenizer: TextTokenizer) -> list[tuple[str, int, int]]:
     """Token ids as words, each with its first token and the one after its last; special tokens are words too."""
-    special = set(tokenizer.token_ids().values())
+    special = tokenizer.special_ids
     starts: list[int] = []
     before = ""
     for place in range(len(ids)):

@@ -22,12 +22,13 @@ _CONTEXT = 6  # tokens before one that may change how it is written
 
 @dataclass
 class Token:
-    """A token, or several that make one character, as text; `special` ones are put in by id."""
+    """A token, or several that make one character, as text with their ids; `special` ones are put in by id."""
 
     text: str
     trained: bool
     special: bool = False
     picture: dict[str, Any] | None = None
+    ids: tuple[int, ...] = ()
 
 
 @dataclass
@@ -56,7 +57,11 @@ class SheetMaker:
 
     def __call__(self, record: Record) -> SheetRecord:
         """Return a record as it is rendered within the context."""
-        rendered = self.template.render(record, self.context)
+        try:
+            rendered = self.template.render(record, self.context)
+        except UserError as error:
+            note = f"{error}: training passes it over"
+            return SheetRecord(record.id, record.source, str(record.meta.get("kind", "")), [], 0, 0, 0, False, [note])
         whole = self.template.render(record) if rendered.cut else rendered
         notes = []
         lost = len(whole.seen) + len(whole.drawn) - len(rendered.seen) - len(rendered.drawn)
@@ -78,22 +83,22 @@ class SheetMaker:
         ids, tokens = rendered.ids, self.template.tokenizer
         seen, drawn = iter(rendered.seen), iter(rendered.drawn)
         pieces = token_texts(ids, tokens)
-        special = set(tokens.token_ids().values())
+        special = tokens.special_ids
         at = 0
         while at < len(ids):
             places = {tokens.image_id: self.template.seen_tokens, tokens.image_gen_id: self.template.drawn_tokens}
             count = places.get(ids[at], 0)
             if count:
                 part = next(seen if ids[at] == tokens.image_id else drawn)
-                yield Token(
-                    f"{tokens.decode([ids[at]], skip_special=False)} × {count}", False, True, self._picture(part)
-                )
+                name = tokens.decode([ids[at]], skip_special=False)
+                yield Token(f"{name} × {count}", False, True, self._picture(part), (ids[at],))
                 at += count
                 continue
             end = at + 1
             while end < len(ids) and pieces[end] is None:
                 end += 1
-            yield Token(pieces[at] or "", rendered.labels[at] != IGNORED, ids[at] in special)
+            trained, own = rendered.labels[at] != IGNORED, ids[at] in special
+            yield Token(pieces[at] or "", trained, own, ids=tuple(ids[at:end]))
             at = end
 
     def _picture(self, part: PicturePart) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def picture_uri(reader: PictureReader, part: PicturePart) -> str:
 
 def token_texts(ids: Sequence[int], tokenizer: TextTokenizer) -> list[str | None]:
     """Return what each token adds to the text; None for one that only completes the character before it."""
-    special = set(tokenizer.token_ids().values())
+    special = tokenizer.special_ids
     texts: list[str | None] = []
     start = 0  # of the stretch that is decoded together: a special token ends one
     shown, pending = "", 0
@@ -167,4 +172,5 @@ def token_html(token: Token) -> str:
     """Return a token as HTML; line breaks are shown and kept."""
     text = html.escape(token.text).replace("\n", '<span class="nl">↵</span>\n')
     names = [name for name, on in (("t", token.trained), ("s", token.special)) if on]
-    return f'<span class="{" ".join(["k", *names])}">{text}</span>'
+    ids = " ".join(map(str, token.ids))
+    return f'<span class="{" ".join(["k", *names])}" title="{ids}">{text}</span>'

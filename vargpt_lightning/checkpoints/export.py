@@ -23,7 +23,7 @@ from vargpt_lightning.checkpoints.published.config import (
     vargpt_config,
 )
 from vargpt_lightning.checkpoints.published.layouts import Layout
-from vargpt_lightning.checkpoints.tokens import check_tokens
+from vargpt_lightning.checkpoints.tokens import load_tokenizer
 from vargpt_lightning.checkpoints.write import write_pickle, write_shards
 from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, VARGPT_NAMES, TextTokenizer, renamed
 from vargpt_lightning.models.core.config import LanguageConfig
@@ -43,7 +43,6 @@ def write_ours(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     notes = []
     if checkpoint.whole:
         if tokenizer := _tokenizer(checkpoint):
-            check_tokens(checkpoint.config, tokenizer, checkpoint.folder or checkpoint.path)
             tokenizer_files = {**tokenizer_files, FILE_NAME: _text_of(tokenizer)}
         else:
             notes = ["  found no text tokenizer beside the weights: put its tokenizer.json into the folder"]
@@ -187,7 +186,7 @@ def _room(folder: Path, state: Mapping[str, Source]) -> None:
 def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer | None:
     folder = checkpoint.folder
     there = folder is not None and any((folder / name).is_file() for name in (FILE_NAME, "tokenizer.model"))
-    return TextTokenizer.load(folder) if folder is not None and there else None
+    return load_tokenizer(checkpoint.config, folder) if folder is not None and there else None
 
 
 def _text_of(tokenizer: TextTokenizer) -> bytes:

@@ -1,4 +1,4 @@
-"""A text tokenizer held against the configuration of the model that was trained with it."""
+"""A model's text tokenizer: loaded as its configuration says, and held against it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from pathlib import Path
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.models.core.config import TokenIds, VARGPTConfig
 from vargpt_lightning.utils.errors import UserError
+
+
+def load_tokenizer(config: VARGPTConfig, path: str | Path, where: Path | None = None) -> TextTokenizer:
+    """Load the text tokenizer of a model, with its own chat template where the model writes conversations by that.
+
+    Args:
+        config: the model's.
+        path: a `tokenizer.json`, or a tokenizer's folder.
+        where: what messages name; the path by default.
+
+    Raises:
+        UserError: it cannot be loaded, its chat template cannot be used, or its special tokens are not the model's.
+    """
+    tokenizer = TextTokenizer.load(path, config.own_chat)
+    check_tokens(config, tokenizer, where or Path(path))
+    return tokenizer
 
 
 def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, where: Path) -> None:

@@ -17,8 +17,7 @@ import torch
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.locate import locate
 from vargpt_lightning.checkpoints.stage_weights import load_weights
-from vargpt_lightning.checkpoints.tokens import check_tokens
-from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.checkpoints.tokens import load_tokenizer
 from vargpt_lightning.inference.assistant import Assistant, Conversation, seen_reader
 from vargpt_lightning.inference.fast import speed_up
 from vargpt_lightning.inference.named import finished_stage, is_converted
@@ -59,8 +58,7 @@ def load_run(path: str | Path, stage: str | None = None, device: str | torch.dev
     device = choose(device)
     experiment = read_experiment(folder)
     config = VARGPTConfig.from_dict(experiment["model"])
-    tokenizer = TextTokenizer.load(folder.tokenizer)
-    check_tokens(config, tokenizer, folder.tokenizer)
+    tokenizer = load_tokenizer(config, folder.tokenizer)
     model = VARGPT(config)
     load_weights(model, chosen.weights)
     model = model.eval().requires_grad_(False).to(device)
@@ -116,8 +114,7 @@ def _load(where: str | Path, device: torch.device, dtype: torch.dtype | None) ->
         run.model.to(dtype or next(run.model.parameters()).dtype)
         return run
     model = VARGPT.from_pretrained(path, device=device, dtype=dtype).requires_grad_(False)
-    tokenizer = TextTokenizer.load(path)
-    check_tokens(model.config, tokenizer, path)
+    tokenizer = load_tokenizer(model.config, path)
     settings = GenerationSettings(visual=model.sampling_settings())
     return Assistant(model=model, tokenizer=tokenizer, settings=settings, opened=opened)
 
@@ -148,8 +145,7 @@ def load_exported(path: str | Path, device: str | torch.device | None = None) ->
     file = folder / "config.yaml"
     experiment = parse_experiment(file.read_text(encoding="utf-8") if file.is_file() else "", file)
     config = VARGPTConfig.from_dict(experiment["model"])
-    tokenizer = TextTokenizer.load(folder / "tokenizer")
-    check_tokens(config, tokenizer, folder / "tokenizer")
+    tokenizer = load_tokenizer(config, folder / "tokenizer")
     model = VARGPT(config)
     load_weights(model, folder / "model.safetensors")
     model = model.eval().requires_grad_(False).to(device)

@@ -222,7 +222,7 @@ def test_conversations_have_the_ids_that_llava_gives_them(name: str, make: Any, 
             expected += range(begin, rendered.ids.index(tokens.eos_id, begin) + 1)
     assert trained == expected, "exactly the answers' tokens are trained"
     assert rendered.ids[: len(prompt.ids)] == prompt.ids, "an answer goes on from its prompt"
-    counts = count_tokens(_Source([whole]), tokens)  # type: ignore[arg-type]
+    counts = count_tokens(_Source([whole]), template)  # type: ignore[arg-type]
     assert counts[0] @ [1, N, L + 2] == len(rendered.ids)
 
 

@@ -112,7 +112,7 @@ def sentencepiece_like(folder: Path) -> Path:
 
 def unigram_like(folder: Path) -> Path:
     """As T5's: left to itself the model takes `</s>` in a text for one piece, since none is likelier."""
-    pieces = [(token, 0.0) for token in ("<unk>", "<s>", "</s>", "<pad>", "<image>")]
+    pieces = [(token, 0.0) for token in ("<unk>", "<s>", "</s>", "<pad>")]
     pieces += [(letter, -3.0) for letter in sorted(set("▁" + EVERY.replace(" ", "")))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")

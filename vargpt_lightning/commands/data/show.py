@@ -88,20 +88,20 @@ def open_model(path: Path, tokenizer: Path | None = None) -> tuple[VARGPTConfig,
     Raises:
         UserError: it is neither, or the tokenizer is missing or is not the model's.
     """
-    from vargpt_lightning.checkpoints.tokens import check_tokens
-    from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+    from vargpt_lightning.checkpoints.tokens import check_tokens, load_tokenizer
     from vargpt_lightning.experiment.parser import load_experiment
     from vargpt_lightning.models.core.config import VARGPTConfig
     from vargpt_lightning.runs.config import read_experiment
     from vargpt_lightning.runs.folder import RunFolder
+    from vargpt_lightning.training.data.text_tokenizer import data_tokenizer
 
     if path.is_dir():
         run = RunFolder(path)
         config = VARGPTConfig.from_dict(read_experiment(run)["model"])
-        tokens = TextTokenizer.load(tokenizer or run.tokenizer)
-    else:
-        experiment = load_experiment(["-c", str(path)])
-        config = experiment.model
-        tokens = TextTokenizer.load(tokenizer) if tokenizer else experiment.data.text_tokenizer()
-    check_tokens(config, tokens, tokenizer or path)
-    return config, tokens
+        return config, load_tokenizer(config, tokenizer or run.tokenizer, tokenizer or path)
+    experiment = load_experiment(["-c", str(path)])
+    if tokenizer:
+        return experiment.model, load_tokenizer(experiment.model, tokenizer)
+    tokens = data_tokenizer(experiment.data, experiment.model)
+    check_tokens(experiment.model, tokens, path)
+    return experiment.model, tokens

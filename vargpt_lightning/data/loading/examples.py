@@ -21,6 +21,7 @@ from vargpt_lightning.data.loading.feature_cache import PictureCache
 from vargpt_lightning.data.mixing.mixture import Place, SkippedRecord
 from vargpt_lightning.data.shards.records import PicturePart, Record
 from vargpt_lightning.data.text.chat import ChatTemplate, Rendered
+from vargpt_lightning.utils.errors import UserError
 
 Picture = Tensor | np.ndarray
 PictureSource = PictureReader | LevelReader | PictureCache
@@ -61,7 +62,10 @@ class ExampleMaker:
     vary: bool = True
 
     def __call__(self, record: Record, place: Place | None = None) -> Example:
-        rendered = self.template.render(record, self.context)
+        try:
+            rendered = self.template.render(record, self.context)
+        except UserError as error:  # a chat template may have no way to write this one
+            raise SkippedRecord(f"record {record.id!r}: {error}") from error
         if not rendered.drawn and not rendered.trains:
             raise SkippedRecord(f"record {record.id!r}: nothing to train in {self.context} tokens")
         try:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text.chat import ChatTemplate, spoken_texts
-from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_bytes
@@ -47,15 +46,19 @@ def record_lengths(
     A record longer than `context` counts as that: it will be cut, to that length or a shorter one.
     Raises UserError when the file cannot be written.
     """
-    counts_N3 = _kept(source, template.tokenizer, folder).astype(np.int64)
+    counts_N3 = _kept(source, template, folder).astype(np.int64)
     pictures = np.array([1, template.seen_tokens, template.drawn_tokens + _FRAME])
     lengths_N = counts_N3 @ pictures
     return lengths_N if context is None else np.minimum(lengths_N, context)
 
 
-def count_tokens(source: ShardDataset, tokenizer: TextTokenizer) -> NDArray[np.uint32]:
+def count_tokens(source: ShardDataset, template: ChatTemplate) -> NDArray[np.uint32]:
     """Return for each record its tokens outside of pictures, its seen pictures and its drawn ones: (N, 3)."""
-    counts_N3 = np.zeros((len(source), 3), np.uint32)
+    counts_N3, tokenizer = np.zeros((len(source), 3), np.uint32), template.tokenizer
+    if tokenizer.own_chat is not None:
+        for place in range(len(source)):
+            counts_N3[place] = _counted_whole(source.outline(place), template)
+        return counts_N3
     for first in range(0, len(source), _CHUNK):
         texts: list[str] = []
         owners: list[int] = []
@@ -71,15 +74,26 @@ def count_tokens(source: ShardDataset, tokenizer: TextTokenizer) -> NDArray[np.u
     return counts_N3
 
 
-def _kept(source: ShardDataset, tokenizer: TextTokenizer, folder: Path) -> NDArray[np.uint32]:
-    file = folder / f"{_key(source, tokenizer)}.npy"
+def _counted_whole(record: Record, template: ChatTemplate) -> tuple[int, int, int]:
+    """The counts of a record that a chat template writes as a whole; one that it cannot write has one token."""
+    try:
+        rendered = template.render(record)
+    except UserError:
+        return 1, 0, 0  # passed over when it is read
+    seen, drawn = len(rendered.seen), len(rendered.drawn)
+    visual = seen * template.seen_tokens + drawn * (template.drawn_tokens + _FRAME)
+    return len(rendered.ids) - visual, seen, drawn
+
+
+def _kept(source: ShardDataset, template: ChatTemplate, folder: Path) -> NDArray[np.uint32]:
+    file = folder / f"{_key(source, template)}.npy"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):  # the processes of a run come all at once; one of them measures
             if (found := _read(file, len(source))) is not None:
                 return found
             print(f"{source.folder}: measuring the tokens of {counted(len(source), 'record')}, once", flush=True)
-            counts_N3 = count_tokens(source, tokenizer)
+            counts_N3 = count_tokens(source, template)
             content = io.BytesIO()
             np.save(content, counts_N3)
             write_bytes(file, content.getvalue())
@@ -96,7 +110,8 @@ def _read(file: Path, count: int) -> NDArray[np.uint32] | None:
     return found if found.shape == (count, 3) else None
 
 
-def _key(source: ShardDataset, tokenizer: TextTokenizer) -> str:
+def _key(source: ShardDataset, template: ChatTemplate) -> str:
+    tokenizer = template.tokenizer  # whose fingerprint has its own chat template in it
     shards = [[shard["sha256"], shard["count"]] for shard in source.index["shards"]]
     told = json.dumps([shards, tokenizer.fingerprint, list(spoken_texts(_PROBE, tokenizer.joins_turns))])
     return hashlib.sha256(told.encode()).hexdigest()[:24]

@@ -6,21 +6,26 @@ import hashlib
 import json
 import re
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from vargpt_lightning.data.text.chat_files import ChatFiles
+from vargpt_lightning.data.text.marks import BREAK, Spans, clean
+from vargpt_lightning.data.text.own_chat import OwnChat, Written
 from vargpt_lightning.data.text.text_pieces import Pieces
 from vargpt_lightning.utils.errors import UserError
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 IMAGE, IMAGE_GEN_START, IMAGE_GEN, IMAGE_GEN_END = "<image>", "<image_gen_start>", "<image_gen>", "<image_gen_end>"
 # the last three in the order in which VARGPT-LLaVA-v1 has them after LLaVA-1.5's vocabulary
-SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GEN)
+PICTURE_TOKENS = (IMAGE, IMAGE_GEN_START, IMAGE_GEN_END, IMAGE_GEN)
+SPECIAL_TOKENS = (PAD, BOS, EOS, *PICTURE_TOKENS)
 VARGPT_NAMES = {
     "<|image_gen_start|>": IMAGE_GEN_START,
     "<|image_gen_end|>": IMAGE_GEN_END,
@@ -41,21 +46,45 @@ class TextTokenizer:
     Special tokens that are missing are added at the end of the vocabulary: `added` says how many, so that a language
     model's embeddings can grow by as many rows. Text never turns into special tokens, whatever it contains: they are
     put in by id alone.
+
+    Args:
+        tokenizer: the tokenizers library's.
+        chat: the chat template that it came with, if conversations are written by that. The tokens that pad, begin a
+            text and end an answer are the template's then.
+
+    Attributes:
+        own_chat: the chat template; None for the package's own format.
+
+    Raises:
+        UserError: a special token stands for something else already, or the chat template cannot be used.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, chat: ChatFiles | None = None) -> None:
+        names = SPECIAL_TOKENS
+        self.own_chat = None if chat is None else _own_chat(tokenizer, chat)
+        if chat is not None and self.own_chat is not None:
+            begin = self.own_chat.begin or chat.tokens.get("bos_token", BOS)
+            names = (chat.tokens.get("pad_token", PAD), begin, self.own_chat.end, *PICTURE_TOKENS)
+        _check_free(tokenizer, {} if chat is None else chat.tokens)
         before = tokenizer.get_vocab_size(with_added_tokens=True)
-        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+        # the template's own tokens stay as they are: some take the white space beside them
+        own = (
+            names
+            if chat is None
+            else (token for token in names if token in SPECIAL_TOKENS or not _has(tokenizer, token))
+        )
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in own])
         self.added = tokenizer.get_vocab_size(with_added_tokens=True) - before
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = True
+        tokenizer.encode_special_tokens = self.own_chat is None
         self._tokenizer = tokenizer
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        ids = [vocabulary[token] for token in SPECIAL_TOKENS]
+        ids = [vocabulary[token] for token in names]
         self.pad_id, self.bos_id, self.eos_id, self.image_id = ids[:4]
         self.image_gen_start_id, self.image_gen_end_id, self.image_gen_id = ids[4:]
-        self._special_ids = frozenset(ids)
+        control = () if self.own_chat is None else self.own_chat.control
+        self._special_ids = frozenset(ids) | {vocabulary[token] for token in control if token in vocabulary}
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int = 1500) -> TextTokenizer:
@@ -85,33 +114,49 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: str | Path) -> TextTokenizer:
+    def load(cls, path: str | Path, own_chat: bool | None = False) -> TextTokenizer:
         """Load a `tokenizer.json`, or a folder that has one, or any tokenizer folder that transformers reads.
 
-        Raises UserError when there is none or it cannot be read.
+        Args:
+            path: the file or the folder.
+            own_chat: whether conversations are written by the chat template beside it; None does so unless this
+                package has trained the tokenizer.
+
+        Raises:
+            UserError: there is none, it cannot be read, or its chat template is wanted and cannot be used.
         """
         path = Path(path)
         file = path / FILE_NAME if path.is_dir() else path
         if not path.exists():
             raise UserError(f"text tokenizer {path}: no such file or folder; expected {FILE_NAME} or a folder with it")
         try:
-            return cls(_with_our_names(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path)))
+            found = _with_our_names(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise UserError(f"text tokenizer {file}: cannot be read ({error})") from error
+        folder = path if path.is_dir() else path.parent
+        wanted = not _trained_here(found) if own_chat is None else own_chat
+        chat = ChatFiles.read(folder) if wanted else None
+        try:
+            return cls(found, chat)
+        except UserError as error:
+            raise UserError(f"text tokenizer {folder if wanted else file}: {error}") from error
 
     def save(self, folder: str | Path) -> Path:
-        """Write `tokenizer.json` into the folder (created) and return its path."""
+        """Write `tokenizer.json` into the folder (created), with the chat template's files, and return its path."""
         path = Path(folder) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        if self.own_chat is not None:
+            self.own_chat.files.write(path.parent)
         return path
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"tokenizer": self._tokenizer.to_str()}
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"tokenizer": self._tokenizer.to_str()}
+        return state if self.own_chat is None else {**state, "chat": self.own_chat.files}
 
-    def __setstate__(self, state: dict[str, str]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         # the setting that keeps text from turning into special tokens is not part of the saved tokenizer
-        self.__init__(Tokenizer.from_str(state["tokenizer"]))  # type: ignore[misc]
+        self.__init__(Tokenizer.from_str(state["tokenizer"]), state.get("chat"))  # type: ignore[misc]
 
     @cached_property
     def _pieces(self) -> Pieces | None:
@@ -123,7 +168,13 @@ class TextTokenizer:
 
         Those that `train` makes have the special tokens in front, and have learned each turn by itself.
         """
-        return self._special_ids != frozenset(range(len(SPECIAL_TOKENS)))
+        return not _trained_here(self._tokenizer)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that stand for no text: those that pictures need, and the tokenizer's own."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return self._special_ids | {index for index, token in added.items() if token.special}
 
     @property
     def vocabulary(self) -> int:
@@ -161,6 +212,8 @@ class TextTokenizer:
 
         Half a surrogate pair, which no tokenizer takes, counts as U+FFFD.
         """
+        if self.own_chat is not None:
+            return self._encode_said(clean(text), Spans([(0, len(text))]))
         encoding = self._tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
         if self._special_ids.isdisjoint(encoding.ids):
             return encoding.ids, encoding.offsets
@@ -168,8 +221,10 @@ class TextTokenizer:
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """Return how many token ids each text has; many texts at once are encoded in parallel."""
-        clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+        if self.own_chat is not None:
+            return [len(self.encode(text)) for text in texts]
+        whole = [_SURROGATE.sub("\ufffd", text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(whole, add_special_tokens=False)
         ids = (encoding.ids for encoding in encodings)
         return [
             len(found) if self._special_ids.isdisjoint(found) else len(self.encode(text))
@@ -179,7 +234,37 @@ class TextTokenizer:
     @property
     def fingerprint(self) -> str:
         """A hash of all that token ids depend on."""
-        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:16]
+        told = self._tokenizer.to_str()
+        if self.own_chat is not None:
+            told += json.dumps([self.own_chat.files.template, self.own_chat.files.tokens])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def encode_written(self, written: Written) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the token ids of a conversation that the chat template wrote, and where each stands in its text."""
+        return self._encode_said(written.text, written.said)
+
+    def _encode_said(self, text: str, said: Spans) -> tuple[list[int], list[tuple[int, int]]]:
+        """Encode a text with the special tokens in it, of which those in what is said stay text.
+
+        There they are broken by a code point that no text has; what that one becomes is left out again.
+        """
+        assert self.own_chat is not None
+        breaks = [found.start() + 1 for found in self.own_chat.controls.finditer(text) if found.start() in said]
+        pieces = (text[start:end] for start, end in pairwise([0, *breaks, len(text)]))
+        encoding = self._tokenizer.encode(BREAK.join(pieces), add_special_tokens=False)
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        stands = {place + number for number, place in enumerate(breaks)}
+        ends = sorted(stands)
+        for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if start in stands and end == start + 1:
+                continue
+            first, last = start - bisect_left(ends, start), end - bisect_left(ends, end)
+            if index in self._special_ids and first in said:  # of a vocabulary that has it as a word
+                continue
+            ids.append(index)
+            offsets.append((first, last))
+        return ids, offsets
 
     def _without_special(
         self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]
@@ -204,6 +289,33 @@ class TextTokenizer:
         """Return the text of token ids; special tokens are left out, or written as they are called."""
         ids = [index for index in ids if not skip_special or index not in self._special_ids]
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special)
+
+
+def _own_chat(tokenizer: Tokenizer, chat: ChatFiles) -> OwnChat:
+    added = tokenizer.get_added_tokens_decoder().values()
+    ours = (chat.tokens.get("pad_token", PAD), chat.tokens.get("bos_token", BOS), *PICTURE_TOKENS)
+    special = {*(token.content for token in added if token.special), *chat.tokens.values(), *ours}
+    return OwnChat(chat, sorted(special), [token.content for token in added], (IMAGE, IMAGE_GEN))
+
+
+def _check_free(tokenizer: Tokenizer, roles: Mapping[str, str]) -> None:
+    """Refuse a tokenizer in which one of our special tokens means something else."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    for token in PICTURE_TOKENS:
+        if token not in added and _has(tokenizer, token):
+            raise UserError(f"special token {token!r}: it is a word of this vocabulary already; expected it to be free")
+    for role, token in roles.items():
+        if token in PICTURE_TOKENS:
+            raise UserError(f"special token {token!r}: it is this tokenizer's {role}; expected one for pictures")
+
+
+def _has(tokenizer: Tokenizer, token: str) -> bool:
+    return tokenizer.token_to_id(token) is not None
+
+
+def _trained_here(tokenizer: Tokenizer) -> bool:
+    """Whether `TextTokenizer.train` has made it, which puts the special tokens in front."""
+    return [tokenizer.id_to_token(index) for index in range(len(SPECIAL_TOKENS))] == list(SPECIAL_TOKENS)
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

@@ -365,6 +365,9 @@ class VARGPTConfig(Ranged):
         generation_projectors: projectors between visual decoder and language model: "two": one for each direction, as
             in the paper; "shared": the same one for both; "none". The last two need a decoder as wide as the language
             model.
+        chat_template: how conversations are written: "built_in" (LLaVA-1.5's format), or "tokenizer": as the chat
+            template of the language model's own tokenizer says. None takes the tokenizer's for all families but
+            "llama", and the built-in one with a text tokenizer that was trained on the data.
 
     Other arguments are those of `Settings`.
 
@@ -387,11 +390,13 @@ class VARGPTConfig(Ranged):
     class_row: ClassRow | None = None
     unused_layer_norm: bool = False
     generation_projectors: Literal["two", "shared", "none"] = "two"
+    chat_template: Literal["built_in", "tokenizer"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("preset", self.preset, tuple(PRESETS))
         require_choice("generation_projectors", self.generation_projectors, ("two", "shared", "none"))
+        require_choice("chat_template", self.chat_template or "built_in", ("built_in", "tokenizer"))
         self._check_widths()
         ids = asdict(self.tokens)
         for key, value in ids.items():
@@ -408,6 +413,12 @@ class VARGPTConfig(Ranged):
             require(
                 self.decoder.classes > self.tokens.image_gen_start, "decoder.classes", self.decoder.classes, expected
             )
+
+    @property
+    def own_chat(self) -> bool | None:
+        """Whether the tokenizer's own chat template is used; None unless the tokenizer was trained on the data."""
+        default = False if self.language.family == OURS else None
+        return default if self.chat_template is None else self.chat_template == "tokenizer"
 
     @property
     def decoder_width(self) -> int:

@@ -18,6 +18,7 @@ from vargpt_lightning.modules.base import Batch
 from vargpt_lightning.modules.step_counts import StepBatches
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.data.stage_data import StageData
+from vargpt_lightning.training.data.text_tokenizer import data_tokenizer
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -124,7 +125,7 @@ class VARGPTDataModule(StageDataModule):
         seed: int = 0,
         validation_batches: int = 8,
     ) -> None:
-        whole = StageData(model, data, data.text_tokenizer(), Path(cache), seed)
+        whole = StageData(model, data, data_tokenizer(data, model), Path(cache), seed)
         self.stages = [stage] if isinstance(stage, Stage) else list(stage)
         super().__init__(whole, self.stages[0], validation_batches)
         self._ready: Stage | None = None
