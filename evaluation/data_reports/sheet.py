@@ -126,14 +126,10 @@ def sheet_maker(config: VARGPTConfig, tokenizer: TextTokenizer) -> SheetMaker:
 
 def picture_uri(reader: PictureReader, part: PicturePart) -> str:
     """Return a picture's pixels after the reader, as a PNG in a data URI; raises PictureError as the reader does."""
-    import torch
     from PIL import Image
 
-    pixels_CHW = reader.read(part.data, part.name)
-    mean_C, std_C = torch.tensor(reader.mean), torch.tensor(reader.std)
-    pixels_HWC = (pixels_CHW.permute(1, 2, 0) * std_C + mean_C).clamp(0, 1).mul(255).round().to(torch.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels_HWC.numpy()).save(buffer, "PNG")
+    Image.fromarray(reader.shown(part.data, part.name)).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -12,6 +12,7 @@ import torch
 from tests.planning.measuring import LOW_BITS, ROWS, measure_aside, model_config, stage_of
 from vargpt_lightning.models.core import head_loss
 from vargpt_lightning.models.core.config import full_size
+from vargpt_lightning.models.core.vision_config import VisionConfig
 from vargpt_lightning.planning.steps import build_empty, trace_step
 from vargpt_lightning.planning.trace import Trace
 from vargpt_lightning.planning.truncated_model import StageTraces, shallow_depth
@@ -105,3 +106,16 @@ def test_other_families_are_planned_from_a_few_blocks_too(family: str) -> None:
     rows = next(mark.row for mark in deep.marks if mark.name == "optimizer")
     alive = [each.changes_RK[:rows, :3].sum(1).cumsum().max() for each in (made, deep)]
     assert alive[0] == pytest.approx(alive[1], rel=0.01) and made.flops == deep.flops
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2_naflex", "dinov2", "dinov3", "qwen2_vl"])
+def test_other_towers_are_planned_from_a_few_blocks_too(kind: str) -> None:
+    config = model_config(**SMALL)
+    sizes: dict[str, Any] = {"width": 32, "heads": 4, "mlp": 64, "layers": 8, "feature_layer": -5}
+    config = replace(config, vision=VisionConfig(kind=kind, picture_size=112, max_tokens=64, **sizes))
+    stage, row, sharding = stage_of("understanding"), ROWS["understanding"], ShardingConfig()
+    deep = trace_step(build_empty(config), stage, row, 3, sharding, "cpu")
+    made = StageTraces(config, stage, torch.float32, target="cpu").at(row, 3, sharding)
+    rows = next(mark.row for mark in deep.marks if mark.name == "optimizer")
+    alive = [each.changes_RK[:rows, :3].sum(1).cumsum().max() for each in (made, deep)]
+    assert alive[0] == pytest.approx(alive[1], rel=0.02) and made.flops == deep.flops

@@ -174,7 +174,7 @@ _SETTINGS = {
         "language",
         ("family", "heads", "kv_heads", "head_width", "norm_eps", "rope_theta", "tie_embeddings", "options"),
     ),
-    "vision_tower": ("vision", ("kind", "patch_size", "heads", "feature_layer", "feature")),
+    "vision_tower": ("vision", ("kind", "patch_size", "heads", "feature_layer", "feature", "options")),
     "image_tokenizer": ("tokenizer", ("residual_ratio", "normalize_codes", "patchify")),
     "visual_decoder": ("decoder", ("heads", "norm_eps", "shared_adaln", "qk_norm", "level_embedding", "rotary")),
 }

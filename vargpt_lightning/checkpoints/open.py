@@ -5,6 +5,7 @@
 | our directory | config.json with `model_type: vargpt_lightning` |
 | a run folder | run.json; the last finished stage is taken |
 | a distributed checkpoint of a run | RUN/stages/STAGE/last-*.dcp |
+| a model of transformers with a vision tower, such as SigLIP or Qwen2-VL | config.json with its `model_type` |
 | LLaVA-1.5, VARGPTModel, VAR and Infinity and their image tokenizers, causal language models | names of tensors |
 """
 
@@ -25,10 +26,12 @@ from vargpt_lightning.checkpoints.locate import locate
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
 from vargpt_lightning.checkpoints.published.layouts import Layout
+from vargpt_lightning.models import vision as towers
 from vargpt_lightning.models.core.config import TokenIds, VARGPTConfig
 from vargpt_lightning.models.core.scales import MapSize
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.vargpt import VARGPTModel
+from vargpt_lightning.models.vision.tower import published_of
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json
@@ -102,7 +105,7 @@ class Checkpoint:
             UserError: one is missing, has no place or another shape.
         """
         with torch.device("meta"):
-            model = VARGPTModel(self.config if self.whole else _filled_up(self.sections))
+            model = VARGPTModel(self.config if self.whole else _filled_up(self.sections, self.state))
         parts = [part for part in self.parts if part != "vision_tower" or model.vision_tower is not None]
         layouts.fitting(model, self.state, parts=parts, source=self.source)
 
@@ -129,6 +132,8 @@ def open_checkpoint(
     raw = open_weights(path)
     if is_own(config):
         return _open_own(path, str(where), config or {}, raw)
+    if (kind := towers.of_model_type(str((config or {}).get("model_type")))) is not None:
+        return _open_tower(path, str(where), config or {}, raw, kind)
     return _open_published(path, str(where), config, raw, scales, sizes or config is not None)
 
 
@@ -194,6 +199,19 @@ def _experiment(folder: RunFolder) -> dict[str, Any]:
     return experiment
 
 
+def _open_tower(
+    path: Path, source: str, config: Mapping[str, Any], raw: dict[str, FileTensor | MemoryTensor], kind: str
+) -> Checkpoint:
+    published = published_of(towers.get(kind))
+    assert published is not None  # of those alone `kind` is one
+    try:
+        state, derived = layouts.from_tower(raw, published)
+        sections = {"vision": {"kind": kind, **published.sizes(config)}}
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return Checkpoint(source, path, "tower", state, {key: raw[key] for key in derived}, sections)
+
+
 def _open_published(
     path: Path,
     source: str,
@@ -224,10 +242,13 @@ def _open_published(
     return Checkpoint(source, path, layout, state, constants, plain, folder=folder)
 
 
-def _filled_up(sections: Mapping[str, Any]) -> VARGPTConfig:
+def _filled_up(sections: Mapping[str, Any], state: Mapping[str, Any]) -> VARGPTConfig:
     """A model around some submodules, to hold their weights against; what is not known of it does not matter."""
     ids = dict(zip((each.name for each in fields(TokenIds)), range(7), strict=True))
     known = {key: value for key, value in sections.items() if key != "tokens"}
     if "vision" not in known:
         known["vision"] = {"kind": "none"}
+    ends = [value for key, value in state.items() if key.startswith("vision_projector.") and key.endswith(".bias")]
+    if "language" not in known and ends:  # a projector ends at the language model's width
+        known["language"] = {"width": ends[-1].shape[0], "heads": 1}
     return VARGPTConfig.from_dict({**known, "tokens": ids, "class_row": "null"})

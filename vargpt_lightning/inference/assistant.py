@@ -33,6 +33,8 @@ def seen_reader(config: VisionConfig) -> PictureReader:
     if config.kind == "none":
         raise UserError("this model sees no pictures (vision.kind is 'none'); expected words alone")
     mean, std = config.scaling
+    if config.native:
+        return PictureReader(config.patch_size, mean, std, config.squaring, tokens=config.max_tokens)
     return PictureReader(config.picture_size, mean, std, config.squaring)
 
 
@@ -40,7 +42,7 @@ def seen_reader(config: VisionConfig) -> PictureReader:
 class Conversation:
     """What was said so far, with the pictures in the form that the model takes.
 
-    `pictures` holds a tensor for each picture key: (3, S, S) pixels of a seen one, (L,) codes of a drawn one.
+    `pictures` holds a tensor for each picture key: a seen one as the tower takes it, (L,) codes of a drawn one.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -109,7 +111,7 @@ class Assistant:
         return weights_hash(self.model.state_dict())
 
     def see(self, image: Image.Image) -> Tensor:
-        """Return a picture as the vision tower takes it, (3, S, S).
+        """Return a picture as the vision tower takes it: (3, S, S), or a strip of its patches.
 
         Raises:
             UserError: it is no PIL image, or one without pixels.

@@ -40,6 +40,7 @@ from vargpt_lightning.models.language.llama import (
     build_vision_projector,
     build_vision_tower,
     check_pictures,
+    projector_dtype,
 )
 from vargpt_lightning.models.parts import check_parts
 from vargpt_lightning.models.parts.base import Facts
@@ -80,9 +81,7 @@ class VARGPTModel(nn.Module):
         width = config.language.width
         self.language_model = LanguageModel(config.language)
         self.vision_tower = build_vision_tower(config.vision)
-        self.vision_projector = (
-            None if config.vision.kind == "none" else build_vision_projector(config.vision.channels, width)
-        )
+        self.vision_projector = build_vision_projector(config.vision, width)
         self.image_tokenizer = build_tokenizer(config.tokenizer)
         self.visual_decoder = build_decoder(config)
         self.generation_projector_in, self.generation_projector_out = build_generation_projectors(config)
@@ -124,11 +123,11 @@ class VARGPTModel(nn.Module):
 
         Args:
             batch: `input_ids` (B, T), `attention_mask` (B, T), right-padded; `labels` (B, T), -100 where text is not
-                trained; seen pictures in order of appearance as `pixel_values` (P, 3, S, S) or `vision_features`
-                (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices` (Q, L),
-                in bits (Q, L, D). What is
-                absent does not occur in the batch. With `segment_ids` (B, T) a row holds several records, numbered
-                from 1, padding 0: none sees another, and each counts its positions from 0.
+                trained; seen pictures in order of appearance as `pixel_values` (P, 3, S, S), or as strips, or as
+                `vision_features` (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices`
+                (Q, L), in bits (Q, L, D). What is absent does not occur in the batch. With `segment_ids` (B, T) a row
+                holds several records, numbered from 1, padding 0: none sees another, and each counts its positions
+                from 0.
             decoder_only: see `decoder_only`.
             return_text_logits: also return the language model's logits at every position.
             generator: source of prompt and class dropout in training, and of self-correction.
@@ -255,8 +254,7 @@ class VARGPTModel(nn.Module):
         if features_PNC is not None and features_PNC.numel() and projector is not None:
             # a projector that is frozen is in eval mode and gets all of them
             features_PNC = dropout(features_PNC, self.config.vision.dropout, projector.training)
-            first: Any = projector[0]  # which has a bias also where its weight is packed
-            features_PNC = projector(features_PNC.to(first.bias.dtype))
+            features_PNC = projector(features_PNC.to(projector_dtype(projector)))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
         visual_QLC = None
         if drawn is not None:

@@ -174,7 +174,7 @@ class StepBatches:
         if batch.get("labels") is not None:
             batch["labels"] = _with_row(batch["labels"], labels, IGNORED)
         shapes: dict[str, tuple[int, ...]] = {
-            "pixel_values": (1, 3, vision.picture_size, vision.picture_size),
+            "pixel_values": (1, *vision.input_shape),
             "vision_features": (1, vision.patches, vision.channels),
             "drawn_pixels": (1, 3, *self.model.image_tokenizer.picture_shape),
             "drawn_indices": (1, *self.model.image_tokenizer.code_shape),

@@ -66,8 +66,8 @@ def batch_of(
         "labels": labels_BT,
     }
     if row.seen:
-        side = config.vision.picture_size
-        batch["pixel_values"] = torch.zeros(count * row.seen, 3, side, side, dtype=dtype, device=device)
+        shape = count * row.seen, *config.vision.input_shape
+        batch["pixel_values"] = torch.zeros(shape, dtype=dtype, device=device)
     if row.drawn:
         shape = (count * row.drawn, 3, *config.tokenizer.picture_shape)
         batch["drawn_pixels"] = torch.zeros(shape, dtype=dtype, device=device)

@@ -15,6 +15,8 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.head_loss import CHUNKS, chunked
 from vargpt_lightning.models.core.losses import IGNORED
+from vargpt_lightning.models.vision import NONE, get
+from vargpt_lightning.models.vision.tower import blocks_name
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.steps import RowShape, batch_of, build_empty, trace_step
 from vargpt_lightning.planning.trace import Trace, deepened, extrapolated
@@ -40,19 +42,20 @@ def shallow_depth(depth: int, period: int) -> int:
 def towers(config: VARGPTConfig) -> dict[str, int]:
     """Return the names of the towers' block lists in the model, and their depths."""
     depths = {"language_model.model.layers": config.language.layers, "visual_decoder.blocks": config.decoder.depth}
-    if config.vision.kind == "clip":
-        depths["vision_tower.model.encoder.layers"] = config.vision.layers
+    if config.vision.kind != NONE and (name := blocks_name(get(config.vision.kind))):
+        depths[f"vision_tower.{name}"] = config.vision.layers
     return depths
 
 
 def shallow(config: VARGPTConfig, period: int) -> VARGPTConfig:
     """Return a configuration with few blocks a tower and all else the same."""
-    decoder = config.decoder
+    decoder, vision = config.decoder, config.vision
+    few = shallow_depth(vision.layers, period)
     drop_path = decoder.resolved_drop_path(config.tokenizer.kind)
     return replace(
         config,
         language=replace(config.language, layers=shallow_depth(config.language.layers, period)),
-        vision=replace(config.vision, layers=shallow_depth(config.vision.layers, period)),
+        vision=replace(vision, layers=few, feature_layer=_late(vision.feature_layer, vision.layers)),
         decoder=replace(
             decoder,
             depth=shallow_depth(decoder.depth, period),
@@ -62,6 +65,11 @@ def shallow(config: VARGPTConfig, period: int) -> VARGPTConfig:
             chunks=1,
         ),
     )
+
+
+def _late(layer: int | None, depth: int) -> int | None:
+    """The hidden state that stands for a tower's feature: of those before the last, the one before it."""
+    return layer if layer is None or layer == -1 else -1 if layer == depth else -2
 
 
 @dataclass

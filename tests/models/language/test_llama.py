@@ -170,7 +170,8 @@ def test_pictures_of_another_size_are_refused() -> None:
 
 
 def test_vision_projector_is_two_layers_with_a_gelu() -> None:
-    projector = build_vision_projector(6, 8)
+    projector = build_vision_projector(VisionConfig(kind="clip", picture_size=28, width=6, heads=2), 8)
+    assert isinstance(projector, torch.nn.Sequential)
     x = torch.randn(2, 3, 6)
     expected = projector[2](torch.nn.functional.gelu(projector[0](x)))
     torch.testing.assert_close(projector(x), expected)

@@ -165,4 +165,5 @@ def _vision(vision: VisionConfig) -> dict[str, Any]:
         "vocab_size": 32000,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
+        **vision.options,
     }

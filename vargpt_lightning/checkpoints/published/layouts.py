@@ -13,6 +13,7 @@ files is the caller's.
 | llava | LLaVA-1.5 as transformers up to 4.51 names it, and as later ones write it |
 | llava_new | LLaVA-1.5 as transformers 5 names it in memory |
 | causal | a causal language model of transformers, of any family that is built here |
+| tower | a model of transformers with a vision tower that is built here, of which the tower alone is read |
 | ours | `VARGPT`, or some of its submodules |
 
 Legend: L visual tokens of all scales, C decoder width.
@@ -31,9 +32,10 @@ from vargpt_lightning.checkpoints.published import bit_tokenizers
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.decoder.visual_decoder import DERIVED_BUFFERS
 from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTModel
+from vargpt_lightning.models.vision.tower import Published
 from vargpt_lightning.utils.errors import UserError
 
-Layout = Literal["vqvae", "var", "infinity", "bsq", "vargpt", "llava", "llava_new", "causal", "ours"]
+Layout = Literal["vqvae", "var", "infinity", "bsq", "vargpt", "llava", "llava_new", "causal", "tower", "ours"]
 
 
 class TensorLike(Protocol):
@@ -175,6 +177,24 @@ def from_official(state: Mapping[str, T], layout: Layout | None = None) -> Conve
             raise UserError(f"checkpoint key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
         converted[name] = tensor
     return Conversion(converted, tuple(derived))
+
+
+def from_tower(state: Mapping[str, T], published: Published) -> Conversion[T]:
+    """Return the vision tower of a model of transformers, and its projector if it has its own, under our names.
+
+    Args:
+        published: how its family's folders hold it.
+
+    Raises:
+        UserError: there is nothing of it.
+    """
+    derived = tuple(key for key in state if _DERIVED.search(key))
+    named = {key: published.name(key) for key in state if key not in derived}
+    converted = {name: state[key] for key, name in named.items() if name is not None}
+    if not any(name.startswith("vision_tower.") for name in converted):
+        example = ", ".join(sorted(state)[:3]) or "no keys"
+        raise UserError(f"checkpoint: got keys such as {example}, expected those of {published.model_types[0]}")
+    return Conversion(converted, derived)
 
 
 def to_official(state: Mapping[str, T], layout: Layout, schedule: ScaleSchedule | None = None) -> dict[str, T | Tensor]:

@@ -19,11 +19,14 @@ LONGEST = 8192  # longer pictures are rare, and Pillow's
 def fit_fast(pixels_HWC: np.ndarray, size: int, fit: str, mean: Sequence[float]) -> np.ndarray | None:
     """Return RGB pixels, uint8, fitted to `size` x `size` as `PictureReader` does; None where Pillow must do it.
 
-    That is for VAR's crops (Lanczos), for means over whole pixels, and for pictures of more than 8,192 pixels a side.
+    That is for VAR's crops (Lanczos), for means over whole pixels, for pictures of more than 8,192 pixels a side, and
+    for resize modes of which it has none.
     """
     height, width = pixels_HWC.shape[:2]
-    if fit == "var" or max(height, width) > LONGEST:
+    if fit not in ("pad", "crop", "clip", "llava", "siglip") or max(height, width) > LONGEST:
         return None
+    if fit == "siglip":
+        return _resized(pixels_HWC, size, size)
     if fit in ("pad", "llava"):
         pixels_HWC = _padded(pixels_HWC, 1.0 if fit == "pad" else np.array(mean))
     elif fit == "crop":

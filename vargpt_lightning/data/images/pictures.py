@@ -1,6 +1,6 @@
 """Encoded picture files turned into tensors: decoded, made square, varied a little, scaled.
 
-Shape suffixes: B pictures, C colours, H height, W width (HW square here).
+Shape suffixes: B pictures, C colours, H height, W width (HW square here, but for `native_shapes`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,8 +19,18 @@ from torch import Tensor
 from vargpt_lightning.data.images import shared_memory
 from vargpt_lightning.data.images.fast_resize import fit_fast
 from vargpt_lightning.data.images.jpeg import decode_jpeg
+from vargpt_lightning.data.images.native_shapes import NATIVE_FITS, fitted, picture_of, strip
 from vargpt_lightning.data.images.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
-from vargpt_lightning.data.images.resize_modes import Resizing, crop_of, fit_clip, fit_llava, fit_var
+from vargpt_lightning.data.images.resize_modes import (
+    Resizing,
+    crop_of,
+    fit_clip,
+    fit_dinov2,
+    fit_dinov3,
+    fit_llava,
+    fit_siglip,
+    fit_var,
+)
 from vargpt_lightning.utils.errors import UserError
 
 __all__ = [
@@ -35,8 +45,10 @@ __all__ = [
     "vary",
 ]
 
-Fit = Literal["pad", "crop", "var", "clip", "llava"]
-RESIZE_MODES = ("pad", "crop", "var", "clip", "llava")
+Fit = Literal["pad", "crop", "var", "clip", "llava", "siglip", "dinov2", "dinov3", "naflex", "qwen2_vl"]
+RESIZE_MODES = get_args(Fit)
+KEEP_SQUARES = ("pad", "crop", "clip", "llava", "siglip")
+"""Resize modes that leave a picture as it is that has the size already, in bytes."""
 ENDLESS = 2**31  # variants of a picture that is to be another one each time
 
 
@@ -82,7 +94,9 @@ class PictureReader:
     """Reads picture files as (C, H, W) float tensors of `size` pixels, (value in [0, 1] - mean) / std by colour.
 
     The defaults give values in [-1, 1], the range of the image tokenizer. `fit` is the resize mode, which makes
-    pictures square: "crop" and "pad" as `make_square` does; "var", "clip" and "llava" as `resize_modes` says. With
+    pictures square: "crop" and "pad" as `make_square` does; others as `resize_modes` says. "naflex" and "qwen2_vl" keep
+    a picture's shape: `size` is a patch's side, and what is read a strip of them with marks in a fourth channel, of
+    `tokens` tokens (see `native_shapes`). With
     `variants` above 1, variant v > 0 is a mild change of the picture (see `vary`); with "var" it is a random crop,
     which follows from the picture's key and v. Pictures of more than `max_pixels` count as broken.
     """
@@ -94,8 +108,11 @@ class PictureReader:
     variants: int = 1
     flip: bool = True
     max_pixels: int = MAX_PIXELS
+    tokens: int = 0
 
     def __post_init__(self) -> None:
+        if self.fit in NATIVE_FITS and self.tokens < 1:
+            raise UserError(f"picture reader: fit {self.fit!r} with {self.tokens} tokens; expected 1 or more")
         if self.size < 1 or self.variants < 1:
             raise UserError(f"picture reader: size {self.size}, variants {self.variants}; expected 1 or more of each")
         if self.fit not in RESIZE_MODES:
@@ -123,7 +140,7 @@ class PictureReader:
             return place(shape) if place and ready(height, width) else None
 
         def ready(height: int, width: int) -> bool:
-            return variant == 0 and self.fit != "var" and height == width == self.size
+            return variant == 0 and self.fit in KEEP_SQUARES and height == width == self.size
 
         pixels_HWC = decode_jpeg(data, self.max_pixels, final)
         if pixels_HWC is None:
@@ -141,27 +158,56 @@ class PictureReader:
         return self.scale(torch.from_numpy(self.pixels(image, key, variant)))
 
     def pixels(self, image: Image.Image, key: str = "picture", variant: int = 0) -> np.ndarray:
-        """Return a decoded picture made square: (H, W, C), uint8; what `scale` makes a tensor for a network of."""
+        """Return a decoded picture made square: (H, W, C), which `scale` makes a tensor for a network of.
+
+        It is uint8 but for "dinov3", whose levels are not whole; of pictures in their own shape it is the strip.
+        """
         image = image if image.mode == "RGB" else image.convert("RGB")
+        if self.fit in NATIVE_FITS:
+            return strip(np.array(self._native(image, key, variant)), self.fit, self.size, self.tokens)
         if self.fit == "var":
             return np.array(fit_var(image, self.size, crop_of(key, variant), flip=self.flip))
         if variant:
             # vary at a size not far above the one wanted: fine enough for clean edges, and no slower than it must be
             side = min(max(image.size), 2 * self.size)
             image = vary(self._square(image, side), key, variant, flip=self.flip)
+        if self.fit == "dinov3":
+            return fit_dinov3(image, self.size)
         return np.array(self._square(image, self.size))
 
     def scale(self, pixels_HWC: Tensor) -> Tensor:
-        """Return pixels (..., H, W, C) in 0 to 255 as (..., C, H, W), normalised, on the device where they are."""
+        """Return pixels (..., H, W, C) in 0 to 255 as (..., C, H, W), normalised, on the device where they are.
+
+        A fourth channel stays as it is.
+        """
         device = pixels_HWC.device
         mean_C, std_C = (torch.tensor(each, dtype=torch.float32, device=device) for each in (self.mean, self.std))
-        return ((pixels_HWC.float() / 255.0 - mean_C) / std_C).movedim(-1, -3).contiguous()
+        colours_HWC, marks_HWC = pixels_HWC[..., :3], pixels_HWC[..., 3:]
+        scaled_HWC = (colours_HWC.float() / 255.0 - mean_C) / std_C
+        if marks_HWC.shape[-1]:
+            scaled_HWC = torch.cat([torch.where(marks_HWC > 0, scaled_HWC, 0.0), marks_HWC.float()], -1)
+        return scaled_HWC.movedim(-1, -3).contiguous()
+
+    def shown(self, data: bytes | None, key: str = "picture") -> np.ndarray:
+        """Return the picture as the network is shown it, (H, W, 3), uint8; raises PictureError as `read` does."""
+        levels_HWC = self.levels(data, key)
+        if self.fit in NATIVE_FITS:
+            return picture_of(levels_HWC, self.fit)
+        return levels_HWC if levels_HWC.dtype == np.uint8 else levels_HWC.round().clip(0, 255).astype(np.uint8)
+
+    def _native(self, image: Image.Image, key: str, variant: int) -> Image.Image:
+        image = fitted(image, self.fit, self.size, self.tokens)
+        return vary(image, key, variant, flip=self.flip)
 
     def _square(self, image: Image.Image, side: int) -> Image.Image:
         if self.fit == "clip":
             return fit_clip(image, side)
         if self.fit == "llava":
             return fit_llava(image, side, self.mean)
+        if self.fit in ("siglip", "dinov3"):
+            return fit_siglip(image, side)
+        if self.fit == "dinov2":
+            return fit_dinov2(image, side)
         return make_square(image, side, "pad" if self.fit == "pad" else "crop")
 
     def variants_of(self, key: str) -> int:
@@ -175,14 +221,16 @@ class LevelReader:
 
     From a worker to the training process, and from there to a device, they are a quarter of the size. `resizing` says
     by what they are resized: "pillow", or faster by "torch", with a level more or less here and there (see `fit_fast`).
+    Levels that are not whole are scaled at once.
     """
 
     reader: PictureReader
     resizing: Resizing = "pillow"
 
-    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> np.ndarray:
+    def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> np.ndarray | Tensor:
         """Return the picture as an (H, W, C) array; raises PictureError when it cannot be decoded."""
-        return self.reader.levels(data, key, variant, shared_memory.picture, self.resizing)
+        levels_HWC = self.reader.levels(data, key, variant, shared_memory.picture, self.resizing)
+        return levels_HWC if levels_HWC.dtype == np.uint8 else self.reader.scale(torch.from_numpy(levels_HWC))
 
     def variants_of(self, key: str) -> int:
         """How many variants there are of a picture."""

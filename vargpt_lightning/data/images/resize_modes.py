@@ -1,7 +1,9 @@
-"""Resize modes: a network's square of a picture as others make it, by VAR's crops, CLIP's, and LLaVA-1.5's padding.
+"""Resize modes: a network's square of a picture as others make it: VAR, CLIP, LLaVA-1.5, SigLIP, DINOv2, DINOv3.
 
 Each gives the pixels, to the last level, that the reference code gives: VAR's `utils/data.py` (torchvision on Pillow),
-transformers' `CLIPImageProcessor` (its Pillow variant) and LLaVA's `expand2square` before it.
+transformers' processors (their Pillow variants, but for DINOv3, which has none) and LLaVA's `expand2square`.
+
+Shape suffixes: H height, W width, C colours.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+import torch
 from PIL import Image
 
 from vargpt_lightning.data.images.picture_files import PictureError, bounded
@@ -60,6 +64,33 @@ def fit_llava(image: Image.Image, size: int, mean: Sequence[float]) -> Image.Ima
         ground.paste(image, ((side - width) // 2, (side - height) // 2))
         image = ground
     return fit_clip(image, size)
+
+
+def fit_siglip(image: Image.Image, size: int) -> Image.Image:
+    """Return an RGB picture as SigLIP is given it: both sides resized to `size` (bicubic), whatever its shape."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def fit_dinov2(image: Image.Image, size: int) -> Image.Image:
+    """Return an RGB picture as DINOv2 is given it: short side resized to 8/7 of `size` (bicubic), the centre cut out.
+
+    The published processors resize to 256 pixels and take 224. Raises PictureError for a picture so narrow that it
+    would not fit into memory.
+    """
+    image = _short_side(image, round(size * 8 / 7), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def fit_dinov3(image: Image.Image, size: int) -> np.ndarray:
+    """Return an RGB picture as DINOv3 is given it: both sides resized to `size` (bilinear), (H, W, C) in 32 bits.
+
+    Its levels, of 0 to 255, are not rounded.
+    """
+    pixels_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    resize = torch.nn.functional.interpolate
+    fitted_CHW = resize(pixels_CHW[None], (size, size), mode="bilinear", antialias=True)[0]
+    return fitted_CHW.permute(1, 2, 0).numpy()
 
 
 def crop_of(key: str, variant: int) -> random.Random | None:

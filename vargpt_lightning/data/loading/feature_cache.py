@@ -177,7 +177,10 @@ def hash_of_pictures(pictures: Mapping[str, bytes], variants: Mapping[str, int],
 
 def fingerprint_of(network: str, reader: PictureReader) -> str:
     """Return what tells caches apart: the network, and all settings by which pictures are read."""
-    settings = json.dumps(asdict(reader), sort_keys=True, default=list)
+    values = asdict(reader)
+    if not reader.tokens:
+        del values["tokens"]  # of which only pictures in their own shape have some
+    settings = json.dumps(values, sort_keys=True, default=list)
     return f"{network}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
 

@@ -7,9 +7,8 @@ meant; left at None it takes the value of the chosen preset.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
-from vargpt_lightning.models import vision as towers
 from vargpt_lightning.models.core.decoder_config import DecoderConfig
 from vargpt_lightning.models.core.families import OURS, check_family, read_published, sizes_of_published
 from vargpt_lightning.models.core.scales import ScaleSchedule
@@ -24,7 +23,7 @@ from vargpt_lightning.models.core.settings import (
     Unconditional,
     VisualAttention,
 )
-from vargpt_lightning.models.vision.tower import Fit, Tower, check_sizes
+from vargpt_lightning.models.core.vision_config import VisionConfig
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.ranges import (
     Depth,
@@ -54,8 +53,6 @@ __all__ = [
 ]
 
 
-Side = Annotated[int, Range(1, 2**16)]
-"""Pixels."""
 RowId = Annotated[int, Range(0, 2**24)]
 
 
@@ -137,79 +134,6 @@ class LanguageConfig(Ranged):
     def mlp_width(self) -> int:
         """Inner width of the feed-forward block, the default resolved."""
         return self.mlp if self.mlp is not None else -(-self.width * 8 // 3 // 32) * 32
-
-
-@dataclass
-class VisionConfig(Ranged):
-    """The vision tower.
-
-    Args:
-        kind: "clip" (patch features of a CLIP vision transformer), "efficientnet_lite0" (feature map of an
-            EfficientNet-Lite0), "none" (a model that sees no pictures), or the name of another tower: a file in
-            `models/vision`, or an installed package's.
-        picture_size: side length of input pictures in pixels.
-        patch_size, width, layers, heads, mlp: sizes of a vision transformer.
-        feature_layer: index of CLIP's hidden state that is used as the feature, as in transformers; the class token is
-            dropped.
-        feature: EfficientNet only: "head" (1280 channels after the last activation), "blocks" (320 channels of the last
-            block) or "levels" (those of "head" and, the largest of each cell, 80 of a middle block, from which colours
-            are read better); all at stride 32.
-        pretrained: load EfficientNet's ImageNet weights from the installed package.
-        fit: the resize mode, how pictures are made square: "clip" resizes the short side and takes the centre, as
-            CLIP's processor does; "llava" pads with the mean colour, as LLaVA-1.5's own code does; "pad" pads with
-            white; "crop" takes the middle. None uses "clip" for CLIP and "pad" for other towers.
-        dropout: dropout on the features before the projector, while the projector is trained.
-    """
-
-    place: ClassVar[str] = "vision"
-
-    kind: str = "efficientnet_lite0"
-    picture_size: Side = 128
-    patch_size: Side = 14
-    width: Size = 1024
-    layers: Depth = 24
-    heads: Size = 16
-    mlp: Size = 4096
-    feature_layer: Annotated[int, Range(-10_001, 10_000)] = -2
-    feature: Literal["head", "blocks", "levels"] = "head"
-    pretrained: bool = True
-    fit: Fit | None = None
-    dropout: Rate = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice("vision.kind", self.kind, (*towers.names(), towers.NONE))
-        require_choice("vision.fit", self.squaring, get_args(Fit))
-        require_choice("vision.feature", self.feature, ("head", "blocks", "levels"))
-        if self.kind != towers.NONE:
-            stride = self._tower.stride(self)
-            fits = self.picture_size % stride == 0
-            require(fits, "vision.picture_size", self.picture_size, f"a positive multiple of {stride}")
-            check_sizes(self._tower, self)
-
-    @property
-    def _tower(self) -> Tower:
-        return towers.get(self.kind)
-
-    @property
-    def patches(self) -> int:
-        """N, the number of feature tokens of one seen picture."""
-        return 0 if self.kind == towers.NONE else (self.picture_size // self._tower.stride(self)) ** 2
-
-    @property
-    def squaring(self) -> Fit:
-        """How pictures are made square, the default resolved."""
-        return cast(Fit, self.fit or ("pad" if self.kind == towers.NONE else self._tower.FIT))
-
-    @property
-    def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation by colour, of values in [0, 1], with which the tower was trained."""
-        return self._tower.SCALING
-
-    @property
-    def channels(self) -> int:
-        """Channels of one feature token."""
-        return 0 if self.kind == towers.NONE else self._tower.channels(self)
 
 
 MapSide = Annotated[int, Range(1, 4096)]

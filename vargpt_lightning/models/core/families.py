@@ -129,8 +129,11 @@ def _check_rotary(parameters: Any) -> None:
             raise UserError(f"{where}.{name}={value!r}; expected one of {', '.join(_ROTARY_TYPES)}")
 
 
-def read_published(where: str) -> dict[str, Any]:
+def read_published(where: str, place: str = "language.like") -> dict[str, Any]:
     """Return the config.json of a transformers model, in a folder or on the hub (OWNER/NAME, OWNER/NAME@REVISION).
+
+    Args:
+        place: the key that names it, for messages.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -139,17 +142,17 @@ def read_published(where: str) -> dict[str, Any]:
     if path.is_dir():
         path = path / CONFIG_FILE
     elif not path.exists() and where.count("/") == 1 and not where.startswith((".", "/", "~")):
-        path = _fetch(where)
+        path = _fetch(where, place)
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"language.like={where!r}: {path} cannot be read ({error})") from error
+        raise UserError(f"{place}={where!r}: {path} cannot be read ({error})") from error
     if not isinstance(found, dict):
-        raise UserError(f"language.like={where!r}: {path} holds no configuration")
+        raise UserError(f"{place}={where!r}: {path} holds no configuration")
     return found
 
 
-def _fetch(where: str) -> Path:
+def _fetch(where: str, place: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     repo, _, revision = where.partition("@")
@@ -157,9 +160,7 @@ def _fetch(where: str) -> Path:
         return Path(hf_hub_download(repo, CONFIG_FILE, revision=revision or None))
     except Exception as error:  # of the hub, the network or the name: several kinds, none of them ours
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise UserError(
-            f"language.like={where!r}: no such folder, and the hub does not provide it ({reason})"
-        ) from error
+        raise UserError(f"{place}={where!r}: no such folder, and the hub does not provide it ({reason})") from error
 
 
 def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:

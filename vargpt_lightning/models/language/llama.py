@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vargpt_lightning.models import vision as towers
@@ -14,6 +15,7 @@ from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig, Vi
 from vargpt_lightning.models.core.families import FAMILIES, OURS
 from vargpt_lightning.models.language.llama_network import Trunk
 from vargpt_lightning.models.language.network import Network
+from vargpt_lightning.models.vision.tower import own_projector
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -104,9 +106,21 @@ def build_vision_tower(config: VisionConfig) -> nn.Module | None:
     return towers.get(config.kind).build(config)
 
 
-def build_vision_projector(channels: int, width: int) -> nn.Sequential:
-    """Return LLaVA-1.5's two-layer projector from the tower's channels to the language model's width."""
-    return nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+def build_vision_projector(config: VisionConfig, width: int) -> nn.Module | None:
+    """Return what carries a tower's features to the language model's width; None for a model that sees no pictures.
+
+    It is LLaVA-1.5's of two layers, unless the tower has its own.
+    """
+    if config.kind == towers.NONE:
+        return None
+    if (own := own_projector(towers.get(config.kind))) is not None:
+        return own(config, width)
+    return nn.Sequential(nn.Linear(config.channels, width), nn.GELU(), nn.Linear(width, width))
+
+
+def projector_dtype(projector: nn.Module) -> torch.dtype:
+    """Return the type that a projector takes: that of its first bias, which stays where its weights are packed."""
+    return next(each.dtype for name, each in projector.named_parameters() if name.endswith("bias"))
 
 
 class GenerationProjector(nn.Module):
@@ -145,6 +159,6 @@ def build_generation_projectors(config: VARGPTConfig) -> tuple[nn.Module, nn.Mod
 
 def check_pictures(pixels_P3SS: Tensor, config: VisionConfig) -> None:
     """Raise UserError unless the pictures have the size that the tower takes."""
-    expected = (3, config.picture_size, config.picture_size)
+    expected = config.input_shape
     if tuple(pixels_P3SS.shape[1:]) != expected:
         raise UserError(f"pixel_values: got shape {tuple(pixels_P3SS.shape)}, expected (pictures, {expected})")

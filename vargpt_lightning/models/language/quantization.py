@@ -24,7 +24,7 @@ from vargpt_lightning.utils.errors import UserError, install_hint
 
 BLOCK = {4: 64, 8: 256}
 """How many elements share a scale, by the bits of an element."""
-WHOLE = ("lm_head", "head", "word_embed")
+WHOLE = ("lm_head", "head", "word_embed", "patch_embedding")
 """Layers that stay as they are: small ones at the ends of the towers, where an error shows most."""
 
 

@@ -6,7 +6,7 @@ What a tower has is said by `tower.Tower`. An installed package adds its own by 
 
 from __future__ import annotations
 
-from vargpt_lightning.models.vision.tower import Tower
+from vargpt_lightning.models.vision.tower import Tower, published_of
 from vargpt_lightning.utils.plugins import PluginKind, named_modules
 
 NONE = "none"
@@ -26,3 +26,17 @@ def get(name: str) -> Tower:
     """
     module: Tower = KIND.module(__name__, name, named_modules(__path__), Tower)
     return module
+
+
+def of_model_type(model_type: str) -> str | None:
+    """Return the name of the tower that a config.json of transformers with this `model_type` has; None for none."""
+    for name in names():
+        published = published_of(get(name))
+        if published is not None and model_type in published.model_types:
+            return name
+    return None
+
+
+def published_names() -> list[str]:
+    """The names of the towers that transformers' folders hold."""
+    return [name for name in names() if published_of(get(name)) is not None]

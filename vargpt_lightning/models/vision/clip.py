@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.utils.ranges import require
+from vargpt_lightning.models.vision.checks import check_heads, check_layer
+from vargpt_lightning.models.vision.published import one_side, read_config, sizes_of
+from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
-    from vargpt_lightning.models.core.config import VisionConfig
+    from vargpt_lightning.models.core.vision_config import VisionConfig
     from vargpt_lightning.models.vision.clip_network import ClipTower
 
 NAME = "clip"
 SCALING = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 FIT = "clip"
+BLOCKS = "model.encoder.layers"
+OPTIONS = ("hidden_act", "layer_norm_eps")
+
+
+def published_sizes(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config.json of CLIP says."""
+    read = read_config(published, "clip_vision_model")
+    sizes = sizes_of(read, OPTIONS)
+    return {**sizes, "mlp": read.intermediate_size, "picture_size": one_side(read, "image_size")}
+
+
+PUBLISHED = Published(
+    model_types=("clip", "clip_vision_model"),
+    names=(("vision_model.", "vision_tower.model."), ("", "vision_tower.model.")),
+    unused=("text_model.", "logit_scale", "text_projection.", "visual_projection."),
+    sizes=published_sizes,
+)
 
 
 def stride(config: VisionConfig) -> int:
@@ -22,10 +42,8 @@ def stride(config: VisionConfig) -> int:
 
 def check(config: VisionConfig) -> None:
     """Raise UserError for sizes that do not fit each other."""
-    require(config.width % config.heads == 0, "vision.heads", config.heads, f"a divisor of the width {config.width}")
-    states = config.layers + 1  # the embeddings' is the first
-    expected = f"a hidden state of {config.layers} layers: {-states} to {config.layers}"
-    require(-states <= config.feature_layer < states, "vision.feature_layer", config.feature_layer, expected)
+    check_heads(config)
+    check_layer(config, normed=False)
 
 
 def channels(config: VisionConfig) -> int:

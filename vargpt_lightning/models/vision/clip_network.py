@@ -20,6 +20,7 @@ class ClipTower(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
+        assert config.feature_layer is not None  # as `check` has it
         self.feature_layer = config.feature_layer
         clip = CLIPVisionConfig(
             hidden_size=config.width,
@@ -28,6 +29,7 @@ class ClipTower(nn.Module):
             num_attention_heads=config.heads,
             image_size=config.picture_size,
             patch_size=config.patch_size,
+            **config.options,
         )
         clip._attn_implementation = "sdpa"
         self.model = CLIPVisionModel(clip)

@@ -6,15 +6,43 @@ Legend: P seen pictures, S picture side, N feature tokens of a picture, C channe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vargpt_lightning.models.core.config import VisionConfig
 
-Fit = Literal["clip", "llava", "pad", "crop"]
-"""How pictures are made square; see `VisionConfig.fit`."""
+Fit = Literal["clip", "llava", "pad", "crop", "siglip", "dinov2", "dinov3", "naflex", "qwen2_vl"]
+"""How pictures are made square, or keep their own shape; see `VisionConfig.fit`."""
+NATIVE: Mapping[str, int] = {"naflex": 1, "qwen2_vl": 2}
+"""The resize modes in which pictures keep their own shape, and how many patches a side one token stands for."""
+Positions = Literal["fixed", "interpolated", "computed"]
+"""A table for one size of pictures, one that serves others as well, or none at all."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """How transformers' folders hold a tower.
+
+    Args:
+        model_types: what their config.json says as `model_type`, of the tower alone or of a model that has it.
+        names: beginnings of their weights' names and of ours; the first that fits counts.
+        unused: beginnings of the names of what is no part of the tower, looked at before `names`.
+        sizes: from a config.json to the keys of `VisionConfig`.
+    """
+
+    model_types: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
+    unused: tuple[str, ...]
+    sizes: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+    def name(self, key: str) -> str | None:
+        """Return our name of a weight, or None for one that is no part of the tower."""
+        if key.startswith(self.unused):
+            return None
+        return next((ours + key.removeprefix(theirs) for theirs, ours in self.names if key.startswith(theirs)), None)
 
 
 @runtime_checkable
@@ -40,7 +68,7 @@ class Tower(Protocol):
         """Channels of a feature token."""
 
     def build(self, config: VisionConfig, /) -> nn.Module:
-        """The network, of pictures (P, 3, S, S) to features (P, N, C).
+        """The network, of pictures (P, 3, S, S) to features (P, N, C); with a `FIT` of `NATIVE`, of strips of patches.
 
         Names of its parameters begin with `model.`, so that checkpoints are recognised. What else it may have is said
         by `blocks_of`, `packaged_weights` and `restore_constants`.
@@ -59,6 +87,45 @@ def check_sizes(tower: Tower, config: VisionConfig) -> None:
     """Raise UserError for sizes that a tower's `check` refuses; all are right to a tower without one."""
     if isinstance(tower, Checks):
         tower.check(config)
+
+
+# What a module may have besides is asked for by name.
+
+
+def options_of(tower: Tower) -> tuple[str, ...]:
+    """The keys of `model.vision.options` that a tower takes: its `OPTIONS`."""
+    options: tuple[str, ...] = getattr(tower, "OPTIONS", ())
+    return options
+
+
+def published_of(tower: Tower) -> Published | None:
+    """How transformers' folders hold a tower, its `PUBLISHED`; None where they do not."""
+    published: Published | None = getattr(tower, "PUBLISHED", None)
+    return published
+
+
+def blocks_name(tower: Tower) -> str:
+    """Where the network's list of equal blocks is, its `BLOCKS`; empty for one without."""
+    name: str = getattr(tower, "BLOCKS", "")
+    return name
+
+
+def positions_of(tower: Tower) -> Positions:
+    """What kind of positions patches have, its `POSITIONS`."""
+    positions: Positions = getattr(tower, "POSITIONS", "fixed")
+    return positions
+
+
+def own_projector(tower: Tower) -> Callable[[VisionConfig, int], nn.Module] | None:
+    """A tower's `projector(config, width)`, which makes what carries its features to that width; None for none."""
+    projector: Callable[[VisionConfig, int], nn.Module] | None = getattr(tower, "projector", None)
+    return projector
+
+
+def leaves_rest(tower: Tower, config: VisionConfig) -> bool:
+    """Whether pictures are no whole number of patches and the rest is left out, as `leaves_rest` of the tower says."""
+    leaves: Callable[[VisionConfig], bool] | None = getattr(tower, "leaves_rest", None)
+    return leaves is not None and leaves(config)
 
 
 # What a network may have besides is asked for by name: to isinstance, of Python 3.12, a submodule is no attribute.

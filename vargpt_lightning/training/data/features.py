@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from torch import nn
 
@@ -44,8 +44,7 @@ class SeenFeatures:
 
     def reader(self) -> PictureReader:
         """Return how pictures are read for the tower, with their variants."""
-        reader = seen_reader(self.vision)
-        return PictureReader(reader.size, reader.mean, reader.std, reader.fit, variants=self.corpora.seen_variants)
+        return replace(seen_reader(self.vision), variants=self.corpora.seen_variants)
 
     def build(self, model: VARGPTModel) -> PictureCache | None:
         """Return the features of every picture, computed or read from the cache; None where there is no picture."""

@@ -1,0 +1,64 @@
+"""The SigLIP 2 vision transformer that sees pictures in their own shape (NaFlex)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vargpt_lightning.models.vision.checks import check_activation, check_heads, check_layer
+from vargpt_lightning.models.vision.published import read_config, sizes_of
+from vargpt_lightning.models.vision.tower import Published
+
+if TYPE_CHECKING:  # experiments are read without torch
+    from vargpt_lightning.models.core.vision_config import VisionConfig
+    from vargpt_lightning.models.vision.transformer import TransformerTower
+
+NAME = "siglip2_naflex"
+SCALING = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+FIT = "naflex"
+BLOCKS = "model.encoder.layers"
+OPTIONS = ("hidden_act", "layer_norm_eps")
+POSITIONS = "interpolated"
+_TABLE = 16
+"""Side of the published table of positions."""
+
+
+def published_sizes(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config.json of SigLIP 2 says."""
+    read = read_config(published, "siglip2_vision_model")
+    sizes = sizes_of(read, OPTIONS)
+    return {**sizes, "mlp": read.intermediate_size, "positions": math.isqrt(read.num_patches)}
+
+
+PUBLISHED = Published(
+    model_types=("siglip2", "siglip2_vision_model"),
+    names=(("vision_model.", "vision_tower.model."), ("", "vision_tower.model.")),
+    unused=("text_model.", "logit_", "vision_model.head.", "head."),
+    sizes=published_sizes,
+)
+
+
+def stride(config: VisionConfig) -> int:
+    """Return the side of a patch."""
+    return config.patch_size
+
+
+def check(config: VisionConfig) -> None:
+    """Raise UserError for sizes that do not fit each other."""
+    check_heads(config)
+    check_layer(config)
+    check_activation(config, "gelu_pytorch_tanh")
+
+
+def channels(config: VisionConfig) -> int:
+    """Return the transformer's width."""
+    return config.width
+
+
+def build(config: VisionConfig) -> TransformerTower:
+    """Return the tower with fresh weights, without the head that pools."""
+    from vargpt_lightning.models.vision.naflex_network import Naflex
+    from vargpt_lightning.models.vision.transformer import TransformerTower
+
+    return TransformerTower(Naflex(config, config.positions or _TABLE), BLOCKS)
