@@ -16,7 +16,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.shared_random import RankInvariantRng, draw
 from vargpt_lightning.models.tokenizer.codebook import initialize_codebook
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
-from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
+from vargpt_lightning.models.vision.networks.efficientnet import EfficientNetTower
 from vargpt_lightning.modules.base import Batch, StageModule
 from vargpt_lightning.modules.code_usage import CodeUsage
 from vargpt_lightning.recipe.stage import Stage

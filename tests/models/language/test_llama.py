@@ -19,8 +19,8 @@ from vargpt_lightning.models.language.llama import (
     build_vision_tower,
     check_pictures,
 )
-from vargpt_lightning.models.vision.clip_network import ClipTower
-from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
+from vargpt_lightning.models.vision.networks.clip import ClipTower
+from vargpt_lightning.models.vision.networks.efficientnet import EfficientNetTower
 from vargpt_lightning.utils.errors import UserError
 
 LANGUAGE = LanguageConfig(width=32, layers=3, heads=4, kv_heads=2, vocabulary=112, max_positions=64)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vargpt_lightning.models.bitwise.aspect_ratios import Shape, full_grid
 from vargpt_lightning.models.bitwise.attention import BlockCache, Places
 from vargpt_lightning.models.bitwise.blocks import BitwiseBlock, BlockChunk, Condition
 from vargpt_lightning.models.bitwise.losses import average, bit_loss, bit_losses
@@ -29,7 +30,6 @@ from vargpt_lightning.models.bitwise.sampling import (
     layer_guidance,
 )
 from vargpt_lightning.models.bitwise.text import TextRows
-from vargpt_lightning.models.core.aspect_ratios import Shape, full_grid
 from vargpt_lightning.models.core.losses import ImageLoss
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw

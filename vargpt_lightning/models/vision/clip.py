@@ -11,7 +11,7 @@ from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
-    from vargpt_lightning.models.vision.clip_network import ClipTower
+    from vargpt_lightning.models.vision.networks.clip import ClipTower
 
 NAME = "clip"
 SCALING = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -53,6 +53,6 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> ClipTower:
     """Return the tower with fresh weights."""
-    from vargpt_lightning.models.vision.clip_network import ClipTower
+    from vargpt_lightning.models.vision.networks.clip import ClipTower
 
     return ClipTower(config)

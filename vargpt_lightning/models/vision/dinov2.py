@@ -12,7 +12,7 @@ from vargpt_lightning.utils.ranges import require
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
 NAME = "dinov2"
 SCALING = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -58,7 +58,7 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> TransformerTower:
     """Return the tower with fresh weights; its features leave out the class token."""
-    from vargpt_lightning.models.vision.dinov2_network import Dinov2
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.dinov2 import Dinov2
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
     return TransformerTower(Dinov2(config), BLOCKS)

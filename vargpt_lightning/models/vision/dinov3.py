@@ -11,7 +11,7 @@ from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
 NAME = "dinov3"
 SCALING = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -60,7 +60,7 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> TransformerTower:
     """Return the tower with fresh weights; its features leave out the class token and registers."""
-    from vargpt_lightning.models.vision.dinov3_network import Dinov3
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.dinov3 import Dinov3
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
     return TransformerTower(Dinov3(config), BLOCKS)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.config import VisionConfig
-    from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
+    from vargpt_lightning.models.vision.networks.efficientnet import EfficientNetTower
 
 NAME = "efficientnet_lite0"
 SCALING = ((127 / 255,) * 3, (128 / 255,) * 3)
@@ -25,6 +25,6 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> EfficientNetTower:
     """Return the tower with the package's weights, or fresh ones where `pretrained` is false."""
-    from vargpt_lightning.models.vision.efficientnet_network import EfficientNetTower
+    from vargpt_lightning.models.vision.networks.efficientnet import EfficientNetTower
 
     return EfficientNetTower(config)

@@ -11,8 +11,8 @@ from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
-    from vargpt_lightning.models.vision.qwen2_vl_network import Merger
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.qwen2_vl import Merger
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
 NAME = "qwen2_vl"
 SCALING = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -71,14 +71,14 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> TransformerTower:
     """Return the tower with fresh weights, without its merger."""
-    from vargpt_lightning.models.vision.qwen2_vl_network import Qwen2VL
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.qwen2_vl import Qwen2VL
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
     return TransformerTower(Qwen2VL(config), BLOCKS)
 
 
 def projector(config: VisionConfig, width: int) -> Merger:
     """Return the merger with fresh weights."""
-    from vargpt_lightning.models.vision.qwen2_vl_network import Merger
+    from vargpt_lightning.models.vision.networks.qwen2_vl import Merger
 
     return Merger(config.width, width)

@@ -11,7 +11,7 @@ from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
 NAME = "siglip"
 SCALING = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -62,7 +62,7 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> TransformerTower:
     """Return the tower with fresh weights, without the head that pools."""
-    from vargpt_lightning.models.vision.siglip_network import Siglip
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.siglip import Siglip
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
     return TransformerTower(Siglip(config), BLOCKS)

@@ -12,7 +12,7 @@ from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
 NAME = "siglip2_naflex"
 SCALING = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -58,7 +58,7 @@ def channels(config: VisionConfig) -> int:
 
 def build(config: VisionConfig) -> TransformerTower:
     """Return the tower with fresh weights, without the head that pools."""
-    from vargpt_lightning.models.vision.naflex_network import Naflex
-    from vargpt_lightning.models.vision.transformer import TransformerTower
+    from vargpt_lightning.models.vision.networks.naflex import Naflex
+    from vargpt_lightning.models.vision.networks.transformer import TransformerTower
 
     return TransformerTower(Naflex(config, config.positions or _TABLE), BLOCKS)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vargpt_lightning.models.vision.transformer import LayerScale, Mlp, attend, draw, hidden_state, resized
+from vargpt_lightning.models.vision.networks.transformer import LayerScale, Mlp, attend, draw, hidden_state, resized
 
 if TYPE_CHECKING:
     from vargpt_lightning.models.core.vision_config import VisionConfig

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vargpt_lightning.models.vision.networks.transformer import Mlp, Phases, attend, draw
 from vargpt_lightning.models.vision.strips import Strips
-from vargpt_lightning.models.vision.transformer import Mlp, Phases, attend, draw
 
 if TYPE_CHECKING:
     from vargpt_lightning.models.core.vision_config import VisionConfig

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.vision.siglip_network import SiglipEmbeddings, SiglipEncoder
+from vargpt_lightning.models.vision.networks.siglip import SiglipEmbeddings, SiglipEncoder
+from vargpt_lightning.models.vision.networks.transformer import draw, hidden_state
 from vargpt_lightning.models.vision.strips import Strips
-from vargpt_lightning.models.vision.transformer import draw, hidden_state
 
 if TYPE_CHECKING:
     from vargpt_lightning.models.core.vision_config import VisionConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from vargpt_lightning.models.vision.transformer import Mlp, attend, draw, hidden_state, resized
+from vargpt_lightning.models.vision.networks.transformer import Mlp, attend, draw, hidden_state, resized
 
 if TYPE_CHECKING:
     from vargpt_lightning.models.core.vision_config import VisionConfig

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.vision.transformer import (
+from vargpt_lightning.models.vision.networks.transformer import (
     ACTIVATIONS,
     LayerScale,
     Phases,

@@ -1,0 +1,1 @@
+"""The networks of vision towers, one file a family, in plain torch."""
