@@ -183,7 +183,7 @@ def test_add_a_stage(follow: Follow, tiny_experiment: dict[str, Any], capsys: py
 
 
 def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> None:
-    from transformers import Dinov2Config, Dinov2Model, Qwen2Config
+    from transformers import Qwen2Config, ViTConfig, ViTModel
 
     fit, generate = follow("add-a-backbone.md")
     for name in ("base", "vargpt_7b"):
@@ -194,20 +194,21 @@ def test_another_backbone(follow: Follow, tiny_experiment: dict[str, Any]) -> No
     qwen.save_pretrained("weights/Qwen2.5-7B")
     language = load_experiment(["-c", "experiments/qwen.yaml"]).model.language
     assert (language.family, language.width, language.heads, language.max_positions) == ("qwen2", 3584, 28, 4096)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "mlp_ratio": 2}
-    dino = Dinov2Model(Dinov2Config(**size))
-    dino.save_pretrained("weights/dinov2-large")
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    size |= {"intermediate_size": 32, "patch_size": 14}
+    vit = ViTModel(ViTConfig(**size), add_pooling_layer=False)
+    vit.save_pretrained("weights/vit-large")
     exec(compile(Path("convert.py").read_text(), "convert.py", "exec"), {})
     small_experiment(tiny_experiment, 2)
-    sizes = {"picture_size": 28, "width": 16, "layers": 2, "heads": 2, "mlp": 32}
+    sizes = {"picture_size": 28, "patch_size": 14, "width": 16, "layers": 2, "heads": 2, "mlp": 32}
     changes = [word for key, value in sizes.items() for word in (f"--model.vision.{key}", str(value))]
     give(fit, *changes, "--model.language.max_positions", "96", "--run.root", "runs")
     photos()
     give(generate)
-    report = read_json(Path("runs/dino/init_from.json"))
+    report = read_json(Path("runs/vit/init_from.json"))
     assert report["parts"].keys() == {"vision_tower"}
-    with installed("vargpt_lightning/models/vision/dinov2.py"):
-        assert vision.get("dinov2").__name__ == "my_package.dinov2"  # type: ignore[attr-defined]
+    with installed("vargpt_lightning/models/vision/vit.py"):
+        assert vision.get("vit").__name__ == "my_package.vit"  # type: ignore[attr-defined]
         give(generate)
 
 

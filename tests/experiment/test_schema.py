@@ -163,7 +163,7 @@ MISTAKES = [
     ("model.language.width", 6.5, "model.language.width=6.5; expected a whole number"),
     ("model.language.width", True, "model.language.width=True; expected a whole number"),
     ("model.language.mlp", "x", "model.language.mlp='x'; expected a whole number from 1 to 1,048,576 or null"),
-    ("model.vision.kind", "clipp", "model.vision.kind: got 'clipp', expected one of clip, efficientnet_lite0, none"),
+    ("model.vision.kind", "clipp", "model.vision.kind: got 'clipp', expected one of clip, dinov2, dinov3,"),
     ("model.tokenizer.scales", 5, "model.tokenizer.scales=5; expected a list, each a whole number"),
     ("model.tokenizer.scales", ["a"], "model.tokenizer.scales=['a']; expected a list, each a whole number"),
     ("model.language", 7, "model.language=7; expected the keys width, layers"),

@@ -1,1 +1,1 @@
-"""The networks of vision towers, one file a family, in plain torch."""
+"""The networks of vision towers in plain torch. One file a family; its parameters are named as published."""
