@@ -89,5 +89,5 @@ def test_what_is_no_context_of_a_drawing_is_refused(model: VARGPT) -> None:
     for context in ([], WORDS, [IDS.image, *CONTEXT], [*DRAWN, *CONTEXT]):
         with pytest.raises(UserError, match="end with the start token"):
             drawing_attention(model, context, codes_L)
-    with pytest.raises(UserError, match=r"expected \(30,\)"):
+    with pytest.raises(UserError, match=r"got shape \(7,\), expected 30 tokens"):
         drawing_attention(model, CONTEXT, codes_L[:7])

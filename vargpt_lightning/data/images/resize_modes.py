@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vargpt_lightning.data.images.picture_files import PictureError, bounded
@@ -87,6 +86,8 @@ def fit_dinov3(image: Image.Image, size: int) -> np.ndarray:
 
     Its levels, of 0 to 255, are not rounded.
     """
+    import torch  # here: experiments are checked without it
+
     pixels_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     resize = torch.nn.functional.interpolate
     fitted_CHW = resize(pixels_CHW[None], (size, size), mode="bilinear", antialias=True)[0]

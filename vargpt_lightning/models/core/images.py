@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:  # parts of samplers are known without torch
+    from torch import Tensor
 
 
 def to_images(pictures_B3HW: Tensor) -> list[Image.Image]:
