@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.models.vision.checks import check_heads, check_layer
+from vargpt_lightning.models.vision.patches import channels as channels
+from vargpt_lightning.models.vision.patches import stride as stride
 from vargpt_lightning.models.vision.published import one_side, read_config, sizes_of
 from vargpt_lightning.models.vision.tower import Published
 
@@ -35,20 +37,10 @@ PUBLISHED = Published(
 )
 
 
-def stride(config: VisionConfig) -> int:
-    """Return the side of a patch."""
-    return config.patch_size
-
-
 def check(config: VisionConfig) -> None:
     """Raise UserError for sizes that do not fit each other."""
     check_heads(config)
     check_layer(config, normed=False)
-
-
-def channels(config: VisionConfig) -> int:
-    """Return the transformer's width."""
-    return config.width
 
 
 def build(config: VisionConfig) -> ClipTower:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.models.vision.checks import check_activation, check_heads, check_layer
+from vargpt_lightning.models.vision.patches import channels as channels
+from vargpt_lightning.models.vision.patches import stride as stride
 from vargpt_lightning.models.vision.published import one_side, only, read_config, sizes_of
 from vargpt_lightning.models.vision.tower import Published
 from vargpt_lightning.utils.ranges import require
@@ -38,22 +40,12 @@ PUBLISHED = Published(
 )
 
 
-def stride(config: VisionConfig) -> int:
-    """Return the side of a patch."""
-    return config.patch_size
-
-
 def check(config: VisionConfig) -> None:
     """Raise UserError for sizes that do not fit each other."""
     check_heads(config)
     check_layer(config)
     check_activation(config, "gelu")
     require(config.mlp % config.width == 0, "vision.mlp", config.mlp, f"a multiple of the width {config.width}")
-
-
-def channels(config: VisionConfig) -> int:
-    """Return the transformer's width."""
-    return config.width
 
 
 def build(config: VisionConfig) -> TransformerTower:

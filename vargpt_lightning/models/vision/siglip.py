@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vargpt_lightning.models.vision.checks import check_activation, check_heads, check_layer
+from vargpt_lightning.models.vision.patches import channels as channels
+from vargpt_lightning.models.vision.patches import stride as stride
 from vargpt_lightning.models.vision.published import one_side, read_config, sizes_of
 from vargpt_lightning.models.vision.tower import Published
 
@@ -38,11 +40,6 @@ PUBLISHED = Published(
 )
 
 
-def stride(config: VisionConfig) -> int:
-    """Return the side of a patch."""
-    return config.patch_size
-
-
 def leaves_rest(config: VisionConfig) -> bool:
     """Return whether it is of the published sizes that are no whole number of patches."""
     return (config.picture_size, config.patch_size) == SHORT_OF_PATCHES
@@ -53,11 +50,6 @@ def check(config: VisionConfig) -> None:
     check_heads(config)
     check_layer(config)
     check_activation(config, "gelu_pytorch_tanh")
-
-
-def channels(config: VisionConfig) -> int:
-    """Return the transformer's width."""
-    return config.width
 
 
 def build(config: VisionConfig) -> TransformerTower:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vargpt_lightning.models.vision.checks import check_activation, check_heads, check_layer
+from vargpt_lightning.models.vision.patches import channels as channels
+from vargpt_lightning.models.vision.patches import stride as stride
 from vargpt_lightning.models.vision.published import read_config, sizes_of
+from vargpt_lightning.models.vision.siglip import check as check
 from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
@@ -37,23 +39,6 @@ PUBLISHED = Published(
     unused=("text_model.", "logit_", "vision_model.head.", "head."),
     sizes=published_sizes,
 )
-
-
-def stride(config: VisionConfig) -> int:
-    """Return the side of a patch."""
-    return config.patch_size
-
-
-def check(config: VisionConfig) -> None:
-    """Raise UserError for sizes that do not fit each other."""
-    check_heads(config)
-    check_layer(config)
-    check_activation(config, "gelu_pytorch_tanh")
-
-
-def channels(config: VisionConfig) -> int:
-    """Return the transformer's width."""
-    return config.width
 
 
 def build(config: VisionConfig) -> TransformerTower:
