@@ -18,8 +18,6 @@ from vargpt_lightning.utils.ranges import check, hints
 
 KIND = PluginKind("part of a sampler", "vargpt_lightning.sampler_parts")
 PLACE = "parts"
-INDICES_ALONE = ("certainty",)
-"""Parts that take logits for those of one code each."""
 Given = Mapping[str, Mapping[str, Any]]
 """Parts as settings have them: names with their arguments."""
 
@@ -74,7 +72,7 @@ def check_parts(given: Given, facts: Facts) -> None:
         UserError: one does not, such as a list of another length than there are scales.
     """
     for part in made_of(given):
-        if facts.bits and (part.inside or part.name in INDICES_ALONE):
+        if facts.bits and (part.inside or part.indices_alone):
             raise UserError(f"{PLACE}.{part.name}: the model draws bits; this part is for models that draw indices")
         part.check(facts)
 

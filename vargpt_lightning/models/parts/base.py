@@ -197,12 +197,14 @@ class Part:
         rank: parts of lower rank come first.
         excludes: names of parts that it does not go with.
         inside: whether it has hooks inside of the decoder (`tokens`, `cache`).
+        indices_alone: whether it takes logits for those of one code each, which a model in bits has not.
     """
 
     name: ClassVar[str]
     rank: ClassVar[int] = 50
     excludes: ClassVar[tuple[str, ...]] = ()
     inside: ClassVar[bool] = False
+    indices_alone: ClassVar[bool] = False
 
     @property
     def candidates(self) -> int:

@@ -32,6 +32,7 @@ class Certainty(Part):
     """
 
     name: ClassVar[str] = NAME
+    indices_alone: ClassVar[bool] = True
     excludes: ClassVar[tuple[str, ...]] = ("autoguidance", "scalekv", "fastvar")
 
     strength: Annotated[float, Range(0, 1)] = 1.0
