@@ -19,7 +19,13 @@ from torch.nn.functional import dropout
 
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.correction import SelfCorrection
-from vargpt_lightning.models.core.losses import IGNORED, VARGPTOutput, text_loss
+from vargpt_lightning.models.core.losses import (
+    IGNORED,
+    LogProbabilities,
+    VARGPTOutput,
+    text_log_probabilities,
+    text_loss,
+)
 from vargpt_lightning.models.core.masks import (
     PictureLayout,
     attention_spans,
@@ -118,6 +124,8 @@ class VARGPTModel(nn.Module):
         return_text_logits: bool = False,
         generator: Draws = None,
         correction: SelfCorrection | None = None,
+        log_probabilities: bool = False,
+        hidden_Q: Tensor | None = None,
     ) -> VARGPTOutput:
         """Return losses, counts and image logits of a collated batch.
 
@@ -132,6 +140,8 @@ class VARGPTModel(nn.Module):
             return_text_logits: also return the language model's logits at every position.
             generator: source of prompt and class dropout in training, and of self-correction.
             correction: in training, change codes that are fed on (see `SelfCorrection`); needs `drawn_pixels`.
+            log_probabilities: return those of each token of the answers, in place of the text loss.
+            hidden_Q: pictures whose prompt is hidden from them; None draws them in training.
 
         Raises:
             UserError: pictures given and placeholders in `input_ids` do not match.
@@ -143,10 +153,10 @@ class VARGPTModel(nn.Module):
         drawn = self.drawn_pictures(batch, generator, correction)
         embeds_BTC = self.embed(batch, layout, drawn)
         starts_BT = record_starts(batch["segment_ids"]) if "segment_ids" in batch else None
-        mask = self.training_mask(batch, layout, drawn, generator, starts_BT)
+        mask = self.training_mask(batch, layout, drawn, generator, starts_BT, hidden_Q)
         positions_BT = None if starts_BT is None else record_positions(starts_BT)
         hidden_BTC = self.language_model.model(embeds_BTC, mask, positions_BT)
-        output = self._text_output(batch, layout, hidden_BTC)
+        output = VARGPTOutput() if log_probabilities else self._text_output(batch, layout, hidden_BTC)
         if return_text_logits:
             output.text_logits = self.language_model.lm_head(hidden_BTC)
         if drawn is not None:
@@ -155,6 +165,8 @@ class VARGPTModel(nn.Module):
                 self.generation_projector_out(drawn_QLC), self.visual_decoder.condition(drawn.classes_Q)
             )
             self._add_image_output(output, logits_QLV, drawn.indices_QL)
+        if log_probabilities:
+            output.log_probabilities = self._log_probabilities(batch, layout, hidden_BTC, output)
         return output
 
     def decoder_only(
@@ -269,19 +281,21 @@ class VARGPTModel(nn.Module):
         drawn: DrawnPictures | None,
         generator: Draws = None,
         starts_BT: Tensor | None = None,
+        hidden_Q: Tensor | None = None,
     ) -> Any:
         """Return the language model's mask, or None where plain causal attention gives the same.
 
         It is made once for all layers: (B, 1, T, T), or FlexAttention's block mask where that is the kernel. Padding
         stands on the right, so under causal attention no valid position ever sees it. `starts_BT` says where each
-        position's record begins, in rows of several.
+        position's record begins, in rows of several; `hidden_Q` is as for `forward`.
 
         Raises:
             UserError: a mask is needed, and the language model's attention kernel takes none.
         """
         valid_BT = batch["attention_mask"].bool()
-        hidden_Q = None
-        if drawn is not None and self.training and self.settings.prompt_dropout > 0:
+        if hidden_Q is not None:
+            hidden_Q = hidden_Q if bool(hidden_Q.any()) else None
+        elif drawn is not None and self.training and self.settings.prompt_dropout > 0:
             hidden_Q = draw(len(drawn.indices_QL), valid_BT.device, generator) < self.settings.prompt_dropout
         if starts_BT is None:
             plain = drawn is None or (self.settings.visual_attention == "causal" and hidden_Q is None)
@@ -323,6 +337,21 @@ class VARGPTModel(nn.Module):
             return VARGPTOutput()
         text = text_loss(hidden_BTC, labels_BT, self.language_model.lm_head)
         return VARGPTOutput(text_loss=text.loss, text_tokens=text.tokens, text_correct=text.correct)
+
+    def _log_probabilities(
+        self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor, output: VARGPTOutput
+    ) -> LogProbabilities:
+        labels_BT = self.text_labels(batch, layout)
+        if labels_BT is None:
+            labels_BT = torch.full_like(batch["input_ids"], IGNORED)
+        text = text_log_probabilities(hidden_BTC, labels_BT, self.language_model.lm_head)
+        codes, logits_QLV = output.image_indices, output.image_logits
+        if codes is None or logits_QLV is None:
+            return LogProbabilities(*text)
+        pictures_B = layout.drawn_BT.sum(1) // codes.shape[1]
+        rows_Q = torch.arange(len(pictures_B), device=pictures_B.device).repeat_interleave(pictures_B)
+        image_QL = self.visual_decoder.log_probabilities(logits_QLV, codes)
+        return LogProbabilities(*text, image_QL, rows_Q, codes[0, 0].numel())
 
     def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
         image = self.visual_decoder.loss(logits_QLV, indices_QL)

@@ -282,6 +282,10 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
         """Each token's cross-entropy (B, L), the mean over its bits."""
         return bit_losses(logits_BLV, codes, label_smoothing).mean(-1)
 
+    def log_probabilities(self, logits_BLV: Tensor, codes: Tensor) -> Tensor:
+        """Each token's log-probability (B, L) float32, the sum over its bits."""
+        return -bit_losses(logits_BLV, codes).sum(-1)
+
     def averaged(self, losses_BL: Tensor) -> Tensor:
         """The mean over pictures of all tokens, scales weighed as the decoder is set."""
         return average(losses_BL, self.schedule, weighted=self.scale_weighted)

@@ -1,7 +1,8 @@
-"""What a forward pass gives: cross-entropy of text tokens and of visual tokens, each with its counts.
+"""What a forward pass gives: cross-entropy of text tokens and of visual tokens, each with its counts, and the
+log-probabilities of what answers say and draw.
 
 Legend: B batch, T text+image sequence, M trained text positions, Q drawn pictures, L visual tokens, K scales,
-V codebook, C width.
+V codebook, C width, D numbers of a visual token.
 """
 
 from __future__ import annotations
@@ -19,6 +20,51 @@ from vargpt_lightning.models.core.scales import ScaleSchedule
 IGNORED = -100
 
 
+@dataclass(frozen=True)
+class LogProbabilities:
+    """Of each token of a batch's answers, given all that stands before it; no temperature, no guidance.
+
+    Attributes:
+        text_BT: (B, T) float32 of text tokens; 0 where none is trained.
+        trained_BT: where one is.
+        image_QL: (Q, L) float32 of visual tokens, the sum over a token's bits; None where nothing is drawn.
+        rows_Q: in which row each picture is drawn.
+        numbers: numbers of a visual token: 1 index, or D bits.
+    """
+
+    text_BT: Tensor
+    trained_BT: Tensor
+    image_QL: Tensor | None = None
+    rows_Q: Tensor | None = None
+    numbers: int = 1
+
+    def of_answers(self, mean: bool = False) -> Tensor:
+        """Return what the answers of each row have together, their text and their pictures: (B,) float64.
+
+        Args:
+            mean: of text tokens and numbers of visual tokens, rather than their sum.
+        """
+        summed_B, count_B = self.text_BT.double().sum(1), self.trained_BT.sum(1)
+        if self.image_QL is not None:
+            summed_B = summed_B + self.of_drawings()
+            count_B = count_B + self._numbers()
+        return summed_B / count_B.clamp_min(1) if mean else summed_B
+
+    def of_drawings(self, mean: bool = False) -> Tensor:
+        """Return what the pictures of each row have together, 0 in a row without one: (B,) float64."""
+        summed_B = self.text_BT.new_zeros(len(self.text_BT), dtype=torch.float64)
+        if self.image_QL is None or self.rows_Q is None:
+            return summed_B
+        summed_B = summed_B.index_add(0, self.rows_Q, self.image_QL.double().sum(1))
+        return summed_B / self._numbers().clamp_min(1) if mean else summed_B
+
+    def _numbers(self) -> Tensor:
+        """How many numbers the pictures of each row have: (B,)."""
+        assert self.image_QL is not None and self.rows_Q is not None
+        each = self.image_QL.shape[1] * self.numbers
+        return torch.bincount(self.rows_Q, minlength=len(self.text_BT)) * each
+
+
 @dataclass
 class VARGPTOutput:
     """What a forward pass gives; a loss is None when the batch trains nothing of its kind.
@@ -31,6 +77,7 @@ class VARGPTOutput:
         image_logits: (Q, L, V).
         image_indices: (Q, L), the targets.
         text_logits: (B, T, vocabulary), only when asked for.
+        log_probabilities: of each token of the answers, only when asked for.
     """
 
     text_loss: Tensor | None = None
@@ -43,6 +90,7 @@ class VARGPTOutput:
     image_logits: Tensor | None = None
     image_indices: Tensor | None = None
     text_logits: Tensor | None = None
+    log_probabilities: LogProbabilities | None = None
 
     @property
     def loss(self) -> Tensor | None:
@@ -88,6 +136,19 @@ def text_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> TextLos
     logits_MV = head(hidden_MC).float()
     correct = (logits_MV.detach().argmax(-1) == targets_M).sum()
     return TextLoss(F.cross_entropy(logits_MV, targets_M), tokens, correct)
+
+
+def text_log_probabilities(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each trained token (B, T), 0 elsewhere, and where one is trained.
+
+    As in the loss, position i predicts label i + 1, and the head is applied to no other positions.
+    """
+    trained_BT = F.pad(labels_BT[:, 1:] != IGNORED, (1, 0))
+    logits_MV = head(hidden_BTC[:, :-1][trained_BT[:, 1:]]).float()
+    found_M = -F.cross_entropy(logits_MV, labels_BT[trained_BT], reduction="none")
+    text_BT = found_M.new_zeros(labels_BT.shape)
+    text_BT[trained_BT] = found_M
+    return text_BT, trained_BT
 
 
 def token_losses(logits_QLV: Tensor, indices_QL: Tensor, label_smoothing: float = 0.0) -> Tensor:

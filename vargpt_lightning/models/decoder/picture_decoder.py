@@ -68,6 +68,10 @@ class PictureDecoder(nn.Module):
         """Each token's loss (B, L)."""
 
     @abstractmethod
+    def log_probabilities(self, logits_BLV: Tensor, codes: Tensor) -> Tensor:
+        """Each token's log-probability (B, L) float32, the sum over its numbers."""
+
+    @abstractmethod
     def averaged(self, losses_BL: Tensor) -> Tensor:
         """The loss of a batch, from each token's."""
 

@@ -233,6 +233,10 @@ class VisualDecoder(PictureDecoder):
         """Each token's cross-entropy (B, L)."""
         return token_losses(logits_BLV, codes, label_smoothing)
 
+    def log_probabilities(self, logits_BLV: Tensor, codes: Tensor) -> Tensor:
+        """Each token's log-probability (B, L) float32."""
+        return -token_losses(logits_BLV, codes)
+
     def averaged(self, losses_BL: Tensor) -> Tensor:
         """The mean over pictures and tokens."""
         return losses_BL.mean()

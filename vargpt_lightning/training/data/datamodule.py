@@ -43,6 +43,11 @@ class StageDataModule(pl.LightningDataModule):
         return self.data.tokenizer
 
     @property
+    def cache(self) -> Path:
+        """The folder for what is computed of the data once."""
+        return self.data.cache
+
+    @property
     def total_steps(self) -> int:
         """Optimizer steps of the stage, with as many processes as the trainer has, or the environment says."""
         world = self.trainer.world_size if self.trainer else int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,177 @@
+"""What all heads that learn from preferences share: the model's log-probabilities beside those of the reference.
+
+Legend: B rows, Q drawn pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from vargpt_lightning.distributed.group import Processes
+from vargpt_lightning.models.core.losses import LogProbabilities
+from vargpt_lightning.models.vargpt import VARGPTOutput
+from vargpt_lightning.modules.base import Batch, StageModule, samples_of
+from vargpt_lightning.modules.preferences.contents import model_digest, row_keys
+from vargpt_lightning.modules.preferences.reference import ReferenceValues
+from vargpt_lightning.utils.errors import UserError
+from vargpt_lightning.utils.progress import working
+
+
+@runtime_checkable
+class KeepsReference(Protocol):
+    """A data module with all batches of its stage, from the first on, and a folder for what is kept of them."""
+
+    @property
+    def cache(self) -> Path: ...
+
+    def train_dataloader(self) -> Iterable[Batch]: ...
+
+    def val_dataloader(self) -> Iterable[Batch]: ...
+
+
+class PreferenceModule(StageModule):
+    """Training by what a model's log-probabilities are beside those of the frozen reference.
+
+    The reference is the model as the stage finds it, which is as the stage before has left it. When a fit begins, the
+    log-probability of every row that will be trained or validated is computed once, with those weights, and kept in the
+    data module's cache; a second model is never in memory. A fit that was ended while it did so goes on where it was.
+
+    Both are computed as in drawing: dropout is off, and what is random besides (hidden prompts, changed bits) follows
+    from the row, so that it is the same for both.
+
+    A head says with `rows` which rows are passed through the model for a batch, and with `scores` which number of each
+    row is compared; `compared` returns both sides. What its draws depend on belongs in `depends_on`.
+    """
+
+    reference: ReferenceValues | None = None
+    _digest: str | None = None
+    _warned = False
+
+    def rows(self, batch: Batch) -> dict[str, Any]:
+        """Return what is passed through the model for a batch; by default the batch."""
+        return dict(batch)
+
+    def scores(self, found: LogProbabilities) -> Tensor:
+        """Return each row's number that is compared with the reference's: (B,) float64; by default the answers' sum."""
+        return found.of_answers()
+
+    def hidden(self, rows: Batch) -> Tensor:
+        """Return the pictures whose prompt is hidden, (Q,); by default none."""
+        pictures = next((rows[key] for key in ("drawn_indices", "drawn_pixels") if rows.get(key) is not None), ())
+        return torch.zeros(len(pictures), dtype=torch.bool, device=rows["input_ids"].device)
+
+    def depends_on(self) -> dict[str, Any]:
+        """Return the settings that a row's log-probability depends on, besides the row and the weights."""
+        return {"scores": type(self).__name__, "model": self.vargpt.config.to_dict()}
+
+    def forward(self, rows: Batch) -> VARGPTOutput:
+        self.vargpt.eval()  # and not `set_modes`: a dropped unit is noise in the ratio of the two
+        return self.vargpt(rows, log_probabilities=True, hidden_Q=self.hidden(rows))
+
+    def compared(self, rows: Batch) -> tuple[VARGPTOutput, Tensor, Tensor]:
+        """Return the output of rows, their scores (B,), and their scores under the reference (B,), both float64.
+
+        Raises:
+            UserError: the reference's are not there.
+        """
+        output = self(rows)
+        return output, self.scores(_found(output)), self.of_reference(rows)
+
+    def of_reference(self, rows: Batch) -> Tensor:
+        """Return the scores of rows under the reference: (B,) float64, 0 in idle rows; raises as `compared` does."""
+        device = rows["input_ids"].device
+        if self.reference is None:
+            raise UserError(
+                f"stages.{self.stage.name}.head={self.stage.head}: nothing is known of the reference; expected a fit "
+                "with a data module, such as VARGPTDataModule"
+            )
+        found_B = torch.zeros(len(rows["input_ids"]), dtype=torch.float64, device=device)
+        keys = self.keys(rows)
+        found_B[: len(keys)] = self.reference.of(keys, device)
+        return found_B
+
+    def keys(self, rows: Batch) -> list[bytes]:
+        """Return the keys of rows, those of an idle row at the end left out."""
+        return row_keys(rows, self.vargpt)[: self.own_rows(rows)]
+
+    def own_rows(self, rows: Batch) -> int:
+        """Return how many rows are not idle."""
+        part = self.share_of(rows)
+        return part.own.rows if part else samples_of(rows)
+
+    def on_fit_start(self) -> None:
+        self._prepare_reference()
+
+    def on_train_epoch_start(self) -> None:
+        """Prepare where a fit goes on to this stage from another."""
+        self._prepare_reference()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reference"] = self._digest
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The weights are the reference's no more: what it is known by was noted when they were."""
+        super().on_load_checkpoint(checkpoint)
+        self._digest = checkpoint.get("reference")
+
+    def trained(self, loss: Tensor) -> Tensor | None:
+        """Return a loss if it reaches what is trained; None, with a warning for the first one, if it does not."""
+        if loss.requires_grad:
+            return loss
+        self.free_gathered()
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"stages.{self.stage.name}: a batch trains nothing of {', '.join(self.stage.train)}; batches like it "
+                "are skipped. Has the stage the right data and head?"
+            )
+        return None
+
+    def _prepare_reference(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)  # Lightning keeps it there without a type
+        if self.reference is not None or not isinstance(data, KeepsReference):
+            return
+        processes = Processes(self.trainer.global_rank, self.trainer.world_size)
+        fresh = self._digest is None
+        if self._digest is None:
+            precision = str(self.trainer.precision)
+            self._digest = model_digest(self.vargpt, processes, {**self.depends_on(), "precision": precision})
+        folder = data.cache / "reference" / self._digest
+        self.reference = ReferenceValues(folder, processes.rank)
+        if fresh:  # otherwise a checkpoint was loaded, which comes after
+            with working(f"stage {self.stage.name}: log-probabilities under the reference"):
+                self._compute(data, processes, self.reference)
+
+    @torch.no_grad()
+    def _compute(self, data: KeepsReference, processes: Processes, reference: ReferenceValues) -> None:
+        strategy, precision = self.trainer.strategy, self.trainer.precision_plugin
+        for batch in self._batches(data):
+            placed = strategy.batch_to_device(precision.convert_input(batch))
+            rows = self.rows(placed)
+            keys = self.keys(rows)
+            wanted = max(processes.gather(int(reference.missing(keys))))
+            if not wanted:  # in no process: a forward pass is one of all
+                continue
+            with precision.train_step_context():
+                scores_B = self.scores(_found(self(rows)))
+            reference.add(keys, scores_B[: len(keys)].cpu())
+        self.free_gathered()
+        reference.write()
+        processes.wait()
+        reference.read()
+
+    def _batches(self, data: KeepsReference) -> Iterator[Batch]:
+        yield from data.train_dataloader()
+        yield from data.val_dataloader()
+
+
+def _found(output: VARGPTOutput) -> LogProbabilities:
+    assert output.log_probabilities is not None
+    return output.log_probabilities
