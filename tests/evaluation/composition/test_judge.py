@@ -19,6 +19,7 @@ from vargpt_lightning.evaluation.composition.objects import regions
 from vargpt_lightning.evaluation.composition.reading import Reading, SeenThing, read_pictures, relation
 from vargpt_lightning.evaluation.composition.shape_names import ShapeNames, shape_names
 from vargpt_lightning.evaluation.composition.verdicts import judge_scene
+from vargpt_lightning.evaluation.systems.scorers import find_scorer
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,12 @@ def test_real_held_out_scenes_are_read_rightly(names: ShapeNames) -> None:
         right = [judge_scene(*each).right for each in zip(asked, read_pictures(those, names), strict=True)]
         assert len(right) > 50
         assert np.mean(right) >= least
+
+
+def test_as_a_scorer_it_reads_what_is_asked_for_from_the_request(names: ShapeNames) -> None:
+    apple = pictures_of([Scene("colour", (Thing("apple", "green"),))])
+    found = find_scorer("composition")(apple * 3, ["Draw a green apple.", "Draw a red apple.", "Hello!"])
+    assert found == pytest.approx([1, 2 / 3, 0])
 
 
 def test_what_was_asked_for_is_not_what_it_goes_by(names: ShapeNames) -> None:
