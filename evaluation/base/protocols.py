@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record
+from vargpt_lightning.data.shards.records import DRAWN, DRAWN_MARK, SEEN, PicturePart, Record
 from vargpt_lightning.utils.errors import UserError
 
 START_TOKEN = "<image_gen_start>"
@@ -196,6 +196,19 @@ def as_reply(raw: str | HasParts | Reply) -> Reply:
             texts.append(str(part.text))
     text = " ".join(text.strip() for text in texts if text.strip())
     return Reply(text, tuple(pictures), tuple(progress), str(getattr(raw, "finish", "")))
+
+
+def marked_text(raw: str | HasParts | Reply) -> str:
+    """An answer's texts in order with `<image_gen>` where its first picture stands; others are left out."""
+    if isinstance(raw, (str, Reply)):
+        reply = as_reply(raw)
+        return " ".join(filter(None, (reply.text, DRAWN_MARK if reply.pictures else "")))
+    said: list[str] = []
+    for part in raw.parts:
+        is_picture = getattr(part, "image", None) is not None
+        if not is_picture or DRAWN_MARK not in said:
+            said.append(DRAWN_MARK if is_picture else str(part.text).strip())
+    return " ".join(filter(None, said))
 
 
 # ------------------------------------------------------------------------------------------------- from our own records

@@ -79,6 +79,24 @@ def read_prompts(path: str | Path, limit: int | None = None) -> list[Prompt]:
     return prompts
 
 
+def read_requests(path: Path, limit: int | None = None) -> list[Prompt]:
+    """The prompts of a text file with a request a line, or of a prompt file.
+
+    Raises:
+        UserError: as `read_prompts` does, or the text file holds no request.
+    """
+    if path.suffix != ".txt" or not path.is_file():
+        return read_prompts(path, limit)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); expected a request a line") from error
+    found = [Prompt(f"line-{number:06d}", line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise UserError(f"{path}: no prompts; expected a request a line")
+    return found[:limit]
+
+
 def _prompt(line: str, path: Path, number: int) -> Prompt:
     where = f"{path}, line {number}"
     try:

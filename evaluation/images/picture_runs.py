@@ -1,7 +1,8 @@
 """Sampling pictures for a prompt file: any ImageModel, any number of processes, resumed after a kill.
 
     OUT/drawings/<id>.png              one picture a prompt, written in one step
-    OUT/drawn/<rank>-of-<world>.jsonl  one row a prompt: id, key, seed, file (null: the answer has none), text, time
+    OUT/drawn/<rank>-of-<world>.jsonl  one row a prompt: id, key, seed, file (null: the answer has none), text, answer
+                                       (the text with the picture's place marked), time
     OUT/sampling.json                  what the pictures depend on: the system, its settings, the base seed
 
 A prompt belongs to one process by its place in the file, and its seed follows from its id: the pictures are the same
@@ -18,7 +19,7 @@ from typing import Any
 
 from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.base.files import file_stem, save_picture, short_hash
-from vargpt_lightning.evaluation.base.protocols import Drawing, ImageModel, as_reply
+from vargpt_lightning.evaluation.base.protocols import Drawing, ImageModel, as_reply, marked_text
 from vargpt_lightning.evaluation.harness.outputs import read_rows
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.utils.errors import UserError
@@ -128,7 +129,7 @@ def _draw(
         if file is not None:
             save_picture(out / file, reply.pictures[0])
         row = {"id": prompt.id, "key": keys[prompt.id], "seed": own_seed, "file": file, "text": reply.text}
-        rows.append({**row, "time": time.time()})
+        rows.append({**row, "answer": marked_text(one), "time": time.time()})
     return rows
 
 

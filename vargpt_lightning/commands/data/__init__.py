@@ -14,6 +14,7 @@ VERBS = {
     "stats": "show what packed folders are made of",
     "overlap": "find evaluation records in the training data, by pictures and questions",
     "tokenize": "encode the drawn pictures of packed folders to visual tokens, once",
+    "prefer": "make pairs of a run's drawings, the one that a judge prefers beside the other",
     "write-instructions": "write instructions to draw from captions",
 }
 HELP = ("-h", "--help", "help")

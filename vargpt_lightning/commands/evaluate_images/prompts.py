@@ -22,7 +22,9 @@ def add_options(form: argparse.ArgumentParser) -> None:
     source.add_argument("--folder", type=Path, metavar="DIR", help="pictures in one folder a class")
     source.add_argument("--parquet", type=Path, metavar="PATH", help="parquet files with image and label")
     source.add_argument("--packed", type=Path, metavar="DIR", help="packed data of this project")
+    source.add_argument("--run", type=Path, metavar="DIR", help="a run's own training data; with --corpus")
     source.add_argument("--benchmark", metavar="NAME", help="of prompt-following, such as geneval; with --data")
+    form.add_argument("--corpus", metavar="NAME", help="of the run's data, such as scene_drawings")
     form.add_argument("--data", type=Path, metavar="PATH", help="the benchmark's data")
     form.add_argument("--per-prompt", type=whole(1), metavar="N", help="pictures of its prompts (as its authors draw)")
     form.add_argument(
@@ -34,7 +36,7 @@ def add_options(form: argparse.ArgumentParser) -> None:
         "--size", type=whole(1, PIXELS), metavar="PIXELS", help="of references (256; packed data keep their own)"
     )
     form.add_argument("--allow-fewer", action="store_true", help="take classes with fewer pictures as they are")
-    form.add_argument("--limit", type=whole(1), metavar="N", help="at most N prompts of packed data")
+    form.add_argument("--limit", type=whole(1), metavar="N", help="at most N prompts of packed or a run's data")
     form.add_argument("--split", metavar="NAME", help="of packed data, such as test")
     form.add_argument("--out", type=Path, required=True, metavar="FILE", help="the prompt file, .jsonl")
 
@@ -47,15 +49,22 @@ def main(arguments: Any) -> int:
     of_benchmark = [name for name in ("data", "per_prompt", "wording") if getattr(arguments, name) is not None]
     if arguments.benchmark is None and of_benchmark:
         raise UserError(f"--{of_benchmark[0].replace('_', '-')} goes with --benchmark alone")
-    if arguments.packed is None and (idle := [name for name in ("limit", "split") if getattr(arguments, name)]):
+    if (arguments.run is None) != (arguments.corpus is None):
+        raise UserError("--run and --corpus go together: whose data, and which of them")
+    if (
+        arguments.packed is None
+        and arguments.run is None
+        and (idle := [name for name in ("limit", "split") if getattr(arguments, name)])
+    ):
         raise UserError(f"--{idle[0]} goes with --packed alone; classes have --per-class")
     classes = read_class_list(arguments.classes) if arguments.classes is not None else []
     out = output_file(arguments.out)
     if arguments.benchmark is not None:
         found = iter(_of_benchmark(arguments))
-    elif arguments.packed is not None:
+    elif arguments.packed is not None or arguments.run is not None:
         folder = out.parent / f"references-{arguments.size or 'own'}"
-        found = sources.packed_prompts(arguments.packed, folder, arguments.size, arguments.limit, arguments.split)
+        packed = arguments.packed or _of_run(arguments)
+        found = sources.packed_prompts(packed, folder, arguments.size, arguments.limit, arguments.split)
     elif arguments.folder is not None or arguments.parquet is not None:
         size = arguments.size or 256
         build = sources.folder_prompts if arguments.folder is not None else sources.parquet_prompts
@@ -65,7 +74,7 @@ def main(arguments: Any) -> int:
     elif classes:
         found = class_prompts(classes, arguments.per_class)
     else:
-        raise UserError("nothing to build from; name --folder, --parquet, --packed or --classes")
+        raise UserError("nothing to build from; name --folder, --parquet, --packed, --run or --classes")
     print(f"{counted(write_prompts(out, found), 'prompt')}: {out}")
     return 0
 
@@ -80,3 +89,10 @@ def _of_benchmark(arguments: Any) -> list[Prompt]:
     check_file(arguments.data, f"the data of {module.TITLE}")
     count = arguments.per_prompt or module.PICTURES
     return prompts_of(module, module.load(arguments.data), count, arguments.wording or "{}")
+
+
+def _of_run(arguments: Any) -> Path:
+    from vargpt_lightning.runs.folder import RunFolder
+    from vargpt_lightning.training.data.request_examples import corpus_folder
+
+    return corpus_folder(RunFolder(arguments.run), arguments.corpus, arguments.split or "train")
