@@ -58,9 +58,10 @@ def rate(hits: Sequence[bool]) -> dict[str, Any]:
 def skill_rates(judged: Sequence[tuple[Scene, SceneVerdict]]) -> dict[str, Any]:
     """Return the rates of `SKILLS` and `PARTS` over judged pictures, and the mean of GenEval's categories as "geneval".
 
-    Skills that no request asks for are left out; "geneval" is there if every category is.
+    Skills that no request asks for are left out; "geneval" is there if every category is. "all" is the rate of pictures
+    that show all that their requests say.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"all": rate([verdict.right for _, verdict in judged])}
     for name, skill in (SKILLS | PARTS).items():
         hits = [hit for scene, verdict in judged if (hit := skill.right(scene, verdict)) is not None]
         if hits:

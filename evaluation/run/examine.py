@@ -35,7 +35,8 @@ SCALE_STRIPS = 8  # drawings kept with the pictures after each scale; decoding t
 class Asked:
     """All that an evaluation asks; arguments as for `evaluation.runner.evaluate`.
 
-    `training_pictures` are what drawings of scenes are compared with.
+    `training_pictures` are what drawings of scenes are compared with; `repeats` is how often some requests are drawn
+    again.
     """
 
     questions: Sequence[Question]
@@ -45,6 +46,7 @@ class Asked:
     training_prompts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     talks: Sequence[Talk] = ()
     training_pictures: TrainingPictures | None = None
+    repeats: int = 0
 
 
 def examine(
@@ -79,6 +81,7 @@ def examine(
         drawings=asked.drawings,
         pictures=asked.pictures,
         talks=asked.talks,
+        repeats=asked.repeats,
         training_answers=asked.training_answers,
         training_prompts=asked.training_prompts,
         out=folder,
@@ -132,7 +135,9 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
         visual = generation.pop("visual")
         words = GenerationSettings(**generation, visual=visual and SamplingSettings(**visual))
         training = kept["training_answers"], kept.get("training_prompts", {})
-        asked = Asked(questions, drawings, pictures, *training, talks, TrainingPictures.load(folder))
+        asked = Asked(
+            questions, drawings, pictures, *training, talks, TrainingPictures.load(folder), kept.get("repeats", 0)
+        )
         return asked, EvaluationSettings(**kept["settings"]), words
     except (KeyError, TypeError, AttributeError, OSError) as error:
         reason = str(error) if isinstance(error, OSError) else repr(error)
@@ -153,6 +158,7 @@ def _keep(folder: Path, asked: Asked, settings: EvaluationSettings, generation: 
     kept: dict[str, Any] = {"settings": asdict(settings), "generation": asdict(generation)}
     kept |= {"training_answers": asked.training_answers}
     kept |= {"training_prompts": asked.training_prompts, "talks": [asdict(talk) for talk in asked.talks]}
+    kept |= {"repeats": asked.repeats}
     write_json(folder / ASKED, {**kept, **rows})
 
 

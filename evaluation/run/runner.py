@@ -9,6 +9,8 @@ What is asked is written down before it is scored, and scoring reads the files a
         drawings.jsonl         one row a request: id, hash, split, prompt, seed, picture, text, drew, files, scales
         drawings/              the drawings, and strips of the pictures after each scale
         reconstructions.jsonl, reconstructions/
+        repeats.jsonl          some requests drawn with other seeds: as drawings.jsonl, and `of`, the request's id
+        costs.jsonl, cost.json what a drawing has taken: seconds and memory; the only figures that no seed settles
         conversations.jsonl    one row a conversation: each turn, whether a drawing was wanted and whether one came
         asked_back.jsonl       answers to questions about the model's own drawings of scenes
         scene_verdicts.jsonl, geneval.jsonl      what the judge of scenes says of each drawing
@@ -24,7 +26,7 @@ where it stopped, and an answer of another model, or to another question, is nev
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ from vargpt_lightning.evaluation.base.protocols import (
     as_reply,
 )
 from vargpt_lightning.evaluation.features.efficientnet import FeatureFunction
+from vargpt_lightning.evaluation.run.cost import COSTS, BatchCost
 from vargpt_lightning.evaluation.run.scoring import score_folder
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import append_jsonl, plain, read_json, read_jsonl, write_json, write_jsonl
@@ -66,6 +69,10 @@ Progress = Callable[[str, int, int], None]
 Reconstruct = Callable[[Sequence[Image.Image]], Sequence[Image.Image]]
 """Pictures through the image tokenizer and back: the best that any drawing with its codes can be."""
 
+
+REPEATED = 64
+AGAIN, SEEDS_APART = "~", 7_777_777
+"""What stands between a request's id and the number of its further drawing, and how far apart their seeds are."""
 
 Item = Question | Drawing | RealPicture | Talk
 Work = Callable[[Sequence[Any]], list[dict[str, Any]]]
@@ -126,6 +133,7 @@ def evaluate(
     drawings: Sequence[Drawing],
     pictures: Sequence[RealPicture],
     talks: Sequence[Talk] = (),
+    repeats: int = 0,
     out: Path | str,
     settings: EvaluationSettings | None = None,
     model: str = "",
@@ -144,6 +152,7 @@ def evaluate(
         questions: about the real pictures, by their keys.
         drawings: requests to draw, one seed each.
         talks: conversations to hold, if the answerer holds any.
+        repeats: further drawings, with other seeds, of at most `REPEATED` requests spread over all.
         pictures: the real pictures, training and held-out, at the model's resolution: the gallery of identification.
         out: the folder, such as `runs/<name>/evaluation`.
         model: identifies the weights, such as a checkpoint's hash; answers of another are asked again.
@@ -166,6 +175,8 @@ def evaluate(
         jobs.append(_Job("answers", _asker(answerer, images), settings.answer_batch, questions))
     if drawer is not None:
         jobs.append(_Job("drawings", _painter(drawer, out), settings.draw_batch, drawings))
+        if repeats:
+            jobs.append(_Job("repeats", _painter(drawer, out), settings.draw_batch, repeated(drawings, repeats)))
     if talks and isinstance(answerer, TalkModel):
         jobs.append(_Job("conversations", _talker(answerer), settings.draw_batch, talks))
     if reconstruct is not None:
@@ -208,7 +219,7 @@ def _open_folder(out: Path, context: Mapping[str, Any], wanted: Collection[str])
     (out / "metrics.json").unlink(missing_ok=True)
     before = read_json(out / "inputs.json") if (out / "inputs.json").is_file() else {}
     if any(before.get(key) != value for key, value in context.items()):
-        for name in {"answers", "drawings", "reconstructions", "asked_back", "conversations"} - set(wanted):
+        for name in {"answers", "drawings", "repeats", "reconstructions", "asked_back", "conversations"} - set(wanted):
             (out / f"{name}.jsonl").unlink(missing_ok=True)
 
 
@@ -300,11 +311,26 @@ def _talker(answerer: TalkModel) -> Work:
 
 def _painter(drawer: ImageModel, out: Path) -> Work:
     def draw(batch: Sequence[Drawing]) -> list[dict[str, Any]]:
-        raw = drawer.draw([drawing.prompt for drawing in batch], [drawing.seed for drawing in batch])
+        with BatchCost() as cost:
+            raw = drawer.draw([drawing.prompt for drawing in batch], [drawing.seed for drawing in batch])
         replies = _replies(raw, len(batch), "drawings")
-        return [_drawing_row(drawing, reply, out) for drawing, reply in zip(batch, replies, strict=True)]
+        append_jsonl(out / COSTS, cost.rows([drawing.id for drawing in batch]))
+        rows = [_drawing_row(drawing, reply, out) for drawing, reply in zip(batch, replies, strict=True)]
+        of = [drawing.id.rpartition(AGAIN)[0] for drawing in batch]
+        return [row | ({"of": id_} if id_ else {}) for row, id_ in zip(rows, of, strict=True)]
 
     return draw
+
+
+def repeated(drawings: Sequence[Drawing], times: int) -> list[Drawing]:
+    """Return requests with other seeds, `times` each, for at most `REPEATED` of some drawings, spread over all."""
+    count = min(len(drawings), REPEATED)
+    some = [drawings[place * len(drawings) // count] for place in range(count)]
+    return [
+        replace(drawing, id=f"{drawing.id}{AGAIN}{n}", seed=drawing.seed + n * SEEDS_APART)
+        for drawing in some
+        for n in range(1, times + 1)
+    ]
 
 
 def _drawing_row(drawing: Drawing, reply: Reply, out: Path) -> dict[str, Any]:

@@ -33,6 +33,8 @@ from vargpt_lightning.evaluation.metrics.efficientnet import (
 )
 from vargpt_lightning.evaluation.metrics.identification import IdentificationRate, cosine, identification_ranks
 from vargpt_lightning.evaluation.run.baselines import blur, noise, squared_error
+from vargpt_lightning.evaluation.run.cost import write_cost
+from vargpt_lightning.evaluation.run.diversity import diversity
 from vargpt_lightning.evaluation.run.judging import judged
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import plain, read_json, read_jsonl, write_json, write_jsonl
@@ -77,6 +79,10 @@ def score_folder(out: Path | str, features: FeatureFunction | None = None, progr
     if scenes:
         asked_back = read_jsonl(out / "asked_back.jsonl")
         metrics["composition"] = composition(out, drawings, pictures, copies, asked_back)
+    write_cost(out, drawings)
+    if repeats := read_jsonl(out / "repeats.jsonl"):
+        seen_by = features or EfficientNetFeatures(inputs["settings"]["feature_size"])
+        metrics["diversity"] = diversity(out, drawings, repeats, seen_by)
     if names := inputs["settings"].get("judges"):
         metrics["judges"], verdicts = judged(out, names, drawings, pictures)
         write_jsonl(out / "judgements.jsonl", verdicts)

@@ -10,6 +10,8 @@ from vargpt_lightning.evaluation.base.figures import HEADLINE_KEYS
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.decoder.samplers import installed_sampler
 from vargpt_lightning.models.parts import checked as checked_parts
+from vargpt_lightning.models.parts import idle_parts
+from vargpt_lightning.models.parts.base import Facts
 from vargpt_lightning.recipe.init_from import InitFrom
 from vargpt_lightning.recipe.plan import PlanConfig
 from vargpt_lightning.recipe.sharding import ShardingConfig
@@ -138,6 +140,8 @@ class EvaluationConfig(Ranged):
         heldout_drawings: also ask for the held-out pictures, which the model was never trained to draw.
         scene_drawings: number of requests of each kind (colour, count, pair) to draw scenes, of trained and of held-out
             combinations each.
+        repeats: draw 64 of the requests, spread over all, so many times more with other seeds: how much drawings of one
+            request differ.
         questions: ask at most this many questions of each kind and split; None asks all.
         names: number of training pictures whose name is asked for without options.
         seed: seed for choosing questions and for drawing; None uses the experiment's seed.
@@ -155,6 +159,7 @@ class EvaluationConfig(Ranged):
     drawings_limit: Amount | None = None
     heldout_drawings: bool = True
     scene_drawings: Amount = 120
+    repeats: Few = 0
     questions: Amount | None = None
     names: Amount = 120
     seed: Seed | None = None
@@ -241,6 +246,11 @@ class Experiment:
     resolved: str = ""
     start: str | None = None
     init_from: InitFrom = field(default_factory=InitFrom)
+
+    def idle_parts(self) -> dict[str, str]:
+        """Return the parts of the sampler that change nothing on this model, with the reason why."""
+        cfg = 1.0 if self.sampling.cfg is None else self.sampling.cfg
+        return idle_parts(self.sampling.given_parts, Facts.of(self.model, cfg))
 
     def stage_basis(self) -> dict[str, Any]:
         """The settings that every stage's result depends on besides the stages themselves."""

@@ -110,7 +110,8 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
             f"{counted(len(gallery.bad), 'picture')} cannot be decoded and {'is' if len(gallery.bad) == 1 else 'are'}"
         )
         print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
-    return Asked(questions, drawings, list(gallery.pictures.values()), answers, prompts, talks, kept)
+    pictures = list(gallery.pictures.values())
+    return Asked(questions, drawings, pictures, answers, prompts, talks, kept, config.repeats)
 
 
 def _requests(found: list[Record], split: str, config: EvaluationConfig, seed: int) -> list[Record]:

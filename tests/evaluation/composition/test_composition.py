@@ -82,7 +82,7 @@ def test_composition_from_asking_to_figures(tmp_path: Path) -> None:
     )
     found = metrics["composition"]
     assert {key: value["right"] for key, value in found["unseen"].items()} == {
-        "colour": 1, "count": 1, "pair": 0,
+        "all": 2, "colour": 1, "count": 1, "pair": 0,
         "single_object": 1, "two_object": 0, "counting": 1, "colors": 1, "position": 0,
     }  # fmt: skip
     assert (found["seen"]["colour"]["rate"], found["seen"]["pair"]["rate"]) == (1.0, 1.0)
