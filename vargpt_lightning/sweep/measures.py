@@ -2,6 +2,7 @@
 
 identification_1                 a headline metric of the evaluation, by its key
 drawings.train.kid_x1000         any metric of evaluation/metrics.json, by its place
+cost.seconds, cost.megabytes     what a drawing took, of evaluation/cost.json
 benchmarks.mme                   a benchmark's main metric, on the scale of tables, by the protocol that the run's
                                  experiment names (lmms_eval); `benchmarks.mme.official` by another one
 benchmarks.mme.perception        another metric of it; also `benchmarks.mme.official.perception`
@@ -39,6 +40,10 @@ def read_measure(run: RunFolder, path: str) -> float:
         return _stage(run, path, rest)
     if first == "benchmarks" and rest:
         return _benchmark(run, path, rest)
+    if first == "cost" and rest:
+        file = run.evaluation / "cost.json"
+        cost = read_json(file) if file.is_file() else {}
+        return _number(cost.get(rest), path, [f"cost.{name}" for name in cost])
     if first == "seconds":
         durations = run.record.get("durations", {})
         value = sum(durations.values()) if not rest else durations.get(rest)
