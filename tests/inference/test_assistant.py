@@ -22,6 +22,14 @@ def test_pictures_are_scaled_as_their_tower_was_trained() -> None:
     assert clip[:, 0, 0].tolist() == pytest.approx([-1.7923, -1.7521, -1.4802], abs=1e-4)
 
 
+def test_parts_that_change_nothing_are_warned_of(finished_run: Path, script) -> None:
+    script("*")
+    run = load_run(finished_run)
+    visual = run.model.sampling_settings(cfg=0, parts={"schedule": {}})
+    with pytest.warns(UserWarning, match=r"parts.schedule: changes nothing here: cfg is 0"):
+        run.ask("Draw a dog.", visual=visual)
+
+
 def test_pictures_are_made_square_as_their_tower_was_trained_or_as_asked() -> None:
     wide = Image.new("RGB", (60, 20), "black")
     wide.paste((255, 255, 255), (20, 0, 40, 20))

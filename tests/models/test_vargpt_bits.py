@@ -87,6 +87,9 @@ def test_parts_for_indices_are_refused() -> None:
     check_parts({"spatial": {}}, model.facts(SamplingSettings()))
     with pytest.raises(UserError, match=r"^parts\.certainty: the model draws bits"):
         check_parts({"certainty": {}}, model.facts(SamplingSettings()))
+    check_parts({"skip_scales": {"last": 0}}, model.facts(SamplingSettings()))
+    with pytest.raises(UserError, match=r"^parts\.skip_scales\.last: the model draws bits, and no bits stand for"):
+        model.sampling_settings(parts={"skip_scales": {}})
 
 
 def test_the_decoder_draws_by_itself_as_it_is_trained() -> None:

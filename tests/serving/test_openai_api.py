@@ -170,6 +170,17 @@ def test_drawings(client: openai.OpenAI) -> None:
     assert other.data[0].b64_json != drawn.data[0].b64_json, "the settings arrive"
 
 
+def test_parts_without_effect_are_told_of_in_every_form(client: openai.OpenAI, script) -> None:
+    script("*")
+    extra = {"extra_body": {"cfg": 0, "image_parts": {"schedule": {}}}}
+    told = {"schedule": "cfg is 0, so that there is no guidance"}
+    assert client.images.generate(prompt="Draw.", model="tiny", **extra).model_extra["idle_parts"] == told
+    said = client.chat.completions.create(model="tiny", messages=shown("Draw."), **extra)
+    assert said.model_extra["idle_parts"] == told
+    chunks = list(client.chat.completions.create(model="tiny", messages=shown("Draw."), stream=True, **extra))
+    assert all(chunk.model_extra["idle_parts"] == told for chunk in chunks)
+
+
 def test_a_streamed_drawing(client: openai.OpenAI) -> None:
     events = list(client.images.generate(model="tiny", prompt="Draw a dog.", stream=True, partial_images=2))
     kinds = ["image_generation.partial_image"] * 2 + ["image_generation.completed"]

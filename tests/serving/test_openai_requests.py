@@ -13,7 +13,7 @@ from vargpt_lightning.models.decoder.sampling import SamplingSettings
 from vargpt_lightning.serving import openai_requests
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_messages import conversation
-from vargpt_lightning.serving.openai_requests import ChatRequest, DrawRequest, parse, settings
+from vargpt_lightning.serving.openai_requests import ChatRequest, DrawRequest, parse, settings, told_parts
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}]}
 DRAW: dict[str, Any] = {"prompt": "x"}
@@ -318,6 +318,12 @@ def test_parts_of_the_sampler_are_a_clients_to_choose_but_not_files(assistant: A
     own = replace(assistant.settings, visual=SamplingSettings(parts={"autoguidance": {"model": "runs/a"}}))
     assistant = replace(assistant, settings=own)
     assert settings(assistant, draw(image_parts={"autoguidance": {"model": "runs/a"}}), Limits()).visual is not None
+
+
+def test_parts_that_change_nothing_are_told_of(assistant: Any) -> None:
+    idle = settings(assistant, draw(cfg=0, image_parts={"schedule": {}, "diversear": {}}), Limits())
+    assert told_parts(assistant, idle) == {"idle_parts": {"schedule": "cfg is 0, so that there is no guidance"}}
+    assert told_parts(assistant, settings(assistant, draw(cfg=1, image_parts={"schedule": {}}), Limits())) == {}
 
 
 def test_values_below_the_first_level_are_refused_by_their_path() -> None:

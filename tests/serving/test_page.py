@@ -74,6 +74,21 @@ def test_a_prompt_becomes_a_picture_and_can_be_downloaded(tab, script, tmp_path:
     assert Image.open(tmp_path / "drawing.png").size == (8, 8)
 
 
+def test_parts_of_the_sampler_are_chosen_on_the_page(tab, site: Running, script) -> None:
+    script("Here is:*")
+    tab.locator("#parts textarea").fill("guided_scale stop=1")
+    ask(tab, "Draw a dog.")
+    tab.locator("#note").get_by_text("did you mean 'guided_scales'?").wait_for()
+    tab.locator("#parts textarea").fill("guided_scales stop=3\nbest_of scorer=identification:/etc")
+    tab.locator("#box textarea").press("Enter")
+    tab.locator("#note").get_by_text("best_of.scorer is the server's to choose").wait_for()
+    tab.locator("#parts textarea").fill("guided_scales stop=1\nschedule shape=linear")
+    tab.locator("#box textarea").press("Enter")
+    tab.locator("#scales img").nth(2).wait_for()
+    tab.locator("#note").get_by_text("schedule changes nothing here: linear is what the settings say").wait_for()
+    settle(site)
+
+
 def test_nothing_stands_over_the_pictures(tab, script) -> None:
     script("Here is:*")
     ask(tab, "Draw a dog.")

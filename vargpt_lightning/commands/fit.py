@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
     if not started_by_others():
         stages = ", ".join(stage.name for stage in experiment.stages)
         say(f"experiment: {', '.join(experiment.files) or experiment.run.name}, stages {stages}")
+        for name, reason in experiment.idle_parts().items():
+            say(f"sampling.parts.{name}: changes nothing here: {reason}")
     count = processes_here(experiment)
     check_readers(experiment, count)
     if count > 1:

@@ -5,6 +5,7 @@ Shape suffixes: B pictures, S, H, W pixels, L visual tokens of a drawn picture.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Prompt, Watcher, to_images
 from vargpt_lightning.models.generation.answers import PicturePart as DrawnPart
 from vargpt_lightning.models.generation.generate import generate
+from vargpt_lightning.models.parts import idle_parts
 from vargpt_lightning.utils.errors import UserError, hint
 
 
@@ -189,6 +191,9 @@ class Assistant:
             raise UserError(f"text: got {_shown(text)}, expected a question or a request")
         if unknown := [key for key in changes if key not in GenerationSettings.__dataclass_fields__]:
             raise UserError(f"{unknown[0]} is no setting; {hint(unknown[0], GenerationSettings.__dataclass_fields__)}")
+        if (visual := changes.get("visual")) is not None:
+            for name, reason in idle_parts(visual.parts, self.model.facts(visual)).items():
+                warnings.warn(f"parts.{name}: changes nothing here: {reason}", stacklevel=2)
         conversation = Conversation()
         conversation.ask(text, {f"seen-{number}": self.see(picture) for number, picture in enumerate(pictures)})
         return self.reply([conversation], settings=replace(self.settings, **changes))[0]

@@ -114,7 +114,8 @@ class OpenAIApi:
         del body
         stream = Stream.of(tickets)
         self.engine.submit(tickets)
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.name}
+        head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.name}
+        head |= openai_requests.told_parts(self.assistant, tickets[0].settings)
         if asked.stream:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
             return _sse(self._chat_chunks(stream, head, usage), stream)
@@ -176,6 +177,7 @@ class OpenAIApi:
         answers = await _while_connected(request, stream)
         data = [{"b64_json": await asyncio.to_thread(png, _drawn(answer))} for answer in answers]
         whole = {"created": int(time.time()), "data": data, "output_format": "png", "size": self._size()}
+        whole |= openai_requests.told_parts(self.assistant, tickets[0].settings)
         return JSONResponse({**whole, "seed": tickets[0].settings.seed, "usage": _draw_usage(tickets, answers)})
 
     def _draw_tickets(self, body: bytes) -> tuple[DrawRequest, list[EngineRequest]]:
@@ -216,6 +218,7 @@ class OpenAIApi:
                 content = await asyncio.to_thread(png, _drawn(event.answer))
                 usage = _draw_usage(stream.tickets, [event.answer])
                 entry = {"type": kind, "created_at": int(time.time()), **about, "usage": usage}
+                entry |= openai_requests.told_parts(self.assistant, stream.tickets[0].settings)
                 yield _data({**entry, "b64_json": content}, kind)
             elif isinstance(event, Failed):
                 raise event.error

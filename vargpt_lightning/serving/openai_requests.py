@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vargpt_lightning.inference.assistant import Assistant
-from vargpt_lightning.inference.changed_settings import with_parts
+from vargpt_lightning.inference.changed_settings import idle_parts_of, with_parts
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.models.parts import made_of
@@ -150,7 +150,7 @@ def _visual(assistant: Assistant, request: Sampling, limits: Limits) -> Sampling
     visual = _changed(visual, "image_sampler", "sampler", request.image_sampler)
     visual = _changed(visual, "image_top_k", "top_k", request.image_top_k)
     if request.image_parts is not None:
-        visual = _changed_parts(assistant, visual, request.image_parts, limits)
+        visual = changed_parts(assistant, visual, request.image_parts, limits)
     if 0 in (request.image_temperature, request.image_top_p):
         return replace(visual, greedy=True, smooth=False)
     visual = _changed(visual, "image_top_p", "top_p", request.image_top_p)
@@ -159,10 +159,14 @@ def _visual(assistant: Assistant, request: Sampling, limits: Limits) -> Sampling
     return _changed(visual, "image_temperature", "temperature", request.image_temperature)
 
 
-def _changed_parts(
+def changed_parts(
     assistant: Assistant, visual: SamplingSettings, given: Mapping[str, Mapping[str, Any] | None], limits: Limits
 ) -> SamplingSettings:
-    """The settings with parts of the sampler; files of the server, which some name, are not a client's to choose."""
+    """Return settings with parts of the sampler; files of the server, which some name, are not a client's to choose.
+
+    Raises:
+        RefusedRequestError: a part is wrong, or asks for more than the server gives.
+    """
     own = assistant.settings.visual.parts if assistant.settings.visual else {}
     for name, arguments in given.items():
         for key in NAMING.intersection(arguments or {}):
@@ -188,6 +192,12 @@ def _changed(settings: Settings, field: str, key: str, value: Any) -> Settings:
         return replace(settings, **{key: value})
     except UserError as error:  # begins with the setting's name, which may be another than the field's
         raise _invalid(field, str(error).partition(": ")[2]) from error
+
+
+def told_parts(assistant: Assistant, how: GenerationSettings) -> dict[str, Any]:
+    """Return what a response says of parts that change nothing on this model: `idle_parts`, each with the reason."""
+    idle = idle_parts_of(assistant, how.visual) if how.visual and how.visual.parts else {}
+    return {"idle_parts": idle} if idle else {}
 
 
 def answers_wanted(request: Sampling, limits: Limits) -> int:

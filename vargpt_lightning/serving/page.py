@@ -17,8 +17,11 @@ import gradio as gr
 from fastapi import FastAPI
 
 from vargpt_lightning.inference.assistant import Conversation
+from vargpt_lightning.inference.changed_settings import idle_parts_of
 from vargpt_lightning.inference.missed_drawings import MISSED, missed_drawing
 from vargpt_lightning.models.generation.answers import MOST_SEED, GenerationSettings
+from vargpt_lightning.models.parts import names as part_names
+from vargpt_lightning.models.parts import part_lines, parts_of
 from vargpt_lightning.serving.engine import (
     Drawn,
     Engine,
@@ -32,6 +35,7 @@ from vargpt_lightning.serving.engine import (
 from vargpt_lightning.serving.incoming_pictures import read_picture
 from vargpt_lightning.serving.limits import RateLimit, RefusedRequestError, refusal
 from vargpt_lightning.serving.openai_messages import check_letters
+from vargpt_lightning.serving.openai_requests import changed_parts
 from vargpt_lightning.serving.page_files import HOUR, PageFiles
 from vargpt_lightning.serving.page_guard import COOKIE, PageGuard, owner_of
 from vargpt_lightning.serving.streams import Stream
@@ -175,6 +179,15 @@ class Page:
                 ),
                 gr.Slider(0, 2, words.temperature, step=0.05, label="Temperature of text", info="0: the likeliest"),
                 gr.Slider(1, most, min(words.max_new_tokens, most), step=1, label="Words at most", info="in tokens"),
+                gr.Textbox(
+                    part_lines(visual.parts),
+                    lines=2,
+                    max_lines=6,
+                    label="Parts of the sampler",
+                    info=f"one a line, with arguments; there are {', '.join(part_names())}",
+                    placeholder="guided_scales stop=3",
+                    elem_id="parts",
+                ),
             ]
 
     def _offer(self, text: str) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
@@ -188,9 +201,10 @@ class Page:
             seed: float,
             temperature: float,
             length: float,
+            parts: str,
             request: gr.Request,
         ) -> AsyncIterator[tuple[Any, ...]]:
-            how = (cfg, top_k, top_p, seed, temperature, length)
+            how = (cfg, top_k, top_p, seed, temperature, length, parts)
             async for shown in self.answer({"text": text}, [], session, *how, request):
                 yield shown
 
@@ -205,11 +219,12 @@ class Page:
         seed: float,
         temperature: float,
         length: float,
+        parts: str,
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Ask the last request anew, in a conversation of its own."""
         text = session.again if session else ""
-        how = (cfg, top_k, top_p, seed, temperature, length)
+        how = (cfg, top_k, top_p, seed, temperature, length, parts)
         async for shown in self.answer({"text": text}, [], Session() if text else session, *how, request):
             yield shown
 
@@ -224,6 +239,7 @@ class Page:
         seed: float,
         temperature: float,
         length: float,
+        parts: str,
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Answer what stands in the box, and show the answer while it comes."""
@@ -246,7 +262,7 @@ class Page:
             # Large pictures take their time, in which others are answered.
             conversation = await asyncio.to_thread(self._ask, session, text, files)
             chosen = int(seed) if seed is not None and seed >= 0 else secrets.randbelow(2**31)
-            how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length))
+            how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length), parts)
             forgotten = self.assistant.forget_oldest(conversation)
             ticket = self.running[tab] = EngineRequest(conversation, how, sketches=True)
             stream = Stream.of([ticket])
@@ -255,12 +271,13 @@ class Page:
             session.shown.append({"role": "user", "content": said})
             session.shown.append({"role": "assistant", "content": ["…"]})
             session.note = f"Seed {chosen}." + (f" The {forgotten} oldest turns are forgotten." if forgotten else "")
+            session.note += self._idle(how)
             session.scales, session.drawing, session.again = [], None, ""
-            parts: list[Any] = []
+            said_back: list[Any] = []
             yield None, session, *self._show(session)
             async for _, event in stream.events():
-                self._take(session, parts, event, conversation, owner)
-                session.shown[-1] = {"role": "assistant", "content": list(parts) or ["…"]}
+                self._take(session, said_back, event, conversation, owner)
+                session.shown[-1] = {"role": "assistant", "content": list(said_back) or ["…"]}
                 yield gr.skip(), session, *self._show(session)
         except UserError as error:
             session.note = f"**{error}**"
@@ -271,18 +288,25 @@ class Page:
             self.running.pop(tab, None)
 
     def _how(
-        self, cfg: float, top_k: int, top_p: float, seed: int, temperature: float, length: int
+        self, cfg: float, top_k: int, top_p: float, seed: int, temperature: float, length: int, parts: str
     ) -> GenerationSettings:
         words = self.assistant.settings
         visual = words.visual or self.assistant.model.sampling_settings()
+        visual = replace(visual, cfg=cfg, top_k=top_k, top_p=top_p)
+        check_letters(len(parts or ""), self.limits, "parts")
         return replace(
             words,
-            visual=replace(visual, cfg=cfg, top_k=top_k, top_p=top_p),
+            visual=changed_parts(self.assistant, visual, parts_of((parts or "").splitlines()), self.limits),
             seed=seed,
             temperature=temperature,
             max_new_tokens=min(length, self.limits.new_tokens),
             max_images=min(words.max_images, self.limits.images),
         )
+
+    def _idle(self, how: GenerationSettings) -> str:
+        """What is said of parts that change nothing here."""
+        idle = idle_parts_of(self.assistant, how.visual) if how.visual else {}
+        return "".join(f" {name} changes nothing here: {reason}." for name, reason in idle.items())
 
     def _ask(self, session: Session, text: str, files: Sequence[bytes]) -> Conversation:
         """The conversation with the new turn; the session's own stays as it is until there is an answer."""

@@ -183,6 +183,8 @@ def _value(part: Any, block: Any, names: Sequence[str]) -> Any:
         return list(names)
     if isinstance(block, gr.State):
         return None
+    if isinstance(block, gr.Textbox):
+        return part if isinstance(part, str) else ""
     if not isinstance(block, gr.Slider | gr.Number):
         raise RefusedRequestError("no request of this page", code="invalid_request")
     if part is None and isinstance(block, gr.Number):

@@ -31,6 +31,13 @@ def test_the_mean_largest_chance_is_the_target() -> None:
     assert (heat_R > 1).all()
 
 
+def test_of_bits_the_mean_is_over_the_two_values_of_each() -> None:
+    logits_RlV = 3 * torch.randn(3, 9, 2 * 12, generator=torch.Generator().manual_seed(0))
+    heat_R = temperatures(logits_RlV, 0.65, bits=True)
+    peaks_R = (logits_RlV / heat_R[:, None, None]).view(3, 9, 12, 2).softmax(-1).amax(-1).mean((1, 2))
+    torch.testing.assert_close(peaks_R, torch.full((3,), 0.65), rtol=0, atol=1e-4)
+
+
 def test_what_is_unsure_already_is_left_and_what_is_too_sure_is_as_hot_as_may_be() -> None:
     flat, sharp = torch.zeros(1, 4, 10), torch.zeros(1, 4, 10)
     sharp[..., 0] = 1000

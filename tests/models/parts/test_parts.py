@@ -8,7 +8,7 @@ import pytest
 
 from tests.models.parts.drawing import tiny
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
-from vargpt_lightning.models.parts import checked, made_of, part_of, parts_of
+from vargpt_lightning.models.parts import checked, made_of, part_lines, part_of, parts_of
 from vargpt_lightning.utils.errors import UserError
 
 WRONG: list[tuple[Any, str]] = [
@@ -56,6 +56,11 @@ def test_parts_are_read_from_words() -> None:
         "guided_scales": {"stop": 3, "start": 1},
     }
     assert parts_of([""]) == {}
+    spoken = {"negative": {"prompt": "Please draw nothing."}, "weights": {"values": [1, 0.5]}, "int8": {}}
+    assert parts_of(part_lines(spoken).splitlines()) == spoken
+    assert part_lines(spoken).splitlines()[1:] == ["weights values=[1,0.5]", "int8"]
+    with pytest.raises(UserError, match=r"No closing quotation.*expected quotes in pairs"):
+        parts_of(['negative prompt="no end'])
     with pytest.raises(UserError, match=r"guided_scales: got '3', expected KEY=VALUE"):
         parts_of(["guided_scales 3"])
     with pytest.raises(UserError, match=r"schedule: got it twice"):

@@ -6,6 +6,8 @@ What a part is says `base`. It sees a drawing through its hooks alone: what runs
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import combinations
@@ -85,14 +87,19 @@ def idle_parts(given: Given, facts: Facts) -> dict[str, str]:
 def part_of(text: str) -> tuple[str, dict[str, Any]]:
     """Read a part from the words of a command line: NAME, or NAME KEY=VALUE KEY=VALUE, values as in YAML.
 
+    A value with spaces stands in quotes: negative prompt="Please draw nothing."
+
     Raises:
-        UserError: a word is no KEY=VALUE.
+        UserError: a word is no KEY=VALUE, or a quote is not closed.
     """
     import yaml
 
     from vargpt_lightning.utils.yaml_text import load_yaml
 
-    name, *words = text.split()
+    try:
+        name, *words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"parts: got {text!r} ({error}), expected quotes in pairs") from error
     arguments: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -118,6 +125,18 @@ def parts_of(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UserError(f"{name}: got it twice, expected each part once")
         found[name] = arguments
     return checked(found)
+
+
+def part_lines(given: Given) -> str:
+    """Return parts as `parts_of` reads them, one a line."""
+    return "\n".join(
+        " ".join([name, *(_word(key, value) for key, value in each.items())]) for name, each in given.items()
+    )
+
+
+def _word(key: str, value: Any) -> str:
+    word = f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+    return shlex.quote(word) if set(word) & set(" \t'\"\\") else word
 
 
 def _arguments(name: str, value: Any) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class SkipScales(Part):
     last: Few = 1
 
     def check(self, facts: Facts) -> None:
+        if self.last and facts.bits:
+            raise UserError(f"parts.{NAME}.last: the model draws bits, and no bits stand for a scale that is left out")
         if self.last >= facts.scales:
             raise UserError(f"parts.{NAME}.last: got {self.last}, expected less than the {facts.scales} scales")
 
