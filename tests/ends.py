@@ -1,25 +1,14 @@
-"""A `vargpt` command in a process of its own that sends itself a signal at a given place.
-
-The processes are forked from one that has imported everything already and run nothing, so each starts at once.
-"""
+"""A `vargpt` command in a process of its own that sends itself a signal at a given place."""
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PRELOADED = [
-    "vargpt_lightning.experiment.parser",
-    "vargpt_lightning.data.corpora",
-    "vargpt_lightning.training.runner",
-    "vargpt_lightning.training.final_evaluation",
-]
+from tests.forks import start
 
 
 @dataclass(frozen=True)
@@ -44,10 +33,7 @@ def run(arguments: list[str], log: Path, place: Place | None = None, number: int
 
     What it prints goes to `log`.
     """
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_main, args=(arguments, str(log), place, number, environment))
-    process.start()
+    process = start(log, _main, arguments, place, number, **environment)
     process.join(timeout=300)
     if process.exitcode is None:
         process.kill()
@@ -56,20 +42,12 @@ def run(arguments: list[str], log: Path, place: Place | None = None, number: int
     return code
 
 
-def _main(arguments: list[str], log: str, place: Place | None, number: int, environment: dict[str, str]) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.environ.update(environment)
-    gc.freeze()  # what came with the fork is no garbage; each stage would look through it
-    import torch
-
+def _main(arguments: list[str], place: Place | None, number: int) -> int:
     from vargpt_lightning.cli import main
 
-    torch.set_num_threads(1)
     if place is not None:
         _prepare(place, lambda: os.kill(os.getpid(), number))
-    sys.exit(main(arguments))
+    return main(arguments)
 
 
 def _prepare(place: Place, end: Callable[[], None]) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from tests.callbacks.conftest import Tiny, loader, trainer
+from tests.ranks import run_ranks, said
 from vargpt_lightning.callbacks.batch_rng import BatchRng
 from vargpt_lightning.callbacks.graceful_stop import GracefulStop
 
@@ -100,28 +100,17 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path, make_trainer, make_loa
             signal.signal(number, handler)
 
 
-TWO_RANKS = """
-import os, signal, sys
-from tests.callbacks.conftest import loader, Tiny, trainer
-from tests.callbacks.test_graceful_stop import Signal
-from vargpt_lightning.callbacks.graceful_stop import GracefulStop
-
-stop = GracefulStop(sys.argv[1] + "/last.ckpt")
-one_rank = [Signal(signal.SIGTERM, 2)] if os.environ["RANK"] == "1" else []
-fit = trainer([*one_rank, stop], devices=2, strategy="ddp")
-fit.fit(Tiny(), loader(24))
-assert stop.stopped(fit) and stop.exit_code == 143, stop.exit_code
-open(sys.argv[1] + "/rank" + os.environ["RANK"], "w").write(str(fit.global_step))
-"""
+def one_of_two_ranks(folder: Path) -> int:
+    """Fit beside another rank; the second is told to stop."""
+    stop = GracefulStop(folder / "last.ckpt")
+    one_rank: list[pl.Callback] = [Signal(signal.SIGTERM, 2)] if os.environ["RANK"] == "1" else []
+    fit = trainer([*one_rank, stop], devices=2, strategy="ddp")
+    fit.fit(Tiny(), loader(24))
+    (folder / f"rank{os.environ['RANK']}").write_text(f"{stop.stopped(fit)} {stop.exit_code} {fit.global_step}")
+    return 0
 
 
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(tmp_path: Path) -> None:
-    script = tmp_path / "fit.py"
-    script.write_text(TWO_RANKS)
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, tmp_path]
-    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text() == "3"
+    assert run_ranks(2, tmp_path / "log", one_of_two_ranks, tmp_path) == [0, 0], said(tmp_path / "log", 2)
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["True 143 3"] * 2
     assert torch.load(tmp_path / "last.ckpt", weights_only=False)["global_step"] == 3

@@ -1,12 +1,8 @@
-"""One of two processes that load stored weights into a sharded model and save it again; see test_placing.py.
-
-python -m tests.checkpoints.sharded_weights RANK FOLDER
-"""
+"""One of two processes that load stored weights into a sharded model and save it again; see test_copy.py."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +79,8 @@ def begins_as_one_made_whole(folder: Path, mesh: Any) -> bool:
     return all(torch.equal(value, wanted[key]) for key, value in found.items())
 
 
-def main(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+def work(folder: Path) -> None:
+    dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     model = empty_model(folder, mesh)
     state = {key: Counted(stored) for key, stored in open_checkpoint(folder / "ours").state.items()}
@@ -108,12 +104,8 @@ def main(rank: int, folder: Path) -> None:
     grown = empty_model(folder, mesh)
     initialise(grown, InitFrom(model=str(folder / "ours"), language_model=str(folder / "llava.safetensors")))
     rows = grown.state_dict()["language_model.model.embed_tokens.weight"].full_tensor()
-    torch.save(rows, folder / f"rows-{rank}.pt")
+    torch.save(rows, folder / f"rows-{dist.get_rank()}.pt")
     found["begins"] = begins_as_one_made_whole(folder, mesh)
-    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    (folder / f"found-{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.checkpoints.sharded_weights import work
 from tests.checkpoints.test_init_from import expected_rows, llava_state
 from tests.models.cases import small_model
+from tests.ranks import run_ranks, said
 from vargpt_lightning.checkpoints.copy import place
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.checkpoints.open import open_checkpoint
 from vargpt_lightning.utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_weights_are_cast_and_a_wrong_key_changes_nothing(tmp_path: Path) -> None:
@@ -47,13 +45,7 @@ def test_two_processes_read_and_hold_their_parts(tmp_path: Path) -> None:
     """One start of two processes for all that needs them: load, save, columns, uneven rows, new rows, first weights."""
     small_model(5).save_pretrained(tmp_path / "ours")
     save_file(llava_state(), tmp_path / "llava.safetensors")
-    command = [sys.executable, "-m", "tests.checkpoints.sharded_weights"]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=600)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert run_ranks(2, tmp_path / "log", work, tmp_path) == [0, 0], said(tmp_path / "log", 2)
     found = [json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2)]
     for each in found:
         assert each["equal"] and each["dim0"] and each["dim1"] and each["begins"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.evaluation.squares import png
+from tests.ranks import run_ranks, said
 from vargpt_lightning.cli import main
 from vargpt_lightning.evaluation.base.exact_match import is_right
 from vargpt_lightning.evaluation.harness.outputs import read_rows
@@ -264,17 +264,13 @@ def test_a_run_is_asked_for_real_by_two_processes(finished_run: Path, data: Path
     words = ["evaluate", str(finished_run), "--benchmarks", "pope", "--data", str(data), "--max-tokens", "4"]
     words += ["--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launcher, "-m", "vargpt_lightning.cli", *words, "--out", str(tmp_path / "two")],
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    log = tmp_path / "log"
+    assert run_ranks(2, log, main, [*words, "--out", str(tmp_path / "two")]) == [0, 0], said(log, 2)
     one, two = result(tmp_path / "one", "pope"), result(tmp_path / "two", "pope")
     assert one["figures"] == two["figures"] and one["digest"] == two["digest"] and one["settings"] == two["settings"]
     rows = [list(read_rows(tmp_path / name / "pope/scores.lmms_eval.jsonl")) for name in ("one", "two")]
     assert rows[0] == rows[1] and len(rows[0]) == 6
-    assert two["asking"]["processes"] == 2 and done.stdout.count("POPE") == 1
+    assert two["asking"]["processes"] == 2 and said(log, 2).count("POPE  ") == 1
 
 
 # --------------------------------------------------------------------------------------------- the end of a demo run

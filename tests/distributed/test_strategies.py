@@ -139,7 +139,9 @@ def assert_same_losses(run: Path, other: Path) -> None:
 
 
 def test_two_processes_with_whole_weights_train_as_one(folder: Path, data: Tree, alone: Path) -> None:
-    file = write_experiment(folder / "ddp.yaml", tree_for(data, folder / "ddp", 2, strategy="ddp"))
+    file = write_experiment(
+        folder / "ddp.yaml", tree_for(data, folder / "ddp", 2, strategy="ddp", checkpoint_seconds=600)
+    )
     assert run_ranks(2, folder / "ddp-log", fit, file) == [0, 0], said(folder / "ddp-log", 2)
     assert_same_losses(alone, folder / "ddp" / "tiny")
 
@@ -176,7 +178,7 @@ def test_two_processes_with_sharded_weights_train_as_one_whatever_ends_them(
 def test_another_number_of_processes_takes_up_exactly_what_was_left(
     count: int, before: str, after: str, data: Tree, tmp_path: Path
 ) -> None:
-    tree = tree_for(data, tmp_path, 2)
+    tree = tree_for(data, tmp_path, 2, checkpoint_seconds=600)  # the signal saves
     if (before, after) == ("fsdp2", "single"):  # of adapters alone
         tree["stages"][0]["frozen_bits"] = {"language_model": 4}
         tree["stages"][0]["lora"] = {"rank": 2, "alpha": 4, "dropout": 0.1, "targets": ["q_proj", "up_proj"]}

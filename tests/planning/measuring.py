@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from tests.ends import PRELOADED
+from tests.forks import forks
 from vargpt_lightning.callbacks.stage_scheduler import StageScheduler
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.fsdp2 import arrange_blocks
@@ -86,9 +85,7 @@ class _Batches(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
 def aside(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function in a process that has not trained: a fork of one that has could not."""
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=forks()) as pool:
         return pool.submit(function, *arguments).result()
 
 

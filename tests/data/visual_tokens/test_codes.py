@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tests.data.conftest import asked, drawn, png
+from tests.forks import start
 from vargpt_lightning.data.images.pictures import ENDLESS, PictureReader
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.format import write_source
@@ -246,38 +243,27 @@ def test_two_at_once(folder: Path) -> None:
     assert refused
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from tests.data.visual_tokens import test_codes as here
+class Slow(Encoder):
+    def __call__(self, x_B3HW: Tensor) -> Tensor:
+        time.sleep(0.3)
+        return super().__call__(x_B3HW)
 
-def main():
-    class Slow(here.Encoder):
-        def __call__(self, x):
-            time.sleep(0.3)
-            return super().__call__(x)
-    here.make(Path(sys.argv[1]), Slow(), processes=2)
 
-if __name__ == "__main__":
-    main()
-"""
+def make_slowly(folder: Path) -> None:
+    make(folder, Slow(), processes=2)
 
 
 def test_killed_and_taken_up_again_it_ends_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW)
-    root = Path(__file__).resolve().parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
     work = folder / "tokens" / RECIPE.name / WORK_NAME
-    process = subprocess.Popen([sys.executable, str(script), str(folder)], env=environment, cwd=root)
+    process = start(tmp_path / "log", make_slowly, folder)
     try:
         end = time.monotonic() + 240
         while len(list(work.glob("shard-*.npz"))) < 2:
-            assert process.poll() is None and time.monotonic() < end
+            assert process.is_alive() and time.monotonic() < end
             time.sleep(0.02)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     unfinished = find(folder / "tokens", ShardDataset(folder).index["shards"], RECIPE)
     assert unfinished.found is None and not unfinished.objections
     done = len(list(work.glob("shard-*.npz")))

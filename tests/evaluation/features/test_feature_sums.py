@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,13 @@ import torch
 from PIL import Image
 
 from tests.evaluation.pictures import write_pictures
+from tests.ranks import run_ranks
+from tests.ranks import said as printed
+from vargpt_lightning.distributed.group import Processes
 from vargpt_lightning.evaluation.features.feature_sums import FeatureSums, load_moments
 from vargpt_lightning.evaluation.images.feature_store import BATCHES_AHEAD, measure_features
 from vargpt_lightning.evaluation.images.picture_lists import PictureFile, list_pictures
 from vargpt_lightning.utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 class Colours:
@@ -219,33 +217,24 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, monkeypatch: pyt
     assert 3 <= max(alive) <= 3 * (BATCHES_AHEAD + 2)
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from tests.evaluation.features.test_feature_sums import measured
-from vargpt_lightning.distributed.group import Processes
-processes = Processes.from_environment()
-found = measured(Path(sys.argv[1]), Path(sys.argv[2]), batch_size=4, keep_layers=["mean"], processes=processes)
-sums = found.sums["mean"]
-if processes.first:
-    sums.save(Path(sys.argv[3]))
-print(json.dumps([processes.rank, sums.count, found.count, found.digest, found.features["mean"].sum().item()]))
-"""
+def in_a_process(pictures: Path, work: Path, out: Path) -> None:
+    """Measure as one of several processes; write what each has found, and the sums by the first."""
+    processes = Processes.from_environment()
+    found = measured(pictures, work, batch_size=4, keep_layers=["mean"], processes=processes)
+    sums = found.sums["mean"]
+    if processes.first:
+        sums.save(out / "sums.npz")
+    said = [processes.rank, sums.count, found.count, found.digest, found.features["mean"].sum().item()]
+    (out / f"{processes.rank}.json").write_text(json.dumps(said))
 
 
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     """19 pictures in batches of 4: three batches for one process, two for the other, the last one short."""
     write_pictures(tmp_path / "a", 19)
     one = measured(tmp_path / "a", tmp_path / "w1", batch_size=4, keep_layers=["mean"])
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "a"), str(tmp_path / "w2"), str(tmp_path / "sums.npz")]
-    started = [
-        subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **address, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
-    said = [json.loads(process.communicate(timeout=180)[0].splitlines()[-1]) for process in started]
+    log, given = tmp_path / "log", (tmp_path / "a", tmp_path / "w2", tmp_path)
+    assert run_ranks(2, log, in_a_process, *given) == [0, 0], printed(log, 2)
+    said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [row[0] for row in said] == [0, 1] and said[0][1:] == said[1][1:]
     assert said[0][1:4] == [19, 19, one.digest]
     assert said[0][4] == one.features["mean"].sum().item(), "the very same features"
@@ -253,11 +242,3 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert both.count == one.count
     assert torch.allclose(both.sum_D, one.sums["mean"].sum_D, rtol=1e-9, atol=0)
     assert torch.allclose(both.outer_DD, one.sums["mean"].outer_DD, rtol=1e-9, atol=0)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])

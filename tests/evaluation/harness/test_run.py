@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import pytest
 
 from tests.evaluation import squares
 from tests.evaluation.squares import Painter, write_data
+from tests.forks import start
+from tests.ranks import run_ranks, said
 from vargpt_lightning.evaluation.base.protocols import RefusedError, Reply, UnfinishedError
 from vargpt_lightning.evaluation.harness.outputs import read_rows
 from vargpt_lightning.evaluation.harness.run import BenchmarkSettings, run_benchmark
@@ -122,23 +123,16 @@ def test_what_a_system_finished_before_it_gave_up_is_kept(data: Path, tmp_path: 
 # ---------------------------------------------------------------------------------------------------------- killed
 
 
-def start(data: Path, out: Path, *options: str, processes: int = 1) -> subprocess.Popen[str]:
-    program = ["tests.evaluation.squares", str(data), str(out), *options]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", *program],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def begin(data: Path, out: Path, *options: str) -> Any:
+    """Ask the squares in a process of its own, which may be killed."""
+    return start(out.with_name("log"), squares.main, [str(data), str(out), *options])
 
 
-def finish(process: subprocess.Popen[str]) -> dict[str, float]:
-    said, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    figures: dict[str, float] = json.loads(said.rpartition("} ")[0] + "}")
+def finish(data: Path, out: Path, *options: str, processes: int = 1) -> dict[str, float]:
+    """Ask the squares to the end; return the figures that were told."""
+    log = out.with_name("log")
+    assert run_ranks(processes, log, squares.main, [str(data), str(out), *options]) == [0] * processes, said(log, 1)
+    figures: dict[str, float] = json.loads(said(log, processes).rpartition("} ")[0] + "}")
     return figures
 
 
@@ -154,16 +148,16 @@ def test_killed_anywhere_the_same_command_goes_on(data: Path, tmp_path: Path) ->
     expected = ask(Painter(), data, tmp_path / "unbroken")["figures"]
     out, log = tmp_path / "out", tmp_path / "asked.txt"
     for stop in (3, 8, 15):
-        process = start(data, out, "pause=0.05", f"log={log}")
+        process = begin(data, out, "pause=0.05", f"log={log}")
         wait_for_lines(log, stop)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
         newest = max(out.glob("squares/outputs/*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
         newest.write_bytes(newest.read_bytes() + b'{"id": "9/Which col')
     kept = {row["id"] for row in outputs(out)}
     before = Counter(log.read_text().split("\n")[:-1])
     assert 12 <= len(kept) < 20 and not (out / "squares/result.lmms_eval.json").exists()
-    assert finish(start(data, out, f"log={log}")) == expected
+    assert finish(data, out, f"log={log}") == expected
     after = Counter(log.read_text().split("\n")[:-1]) - before
     assert set(after) == {squares.record_id(record) for record in squares.load(data)} - kept
     assert max(Counter(row["id"] for row in outputs(out)).values()) == 1
@@ -173,13 +167,13 @@ def test_two_processes_end_as_one_and_take_up_each_others_work(data: Path, tmp_p
     """A run of one process is killed and two go on; each question is asked once, and the result is that of one."""
     expected = ask(Painter(), data, tmp_path / "one")["figures"]
     out, log = tmp_path / "two", tmp_path / "asked.txt"
-    process = start(data, out, "pause=0.05", f"log={log}")
+    process = begin(data, out, "pause=0.05", f"log={log}")
     wait_for_lines(log, 4)
     process.kill()
-    process.communicate()
+    process.join()
     kept = {row["id"] for row in outputs(out)}
     log.unlink()
-    assert finish(start(data, out, "batch=3", f"log={log}", processes=2)) == expected
+    assert finish(data, out, "batch=3", f"log={log}", processes=2) == expected
     asked = Counter(log.read_text().split("\n")[:-1])
     assert set(asked) == {squares.record_id(record) for record in squares.load(data)} - kept
     assert max(asked.values()) == 1
@@ -192,11 +186,11 @@ def test_two_processes_end_as_one_and_take_up_each_others_work(data: Path, tmp_p
 
 def test_sigterm_loses_nothing(data: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "asked.txt"
-    process = start(data, out, "pause=0.05", f"log={log}")
+    process = begin(data, out, "pause=0.05", f"log={log}")
     wait_for_lines(log, 5)
     process.terminate()
-    process.communicate()
-    assert process.returncode != 0 and len(outputs(out)) >= 4
+    process.join()
+    assert process.exitcode != 0 and len(outputs(out)) >= 4
 
 
 # ------------------------------------------------------------------------------------------------------ batch sizes

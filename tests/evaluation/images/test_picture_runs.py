@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.pictures import Apart, write_pictures
+from tests.forks import start
 from vargpt_lightning.evaluation.base.protocols import Reply
 from vargpt_lightning.evaluation.images.instruct_set import Prompt
 from vargpt_lightning.evaluation.images.picture_lists import check_sizes, list_pictures, pair, references
@@ -96,26 +94,23 @@ def test_what_is_there_is_not_drawn_again(tmp_path: Path) -> None:
     assert again.asked == ["Draw 3, please."], "a changed prompt is drawn again, and only that"
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from tests.evaluation.images.test_picture_runs import PROMPTS, Painter
-from vargpt_lightning.evaluation.images.picture_runs import draw_pictures
 class Slow(Painter):
-    def draw(self, prompts, seeds):
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | Reply]:
         time.sleep(0.1)
         return super().draw(prompts, seeds)
-draw_pictures(Slow(), PROMPTS, Path(sys.argv[1]), batch_size=1)
-"""
+
+
+def draw_slowly(out: Path) -> None:
+    draw_pictures(Slow(), PROMPTS, out, batch_size=1)
 
 
 def test_a_killed_process_goes_on(tmp_path: Path) -> None:
-    killed = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path / "out")], cwd=ROOT)
+    killed = start(tmp_path / "log", draw_slowly, tmp_path / "out")
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "out" / "drawings").glob("*.png"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     assert 4 <= len(contents(tmp_path / "out")) + 1 < 11
     painter = Painter()
     draw_pictures(painter, PROMPTS, tmp_path / "out", batch_size=5)

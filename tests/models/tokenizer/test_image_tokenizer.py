@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from tests.golden import Golden, fill_tokenizer, load_golden, pictures
+from tests.ranks import run_ranks, said
 from tests.rounding import assert_same_but_rounding
 from vargpt_lightning.models.tokenizer.image_tokenizer import ImageTokenizer
 from vargpt_lightning.models.tokenizer.quantizer import Phi, phi_index_table
@@ -184,20 +184,20 @@ def test_evaluation_records_no_hits(small: ImageTokenizer) -> None:
     assert not small.quantize.ema_vocab_hit_SV.any()
 
 
-def hits_of_one_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def hits_of_one_rank(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     model = ImageTokenizer(**GOLDEN_SIZES)
     fill_tokenizer(model)
     with torch.no_grad():
         model(pictures(2, 2, 64)[rank : rank + 1])
-    torch.save((model.quantize.ema_vocab_hit_SV, model.usage_per_scale()), f"{folder}/{rank}.pt")
+    torch.save((model.quantize.ema_vocab_hit_SV, model.usage_per_scale()), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_hits_are_summed_over_ranks(tmp_path: Path) -> None:
     gold = load_golden("a1_vqvae_train")
-    mp.spawn(hits_of_one_rank, args=(str(tmp_path),), nprocs=2)
+    assert run_ranks(2, tmp_path / "log", hits_of_one_rank, tmp_path) == [0, 0], said(tmp_path / "log", 2)
     for rank in range(2):
         hits_SV, usage = torch.load(tmp_path / f"{rank}.pt")
         close(hits_SV, gold.tensors["ema_vocab_hit_SV_after_each_step"][0])
