@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests import skips
 
@@ -18,6 +20,16 @@ from tests import skips
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that the tests' imports have made is garbage, and it is never looked through again."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -69,11 +81,15 @@ def logs_outlive_captures() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def debug_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of experiments/debug.yaml; nothing may change it."""
+    """The folder of a finished run of experiments/debug.yaml, made by one worker for all; nothing may change it."""
     from vargpt_lightning.cli import main
 
-    root = tmp_path_factory.mktemp("debug")
-    assert main(["fit", "-c", str(ROOT / "experiments" / "debug.yaml"), "--run.root", str(root)]) == 0
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "debug-run"
+    with FileLock(f"{root}.lock"):
+        if not (root / "finished").exists():
+            assert main(["fit", "-c", str(ROOT / "experiments" / "debug.yaml"), "--run.root", str(root)]) == 0
+            (root / "finished").touch()
     return root / "debug"
 
 

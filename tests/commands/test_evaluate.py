@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.untrained import scripted
 from vargpt_lightning.commands.evaluate import main
 from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture
 from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
@@ -30,16 +32,24 @@ def asked() -> Asked:
     return Asked(questions, drawings, pictures, {"colour": {"Red": 3}})
 
 
+@pytest.fixture(scope="module")
+def evaluated_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model answered Blue to all, and drew; nothing may change it."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("evaluated") / "tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        say = scripted(patch)
+        say("Blue")
+        run = load_run(folder)
+        everything = asked()
+        examine(run.folder, run, Asked(everything.questions, [], everything.pictures, everything.training_answers))
+        say("*")
+        examine(run.folder, run, everything, EvaluationSettings(answer_batch=1))
+    return folder
+
+
 @pytest.fixture
-def evaluated(run_copy: Path, script) -> Path:
-    """A run whose model answered Blue to all, and drew."""
-    script("Blue")
-    run = load_run(run_copy)
-    everything = asked()
-    examine(run.folder, run, Asked(everything.questions, [], everything.pictures, everything.training_answers))
-    script("*")
-    examine(run.folder, run, everything, EvaluationSettings(answer_batch=1))
-    return run_copy
+def evaluated(evaluated_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(evaluated_run, tmp_path / "tiny"))
 
 
 def answers(folder: Path) -> list[str]:
