@@ -11,6 +11,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from vargpt_lightning.data.openmoji.wording import capital
 from vargpt_lightning.data.writing.captions import Caption
 from vargpt_lightning.data.writing.seeds import MARK, Seeds
 
@@ -81,13 +82,13 @@ class TemplateWriter:
 
     def _request(self, parts: Clauses, rng: random.Random) -> str:
         if not parts.is_phrase:
-            return " ".join([_fill(rng.choice(self.seeds.scenes), _capital(parts.first)), *_sentence(parts.further)])
+            return " ".join([_fill(rng.choice(self.seeds.scenes), capital(parts.first)), *_sentence(parts.further)])
         prompt = rng.choice(self.seeds.prompts)
         if parts.rest and rng.random() < 0.3:
-            return f"{_fill(prompt, parts.head)} {_fill(rng.choice(self.seeds.details), _capital(parts.rest))}"
+            return f"{_fill(prompt, parts.head)} {_fill(rng.choice(self.seeds.details), capital(parts.rest))}"
         request = _fill(prompt, parts.first if rng.random() < 0.8 else parts.head)
         if parts.further and rng.random() < 0.6:
-            request += f" {_fill(rng.choice(self.seeds.details), _capital(parts.further))}"
+            request += f" {_fill(rng.choice(self.seeds.details), capital(parts.further))}"
         return request
 
 
@@ -105,10 +106,6 @@ def clauses(text: str) -> Clauses:
 def _lowered(text: str) -> str:
     first = text.split(" ")[0]
     return text[:1].lower() + text[1:] if first.lower() in _LOWERED else text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _sentence(text: str) -> list[str]:

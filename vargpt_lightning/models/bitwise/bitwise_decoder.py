@@ -140,12 +140,7 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Fills all parameters as the released code starts training: normal, std sqrt(1 / (3 C)), then damped parts."""
-        std = math.sqrt(1 / self.width / 3)
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                module.bias.zero_()
+        std = self.start_parameters()
         nn.init.trunc_normal_(self.pos_start, std=std)
         self.reset_prompts(std)
         self.head.weight.mul_(0.02)

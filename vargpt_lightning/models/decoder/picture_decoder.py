@@ -6,6 +6,7 @@ input_BlC, C is the channels of a token's features.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -34,6 +35,17 @@ class PictureDecoder(nn.Module):
     depth: int
     width: int
     heads: int
+
+    @torch.no_grad()
+    def start_parameters(self) -> float:
+        """Fill linear layers and embeddings with a normal distribution; return its deviation, sqrt(1 / (3 width))."""
+        std = math.sqrt(1 / self.width / 3)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=std)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+        return std
 
     @abstractmethod
     def layers(self) -> list[Any]:

@@ -8,7 +8,6 @@ input_BlC, C is the code size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -118,12 +117,7 @@ class VisualDecoder(PictureDecoder):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Fills all parameters as the released code starts training: normal, std sqrt(1 / (3 C)), then damped parts."""
-        std = math.sqrt(1 / self.width / 3)
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                module.bias.zero_()
+        std = self.start_parameters()
         nn.init.trunc_normal_(self.pos_start, std=std)
         nn.init.trunc_normal_(self.pos_1LC, std=std)
         self.head.weight.mul_(0.02)

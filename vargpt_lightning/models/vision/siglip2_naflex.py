@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vargpt_lightning.models.vision import siglip
 from vargpt_lightning.models.vision.patches import channels as channels
 from vargpt_lightning.models.vision.patches import stride as stride
 from vargpt_lightning.models.vision.published import read_config, sizes_of
 from vargpt_lightning.models.vision.siglip import check as check
-from vargpt_lightning.models.vision.tower import Published
 
 if TYPE_CHECKING:  # experiments are read without torch
     from vargpt_lightning.models.core.vision_config import VisionConfig
@@ -33,12 +34,7 @@ def published_sizes(published: Mapping[str, Any]) -> dict[str, Any]:
     return {**sizes, "mlp": read.intermediate_size, "positions": math.isqrt(read.num_patches)}
 
 
-PUBLISHED = Published(
-    model_types=("siglip2", "siglip2_vision_model"),
-    names=(("vision_model.", "vision_tower.model."), ("", "vision_tower.model.")),
-    unused=("text_model.", "logit_", "vision_model.head.", "head."),
-    sizes=published_sizes,
-)
+PUBLISHED = replace(siglip.PUBLISHED, model_types=("siglip2", "siglip2_vision_model"), sizes=published_sizes)
 
 
 def build(config: VisionConfig) -> TransformerTower:
