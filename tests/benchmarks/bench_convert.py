@@ -102,12 +102,13 @@ def step(name: str, folder: Path, limit: int) -> dict[str, float]:
     import torch
 
     import vargpt_lightning.checkpoints.export
+    import vargpt_lightning.models.vision.networks.clip  # building a model imports it late: 140 MB of libraries
     from vargpt_lightning.checkpoints.convert import convert
     from vargpt_lightning.checkpoints.copy import local_slices
     from vargpt_lightning.checkpoints.hub import VARGPT
     from vargpt_lightning.checkpoints.open import open_checkpoint
 
-    assert vargpt_lightning.checkpoints.export and local_slices
+    assert vargpt_lightning.checkpoints.export and vargpt_lightning.models.vision.networks.clip and local_slices
     peak, stop = [0], threading.Event()
 
     def watch() -> None:

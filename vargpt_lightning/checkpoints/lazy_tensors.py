@@ -47,7 +47,7 @@ NESTED = (("trainer", "gpt_fsdp"), ("vae",))
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
-PIECE = 2**22
+PIECE = 2**20
 """Numbers that are looked at together."""
 
 
