@@ -84,7 +84,7 @@ def finished_copy(finished: Path, tmp_path: Path) -> Path:
         ),
         (
             lambda tree: tree["model"]["tokens"].update(pad=9),
-            "tokenizer: token pad has id 0, the model expects 9",
+            "tokenizer: token pad has id 0, the model expects 9; its ids are {pad: 0, bos: 1, eos: 2, image: 3, ",
         ),
         (
             lambda tree: tree["trainer"].update(accelerator="abacus"),
@@ -185,7 +185,7 @@ def test_a_corpus_of_bad_pictures_alone(own_data: Tree, tmp_path: Path, refused:
 
 def test_records_longer_than_the_context(file: Path, refused: Refused) -> None:
     told = refused("fit", "-c", str(file), "--model.language.max_positions", "8")
-    assert "none of its 9 records can be used" in told
+    assert "none of its 9 records can be used; the first: " in told and "8" in told.partition("the first: ")[2]
 
 
 def test_a_prompt_longer_than_the_context(finished: Path, refused: Refused) -> None:

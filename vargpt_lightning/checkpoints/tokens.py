@@ -28,10 +28,12 @@ def load_tokenizer(config: VARGPTConfig, path: str | Path, where: Path | None = 
 
 def check_tokens(config: VARGPTConfig, tokenizer: TextTokenizer, where: Path) -> None:
     """Refuse a tokenizer whose special tokens are not those that the model was trained with."""
-    for key in (each.name for each in fields(TokenIds)):
-        expected, found = getattr(config.tokens, key), getattr(tokenizer, f"{key}_id")
+    ids = {each.name: getattr(tokenizer, f"{each.name}_id") for each in fields(TokenIds)}
+    for key, found in ids.items():
+        expected = getattr(config.tokens, key)
         if expected != found:
-            raise UserError(f"{where}: token {key} has id {found}, the model expects {expected}")
+            own = ", ".join(f"{name}: {number}" for name, number in ids.items())
+            raise UserError(f"{where}: token {key} has id {found}, the model expects {expected}; its ids are {{{own}}}")
     if tokenizer.vocabulary > config.language.vocabulary:
         rows = config.language.vocabulary
         raise UserError(f"{where}: {tokenizer.vocabulary} token ids, the model's embedding has {rows} rows")

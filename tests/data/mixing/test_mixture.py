@@ -213,7 +213,7 @@ def test_a_bad_record_is_replaced_by_the_next_good_one_and_counted() -> None:
 
 
 def test_a_source_of_bad_records_alone() -> None:
-    with pytest.raises(UserError, match="'n': none of its 2 records can be used"):
+    with pytest.raises(UserError, match="'n': none of its 2 records can be used; the first: bad"):
         Mixture({"n": Numbers([-1, -1])}, Made)[Place("n", 0, 0)]
 
 

@@ -125,16 +125,17 @@ class Mixture(Dataset[Any]):
 
     def __getitem__(self, place: Place) -> Any:
         source = self.sources[place.source]
-        size = len(source)
+        size, first = len(source), ""
         for skipped in range(size):
             position = (place.position + skipped) % size
             try:
                 example = self.make(source[position], place._replace(position=position))
-            except SkippedRecord:
+            except SkippedRecord as error:
+                first = first or str(error)
                 continue
             example.skipped = skipped
             return example
-        raise UserError(f"data source {place.source!r}: none of its {size} records can be used")
+        raise UserError(f"data source {place.source!r}: none of its {size} records can be used; the first: {first}")
 
     def __getitems__(self, places: Sequence[Place]) -> list[Any]:
         """Return the examples of a batch; storage that can is told first what will be read."""
