@@ -47,7 +47,7 @@ class Published:
 
 @runtime_checkable
 class Tower(Protocol):
-    """A vision tower: a module with these names; docs/add-a-backbone.md shows one."""
+    """A vision tower: a module with these names; docs/add-a-tower.md shows one."""
 
     @property
     def NAME(self) -> str:
