@@ -84,7 +84,7 @@ def finished_copy(finished: Path, tmp_path: Path) -> Path:
         ),
         (
             lambda tree: tree["model"]["tokens"].update(pad=9),
-            "tokenizer: token pad has id 0, the model expects 9; its ids are {pad: 0, bos: 1, eos: 2, image: 3, ",
+            "tokenizer: token pad has id 0, the model expects 9; its ids are {bos: 1, eos: 2, pad: 0, image: 3, ",
         ),
         (
             lambda tree: tree["trainer"].update(accelerator="abacus"),

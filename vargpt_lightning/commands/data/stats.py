@@ -31,7 +31,12 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=user_path, default=Path("stats.html"), metavar="FILE", help="the page (stats.html)"
     )
     result.add_argument("--plots", type=user_path, metavar="DIR", help="write the figures there as PNG files, too")
-    result.add_argument("--tokenizer", type=user_path, metavar="PATH", help="count lengths in its tokens (in words)")
+    result.add_argument(
+        "--tokenizer",
+        type=user_path,
+        metavar="PATH",
+        help="count lengths in its tokens, of whole conversations as its chat template, or ours, has them (in words)",
+    )
     result.add_argument(
         "--limit",
         type=whole(1),
@@ -70,7 +75,10 @@ def _measure(tokenizer: Path | None) -> tuple[str, Measure]:
 
     if tokenizer is None:
         return "words", words
+    from vargpt_lightning.data.text.chat import ChatTemplate
+    from vargpt_lightning.data.text.chat_files import has_template
     from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 
-    tokens = TextTokenizer.load(tokenizer)
-    return "tokens", lambda record: sum(len(tokens.encode(text)) for text in record.texts())
+    folder = tokenizer if tokenizer.is_dir() else tokenizer.parent
+    template = ChatTemplate(TextTokenizer.load(tokenizer, has_template(folder)), seen_tokens=0, drawn_tokens=0)
+    return "tokens", lambda record: len(template.render(record).ids)

@@ -58,6 +58,11 @@ class ChatFiles:
         (folder / CONFIG).write_text(json.dumps({**self.config, **self.tokens}, indent=2), encoding="utf-8")
 
 
+def has_template(folder: Path) -> bool:
+    """Return whether a tokenizer's folder has a chat template; raises UserError for a file that cannot be read."""
+    return _template(folder, _object(folder / CONFIG)) is not None
+
+
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / TEMPLATE
     if file.is_file():
