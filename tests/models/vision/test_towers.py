@@ -167,7 +167,7 @@ def test_mistakes_are_told_in_one_line(folders: Any, tmp_path: Path) -> None:
     siglip, dino, qwen = (str(folders[kind][0]) for kind in ("siglip", "dinov2", "qwen2_vl"))
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"kind": "siglip", "picture_size": 250}, "vision.picture_size: got 250, expected a positive multiple of 14"),
+        ({"kind": "siglip", "picture_size": 250}, "a positive multiple of 14, the pixels of a token of siglip"),
         ({"kind": "siglip3"}, "vision.kind: got 'siglip3', expected one of clip, dinov2, dinov3, efficientnet_lite0"),
         ({"like": str(tmp_path)}, "its family is 'bert'; expected a model with one of clip, dinov2, dinov3"),
         ({"kind": "siglip", "like": dino}, "its tower is 'dinov2', but vision.kind is 'siglip'"),

@@ -99,7 +99,8 @@ class VisionConfig(Ranged):
         if not self.native:
             stride = tower.stride(self)
             fits = self.picture_size % stride == 0 or leaves_rest(tower, self)
-            require(fits, "vision.picture_size", self.picture_size, f"a positive multiple of {stride}")
+            expected = f"a positive multiple of {stride}, the pixels of a token of {self.kind}"
+            require(fits, "vision.picture_size", self.picture_size, expected)
         check_sizes(tower, self)
 
     def _take(self, published: dict[str, Any]) -> None:
