@@ -10,6 +10,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import NonFiniteGuard
 from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.preferences.grpo import GRPOModule
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.modules.understanding import UnderstandingModule
 from vargpt_lightning.modules.unified import UnifiedModule
@@ -42,6 +43,7 @@ OBJECTIVES: dict[str, type[StageModule]] = {
     "understanding": UnderstandingModule,
     "generation": GenerationModule,
     "tokenizer": TokenizerModule,
+    "grpo": GRPOModule,
 }
 OURS = tuple(inspect.signature(StageModule).parameters)
 

@@ -241,7 +241,7 @@ class StagePlanner:
         return {name: (*rows, shares[name] / total) for name, rows in found.items()}
 
     def _guess(self, name: str) -> CorpusShape:
-        draws = self.stage.head in ("generation", "tokenizer") or self.stage.decoder_alone
+        draws = self.stage.head in ("generation", "grpo", "tokenizer") or self.stage.decoder_alone
         seen = 0 if draws or self.config.vision.kind == "none" else 1
         shape = CorpusShape(samples=1, text=32, seen=seen, drawn=int(draws))
         self.assumed.append(f"{name}: {shape.text} text tokens, {'a drawn' if draws else 'a seen'} picture a record")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vargpt_lightning.utils.plugins import PluginKind
 
-HEADS = ("unified", "understanding", "generation", "tokenizer")
+HEADS = ("unified", "understanding", "generation", "tokenizer", "grpo")
 KIND = PluginKind("head", "vargpt_lightning.objectives")
 
 

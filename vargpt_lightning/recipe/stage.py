@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from vargpt_lightning.data.mixing.spec import MixBy, MixtureSpec
 from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.models.core.submodules import SUBMODULES
+from vargpt_lightning.recipe.grpo import GRPOSettings
 from vargpt_lightning.recipe.heads import check_head
 from vargpt_lightning.utils.class_paths import arguments_of, installed_module
 from vargpt_lightning.utils.errors import UserError, hint
@@ -97,7 +98,7 @@ class LoraSettings(Ranged):
             raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
 
 
-LATER = ("objective", "self_correction")
+LATER = ("objective", "self_correction", "grpo")
 """Keys of a stage that came after the first release."""
 
 
@@ -145,6 +146,7 @@ class Stage(Ranged):
         squared_weight: tokenizer only: weight of the squared error of the reconstruction.
         self_correction: feed codes of drawn pictures on with some of them changed, so that later scales learn to make
             up for it: `strength` and `scales`; the pictures are encoded at each step. None feeds them as they are.
+        grpo: head grpo only: the reward of the model's own drawings, and how it is learned from.
         lora: train adapters (LoRA) of the language model instead of its weights.
         frozen_bits: names of frozen submodules with 4 or 8: their linear weights are kept in this many bits per element
             while the stage trains; the stage writes the original weights. In a language model with adapters this
@@ -179,6 +181,7 @@ class Stage(Ranged):
     squared_weight: Factor = 1.0
     chroma_weight: Factor = 0.0
     self_correction: SelfCorrection | None = None
+    grpo: GRPOSettings | None = None
     lora: LoraSettings | None = None
     frozen_bits: dict[str, Annotated[int, Range(4, 8)]] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -211,6 +214,9 @@ class Stage(Ranged):
         if self.lora and "language_model" not in self.train:
             raise UserError(f"{where}.lora: train={self.train}; expected language_model among them")
         self._check_bits(where)
+        if (self.head == "grpo") != (self.grpo is not None) and self.objective is None:
+            told = "a reward, such as {reward: composition}" if self.grpo is None else "none, or head grpo"
+            raise UserError(f"{where}.grpo={self.grpo} with head={self.head}; expected {told}")
         if self.self_correction is not None and self.head in ("tokenizer", "understanding"):
             raise UserError(f"{where}.self_correction with head={self.head}, which draws nothing; expected none")
         if "image_tokenizer" in self.train or self.head == "tokenizer":

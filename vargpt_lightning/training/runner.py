@@ -21,6 +21,7 @@ from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
 from vargpt_lightning.training.callbacks import StageCallbacks
 from vargpt_lightning.training.contents import StageContents
 from vargpt_lightning.training.data.datamodule import StageDataModule
+from vargpt_lightning.training.data.rewards import check_reward, give_rewards
 from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.training.data.text_tokenizer import run_tokenizer
 from vargpt_lightning.training.reuse import StageReuse
@@ -44,6 +45,7 @@ class StageRunner:
         self.experiment, self.run = experiment, run
         for stage in experiment.stages:
             check_objective(stage)  # one that cannot be used is told before anything is trained
+            check_reward(stage)
         self.processes = processes or Processes()
         with self.processes.first_goes_first():
             if self.processes.first:  # it alone looks for finished stages, and records them
@@ -97,6 +99,7 @@ class StageRunner:
         arrange_blocks(model, settings.sharding)
         guard = NonFiniteGuard(settings.nonfinite, folder.path / "nonfinite.jsonl")
         module = module_of(model, stage, total, guard=guard, first_weights=self.weights.deferred)
+        give_rewards(module)
         stop = GracefulStop(folder.checkpoint)
         last = checkpoint_io.LastCheckpoint(folder.checkpoint, settings.checkpoint_seconds)
         callbacks = [*self.callbacks.of(stage, folder, model), stop, last]

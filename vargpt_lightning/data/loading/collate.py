@@ -28,10 +28,18 @@ class Rows:
     """The records that a batch's rows are of, opaque to what moves a batch's tensors between devices.
 
     Their texts and pictures stay where they were read: they are in the batch as numbers.
+
+    Attributes:
+        requests: what the user said last in each record, which rewards of drawings are told.
     """
 
     def __init__(self, records: Sequence[Record | None]) -> None:
         self.records = [Origin(record.id, record.source) if record else None for record in records]
+        self.requests = [_request(record) if record else "" for record in records]
+
+
+def _request(record: Record) -> str:
+    return next((turn.text for turn in reversed(record.turns) if turn.role == "user"), "")
 
 
 def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -> dict[str, Any]:

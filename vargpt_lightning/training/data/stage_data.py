@@ -157,7 +157,7 @@ class StageData:
                 f"stages.{stage.name}.data: {wordy[0]!r} has no drawn pictures; expected corpora that the head "
                 f"tokenizer can train on: {_listed(name for name, source in there.items() if source.draws)}"
             )
-        if (stage.head == "generation" or stage.decoder_alone) and len(wordy) == len(used):
+        if (stage.head in ("generation", "grpo") or stage.decoder_alone) and len(wordy) == len(used):
             raise UserError(
                 f"stages.{stage.name}.data: {', '.join(used)} have no drawn pictures to train on; corpora that have "
                 f"some: {_listed(name for name, source in there.items() if source.draws)}"
