@@ -114,6 +114,9 @@ def shard(model: VARGPTModel, mesh: DeviceMesh, config: ShardingConfig, precisio
         precision: "32-true", "bf16-mixed" or "16-mixed" computes in 16 bits from weights in 32, reduces in 32;
             "bf16-true" has all in 16. The image tokenizer computes in 32 bits always: its codes are nearest ones.
     """
+    for parameter in model.parameters():
+        if not parameter.numel():  # a tower's register tokens where it has none: torch cannot reduce an empty tensor
+            parameter.requires_grad_(False)
     kind = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision.partition("-")[0])
     mixed = precision.endswith("-mixed")
     policy = MixedPrecisionPolicy(param_dtype=kind if mixed else None, reduce_dtype=torch.float32 if mixed else None)
