@@ -23,7 +23,7 @@ from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.data.loading.collate import Rows
 from vargpt_lightning.evaluation.systems.scorers import find_scorer
-from vargpt_lightning.models.core.images import to_images
+from vargpt_lightning.models.images import to_images
 from vargpt_lightning.modules.preferences.grpo import GRPOModule
 from vargpt_lightning.modules.preferences.grpo_loss import advantages, grpo_terms
 from vargpt_lightning.modules.step_counts import SHARE, Counts, Share, total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.parts import Given
 from vargpt_lightning.planning.generation import plan_drawing, trace_drawing
-from vargpt_lightning.planning.steps import build_empty
+from vargpt_lightning.planning.steps import RowShape, batch_of, build_empty
 from vargpt_lightning.utils.gpus import catalogue
 
 SMALL = {"width": 64, "vocabulary": 100, "channels": 8, "scales": (1, 2, 3)}
@@ -67,3 +69,17 @@ def test_parts_of_the_sampler_are_counted(parts: Given, low: float, high: float,
     trace, caches = trace_drawing(build_empty(model_config(**SMALL)).eval(), 2, prompt=8, parts=parts)
     assert low < trace.flops / plain[0] < high
     assert (caches == plain[1]) == (next(iter(parts)) in ("int8", "skip_scales"))
+
+
+def test_a_model_of_several_sizes_is_planned_for_the_largest() -> None:
+    largest = ((1, 2), 3, (4, 5))
+    several, alone = (model_config(**SMALL | change) for change in ({}, {"scales": largest}))
+    several = replace(several, tokenizer=replace(several.tokenizer, sizes=((1, 2, (2, 3)), largest)))
+    trace, caches = trace_drawing(build_empty(several).eval(), 1, prompt=8)
+    expected, theirs = trace_drawing(build_empty(alone).eval(), 1, prompt=8)
+    assert caches == theirs and trace.peak == pytest.approx(expected.peak, rel=0.01)
+    row = RowShape(text=8, trained=4, drawn=1)
+    batch, other = (batch_of(row, 2, config, torch.float32) for config in (several, alone))
+    assert batch["size"] == 2 and batch["drawn_pixels"].shape == other["drawn_pixels"].shape
+    assert torch.equal(batch["input_ids"], other["input_ids"])
+    assert row.length(several) == row.length(alone) == 8 + 2 + (2 + 9 + 20)

@@ -22,6 +22,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from vargpt_lightning.models.tokenizer.multi_scale import GATHERED
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.models.vision.tower import blocks_of
 from vargpt_lightning.recipe.sharding import ShardingConfig
@@ -132,7 +133,7 @@ def shard(model: VARGPTModel, mesh: DeviceMesh, config: ShardingConfig, precisio
             group._passed = torch.tensor(False, device="cpu")  # a tensor: compiled blocks change it in place
             group.register_forward_pre_hook(_pass)
     fully_shard(model.image_tokenizer, **shared, reshard_after_forward=config.reshard)
-    for method in ("encode", "encode_changed", "next_scale_inputs"):
+    for method in GATHERED:
         register_fsdp_forward_method(model.image_tokenizer, method)
     # the batch's pictures are for the towers to convert
     outside = MixedPrecisionPolicy(

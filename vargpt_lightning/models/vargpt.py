@@ -11,7 +11,8 @@ all scales, K scales, V codebook, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ from vargpt_lightning.models.parts import check_parts
 from vargpt_lightning.models.parts.base import Facts
 from vargpt_lightning.models.tokenizer.build import build_tokenizer
 from vargpt_lightning.models.tokenizer.self_correction import random_change
+from vargpt_lightning.models.views import view_of
 from vargpt_lightning.models.vision.tower import restore_constants
 from vargpt_lightning.utils.errors import UserError
 
@@ -88,6 +90,7 @@ class VARGPTModel(nn.Module):
         self.language_model = LanguageModel(config.language)
         self.vision_tower = build_vision_tower(config.vision)
         self.vision_projector = build_vision_projector(config.vision, width)
+        self.schedules, self.size = config.tokenizer.schedules, 0
         self.image_tokenizer = build_tokenizer(config.tokenizer)
         self.visual_decoder = build_decoder(config)
         self.generation_projector_in, self.generation_projector_out = build_generation_projectors(config)
@@ -96,6 +99,20 @@ class VARGPTModel(nn.Module):
     def schedule(self) -> ScaleSchedule:
         """The scale schedule of drawn pictures."""
         return self.image_tokenizer.schedule
+
+    def at(self, size: int) -> Self:
+        """Return a model of these very weights whose drawn pictures have another of its sizes: `schedules[size]`."""
+        if size == self.size:
+            return self
+        view = view_of(self)
+        view.size = size
+        view.image_tokenizer = self.image_tokenizer.with_schedule(self.schedules[size])
+        view.visual_decoder = self.visual_decoder.with_schedule(self.schedules[size])
+        return view
+
+    def of(self, batch: Mapping[str, Any]) -> Self:
+        """Return a model of these very weights for the size of a batch's drawn pictures."""
+        return self.at(int(batch.get("size", 0)))
 
     @property
     def null_class(self) -> int:
@@ -114,7 +131,8 @@ class VARGPTModel(nn.Module):
 
     def facts(self, sampling: SamplingSettings) -> Facts:
         """Return what parts of a sampler are held against."""
-        return Facts.of(self.config, sampling.cfg, sampling.cfg_schedule, sampling.greedy)
+        facts = Facts.of(self.config, sampling.cfg, sampling.cfg_schedule, sampling.greedy)
+        return replace(facts, shapes=self.schedule.shapes)
 
     def forward(
         self,
@@ -135,7 +153,7 @@ class VARGPTModel(nn.Module):
                 `vision_features` (P, N, C); drawn ones as `drawn_pixels` (Q, 3, H, W) in [-1, 1] or `drawn_indices`
                 (Q, L), in bits (Q, L, D). What is absent does not occur in the batch. With `segment_ids` (B, T) a row
                 holds several records, numbered from 1, padding 0: none sees another, and each counts its positions
-                from 0.
+                from 0. With several sizes of pictures `size` says which one the drawn ones have; 0 without.
             decoder_only: see `decoder_only`.
             return_text_logits: also return the language model's logits at every position.
             generator: source of prompt and class dropout in training, and of self-correction.
@@ -146,6 +164,16 @@ class VARGPTModel(nn.Module):
         Raises:
             UserError: pictures given and placeholders in `input_ids` do not match.
         """
+        if (own := self.of(batch)) is not self:  # called without its hooks, which these of the whole have done
+            return own.forward(
+                batch,
+                decoder_only=decoder_only,
+                return_text_logits=return_text_logits,
+                generator=generator,
+                correction=correction,
+                log_probabilities=log_probabilities,
+                hidden_Q=hidden_Q,
+            )
         if decoder_only:
             return self.decoder_only(batch, generator, correction)
         input_ids_BT = batch["input_ids"]
@@ -255,8 +283,11 @@ class VARGPTModel(nn.Module):
         """Return the decoder's inputs (Q, L - first, C): the picture so far, resized to each next scale."""
         return self.image_tokenizer.next_scale_inputs(indices_QL)
 
-    def embed(self, batch: Mapping[str, Any], layout: PictureLayout, drawn: DrawnPictures | None) -> Tensor:
-        """Return the language model's inputs (B, T, C): text embeddings, and the pictures' in their places."""
+    def embed(self, batch: Mapping[str, Any], layout: PictureLayout, drawn: DrawnPictures | Tensor | None) -> Tensor:
+        """Return the language model's inputs (B, T, C): text embeddings, and the pictures' in their places.
+
+        Drawn pictures of several sizes are given as what `words` makes of each, one behind the other: (1, N, C).
+        """
         embeds_BTC = self.language_model.embed(batch["input_ids"])
         seen_BT = batch["input_ids"] == self.tokens.image
         features_PNC = batch.get("vision_features")
@@ -268,11 +299,12 @@ class VARGPTModel(nn.Module):
             features_PNC = dropout(features_PNC, self.config.vision.dropout, projector.training)
             features_PNC = projector(features_PNC.to(projector_dtype(projector)))
         embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
-        visual_QLC = None
-        if drawn is not None:
-            words_QLC = self.visual_decoder.embed_inputs(drawn.classes_Q, drawn.inputs_QLC)
-            visual_QLC = self.generation_projector_in(words_QLC)
-        return _place(embeds_BTC, layout.drawn_BT, visual_QLC, "drawn")
+        words_QLC = self.words(drawn) if isinstance(drawn, DrawnPictures) else drawn
+        return _place(embeds_BTC, layout.drawn_BT, words_QLC, "drawn")
+
+    def words(self, drawn: DrawnPictures) -> Tensor:
+        """Return drawn pictures as the language model's inputs (Q, L, C)."""
+        return self.generation_projector_in(self.visual_decoder.embed_inputs(drawn.classes_Q, drawn.inputs_QLC))
 
     def training_mask(
         self,
@@ -318,10 +350,11 @@ class VARGPTModel(nn.Module):
             return None
         if "text_targets" in batch:
             return batch["text_targets"]
+        own = self.of(batch)
         segments_BT = batch.get("segment_ids")
         if self.settings.text_loss == "all":
             if layout is None:
-                layout = find_pictures(batch["input_ids"], self.tokens, self.schedule.num_tokens)
+                layout = find_pictures(batch["input_ids"], self.tokens, own.schedule.num_tokens)
             visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
             every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
             drawn_BT = layout.drawn_BT
@@ -356,7 +389,7 @@ class VARGPTModel(nn.Module):
     def _add_image_output(self, output: VARGPTOutput, logits_QLV: Tensor, indices_QL: Tensor) -> None:
         image = self.visual_decoder.loss(logits_QLV, indices_QL)
         output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
-        output.image_logits, output.image_indices = logits_QLV, indices_QL
+        output.image_logits, output.image_indices, output.schedule = logits_QLV, indices_QL, self.schedule
 
 
 def _place(embeds_BTC: Tensor, where_BT: Tensor, pictures: Tensor | None, use: str) -> Tensor:

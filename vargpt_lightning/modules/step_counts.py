@@ -159,7 +159,8 @@ class StepBatches:
         tokens, vision = self.model.tokens, self.model.config.vision
         ids = [tokens.bos]
         ids += [tokens.image] * vision.patches if seen else []
-        length = self.model.schedule.num_tokens
+        model = self.model.of(batch)
+        length = model.schedule.num_tokens
         ids += [tokens.image_gen_start, *[tokens.image_gen] * length, tokens.image_gen_end] if drawn else []
         ids.append(tokens.eos)
         labels = [IGNORED] * (len(ids) - 1) + [tokens.eos if text else IGNORED]
@@ -176,8 +177,8 @@ class StepBatches:
         shapes: dict[str, tuple[int, ...]] = {
             "pixel_values": (1, *vision.input_shape),
             "vision_features": (1, vision.patches, vision.channels),
-            "drawn_pixels": (1, 3, *self.model.image_tokenizer.picture_shape),
-            "drawn_indices": (1, *self.model.image_tokenizer.code_shape),
+            "drawn_pixels": (1, 3, *model.image_tokenizer.picture_shape),
+            "drawn_indices": (1, *model.image_tokenizer.code_shape),
         }
         for key in (seen, drawn):
             if key:

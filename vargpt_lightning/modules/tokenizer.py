@@ -81,11 +81,11 @@ class TokenizerModule(StageModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         share = self.share_of(batch)
         x_B3HW = self._flip(batch["drawn_pixels"], self.draws(share))
-        loss = self._step(x_B3HW, "train", quantized=self.stage_step >= self.warmup_steps)
+        loss = self._step(batch, x_B3HW, "train", quantized=self.stage_step >= self.warmup_steps)
         return loss * share.image_factor() if share else loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._step(batch["drawn_pixels"], "val", quantized=True)
+        self._step(batch, batch["drawn_pixels"], "val", quantized=True)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if self.stage_step > self.warmup_steps and (self.stage_step + 1) % USAGE_EVERY == 0:
@@ -96,8 +96,8 @@ class TokenizerModule(StageModule):
         flipped_B = draw(len(x_B3HW), x_B3HW.device, draws) < self.stage.flip
         return torch.where(flipped_B[:, None, None, None], x_B3HW.flip(-1), x_B3HW)
 
-    def _step(self, x_B3HW: Tensor, split: str, quantized: bool) -> Tensor:
-        tokenizer = self.vargpt.image_tokenizer
+    def _step(self, batch: Batch, x_B3HW: Tensor, split: str, quantized: bool) -> Tensor:
+        tokenizer = self.vargpt.of(batch).image_tokenizer
         x_B3HW = x_B3HW.contiguous(memory_format=torch.channels_last)
         logged: dict[str, Tensor | float | None] = {}
         if quantized:

@@ -111,8 +111,9 @@ class UnifiedModule(StageModule):
         smoothing, by_scale = self.stage.label_smoothing, self.stage.average == "scales"
         if not (smoothing or by_scale) or output.image_logits is None or output.image_indices is None:
             return output.image_loss
-        decoder = self.vargpt.visual_decoder
+        schedule = output.schedule or self.vargpt.schedule
+        decoder = self.vargpt.visual_decoder.with_schedule(schedule)
         loss_QL = decoder.token_losses(output.image_logits, output.image_indices, smoothing)
         if not by_scale:
             return decoder.averaged(loss_QL)
-        return torch.stack([loss_QL[:, tokens].mean() for tokens in self.vargpt.schedule.slices]).mean()
+        return torch.stack([loss_QL[:, tokens].mean() for tokens in schedule.slices]).mean()

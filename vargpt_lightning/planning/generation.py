@@ -60,7 +60,10 @@ def trace_drawing(
     Args:
         model: on the meta device, in evaluation mode.
         parts: of the sampler. What a scorer computes is not counted.
+
+    A model of several sizes draws the largest.
     """
+    model = model.at(model.config.tokenizer.largest)
     sampling = model.sampling_settings(parts=parts or {})
     rows, lengths = list(range(batch)), [prompt] * batch
     with torch.no_grad(), tracing(target, model, {}) as tracer:

@@ -15,7 +15,7 @@ from vargpt_lightning.models.language.quantization import low_bit_layers
 from vargpt_lightning.modules.optim.optimizers import parameter_groups
 from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.layout import SHARDED, Layout, Timeline, groups_of, lay_out
-from vargpt_lightning.planning.steps import RowShape, named_blocks
+from vargpt_lightning.planning.steps import RowShape, drawn_tokens, named_blocks
 from vargpt_lightning.planning.trace import Trace
 from vargpt_lightning.planning.truncated_model import StageTraces
 from vargpt_lightning.recipe.plan import CorpusShape, PlanConfig
@@ -206,7 +206,7 @@ class StagePlanner:
             sums["flops"] += batches * trace.flops
             sums["model_flops"] += batches * trace.model_flops
             sums["tokens"] += batches * count * self._length(row)
-            sums["image_tokens"] += batches * count * row.drawn * self.config.tokenizer.schedule.num_tokens
+            sums["image_tokens"] += batches * count * row.drawn * drawn_tokens(self.config)
             sums["seconds"] += share * choice.accumulate * lower_bound(trace, gpu.flops, gpu.bandwidth)
         flops, model_flops, tokens, image_tokens, seconds = sums.values()
         return Work(flops, model_flops, tokens, image_tokens, samples, seconds)
@@ -220,7 +220,7 @@ class StagePlanner:
 
     def _length(self, row: RowShape) -> int:
         alone = self.stage.head == "tokenizer" or (self.stage.decoder_alone and row.drawn)
-        return row.drawn * self.config.tokenizer.schedule.num_tokens if alone else row.length(self.config)
+        return row.drawn * drawn_tokens(self.config) if alone else row.length(self.config)
 
     def _rows(self) -> dict[str, tuple[RowShape, RowShape, float]]:
         """Mean row, longest row and share of each corpus of the stage."""

@@ -43,7 +43,7 @@ class RowShape:
 
     def length(self, config: VARGPTConfig) -> int:
         """Tokens of the sequence, cut to the model's context."""
-        visual = self.seen * config.vision.patches + self.drawn * (config.tokenizer.schedule.num_tokens + 2)
+        visual = self.seen * config.vision.patches + self.drawn * (drawn_tokens(config) + 2)
         return min(self.text + visual, config.language.max_positions)
 
 
@@ -53,7 +53,7 @@ def batch_of(
     """Return a batch of `count` equal rows: ids that say what stands where, pictures on `device`."""
     tokens = config.tokens
     seen = [tokens.image] * (row.seen * config.vision.patches)
-    codes = [tokens.image_gen] * config.tokenizer.schedule.num_tokens
+    codes = [tokens.image_gen] * drawn_tokens(config)
     drawn = [tokens.image_gen_start, *codes, tokens.image_gen_end] * row.drawn
     text = [_plain_id(config)] * min(row.text, config.language.max_positions - len(seen) - len(drawn))
     ids_BT = torch.tensor(seen + text + drawn)[None].repeat(count, 1)
@@ -69,9 +69,15 @@ def batch_of(
         shape = count * row.seen, *config.vision.input_shape
         batch["pixel_values"] = torch.zeros(shape, dtype=dtype, device=device)
     if row.drawn:
-        shape = (count * row.drawn, 3, *config.tokenizer.picture_shape)
+        batch["size"] = config.tokenizer.largest
+        shape = (count * row.drawn, 3, *config.tokenizer.picture_shapes[batch["size"]])
         batch["drawn_pixels"] = torch.zeros(shape, dtype=dtype, device=device)
     return batch
+
+
+def drawn_tokens(config: VARGPTConfig) -> int:
+    """Return the visual tokens of a drawn picture, of the largest of several sizes."""
+    return config.tokenizer.schedules[config.tokenizer.largest].num_tokens
 
 
 def _plain_id(config: VARGPTConfig) -> int:

@@ -10,7 +10,7 @@ import pytest
 from tests.checkpoints.published.test_layouts import SCALES_512, published
 from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
 from vargpt_lightning.checkpoints.published.layouts import from_official
-from vargpt_lightning.models.bitwise.aspect_ratios import RATIOS
+from vargpt_lightning.models.core.aspect_ratios import RATIOS
 from vargpt_lightning.models.core.config import DecoderConfig, TokenizerConfig, VARGPTConfig, full_size
 from vargpt_lightning.utils.errors import UserError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from vargpt_lightning.models.bitwise.aspect_ratios import schedule_of
 from vargpt_lightning.models.bitwise.losses import bit_loss, bit_losses, scale_weights
+from vargpt_lightning.models.core.aspect_ratios import schedule_of
 from vargpt_lightning.models.core.scales import ScaleSchedule
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.golden import load_golden
-from vargpt_lightning.models.bitwise.aspect_ratios import RATIOS, full_grid, schedule_of
 from vargpt_lightning.models.bitwise.rotary import positions, rotary_table, rotate
+from vargpt_lightning.models.core.aspect_ratios import RATIOS, full_grid, schedule_of
 from vargpt_lightning.models.core.scales import ScaleSchedule
 
 

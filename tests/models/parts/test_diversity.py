@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.models.parts.drawing import PROMPT, Others, plain, read, steered, tiny
 from vargpt_lightning.checkpoints.hub import VARGPT
-from vargpt_lightning.models.core.images import to_images
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
+from vargpt_lightning.models.images import to_images
 from vargpt_lightning.models.parts.diversear import temperatures
 from vargpt_lightning.utils.errors import UserError
 

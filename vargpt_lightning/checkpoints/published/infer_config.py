@@ -12,7 +12,7 @@ from typing import Any
 
 from vargpt_lightning.checkpoints.published.bit_tokenizers import CODEBOOK, LAST
 from vargpt_lightning.checkpoints.published.layouts import TABLES, TensorLike
-from vargpt_lightning.models.bitwise.aspect_ratios import RATIOS
+from vargpt_lightning.models.core.aspect_ratios import RATIOS
 from vargpt_lightning.models.core.config import DecoderConfig, LanguageConfig, TokenizerConfig, VisionConfig
 from vargpt_lightning.models.core.families import sizes_of_published
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.bitwise.aspect_ratios import Shape, full_grid
 from vargpt_lightning.models.bitwise.attention import BlockCache, Places
 from vargpt_lightning.models.bitwise.blocks import BitwiseBlock, BlockChunk, Condition
 from vargpt_lightning.models.bitwise.losses import average, bit_loss, bit_losses
@@ -30,6 +29,7 @@ from vargpt_lightning.models.bitwise.sampling import (
     layer_guidance,
 )
 from vargpt_lightning.models.bitwise.text import TextRows
+from vargpt_lightning.models.core.aspect_ratios import Shape, full_grid
 from vargpt_lightning.models.core.losses import ImageLoss
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws, draw
@@ -158,6 +158,15 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
         for module in modules:
             yield list(module)  # type: ignore[arg-type]
 
+    def with_schedule(self, schedule: ScaleSchedule) -> Self:
+        """Return a decoder of these very weights for other sizes of pictures, on the rotary grid of their aspect ratio.
+
+        Raises:
+            UserError: the schedule has more scales than the decoder has embeddings.
+        """
+        self._check_levels(schedule)
+        return super().with_schedule(schedule)
+
     def layers(self) -> list[BitwiseBlock]:
         """Return all blocks in their order."""
         return [block for chunk in self.chunks() for block in chunk]
@@ -264,10 +273,13 @@ class BitwiseDecoder(PromptReader, PictureDecoder):
         return Places(slices, table_2LP[:, first : first + count], mask_LL)
 
     def _levels(self, schedule: ScaleSchedule, slices: tuple[slice, ...], x_BLC: Tensor) -> Tensor:
-        if schedule.num_scales > self.levels:
-            raise UserError(f"scales: got {schedule.num_scales}, expected at most {self.levels}")
+        self._check_levels(schedule)
         levels_L = schedule.level_ids(x_BLC.device)[slices[0].start : slices[-1].stop]
         return self.lvl_embed(levels_L).to(x_BLC.dtype)
+
+    def _check_levels(self, schedule: ScaleSchedule) -> None:
+        if schedule.num_scales > self.levels:
+            raise UserError(f"scales: got {schedule.num_scales}, expected at most {self.levels}")
 
     def loss(self, logits_BLV: Tensor, codes: Tensor, *, schedule: ScaleSchedule | None = None) -> ImageLoss:
         """The cross-entropy of bits (B, L, D), scales weighed as the decoder is set."""

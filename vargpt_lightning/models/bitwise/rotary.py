@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vargpt_lightning.models.bitwise.aspect_ratios import Shape
+from vargpt_lightning.models.core.aspect_ratios import Shape
 from vargpt_lightning.models.core.scales import ScaleSchedule
 
 RotaryMode = Literal["scaled", "interpolated", "plain"]

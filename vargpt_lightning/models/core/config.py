@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from vargpt_lightning.models.core.aspect_ratios import ratio_beside
 from vargpt_lightning.models.core.decoder_config import DecoderConfig
 from vargpt_lightning.models.core.families import OURS, check_family, read_published, sizes_of_published
 from vargpt_lightning.models.core.scales import ScaleSchedule
@@ -138,6 +139,8 @@ class LanguageConfig(Ranged):
 
 MapSide = Annotated[int, Range(1, 4096)]
 """Tokens."""
+PictureSize = Annotated[float, Range(0, 100, above=True)] | tuple[MapSide | tuple[MapSide, MapSide], ...]
+"""An aspect ratio, or a schedule."""
 
 
 @dataclass
@@ -148,6 +151,9 @@ class TokenizerConfig(Ranged):
         kind: "indices" (a token is a row of a codebook: VAR's VQ-VAE) or "bits" (a token is so many bits, without a
             codebook: Infinity's BSQ tokenizer).
         scales: sizes of the token maps, from the coarsest to the finest: sides of squares, or [height, width].
+        sizes: other sizes of pictures that are drawn too: aspect ratios (height over width) of Infinity's table, where
+            `scales` are first ones of its square, or lists like `scales`, of as many scales. Pictures of the data go to
+            the nearest aspect ratio.
         channels: width of the convolutions at full resolution.
         channel_multipliers: width of each resolution in units of `channels`; each step halves the resolution.
         residual_blocks: residual blocks a resolution; the decoder has one more.
@@ -173,6 +179,7 @@ class TokenizerConfig(Ranged):
 
     kind: Literal["indices", "bits"] = "indices"
     scales: tuple[MapSide | tuple[MapSide, MapSide], ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    sizes: tuple[PictureSize, ...] = ()
     channels: Size = 160
     channel_multipliers: tuple[Annotated[int, Range(1, 1024)], ...] = (1, 1, 2, 2, 4)
     residual_blocks: Depth = 2
@@ -202,15 +209,55 @@ class TokenizerConfig(Ranged):
             self.scales = ScaleSchedule(self.scales).sizes
         except UserError as error:
             raise UserError(f"tokenizer.{error}") from error
+        self._check_sizes()
         if self.kind == "indices":
             require(not self.patchify, "tokenizer.patchify", self.patchify, "false with tokenizer.kind indices")
         require(1 <= steps <= 12, "tokenizer.channel_multipliers", self.channel_multipliers, "1 to 12 of them")
         require(self.quant_kernel % 2 == 1, "tokenizer.quant_kernel", self.quant_kernel, "an odd number")
 
+    def _check_sizes(self) -> None:
+        try:
+            self.sizes = tuple(
+                float(size) if isinstance(size, float | int) else ScaleSchedule(tuple(size)).sizes
+                for size in self.sizes
+            )
+            shapes = [schedule.final_shape for schedule in self.schedules]
+        except UserError as error:
+            raise UserError(f"tokenizer.sizes: {error}") from error
+        counts = {schedule.num_scales for schedule in self.schedules}
+        expected = f"as many scales in each as the {len(self.scales)} of tokenizer.scales"
+        require(len(counts) == 1, "tokenizer.sizes", self.sizes, expected)
+        require(len(set(shapes)) == len(shapes), "tokenizer.sizes", self.sizes, "sizes that differ from each other")
+
     @property
     def schedule(self) -> ScaleSchedule:
-        """The scale schedule that the sizes make."""
+        """The scale schedule of `scales`."""
         return ScaleSchedule(tuple(self.scales))
+
+    @property
+    def schedules(self) -> tuple[ScaleSchedule, ...]:
+        """The schedules of all sizes of pictures, that of `scales` first.
+
+        Raises:
+            UserError: a ratio is not in the table, or the scales are not of its square.
+        """
+        own = self.schedule
+        others = (ratio_beside(own, size) if isinstance(size, float) else ScaleSchedule(size) for size in self.sizes)
+        return (own, *others)
+
+    @property
+    def largest(self) -> int:
+        """Which of the sizes has the most tokens."""
+        counts = [schedule.num_tokens for schedule in self.schedules]
+        return counts.index(max(counts))
+
+    @property
+    def picture_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width in pixels of all sizes of pictures."""
+        return tuple(
+            (height * self.downsampling, width * self.downsampling)
+            for height, width in (schedule.final_shape for schedule in self.schedules)
+        )
 
     @property
     def downsampling(self) -> int:
@@ -243,6 +290,7 @@ class TokenizerConfig(Ranged):
         """Return the arguments of the tokenizer's class."""
         values = asdict(self)
         bits = values.pop("kind") == "bits"
+        del values["sizes"]
         for key in INDICES_ALONE if bits else BITS_ALONE:
             del values[key]
         if bits:

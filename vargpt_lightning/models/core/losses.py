@@ -78,6 +78,7 @@ class VARGPTOutput:
         image_indices: (Q, L), the targets.
         text_logits: (B, T, vocabulary), only when asked for.
         log_probabilities: of each token of the answers, only when asked for.
+        schedule: that of the pictures.
     """
 
     text_loss: Tensor | None = None
@@ -91,6 +92,7 @@ class VARGPTOutput:
     image_indices: Tensor | None = None
     text_logits: Tensor | None = None
     log_probabilities: LogProbabilities | None = None
+    schedule: ScaleSchedule | None = None
 
     @property
     def loss(self) -> Tensor | None:

@@ -10,7 +10,9 @@ S cache slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -41,34 +43,69 @@ class PictureLayout:
     start_BT: Tensor
 
 
-def find_pictures(input_ids_BT: Tensor, tokens: TokenIds, num_tokens: int) -> PictureLayout:
-    """Find the drawn pictures of a batch: each a start token followed by `num_tokens` (L) visual tokens.
+def find_pictures(input_ids_BT: Tensor, tokens: TokenIds, num_tokens: int | Sequence[int]) -> PictureLayout:
+    """Find the drawn pictures of a batch: each a start token followed by its visual tokens.
+
+    Args:
+        num_tokens: L of all pictures; or of each, row by row, where they have several sizes.
 
     Raises:
         UserError: a run of visual tokens has another length, or no start token before it.
     """
     drawn_BT = input_ids_BT == tokens.image_gen
-    counts_B = drawn_BT.sum(1)
-    if (counts_B % num_tokens).any():
-        raise UserError(
-            f"input_ids: rows hold {counts_B.tolist()} visual tokens, expected multiples of {num_tokens} (one picture)"
-        )
     rank_BT = drawn_BT.flatten().cumsum(0).view_as(input_ids_BT) - 1
-    offset_BT = rank_BT.clamp_min(0) % num_tokens
-    picture_BT = rank_BT.clamp_min(0) // num_tokens
+    if isinstance(num_tokens, int):
+        counts_B = drawn_BT.sum(1)
+        if (counts_B % num_tokens).any():
+            raise UserError(
+                f"input_ids: rows hold {counts_B.tolist()} visual tokens, expected multiples of {num_tokens} (one "
+                "picture)"
+            )
+        offset_BT = rank_BT.clamp_min(0) % num_tokens
+        picture_BT = rank_BT.clamp_min(0) // num_tokens
+        last_BT = offset_BT == num_tokens - 1
+    else:
+        offset_BT, picture_BT, last_BT = _counted(rank_BT, drawn_BT, num_tokens)
     opening_BT = drawn_BT & (offset_BT == 0)
     start_BT = torch.zeros_like(drawn_BT)
     start_BT[:, :-1] = opening_BT[:, 1:]
-    begun_BT = (input_ids_BT == tokens.image_gen_start) | (drawn_BT & (offset_BT != num_tokens - 1))
-    if opening_BT[:, 0].any() or (drawn_BT[:, 1:] & ~begun_BT[:, :-1]).any():
+    begun_BT = torch.where(
+        opening_BT[:, 1:], input_ids_BT[:, :-1] == tokens.image_gen_start, (drawn_BT & ~last_BT)[:, :-1]
+    )
+    if opening_BT[:, 0].any() or (drawn_BT[:, 1:] & ~begun_BT).any():
         raise UserError("input_ids: expected every run of visual tokens to be whole and to follow <image_gen_start>")
     return PictureLayout(drawn_BT, offset_BT, picture_BT, start_BT)
+
+
+def _counted(rank_BT: Tensor, drawn_BT: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Offset and number of the picture that each visual token is of, and whether it is its last, of so many each."""
+    ends_Q = torch.tensor([0, *counts], device=rank_BT.device).cumsum(0)
+    if int(drawn_BT.sum()) != int(ends_Q[-1]) or drawn_BT[:, 0].any():
+        raise UserError(f"input_ids: {int(drawn_BT.sum())} visual tokens, expected {list(counts)} of the pictures")
+    picture_BT = torch.searchsorted(ends_Q[1:], rank_BT.clamp_min(0), right=True).clamp_max(max(len(counts) - 1, 0))
+    offset_BT = rank_BT.clamp_min(0) - ends_Q[picture_BT]
+    return offset_BT, picture_BT, rank_BT + 1 == ends_Q[picture_BT + 1 if counts else picture_BT]
 
 
 def scale_ends(schedule: ScaleSchedule, device: torch.device) -> Tensor:
     """Return, for each of a picture's L tokens, the offset of the last token of its scale."""
     last_K = torch.tensor([part.stop - 1 for part in schedule.slices], device=device)
     return last_K[schedule.level_ids(device=device)]
+
+
+def _ends(layout: PictureLayout, schedule: ScaleSchedule | Sequence[ScaleSchedule]) -> Tensor:
+    """The offset of the last token of each visual token's scale (B, T); undefined elsewhere."""
+    device = layout.offset_BT.device
+    if isinstance(schedule, ScaleSchedule):
+        return scale_ends(schedule, device)[layout.offset_BT]
+    if not schedule:
+        return layout.offset_BT
+    kinds = list(dict.fromkeys(schedule))
+    firsts = [0, *accumulate(each.num_tokens for each in kinds)]
+    first_Q = torch.tensor([firsts[kinds.index(each)] for each in schedule], device=device)
+    table_N = torch.cat([scale_ends(each, device) for each in kinds])
+    place_BT = first_Q[layout.picture_BT] + layout.offset_BT
+    return table_N[torch.where(layout.drawn_BT, place_BT, 0)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +126,7 @@ class Spans:
 def attention_spans(
     layout: PictureLayout,
     valid_BT: Tensor,
-    schedule: ScaleSchedule,
+    schedule: ScaleSchedule | Sequence[ScaleSchedule],
     visual_attention: VisualAttention,
     hidden_Q: Tensor | None = None,
     starts_BT: Tensor | None = None,
@@ -98,7 +135,7 @@ def attention_spans(
     position_BT = torch.arange(valid_BT.shape[1], device=valid_BT.device).expand_as(valid_BT)
     last_BT = position_BT
     if visual_attention == "block_causal":
-        ahead_BT = scale_ends(schedule, valid_BT.device)[layout.offset_BT] - layout.offset_BT
+        ahead_BT = _ends(layout, schedule) - layout.offset_BT
         last_BT = torch.where(layout.drawn_BT, position_BT + ahead_BT, position_BT)
     first_BT = starts_BT
     if hidden_Q is not None:
@@ -149,7 +186,7 @@ def kernel_mask(mask: Tensor | None, kernel: str, dtype: torch.dtype) -> Tensor 
 def attention_mask(
     layout: PictureLayout,
     valid_BT: Tensor,
-    schedule: ScaleSchedule,
+    schedule: ScaleSchedule | Sequence[ScaleSchedule],
     visual_attention: VisualAttention,
     hidden_Q: Tensor | None = None,
     starts_BT: Tensor | None = None,
@@ -159,6 +196,7 @@ def attention_mask(
     Args:
         layout: where the drawn pictures lie.
         valid_BT: False at padding, which nobody attends to.
+        schedule: of all drawn pictures; or of each, where they have several sizes.
         visual_attention: "block_causal" lets a visual token see its whole scale (VARGPT, section 3.2), "causal" only
             what stands before it.
         hidden_Q: pictures whose context is hidden: their start and visual tokens see nothing before the start token.

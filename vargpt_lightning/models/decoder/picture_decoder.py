@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.core.shared_random import Draws
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
+from vargpt_lightning.models.views import view_of
 
 
 class PictureDecoder(nn.Module):
@@ -46,6 +47,16 @@ class PictureDecoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.zero_()
         return std
+
+    def with_schedule(self, schedule: ScaleSchedule) -> Self:
+        """Return a decoder of these very weights for other sizes of pictures.
+
+        Raises:
+            UserError: the schedule has more scales than the decoder has embeddings for.
+        """
+        view = view_of(self)
+        view.schedule = schedule
+        return view
 
     @abstractmethod
     def layers(self) -> list[Any]:

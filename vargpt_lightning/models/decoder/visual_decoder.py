@@ -9,8 +9,10 @@ input_BlC, C is the code size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vargpt_lightning.models.core.losses import ImageLoss, image_loss, token_losses
@@ -21,6 +23,7 @@ from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.picture_decoder import PictureDecoder
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
+from vargpt_lightning.models.tokenizer.quantizer import map_to_rows, rows_to_map
 from vargpt_lightning.utils.errors import UserError
 
 DERIVED_BUFFERS = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias")
@@ -34,7 +37,8 @@ class VisualDecoder(PictureDecoder):
     `embed_scale` make what goes in there, and `decode` takes what came out in their place.
 
     Args:
-        scales: side lengths of the token maps, coarse to fine.
+        scales: sizes of the token maps, coarse to fine, that positions are learned for; other schedules of as many
+            scales take these, resized (`with_schedule`).
         code_size: channels of a code.
         vocabulary: number of codes V.
         depth: number of blocks.
@@ -83,7 +87,7 @@ class VisualDecoder(PictureDecoder):
         _check_rates(
             dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path, class_dropout=class_dropout
         )
-        self.schedule = ScaleSchedule(tuple(scales))
+        self.schedule = self.learned = ScaleSchedule(tuple(scales))
         self.code_size, self.vocabulary, self.classes = code_size, vocabulary, classes
         self.depth, self.width, self.heads = depth, width, heads
         self.class_dropout = class_dropout
@@ -126,6 +130,17 @@ class VisualDecoder(PictureDecoder):
             assert isinstance(block, Block)
             block.damp_parameters(self.depth)
 
+    def with_schedule(self, schedule: ScaleSchedule) -> Self:
+        """Return a decoder of these very weights for other sizes of pictures: each scale's positions are resized.
+
+        Raises:
+            UserError: the schedule has another number of scales.
+        """
+        own = self.learned.num_scales
+        if schedule.num_scales != own:
+            raise UserError(f"scales: got {schedule.num_scales} of them, expected {own} as the decoder has")
+        return super().with_schedule(schedule)
+
     def layers(self) -> list[Block]:
         """Return all blocks in their order."""
         return list(self.blocks)  # type: ignore[arg-type]
@@ -164,7 +179,7 @@ class VisualDecoder(PictureDecoder):
         first = self._embed_start(labels_B)
         x_BLC = torch.cat((first, self._embed_codes(inputs_BLC).to(first.dtype)), dim=1)
         level_L = self.schedule.level_ids(x_BLC.device)
-        return x_BLC + (self.lvl_embed(level_L) + self.pos_1LC)
+        return x_BLC + (self.lvl_embed(level_L) + self._positions())
 
     def embed_scale(self, k: int, labels_B: Tensor | None, input_BlC: Tensor | None) -> Tensor:
         """One scale's part of `embed_inputs`: needs labels for k = 0, code features (B, l, code_size) otherwise."""
@@ -174,10 +189,21 @@ class VisualDecoder(PictureDecoder):
         else:
             assert input_BlC is not None
             x_BlC = self._embed_codes(input_BlC)
-        return x_BlC + (self.lvl_embed.weight[k] + self.pos_1LC[:, self.schedule.slices[k]])
+        return x_BlC + (self.lvl_embed.weight[k] + self._positions_of(k))
+
+    def _positions(self) -> Tensor:
+        """The position embeddings of all scales: (1, L, C)."""
+        if self.schedule == self.learned:
+            return self.pos_1LC
+        return torch.cat([self._positions_of(k) for k in range(self.schedule.num_scales)], dim=1)
+
+    def _positions_of(self, k: int) -> Tensor:
+        """Those of a scale: (1, l, C)."""
+        return _resized(self.pos_1LC[:, self.learned.slices[k]], self.learned.shapes[k], self.schedule.shapes[k])
 
     def _embed_start(self, labels_B: Tensor) -> Tensor:
-        return self.class_emb(labels_B)[:, None] + self.pos_start
+        start_1lC = _resized(self.pos_start, self.learned.shapes[0], self.schedule.shapes[0])
+        return self.class_emb(labels_B)[:, None] + start_1lC
 
     def _embed_codes(self, codes_BLC: Tensor) -> Tensor:
         return self.word_embed(codes_BLC.to(self.word_embed.weight.dtype))
@@ -286,6 +312,14 @@ class VisualDecoder(PictureDecoder):
             raise ValueError(f"tokenizer: got (scales, code_size, vocabulary) {theirs}, expected {ours}")
         if labels_B.numel() == 0 or labels_B.min() < 0 or labels_B.max() > self.classes:
             raise ValueError(f"labels: got {labels_B.tolist()}, expected at least one, each from 0 to {self.classes}")
+
+
+def _resized(rows_1lC: Tensor, shape: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """A map's learned rows (1, l, C) for a map of another shape, bilinearly."""
+    if shape == wanted:
+        return rows_1lC
+    map_1Chw = rows_to_map(rows_1lC, shape)
+    return map_to_rows(F.interpolate(map_1Chw, size=wanted, mode="bilinear"))
 
 
 def _check_sizes(**sizes: int) -> None:

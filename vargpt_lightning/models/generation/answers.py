@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vargpt_lightning.models.core.images import to_images as to_images
 from vargpt_lightning.models.decoder.sampling import COLDEST, HOTTEST, SamplingSettings
+from vargpt_lightning.models.images import to_images as to_images
 from vargpt_lightning.utils.errors import UserError
 
 Finish = Literal["end", "length", "picture", "stop", "stopped"]
@@ -33,8 +33,9 @@ class Prompt:
         input_ids: N `<image>` ids for each seen picture; start, L `<image_gen>` ids and end for each drawn one.
         pixel_values: seen pictures (P, 3, S, S), normalised for the tower, or
         vision_features: what the tower gave for them, (P, N, C).
-        drawn_indices: codes (Q, L) of the pictures drawn earlier, or
+        drawn_indices: codes (Q, L) of the pictures drawn earlier, or of each by itself where their sizes differ, or
         drawn_pixels: those pictures (Q, 3, H, W) in [-1, 1].
+        drawn_sizes: which of the model's sizes each of them has; the first without.
         row: names the prompt's own random stream; None takes its place in the list.
         settings: of this answer alone; None takes those of all. `batch_size` has no effect here.
         seed: of that stream; None takes the settings'.
@@ -44,8 +45,9 @@ class Prompt:
     input_ids: Sequence[int]
     pixel_values: Tensor | None = None
     vision_features: Tensor | None = None
-    drawn_indices: Tensor | None = None
+    drawn_indices: Tensor | Sequence[Tensor] | None = None
     drawn_pixels: Tensor | None = None
+    drawn_sizes: Sequence[int] = ()
     row: int | None = None
     seed: int | None = None
     settings: GenerationSettings | None = None
@@ -65,13 +67,14 @@ class PicturePart:
     """A drawn picture with its codes (L,).
 
     `scales` are the pictures after each scale, and `logits` (L, V) the guided logits before temperature and filters,
-    when they were asked for.
+    when they were asked for; `size` is that of the settings.
     """
 
     image: Image.Image
     indices: Tensor
     scales: tuple[Image.Image, ...] = ()
     logits: Tensor | None = None
+    size: int = 0
 
 
 @dataclass
@@ -158,6 +161,7 @@ class GenerationSettings:
         keep_scales: also decode the picture after each scale.
         keep_logits: also keep the guided logits that each drawing's codes were drawn from.
         stop: texts before which an answer ends, four at most; the answer holds none of them.
+        size: which of the model's sizes pictures have (see `inference.sizes` for those of words).
 
     Raises:
         UserError: a value is out of its range.
@@ -174,6 +178,7 @@ class GenerationSettings:
     keep_scales: bool = False
     keep_logits: bool = False
     stop: tuple[str, ...] = ()
+    size: int = 0
 
     def __post_init__(self) -> None:
         for key, kind in _KINDS.items():
@@ -188,6 +193,7 @@ class GenerationSettings:
             "text_top_p": 0 <= self.text_top_p <= 1,
             "seed": -MOST_SEED - 1 <= self.seed <= MOST_SEED,
             "batch_size": self.batch_size >= 1,
+            "size": self.size >= 0,
             "stop": len(self.stop) <= MOST_STOPS and all(isinstance(text, str) and text for text in self.stop),
         }
         for key, fine in checks.items():
@@ -203,13 +209,14 @@ _EXPECTED = {
     "text_top_p": "a number from 0 to 1",
     "seed": "a whole number from -2**63 to 2**63 - 1",
     "batch_size": "1 or more",
+    "size": "the number of one of the model's sizes, from 0",
     "visual": "SamplingSettings, or None for the model's preset",
     "stop": f"{MOST_STOPS} texts at most, none of them empty",
 }
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("max_new_tokens", "max_images", "text_top_k", "seed", "batch_size"), Integral),
+    **dict.fromkeys(("max_new_tokens", "max_images", "text_top_k", "seed", "batch_size", "size"), Integral),
     **dict.fromkeys(("temperature", "text_top_p"), Real),
     "visual": (SamplingSettings, type(None)),
     "stop": (tuple, list),

@@ -113,7 +113,7 @@ class _Batch:
     ) -> None:
         self.watcher, self.later, self.sources = watcher, later, sources or NoSources()
         self.model, self.decode_text, self.settings = model, decode_text, settings
-        self.tokens, self.L = model.tokens, model.schedule.num_tokens
+        self.tokens = model.tokens
         self.device = model.language_model.lm_head.weight.device
         self.rows: dict[int, Row] = {}
         self.cache: LanguageCache | None = None
@@ -180,9 +180,12 @@ class _Batch:
         settings = self.settings if prompt.settings is None else prompt.settings
         seed = settings.seed if prompt.seed is None else prompt.seed
         generator = stream(seed, place if prompt.row is None else prompt.row)
-        wanted = len(context) + settings.max_new_tokens + settings.max_images * (self.L + 1) + 1
+        if settings.size >= (sizes := len(self.model.schedules)):
+            raise UserError(f"size: got {settings.size}, expected a number below {sizes}, the sizes of the model")
+        picture = self.model.schedules[settings.size].num_tokens
+        wanted = len(context) + settings.max_new_tokens + settings.max_images * (picture + 1) + 1
         room = min(wanted, self.model.config.language.max_positions)
-        return Row(place, prompt, context, settings, generator, room, length=len(context))
+        return Row(place, prompt, context, settings, generator, room, picture, length=len(context))
 
     def _read_prompts(self, rows: Sequence[Row]) -> None:
         """Run the prompts of new rows through the language model and take each row's first token."""
@@ -230,7 +233,7 @@ class _Batch:
 
     def _may_draw(self, row: Row) -> bool:
         # Room for the start token, the picture and the end token.
-        return row.drawn < row.settings.max_images and row.position + self.L + 2 <= row.room
+        return row.drawn < row.settings.max_images and row.position + row.picture + 2 <= row.room
 
     def _take(self, row: Row, token: int) -> None:
         """Move a row on by the token that it has just chosen."""
@@ -261,7 +264,7 @@ class _Batch:
         """Let a row whose prompt ends with the start token draw."""
         row.state, row.pending = "draw", self.tokens.image_gen_start
         if not self._may_draw(row):
-            expected = f"room for a picture of {self.L} tokens in a context of {row.room}"
+            expected = f"room for a picture of {row.picture} tokens in a context of {row.room}"
             raise UserError(f"prompt: got {row.length + 1} tokens that ask for a picture, expected {expected}")
 
     def _check_length(self, row: Row) -> None:
@@ -298,7 +301,7 @@ class _Batch:
         for row in rows:
             self._close_text(row)
         try:
-            drawn = draw_for(self.model, self.cache, rows, self.watcher, self.sources)
+            drawn = draw_for(self.model.at(rows[0].settings.size), self.cache, rows, self.watcher, self.sources)
         except NobodyWaitsError:
             for row in rows:
                 self._finish(row, "stopped")
@@ -308,9 +311,9 @@ class _Batch:
                 self._fail(row, drawn.failed[r])
                 continue
             self._add(row, part)
-            row.answer.token_ids += [self.tokens.image_gen] * self.L + [self.tokens.image_gen_end]
+            row.answer.token_ids += [self.tokens.image_gen] * row.picture + [self.tokens.image_gen_end]
             row.length += drawn.filled + 1
-            row.gap += self.L - drawn.filled
+            row.gap += row.picture - drawn.filled
             row.drawn += 1
             row.state, row.pending, row.waited = "write", self.tokens.image_gen_end, 0
             if self.model.settings.after_image == "stop":

@@ -14,7 +14,7 @@ from torch import Tensor
 from vargpt_lightning.models.decoder.sampling import Drawing, SamplingSettings
 from vargpt_lightning.models.generation.answers import PicturePart, Prompt, Watcher, to_images
 from vargpt_lightning.models.generation.drawing import PictureStep, draw_rows
-from vargpt_lightning.models.generation.reading import pictures_of, read_contexts
+from vargpt_lightning.models.generation.reading import drawn_of, pictures_of, read_contexts
 from vargpt_lightning.models.generation.rows import NobodyWaitsError, Row
 from vargpt_lightning.models.generation.steered import Context, OtherStep, draw_steered
 from vargpt_lightning.models.language.kv_cache import LanguageCache
@@ -32,14 +32,23 @@ class Drawn:
 
 
 def drawn_together(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return rows in groups: all without parts of a sampler, and those with the same settings."""
-    plain = [row for row in rows if not (row.settings.visual and row.settings.visual.parts)]
-    groups = [plain] if plain else []
-    for row in rows:
-        if row.settings.visual and row.settings.visual.parts:
-            same = [group for group in groups if group[0].settings.visual == row.settings.visual]
-            same[0].append(row) if same else groups.append([row])
+    """Return rows in groups of one size: all without parts of a sampler, and those with the same settings."""
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=_steered):
+        size, visual = row.settings.size, row.settings.visual
+        same = [
+            group
+            for group in groups
+            if group[0].settings.size == size and _steered(group[0]) == _steered(row)
+            if not _steered(row) or group[0].settings.visual == visual
+        ]
+        same[0].append(row) if same else groups.append([row])
     return groups
+
+
+def _steered(row: Row) -> bool:
+    """Whether a row draws with parts of a sampler."""
+    return bool(row.settings.visual and row.settings.visual.parts)
 
 
 def draw_for(
@@ -61,7 +70,7 @@ def draw_for(
         logits_LV = None
         if row.settings.keep_logits and drawing.logits_BLV is not None:
             logits_LV = drawing.logits_BLV[r].cpu()
-        made = PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales, logits_LV)
+        made = PicturePart(images[r], drawing.idx_BL[r].cpu(), own_scales, logits_LV, model.size)
         parts.append(None if r in failed else made)
     return Drawn(parts, failed, filled)
 
@@ -77,18 +86,19 @@ def _drawing(
     if not settings[0].parts:
         drawing, failed = draw_rows(model, cache, slots, lengths, settings, streams, on_scale, logits, gaps)
         return drawing, failed, model.schedule.num_tokens
-    context = Context(gaps, [row.prompt.request for row in rows], _others(rows, settings[0], streams, sources), sources)
+    others = _others(rows, settings[0], streams, sources, model.size)
+    context = Context(gaps, [row.prompt.request for row in rows], others, sources)
     found = draw_steered(model, cache, slots, lengths, settings[0], streams, context, on_scale, logits)
     return found.drawing, found.failed, found.filled
 
 
 def _others(
-    rows: Sequence[Row], settings: SamplingSettings, streams: Sequence[torch.Generator], sources: Sources
+    rows: Sequence[Row], settings: SamplingSettings, streams: Sequence[torch.Generator], sources: Sources, size: int
 ) -> OtherStep:
     """What opens another model's step, which has read what the rows have so far."""
 
     def opened(where: str, owners: Sequence[int]) -> PictureStep:
-        model = sources.model(where)
+        model = sources.model(where).at(size)
         contexts = [row.sequence for row in rows]
         longest = max(map(len, contexts))
         cache = LanguageCache(model.language_model, len(rows), longest + model.schedule.num_tokens + 1)
@@ -104,12 +114,13 @@ def _others(
 
 def _so_far(model: VARGPTModel, row: Row) -> Prompt:
     """A row's prompt, with the pictures that the answer has drawn behind those that it came with."""
-    given = {"drawn_indices": row.prompt.drawn_indices, "drawn_pixels": row.prompt.drawn_pixels}
-    device = model.language_model.lm_head.weight.device
-    before = model.drawn_indices({key: value.to(device) for key, value in given.items() if value is not None})
-    found = [each for each in (before, row.answer.drawn_indices) if each is not None]
-    indices_QL = torch.cat([each.to(device) for each in found]) if found else None
-    return replace(row.prompt, drawn_indices=indices_QL, drawn_pixels=None)
+    before, own = drawn_of(model, row.prompt), row.answer.pictures
+    return replace(
+        row.prompt,
+        drawn_indices=[*(codes for _, codes in before), *(picture.indices for picture in own)] or None,
+        drawn_pixels=None,
+        drawn_sizes=[*(size for size, _ in before), *(picture.size for picture in own)],
+    )
 
 
 def _telling(model: VARGPTModel, rows: Sequence[Row], watcher: Watcher) -> Callable[[int, Tensor], None]:

@@ -6,7 +6,7 @@ Legend: R rows, T prompt length, C width, Q drawn pictures, L visual tokens of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from vargpt_lightning.models.generation.answers import Prompt
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
+
+Drawn = tuple[int, Tensor]
+"""Which of the model's sizes a drawn picture has, and its codes (L,)."""
 
 
 def context_of(model: VARGPTModel, prompt: Prompt, index: int) -> list[int]:
@@ -34,12 +37,20 @@ def context_of(model: VARGPTModel, prompt: Prompt, index: int) -> list[int]:
     return context
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of several prompts in their order: features of the seen ones, and the drawn ones."""
+
+    features_PNC: Tensor | None
+    drawn: list[Drawn]
+
+
 def read_contexts(
     model: VARGPTModel,
     cache: LanguageCache,
     slots: Sequence[int],
     contexts: Sequence[Sequence[int]],
-    pictures: dict[str, Tensor],
+    pictures: Pictures,
 ) -> Tensor:
     """Run contexts through the language model into rows of a cache; return the last hidden state of each, (R, C)."""
     device = model.language_model.lm_head.weight.device
@@ -49,33 +60,52 @@ def read_contexts(
     for r, context in enumerate(contexts):
         ids_RT[r, : len(context)] = torch.tensor(context, device=device)
         valid_RT[r, : len(context)] = True
-    layout = find_pictures(ids_RT, model.tokens, model.schedule.num_tokens)
-    batch = {"input_ids": ids_RT, **pictures}
-    embeds_RTC = model.embed(batch, layout, model.drawn_pictures(batch))
-    mask = attention_mask(layout, valid_RT, model.schedule, model.settings.visual_attention)
+    schedules = [model.schedules[size] for size, _ in pictures.drawn]
+    several = len(set(schedules)) > 1
+    counts = [each.num_tokens for each in schedules] if several else next(iter(schedules), model.schedule).num_tokens
+    layout = find_pictures(ids_RT, model.tokens, counts)
+    batch = {"input_ids": ids_RT, "vision_features": pictures.features_PNC}
+    embeds_RTC = model.embed(batch, layout, _words(model, pictures.drawn))
+    mask = attention_mask(layout, valid_RT, schedules, model.settings.visual_attention)
     places_RT = torch.arange(longest, device=device).expand_as(ids_RT)
     hidden_RTC = cache.run(embeds_RTC, places_RT, mask, rows=slots)
     last_R = torch.tensor([len(context) - 1 for context in contexts], device=device)
     return hidden_RTC[torch.arange(len(contexts), device=device), last_R]
 
 
-def pictures_of(model: VARGPTModel, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """Return the prompts' pictures as one batch: features of the seen ones, codes of the drawn ones."""
+def _words(model: VARGPTModel, drawn: Sequence[Drawn]) -> Tensor | None:
+    """Drawn pictures as the language model's inputs, one behind the other (1, N, C)."""
+    found: dict[int, Tensor] = {}
+    for size in dict.fromkeys(size for size, _ in drawn):
+        places = [place for place, (own, _) in enumerate(drawn) if own == size]
+        view = model.at(size)
+        pictures = view.drawn_pictures({"drawn_indices": torch.stack([drawn[place][1] for place in places])})
+        assert pictures is not None
+        found |= dict(zip(places, view.words(pictures), strict=True))
+    return torch.cat([found[place] for place in range(len(drawn))])[None] if drawn else None
+
+
+def pictures_of(model: VARGPTModel, prompts: Sequence[Prompt]) -> Pictures:
+    """Return the prompts' pictures as one batch."""
     device = model.language_model.lm_head.weight.device
-    seen, drawn = [], []
+    seen = []
     for prompt in prompts:
         if prompt.vision_features is not None:
             seen.append(prompt.vision_features.to(device))
         elif prompt.pixel_values is not None and len(prompt.pixel_values):
             seen.append(model.see(prompt.pixel_values.to(device)))
-        given = {"drawn_indices": prompt.drawn_indices, "drawn_pixels": prompt.drawn_pixels}
-        own = {key: value.to(device) for key, value in given.items() if value is not None}
-        indices_QL = model.drawn_indices(own)
-        if indices_QL is not None:
-            drawn.append(indices_QL)
-    pictures: dict[str, Any] = {}
-    if seen:
-        pictures["vision_features"] = torch.cat(seen)
-    if drawn:
-        pictures["drawn_indices"] = torch.cat(drawn)
-    return pictures
+    return Pictures(
+        torch.cat(seen) if seen else None, [found for prompt in prompts for found in drawn_of(model, prompt)]
+    )
+
+
+def drawn_of(model: VARGPTModel, prompt: Prompt) -> list[Drawn]:
+    """Return the pictures that were drawn earlier in a prompt."""
+    device = model.language_model.lm_head.weight.device
+    codes, pixels_Q3HW = prompt.drawn_indices, prompt.drawn_pixels
+    if codes is None and pixels_Q3HW is not None and len(pixels_Q3HW):
+        codes = model.at(next(iter(prompt.drawn_sizes), 0)).drawn_indices({"drawn_pixels": pixels_Q3HW.to(device)})
+    if codes is None:
+        return []
+    sizes = list(prompt.drawn_sizes) or [0] * len(codes)
+    return [(size, indices_L.to(device)) for size, indices_L in zip(sizes, codes, strict=True)]

@@ -15,7 +15,8 @@ from vargpt_lightning.models.generation.answers import Answer, GenerationSetting
 class Row:
     """One answer in the making. Row `slot` of the cache holds `length` tokens of it; `pending` comes next.
 
-    `place` is the prompt's number, `room` the tokens that the whole sequence may have, `gap` how many tokens of its
+    `place` is the prompt's number, `room` the tokens that the whole sequence may have, `picture` those of one of its
+    pictures, `gap` how many tokens of its
     pictures the cache does not hold because a part of the sampler has left them out.
     """
 
@@ -25,6 +26,7 @@ class Row:
     settings: GenerationSettings
     generator: torch.Generator
     room: int
+    picture: int
     slot: int = 0
     length: int = 0
     gap: int = 0

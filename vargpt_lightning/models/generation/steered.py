@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vargpt_lightning.models.core.images import to_images
 from vargpt_lightning.models.decoder.sampling import Drawing, SamplingSettings
 from vargpt_lightning.models.generation.drawing import PictureStep
 from vargpt_lightning.models.generation.row_sampling import RowRules
 from vargpt_lightning.models.generation.rows import stream
 from vargpt_lightning.models.generation.sources import NoSources
+from vargpt_lightning.models.images import to_images
 from vargpt_lightning.models.language.kv_cache import LanguageCache
 from vargpt_lightning.models.parts import check_parts, made_of
 from vargpt_lightning.models.parts.base import Drawing as Begun

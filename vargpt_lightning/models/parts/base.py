@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from vargpt_lightning.models.core.images import to_images
 from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.images import to_images
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ H and W height and width of the features.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -110,11 +109,12 @@ class BitTokenizer(MultiScaleTokenizer):
         """D, bits of a token."""
         return self.code_size
 
-    def with_schedule(self, schedule: ScaleSchedule) -> BitTokenizer:
-        """Return a tokenizer of these very weights for other sizes of pictures."""
-        other = copy.copy(self)
-        other.schedule = schedule
-        other.usage = BitCounts(schedule.num_scales, self.code_size)
+    def with_schedule(self, schedule: ScaleSchedule) -> Self:
+        """Return a tokenizer of these very weights for other sizes of pictures; what is counted is counted together
+        where the scales are as many."""
+        other = super().with_schedule(schedule)
+        if schedule.num_scales != self.schedule.num_scales:
+            other.usage = BitCounts(schedule.num_scales, self.code_size)
         return other
 
     def encoding_state(self) -> dict[str, Tensor]:

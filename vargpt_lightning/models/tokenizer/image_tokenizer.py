@@ -8,10 +8,11 @@ Legend: B batch, L tokens of all scales, l tokens of one scale, C code size, H a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
+from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer, check_counts
 from vargpt_lightning.models.tokenizer.quantizer import Change, MultiScaleQuantizer, PhiSharing, rows_to_map
 from vargpt_lightning.utils.errors import UserError
@@ -45,6 +46,7 @@ class ImageTokenizer(MultiScaleTokenizer):
 
     Args:
         scales: sizes of the token maps (see `ScaleSchedule`); the last one times `downsampling` is the pictures' size.
+            Other schedules of as many scales serve the same weights (`with_schedule`).
         channels: width of the convolutions at full resolution.
         channel_multipliers: width of each resolution in units of ``channels``; each step halves the resolution.
         residual_blocks: residual blocks a resolution (the decoder has one more).
@@ -116,6 +118,17 @@ class ImageTokenizer(MultiScaleTokenizer):
         self.quant_conv = nn.Conv2d(code_size, code_size, before, padding=before // 2)
         self.post_quant_conv = nn.Conv2d(code_size, code_size, quant_kernel, padding=quant_kernel // 2)
 
+    def with_schedule(self, schedule: ScaleSchedule) -> Self:
+        """Return a tokenizer of these very weights for other sizes of pictures.
+
+        Raises:
+            UserError: the schedule has another number of scales, each of which has its blend and its record of hits.
+        """
+        if schedule.num_scales != self.quantize.schedule.num_scales:
+            own = self.quantize.schedule.num_scales
+            raise UserError(f"scales: got {schedule.num_scales} of them, expected {own} as the image tokenizer has")
+        return super().with_schedule(schedule)
+
     def encoding_state(self) -> dict[str, Tensor]:
         """Return the weights that codes depend on: neither the decoder's nor the record of hits."""
         idle = ("decoder.", "post_quant_conv.")
@@ -127,11 +140,11 @@ class ImageTokenizer(MultiScaleTokenizer):
 
     def scales_of(self, f_BCHW: Tensor, change: Change | None = None) -> list[tuple[Tensor, Tensor]]:
         """Return the codes (B, l) of each scale and what they, or the changed ones, add to the features."""
-        return [(step.idx_Bl, step.added_BCHW) for step in self.quantize.steps(f_BCHW, change)]
+        return [(step.idx_Bl, step.added_BCHW) for step in self.quantize.steps(f_BCHW, change, self.schedule)]
 
     def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
         """Return the input (B, l, C) of the scale after ``k``."""
-        return self.quantize.next_input(k, f_hat_BCHW)
+        return self.quantize.next_input(k, f_hat_BCHW, self.schedule)
 
     def embed_codes(self, idx: Tensor) -> Tensor:
         """Return the code vectors of indices of any shape, with C appended to that shape."""
@@ -143,11 +156,12 @@ class ImageTokenizer(MultiScaleTokenizer):
 
     def accumulate(self, k: int, f_hat_BCHW: Tensor, h: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :meth:`MultiScaleTokenizer.accumulate`; ``h`` may be a map (B, C, h, w)."""
-        return self.quantize.accumulate(k, f_hat_BCHW, rows_to_map(h, self.schedule.shapes[k]) if h.dim() == 3 else h)
+        h_BChw = rows_to_map(h, self.schedule.shapes[k]) if h.dim() == 3 else h
+        return self.quantize.accumulate(k, f_hat_BCHW, h_BChw, self.schedule)
 
     def forward(self, x_B3HW: Tensor) -> IndexOutput:
         """Reconstruct pictures for training; in training mode the hits of the codes are recorded."""
-        f_hat_BCHW, codebook_loss, commitment_loss, idx_BL = self.quantize(self.features(x_B3HW))
+        f_hat_BCHW, codebook_loss, commitment_loss, idx_BL = self.quantize(self.features(x_B3HW), self.schedule)
         vq_loss = codebook_loss + commitment_loss
         return IndexOutput(self.draw(f_hat_BCHW), codebook_loss, commitment_loss, vq_loss, idx_BL)
 

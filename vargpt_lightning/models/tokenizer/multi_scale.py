@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.tokenizer.convolutions import NORM_GROUPS, Decoder, Encoder, fast_format
 from vargpt_lightning.models.tokenizer.local_encoder import LocalEncoder
 from vargpt_lightning.models.tokenizer.quantizer import Change
+from vargpt_lightning.models.views import view_of
 from vargpt_lightning.utils.errors import UserError
 
 
@@ -28,6 +30,10 @@ def check_counts(**counts: int) -> None:
     for key, value in counts.items():
         if value < 1:
             raise UserError(f"{key}: got {value!r}, expected a positive integer")
+
+
+GATHERED = ("encode", "encode_changed", "next_scale_inputs")
+"""Methods that training calls; where the weights are sharded they are gathered around these."""
 
 
 class TokenizerOutput(Protocol):
@@ -109,6 +115,24 @@ class MultiScaleTokenizer(nn.Module):
             self.encoder = Encoder(*stack, attention=attention, dropout=dropout, patch=patch, groups=groups)
         self.decoder = Decoder(*stack, attention=attention, dropout=dropout, patch=patch, groups=groups)
 
+    def with_schedule(self, schedule: ScaleSchedule) -> Self:
+        """Return a tokenizer of these very weights for other sizes of pictures."""
+        view = view_of(self)
+        view.schedule = schedule
+        for name in GATHERED:  # a sharded tokenizer's are its own, which gather its weights
+            if (own := self.__dict__.get(name)) is not None:
+                setattr(view, name, partial(own, schedule=schedule))
+        return view
+
+    def _at(self, schedule: ScaleSchedule | None) -> Self:
+        """This tokenizer, or where a schedule is given a view of it whose methods are the class's own."""
+        if schedule is None:
+            return self
+        view = self.with_schedule(schedule)
+        for name in GATHERED:
+            view.__dict__.pop(name, None)
+        return view
+
     @property
     def picture_shape(self) -> tuple[int, int]:
         """Height and width of the pictures in pixels."""
@@ -155,9 +179,13 @@ class MultiScaleTokenizer(nn.Module):
         return self._compress(fast_format(x_B3HW.to(weight.dtype), weight)).contiguous()
 
     @torch.no_grad()
-    def encode(self, x_B3HW: Tensor) -> Tensor:
-        """Return the codes of pictures, scale by scale: (B, L), or (B, L, D) where a code has D numbers."""
-        return self.quantize_features(self.features(x_B3HW))
+    def encode(self, x_B3HW: Tensor, schedule: ScaleSchedule | None = None) -> Tensor:
+        """Return the codes of pictures, scale by scale: (B, L), or (B, L, D) where a code has D numbers.
+
+        With a `schedule` they are of its size, as `with_schedule` has it.
+        """
+        own = self._at(schedule)
+        return own.quantize_features(own.features(x_B3HW))
 
     @torch.no_grad()
     def quantize_features(self, f_BCHW: Tensor) -> Tensor:
@@ -165,9 +193,12 @@ class MultiScaleTokenizer(nn.Module):
         return torch.cat([codes for codes, _ in self.scales_of(f_BCHW)], dim=1)
 
     @torch.no_grad()
-    def encode_changed(self, x_B3HW: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+    def encode_changed(
+        self, x_B3HW: Tensor, change: Change, schedule: ScaleSchedule | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return codes and next-scale inputs of pictures with codes changed on the way (see `changed`)."""
-        return self.changed(self.features(x_B3HW), change)
+        own = self._at(schedule)
+        return own.changed(own.features(x_B3HW), change)
 
     @torch.no_grad()
     def changed(self, f_BCHW: Tensor, change: Change) -> tuple[Tensor, Tensor]:
@@ -198,12 +229,13 @@ class MultiScaleTokenizer(nn.Module):
         return self.decode_indices(self.encode(x_B3HW))
 
     @torch.no_grad()
-    def next_scale_inputs(self, codes: Tensor) -> Tensor:
+    def next_scale_inputs(self, codes: Tensor, schedule: ScaleSchedule | None = None) -> Tensor:
         """Return the teacher-forced inputs (B, L - first, C) of all scales but the first.
 
         Scale k + 1 is given what scales up to k reconstruct, resized to its own size (VAR, figure 4).
         """
-        return self.joined(self.unroll(codes)[1], len(codes))
+        own = self._at(schedule)
+        return own.joined(own.unroll(codes)[1], len(codes))
 
     def joined(self, inputs: list[Tensor], batch: int) -> Tensor:
         """Return the next-scale inputs of all scales in a row (B, L - first, C); none of a single scale."""

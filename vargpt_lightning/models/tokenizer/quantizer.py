@@ -156,49 +156,57 @@ class MultiScaleQuantizer(KeepsFloat32):
         distance_NV = z_NC.square().sum(dim=1, keepdim=True) + codes_VC.square().sum(dim=1)
         return torch.argmin(torch.addmm(distance_NV, z_NC, codes_VC.T, alpha=-2), dim=1)
 
-    def contribution(self, k: int, h_BChw: Tensor) -> Tensor:
+    def contribution(self, k: int, h_BChw: Tensor, schedule: ScaleSchedule | None = None) -> Tensor:
         """Return what scale ``k``'s code vectors add to the reconstructed features: enlarged, then blended."""
-        if k < self.schedule.num_scales - 1:
-            h_BChw = F.interpolate(h_BChw, size=self.schedule.final_shape, mode="bicubic")
+        schedule = schedule or self.schedule
+        if k < schedule.num_scales - 1:
+            h_BChw = F.interpolate(h_BChw, size=schedule.final_shape, mode="bicubic")
         return self.phi(k)(h_BChw)
 
-    def steps(self, f_BCHW: Tensor, change: Change | None = None) -> list[ScaleStep]:
+    def steps(
+        self, f_BCHW: Tensor, change: Change | None = None, schedule: ScaleSchedule | None = None
+    ) -> list[ScaleStep]:
         """Quantize features (B, C, H, W) scale by scale, each on what the coarser ones left over (VAR, algorithm 1).
 
-        For `change` see `Change`.
+        For `change` see `Change`; `schedule`, of as many scales as the quantizer's own, is that of other sizes.
         """
+        schedule = schedule or self.schedule
         rest_BCHW = f_BCHW.detach().float()
         steps = []
         with full_precision(rest_BCHW):
-            for k, shape in enumerate(self.schedule.shapes):
-                last = k == self.schedule.num_scales - 1
+            for k, shape in enumerate(schedule.shapes):
+                last = k == schedule.num_scales - 1
                 small_BChw = rest_BCHW if last else F.interpolate(rest_BCHW, size=shape, mode="area")
                 rest_BlC = map_to_rows(small_BChw)
                 rest_NC = rest_BlC.reshape(-1, rest_BlC.shape[-1])
                 idx_Bl = self.nearest(rest_NC).unflatten(0, rest_BlC.shape[:2])
                 fed_Bl = idx_Bl if change is None else change(k, idx_Bl)
-                added_BCHW = self.contribution(k, rows_to_map(self.embed(fed_Bl), shape))
+                added_BCHW = self.contribution(k, rows_to_map(self.embed(fed_Bl), shape), schedule)
                 rest_BCHW = rest_BCHW - added_BCHW.detach()
                 steps.append(ScaleStep(rest_NC, idx_Bl, added_BCHW))
         return steps
 
-    def accumulate(self, k: int, f_hat_BCHW: Tensor, h_BChw: Tensor) -> tuple[Tensor, Tensor | None]:
+    def accumulate(
+        self, k: int, f_hat_BCHW: Tensor, h_BChw: Tensor, schedule: ScaleSchedule | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Add scale ``k``'s code vectors; return the new f_hat and the next scale's input (B, l, C), at last None."""
+        last = k == (schedule or self.schedule).num_scales - 1
         with full_precision(f_hat_BCHW):
-            f_hat_BCHW = f_hat_BCHW + self.contribution(k, h_BChw.float())
-            return f_hat_BCHW, None if k == self.schedule.num_scales - 1 else self.next_input(k, f_hat_BCHW)
+            f_hat_BCHW = f_hat_BCHW + self.contribution(k, h_BChw.float(), schedule)
+            return f_hat_BCHW, None if last else self.next_input(k, f_hat_BCHW, schedule)
 
-    def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
+    def next_input(self, k: int, f_hat_BCHW: Tensor, schedule: ScaleSchedule | None = None) -> Tensor:
         """Return the input (B, l, C) of the scale after ``k``: the sum so far, resized to it."""
-        return map_to_rows(F.interpolate(f_hat_BCHW, size=self.schedule.shapes[k + 1], mode="area"))
+        shape = (schedule or self.schedule).shapes[k + 1]
+        return map_to_rows(F.interpolate(f_hat_BCHW, size=shape, mode="area"))
 
-    def forward(self, f_BCHW: Tensor) -> QuantizerOutput:
+    def forward(self, f_BCHW: Tensor, schedule: ScaleSchedule | None = None) -> QuantizerOutput:
         """Quantize for training: straight-through features and the loss terms, averaged over scales.
 
         The terms are those of VQ-VAE (arXiv 1711.00937, equation 3), between the features and f_hat after each scale.
         """
         f_BCHW = f_BCHW.float()
-        steps = self.steps(f_BCHW)
+        steps = self.steps(f_BCHW, schedule=schedule)
         with full_precision(f_BCHW):
             f_hat_BCHW = torch.zeros_like(f_BCHW)
             codebook_loss = commitment_loss = f_BCHW.new_zeros(())

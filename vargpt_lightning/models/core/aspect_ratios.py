@@ -74,6 +74,18 @@ def first_scales(schedule: ScaleSchedule, count: int) -> ScaleSchedule:
     return ScaleSchedule(schedule.sizes[:count])
 
 
+def ratio_beside(square: ScaleSchedule, ratio: float) -> ScaleSchedule:
+    """Return the schedule of a ratio of the table with as many scales as one of its square's has.
+
+    Raises:
+        UserError: there is no such ratio, or the other scales are not those of the table's square.
+    """
+    if first_scales(RATIOS[1.0], square.num_scales) != square:
+        told = ", ".join(map(str, RATIOS[1.0].sizes))
+        raise UserError(f"got ratio {ratio} beside scales {list(square.sizes)}, expected first ones of {told}")
+    return schedule_of(ratio, square.num_scales)
+
+
 def nearest_ratio(height: float, width: float) -> float:
     """Return the ratio of the table that is nearest to a picture's height over its width."""
     return min(RATIOS, key=lambda ratio: abs(height / width - ratio))

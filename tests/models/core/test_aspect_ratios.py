@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.golden import load_golden
-from vargpt_lightning.models.bitwise.aspect_ratios import (
+from vargpt_lightning.models.core.aspect_ratios import (
     RATIOS,
     first_scales,
     full_grid,
