@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vargpt_lightning.data.images.pictures import PictureReader
+from vargpt_lightning.data.mixing.buckets import size_of
 from vargpt_lightning.data.shards.records import SEEN, PicturePart, Record
 from vargpt_lightning.data.text.chat import IGNORED, ChatTemplate, Rendered
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
@@ -48,15 +49,20 @@ class SheetRecord:
 
 @dataclass(frozen=True)
 class SheetMaker:
-    """Makes records into what the sheet shows; without `seen` the model sees no pictures."""
+    """Makes records into what the sheet shows; without `seen` the model sees no pictures.
+
+    `drawn` has a reader for each size of pictures that the model draws.
+    """
 
     template: ChatTemplate
     seen: PictureReader | None
-    drawn: PictureReader
+    drawn: tuple[PictureReader, ...]
     context: int
 
     def __call__(self, record: Record) -> SheetRecord:
         """Return a record as it is rendered within the context."""
+        if len(self.drawn) > 1:
+            record = record.with_size(size_of(record, [reader.shape for reader in self.drawn]))
         try:
             rendered = self.template.render(record, self.context)
         except UserError as error:
@@ -86,10 +92,9 @@ class SheetMaker:
         special = tokens.special_ids
         at = 0
         while at < len(ids):
-            places = {tokens.image_id: self.template.seen_tokens, tokens.image_gen_id: self.template.drawn_tokens}
-            count = places.get(ids[at], 0)
-            if count:
+            if ids[at] in (tokens.image_id, tokens.image_gen_id):
                 part = next(seen if ids[at] == tokens.image_id else drawn)
+                count = self.template.seen_tokens if part.use == SEEN else self.template.drawn_length(part.size)
                 name = tokens.decode([ids[at]], skip_special=False)
                 yield Token(f"{name} × {count}", False, True, self._picture(part), (ids[at],))
                 at += count
@@ -103,7 +108,7 @@ class SheetMaker:
 
     def _picture(self, part: PicturePart) -> dict[str, Any]:
         """The picture as the reader gives it to the model, back from the tensor; or why it cannot be had."""
-        reader = self.seen if part.use == SEEN else self.drawn
+        reader = self.seen if part.use == SEEN else self.drawn[part.size]
         found: dict[str, Any] = {"use": part.use, "key": part.name, "size": 0, "uri": "", "error": ""}
         if reader is None:
             return found | {"error": "this model sees no pictures"}
@@ -116,12 +121,12 @@ class SheetMaker:
 
 def sheet_maker(config: VARGPTConfig, tokenizer: TextTokenizer) -> SheetMaker:
     """Return what shows records for a model of these sizes."""
-    places = config.tokenizer.schedule.num_tokens
+    places = tuple(schedule.num_tokens for schedule in config.tokenizer.schedules)
     train_on = "all" if config.settings.text_loss == "all" else "answer"
     template = ChatTemplate(tokenizer, config.vision.patches, places, train_on)  # type: ignore[arg-type]
-    size = config.tokenizer.picture_size
+    drawn = tuple(PictureReader(shape) for shape in config.tokenizer.picture_shapes)
     seen = None if config.vision.kind == "none" else seen_reader(config.vision)
-    return SheetMaker(template, seen, PictureReader(size), config.language.max_positions)
+    return SheetMaker(template, seen, drawn, config.language.max_positions)
 
 
 def picture_uri(reader: PictureReader, part: PicturePart) -> str:

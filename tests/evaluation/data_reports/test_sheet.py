@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests import tiny
 from tests.data.conftest import asked, drawn, png
+from vargpt_lightning.data.images.pictures import PictureReader
 from vargpt_lightning.data.shards.records import Record, TextPart, Turn
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.evaluation.data_reports.sheet import SheetMaker, sheet_maker, token_html, token_texts
@@ -81,8 +82,10 @@ def test_texts_are_escaped(maker: SheetMaker) -> None:
 
 def test_drawn_pictures_are_shown_at_the_tokenizer_s_size(tokenizer: TextTokenizer) -> None:
     config = tiny.tiny_config()
-    assert sheet_maker(config, tokenizer).drawn.size == 8
+    assert sheet_maker(config, tokenizer).drawn == (PictureReader(8),)
     config.tokenizer = replace(config.tokenizer, patch=2)
-    assert sheet_maker(config, tokenizer).drawn.size == 16
+    assert sheet_maker(config, tokenizer).drawn[0].size == 16
     config.tokenizer = replace(config.tokenizer, kind="bits", patchify=True)
-    assert sheet_maker(config, tokenizer).drawn.size == 32
+    assert sheet_maker(config, tokenizer).drawn[0].size == 32
+    config.tokenizer = replace(config.tokenizer, sizes=((1, (1, 2)),))
+    assert sheet_maker(config, tokenizer).drawn[1].shape == (16, 32)

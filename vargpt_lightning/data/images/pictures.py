@@ -1,6 +1,6 @@
 """Encoded picture files turned into tensors: decoded, made square, varied a little, scaled.
 
-Shape suffixes: B pictures, C colours, H height, W width (HW square here, but for `native_shapes`).
+Shape suffixes: B pictures, C colours, H height, W width (HW square here, but for `native_shapes` and `rectangles`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vargpt_lightning.data.images.fast_resize import fit_fast
 from vargpt_lightning.data.images.jpeg import decode_jpeg
 from vargpt_lightning.data.images.native_shapes import NATIVE_FITS, fitted, picture_of, strip
 from vargpt_lightning.data.images.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
+from vargpt_lightning.data.images.rectangles import RECTANGULAR, Shape, fit_rectangle, larger
 from vargpt_lightning.data.images.resize_modes import (
     Resizing,
     crop_of,
@@ -96,12 +97,12 @@ class PictureReader:
     The defaults give values in [-1, 1], the range of the image tokenizer. `fit` is the resize mode, which makes
     pictures square: "crop" and "pad" as `make_square` does; others as `resize_modes` says. "naflex" and "qwen2_vl" keep
     a picture's shape: `size` is a patch's side, and what is read a strip of them with marks in a fourth channel, of
-    `tokens` tokens (see `native_shapes`). With
+    `tokens` tokens (see `native_shapes`). A `size` of two numbers is height and width (see `rectangles`). With
     `variants` above 1, variant v > 0 is a mild change of the picture (see `vary`); with "var" it is a random crop,
     which follows from the picture's key and v. Pictures of more than `max_pixels` count as broken.
     """
 
-    size: int
+    size: int | Shape
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     std: Sequence[float] = (0.5, 0.5, 0.5)
     fit: Fit = "crop"
@@ -111,12 +112,28 @@ class PictureReader:
     tokens: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.size, int) and self.size[0] == self.size[1]:
+            object.__setattr__(self, "size", self.size[0])
         if self.fit in NATIVE_FITS and self.tokens < 1:
             raise UserError(f"picture reader: fit {self.fit!r} with {self.tokens} tokens; expected 1 or more")
-        if self.size < 1 or self.variants < 1:
+        if min(self.shape) < 1 or self.variants < 1:
             raise UserError(f"picture reader: size {self.size}, variants {self.variants}; expected 1 or more of each")
         if self.fit not in RESIZE_MODES:
             raise UserError(f"picture reader: fit {self.fit!r}; expected one of {', '.join(RESIZE_MODES)}")
+        if self.shape[0] != self.shape[1] and self.fit not in RECTANGULAR:
+            expected = f"one of {', '.join(RECTANGULAR)} for pictures that are no squares"
+            raise UserError(f"picture reader: fit {self.fit!r} with size {self.size}; expected {expected}")
+
+    @property
+    def shape(self) -> Shape:
+        """Height and width in pixels; of native shapes those of a patch."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def side(self) -> int:
+        """The side of squares, or of a patch."""
+        assert isinstance(self.size, int)
+        return self.size
 
     def read(self, data: bytes | None, key: str = "picture", variant: int = 0) -> Tensor:
         """Return the picture as a (C, H, W) tensor; raises PictureError when it cannot be decoded."""
@@ -134,20 +151,20 @@ class PictureReader:
 
         With `resizing` "torch" plain JPEG files that are not varied are resized by `fit_fast` where it can.
         """
-        shape = (self.size, self.size, 3)
+        shape = (*self.shape, 3)
 
         def final(height: int, width: int) -> np.ndarray | None:
             return place(shape) if place and ready(height, width) else None
 
         def ready(height: int, width: int) -> bool:
-            return variant == 0 and self.fit in KEEP_SQUARES and height == width == self.size
+            return variant == 0 and self.fit in KEEP_SQUARES and (height, width) == self.shape
 
         pixels_HWC = decode_jpeg(data, self.max_pixels, final)
         if pixels_HWC is None:
             return self.pixels(decode_picture(data, key, self.max_pixels), key, variant)
         if ready(*pixels_HWC.shape[:2]):
             return pixels_HWC
-        if resizing == "torch" and variant == 0:
+        if resizing == "torch" and variant == 0 and isinstance(self.size, int):
             fitted_HWC = fit_fast(pixels_HWC, self.size, self.fit, self.mean)
             if fitted_HWC is not None:
                 return fitted_HWC
@@ -164,7 +181,9 @@ class PictureReader:
         """
         image = image if image.mode == "RGB" else image.convert("RGB")
         if self.fit in NATIVE_FITS:
-            return strip(np.array(self._native(image, key, variant)), self.fit, self.size, self.tokens)
+            return strip(np.array(self._native(image, key, variant)), self.fit, self.side, self.tokens)
+        if not isinstance(self.size, int):
+            return np.array(self._rectangle(image, self.size, key, variant))
         if self.fit == "var":
             return np.array(fit_var(image, self.size, crop_of(key, variant), flip=self.flip))
         if variant:
@@ -196,8 +215,13 @@ class PictureReader:
         return levels_HWC if levels_HWC.dtype == np.uint8 else levels_HWC.round().clip(0, 255).astype(np.uint8)
 
     def _native(self, image: Image.Image, key: str, variant: int) -> Image.Image:
-        image = fitted(image, self.fit, self.size, self.tokens)
+        image = fitted(image, self.fit, self.side, self.tokens)
         return vary(image, key, variant, flip=self.flip)
+
+    def _rectangle(self, image: Image.Image, shape: Shape, key: str, variant: int) -> Image.Image:
+        if variant and self.fit != "var":
+            image = vary(fit_rectangle(image, larger(shape, image), self.fit), key, variant, flip=self.flip)
+        return fit_rectangle(image, shape, self.fit, crop_of(key, variant), flip=self.flip)
 
     def _square(self, image: Image.Image, side: int) -> Image.Image:
         if self.fit == "clip":

@@ -48,7 +48,8 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
     `input_ids` (B, T), `attention_mask` (B, T) bool, `labels` (B, T); then, where any row has one, in order of
     appearance row by row: `pixel_values` (P, 3, S, S) or `vision_features` (P, N, C), `drawn_pixels` (Q, 3, H, W) or
     `drawn_indices` (Q, L). T is the longest row's length, rounded up to `multiple_of`. Beside them `rows`, what they
-    are, and the counts `cut`, `skipped`, `samples` (records), `tokens` and, with padding, `positions`.
+    are, `size` where the drawn pictures are of another than a model's first one, and the counts `cut`, `skipped`,
+    `samples` (records), `tokens` and, with padding, `positions`.
     """
     longest = max(len(example.ids) for example in examples)
     shape = len(examples), -(-longest // multiple_of) * multiple_of
@@ -66,6 +67,8 @@ def collate(examples: Sequence[Example], pad_id: int, *, multiple_of: int = 1) -
         batch["pixel_values" if seen[0].ndim == 3 else "vision_features"] = shared_memory.stack(seen)
     if drawn:
         batch["drawn_pixels" if drawn[0].ndim == 3 else "drawn_indices"] = shared_memory.stack(drawn)
+    if sizes := {size for example in examples if (size := example.size)}:
+        (batch["size"],) = sizes
     batch["rows"] = Rows([example.record for example in examples])
     batch["cut"] = sum(example.cut for example in examples)
     batch["skipped"] = sum(example.skipped for example in examples)

@@ -32,7 +32,7 @@ class Example:
     """One record, ready to be put into a batch; `seen` and `drawn` hold one tensor, or array of bytes, a picture.
 
     `ids` and `labels` are arrays of type "q". `cut` says that it was longer than the context, `skipped` how many bad
-    records it stands in for.
+    records it stands in for, `size` which of a model's sizes the drawn pictures are of.
     """
 
     ids: array[int]
@@ -42,6 +42,7 @@ class Example:
     record: Record | None = None
     cut: bool = False
     skipped: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ExampleMaker:
     """Makes examples for training: `maker(record, place)`, and prompts for answering: `maker.prompt(record)`.
 
     `seen` and `drawn` say where pictures come from: a PictureReader decodes them, a cache looks them up by key (seen:
-    features (N, C)). A drawn picture that comes with its codes gives these (L,). Which variant of a picture is taken
+    features (N, C)); `sizes` has readers for drawn pictures of a model's other sizes. A drawn picture that comes with
+    its codes gives these (L,). Which variant of a picture is taken
     follows from seed, record, epoch and the picture's place in the record.
     Raises SkippedRecord for a picture that cannot be decoded and for a record with no trained token and no drawing.
     """
@@ -60,6 +62,7 @@ class ExampleMaker:
     context: int | None = None
     seed: int = 0
     vary: bool = True
+    sizes: tuple[PictureSource, ...] = ()
 
     def __call__(self, record: Record, place: Place | None = None) -> Example:
         try:
@@ -85,10 +88,14 @@ class ExampleMaker:
         choose = self._chooser(record, place)
         seen = [_read(part, self.seen, choose) for part in rendered.seen]
         drawn = [
-            _read(part, self.drawn, self._chooser(record, place, f":drawn:{number}"))
+            _read(part, self._reader(part.size), self._chooser(record, place, f":drawn:{number}"))
             for number, part in enumerate(rendered.drawn)
         ]
-        return Example(rendered.ids, rendered.labels, seen, drawn, record, rendered.cut)
+        size = rendered.drawn[0].size if drawn else 0
+        return Example(rendered.ids, rendered.labels, seen, drawn, record, rendered.cut, size=size)
+
+    def _reader(self, size: int) -> PictureSource | None:
+        return self.sizes[size - 1] if size else self.drawn
 
     def _chooser(self, record: Record, place: Place | None, which: str = "") -> Callable[[int], int]:
         if place is None or not self.vary:

@@ -58,4 +58,5 @@ def _joined(examples: Sequence[Example]) -> Example:
         result.labels.extend(example.labels[1:])
         result.seen += example.seen
         result.drawn += example.drawn
+        result.size = result.size or example.size
     return result

@@ -9,20 +9,18 @@ Shape suffixes: N records.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from vargpt_lightning.data.mixing.kept import kept
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 from vargpt_lightning.data.text.chat import ChatTemplate, spoken_texts
 from vargpt_lightning.utils.counted import counted
 from vargpt_lightning.utils.errors import UserError
-from vargpt_lightning.utils.files import write_bytes
 
 _CHUNK = 2048  # records whose texts are encoded together
 _FRAME = 2  # tokens around a drawn picture: its start and its end
@@ -39,15 +37,16 @@ _PROBE = Record(
 
 
 def record_lengths(
-    source: ShardDataset, template: ChatTemplate, folder: Path, context: int | None = None
+    source: ShardDataset, template: ChatTemplate, folder: Path, context: int | None = None, size: int = 0
 ) -> NDArray[np.int64]:
     """Return the tokens (N,) of each record as the template renders it, from `folder` or measured and kept there.
 
-    A record longer than `context` counts as that: it will be cut, to that length or a shorter one.
+    A record longer than `context` counts as that: it will be cut, to that length or a shorter one. `size` says which
+    of a model's sizes the drawn pictures are of.
     Raises UserError when the file cannot be written.
     """
     counts_N3 = _kept(source, template, folder).astype(np.int64)
-    pictures = np.array([1, template.seen_tokens, template.drawn_tokens + _FRAME])
+    pictures = np.array([1, template.seen_tokens, template.drawn_length(size) + _FRAME])
     lengths_N = counts_N3 @ pictures
     return lengths_N if context is None else np.minimum(lengths_N, context)
 
@@ -81,33 +80,14 @@ def _counted_whole(record: Record, template: ChatTemplate) -> tuple[int, int, in
     except UserError:
         return 1, 0, 0  # passed over when it is read
     seen, drawn = len(rendered.seen), len(rendered.drawn)
-    visual = seen * template.seen_tokens + drawn * (template.drawn_tokens + _FRAME)
+    visual = seen * template.seen_tokens + drawn * (template.drawn_length() + _FRAME)
     return len(rendered.ids) - visual, seen, drawn
 
 
 def _kept(source: ShardDataset, template: ChatTemplate, folder: Path) -> NDArray[np.uint32]:
+    told = f"{source.folder}: measuring the tokens of {counted(len(source), 'record')}, once"
     file = folder / f"{_key(source, template)}.npy"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):  # the processes of a run come all at once; one of them measures
-            if (found := _read(file, len(source))) is not None:
-                return found
-            print(f"{source.folder}: measuring the tokens of {counted(len(source), 'record')}, once", flush=True)
-            counts_N3 = count_tokens(source, template)
-            content = io.BytesIO()
-            np.save(content, counts_N3)
-            write_bytes(file, content.getvalue())
-            return counts_N3
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error}); expected a folder for lengths of records") from error
-
-
-def _read(file: Path, count: int) -> NDArray[np.uint32] | None:
-    try:
-        found: NDArray[np.uint32] = np.load(file, allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return found if found.shape == (count, 3) else None
+    return kept(file, (len(source), 3), told, lambda: count_tokens(source, template))
 
 
 def _key(source: ShardDataset, template: ChatTemplate) -> str:

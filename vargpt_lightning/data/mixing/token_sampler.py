@@ -50,7 +50,8 @@ class TokenBatchSampler(Sampler[list[Place]]):
 
     `draw(w)` returns the records of window w of an endless order, all of a window's ranks together; what a window holds
     becomes whole batches, each record in one. The ranks take turns at the batches, window after window, so that all of
-    them have as many as are asked for. `lengths` are the records' tokens by source (see `record_lengths`).
+    them have as many as are asked for. `lengths` are the records' tokens by source (see `record_lengths`). Where
+    sources have `groups`, by name, no batch has records of two of them.
     Raises UserError for a rank outside the world.
     """
 
@@ -65,12 +66,13 @@ class TokenBatchSampler(Sampler[list[Place]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        groups: Mapping[str, int] | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise UserError(f"rank {rank} of {world_size}; expected a rank below")
         self.draw, self.lengths, self.plan = draw, lengths, plan
         self.steps, self.start_step, self.seed = steps, start_step, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.groups = rank, world_size, dict(groups or {})
         self._window = lru_cache(maxsize=2)(self._make_window)
 
     def __len__(self) -> int:
@@ -103,5 +105,13 @@ class TokenBatchSampler(Sampler[list[Place]]):
 
     def _make_window(self, window: int) -> tuple[Sequence[Place], list[Indices]]:
         places = self.draw(window)
-        lengths = [self.lengths[place.source][place.position] for place in places]
-        return places, self.plan.batches(lengths, [self.seed, window])
+        lengths_N = np.array([self.lengths[place.source][place.position] for place in places])
+        seed = [self.seed, window]
+        if len(set(self.groups.values())) < 2:
+            return places, self.plan.batches(lengths_N, seed)
+        group_N = np.array([self.groups[place.source] for place in places])
+        batches = []
+        for group in np.unique(group_N):
+            own = np.flatnonzero(group_N == group)
+            batches += [own[batch] for batch in self.plan.batches(lengths_N[own], [*seed, int(group)])]
+        return places, [batches[place] for place in np.random.default_rng(seed).permutation(len(batches))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,7 @@ class PicturePart:
     `name` is what its corpus calls it (a path, a hash of its pixels); other corpora, and the same one packed anew, may
     have another picture of that name. `data` holds the encoded file (PNG, JPEG, WebP), or None when it is loaded
     elsewhere. `codes` holds a drawn picture's visual tokens, (variants, L), where these were computed before. `packed`
-    says that it was read from shards.
+    says that it was read from shards. `size` says which of a model's sizes a drawn picture is to have.
     """
 
     use: str
@@ -40,6 +40,7 @@ class PicturePart:
     data: bytes | None = field(default=None, repr=False, compare=False)
     codes: Any = field(default=None, repr=False, compare=False)
     packed: bool = field(default=False, repr=False, compare=False)
+    size: int = field(default=0, repr=False, compare=False)
 
     @cached_property
     def key(self) -> str:
@@ -141,6 +142,15 @@ class Record:
             return PicturePart(part.use, part.name, *next(left), part.packed) if isinstance(part, PicturePart) else part
 
         turns = tuple(Turn(turn.role, tuple(fill(part) for part in turn.parts)) for turn in self.turns)
+        return Record(self.id, self.source, turns, self.meta)
+
+    def with_size(self, size: int) -> Record:
+        """Return the record with all its drawn pictures at one of a model's sizes."""
+
+        def sized(part: Part) -> Part:
+            return replace(part, size=size) if isinstance(part, PicturePart) and part.use == DRAWN else part
+
+        turns = tuple(Turn(turn.role, tuple(sized(part) for part in turn.parts)) for turn in self.turns)
         return Record(self.id, self.source, turns, self.meta)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, Turn
+from vargpt_lightning.data.shards.records import SEEN, PicturePart, Record, Turn
 from vargpt_lightning.data.text.built_in import built_in_groups, spoken_texts
 from vargpt_lightning.data.text.own_format import own_groups
 from vargpt_lightning.data.text.rendering import IGNORED, NOT_TRAINED, Piece, Rendered, cut, joined
@@ -18,6 +18,8 @@ from vargpt_lightning.utils.errors import UserError
 __all__ = ["IGNORED", "ChatTemplate", "Rendered", "TrainOn", "spoken_texts"]
 
 TrainOn = Literal["answer", "all"]
+Places = tuple["array[int]", "array[int]"]
+"""Ids and labels of a picture."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,21 @@ class ChatTemplate:
     format. A seen picture is N `<image>` ids; a drawn one is `<image_gen_start>`, L `<image_gen>`, `<image_gen_end>`.
     With `train_on="answer"` the assistant's text, `<image_gen_start>` and the token that ends an answer are trained,
     with "all" every text token; never the places of pictures, nor `<image_gen_end>`, which the generation loop puts in
-    itself.
+    itself. Where a model draws several sizes, `drawn_tokens` has L of each, and a picture says which one it is of.
     """
 
     tokenizer: TextTokenizer
     seen_tokens: int
-    drawn_tokens: int
+    drawn_tokens: int | tuple[int, ...]
     train_on: TrainOn = "answer"
 
     def __post_init__(self) -> None:
         if self.train_on not in ("answer", "all"):
             raise UserError(f"chat template train_on: {self.train_on!r}; expected 'answer' or 'all'")
+
+    def drawn_length(self, size: int = 0) -> int:
+        """Return L, the visual tokens of a drawn picture of a size."""
+        return self.drawn_tokens if isinstance(self.drawn_tokens, int) else self.drawn_tokens[size]
 
     def render(self, record: Record, context: int | None = None) -> Rendered:
         """Return the whole record as ids and labels.
@@ -73,15 +79,21 @@ class ChatTemplate:
         return [[self._picture(part) if isinstance(part, PicturePart) else part for part in group] for group in found]
 
     def _picture(self, part: PicturePart) -> Piece:
-        return Piece(*self._places[part.use], part)
+        return Piece(*(self._seen if part.use == SEEN else self._drawn(part.size)), part)
 
     @cached_property
-    def _places(self) -> dict[str, tuple[array[int], array[int]]]:
-        """Ids and labels of a picture of each use."""
-        tokens, seen, drawn = self.tokenizer, self.seen_tokens, self.drawn_tokens
-        start = array("q", [tokens.image_gen_start_id])
-        places = start + array("q", [tokens.image_gen_id]) * drawn + array("q", [tokens.image_gen_end_id])
-        return {
-            SEEN: (array("q", [tokens.image_id]) * seen, NOT_TRAINED * seen),
-            DRAWN: (places, start + NOT_TRAINED * (drawn + 1)),
-        }
+    def _seen(self) -> Places:
+        return array("q", [self.tokenizer.image_id]) * self.seen_tokens, NOT_TRAINED * self.seen_tokens
+
+    def _drawn(self, size: int) -> Places:
+        if size not in self._sizes:
+            tokens, drawn = self.tokenizer, self.drawn_length(size)
+            start = array("q", [tokens.image_gen_start_id])
+            places = start + array("q", [tokens.image_gen_id]) * drawn + array("q", [tokens.image_gen_end_id])
+            self._sizes[size] = places, start + NOT_TRAINED * (drawn + 1)
+        return self._sizes[size]
+
+    @cached_property
+    def _sizes(self) -> dict[int, Places]:
+        """Ids and labels of a drawn picture of each size."""
+        return {}

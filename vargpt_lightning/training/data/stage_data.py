@@ -65,7 +65,12 @@ class StageData:
         self._tokens = StageTokens(self.config.tokenizer, self.corpora, self.cache)
         self._seen = SeenFeatures(self.config.vision, self.corpora, self.sources)
         self.order = RecordOrder(
-            self.config.language.max_positions, self.corpora, self.sources, self._template, self.seed
+            self.config.language.max_positions,
+            self.corpora,
+            self.sources,
+            self._template,
+            self.seed,
+            self.config.tokenizer.picture_shapes,
         )
 
     def sources(self, split: str) -> dict[str, ShardDataset]:
@@ -97,15 +102,16 @@ class StageData:
         return ChatTemplate(
             self.tokenizer,
             self.config.vision.patches,
-            self.config.tokenizer.schedule.num_tokens,
+            tuple(schedule.num_tokens for schedule in self.config.tokenizer.schedules),
             "all" if self.config.settings.text_loss == "all" else "answer",
         )
 
     def _maker(self, vary: bool) -> ExampleMaker:
         resizing, sees = self.corpora.resizing, self.config.vision.kind != "none"
         seen: Any = self._features or (LevelReader(self._seen.reader(), resizing) if sees else None)
-        drawn, context = LevelReader(self._tokens.reader, resizing), self.config.language.max_positions
-        return ExampleMaker(self._template(), seen, drawn, context, self.seed, vary)
+        context = self.config.language.max_positions
+        drawn, *others = (LevelReader(reader, resizing) for reader in self._tokens.readers)
+        return ExampleMaker(self._template(), seen, drawn, context, self.seed, vary, tuple(others))
 
     def scaled(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return a loader's batch with its pictures, which come as bytes, as networks take them."""
@@ -119,7 +125,9 @@ class StageData:
         sampler = self.order.sampler(stage, total_steps, start_step, rank, world_size)
         used = {name: self.sources("train")[name] for name, share in stage.data.items() if share > 0}
         sources: dict[str, Any] = self._tokens.apply("train", used)
-        if stage.records is not None:
+        if (sized := self.order.sized(stage)) is not None:
+            sources = sized.sources(sources)
+        elif stage.records is not None:
             sources = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
         settings, pad_id = self.corpora, self.tokenizer.pad_id
         packed = PackedCollator(pad_id, self.config.language.max_positions)
@@ -137,11 +145,15 @@ class StageData:
         sources = {name: source for name, source in self.sources("val").items() if stage.data.get(name) and len(source)}
         if not sources or batches < 1:
             return None
-        mixture = Mixture(self._tokens.apply("val", sources), self._maker(vary=False))
-        spec = stage.spec(self.order.sizes, groups=self.order.groups("val"))
+        groups = self.order.groups("val")
+        spec = stage.spec(self.order.sizes, groups=groups)
         values = stage.data if stage.mixture == "weights" else spec.epoch
         weights = {name: values[name] for name in sources}
-        spec = replace(spec, sizes=mixture.sizes, values=weights, by="weights")
+        records: dict[str, Any] = self._tokens.apply("val", sources)
+        if sized := self.order.sized(replace(stage, data=weights, mixture="weights", records=None), "val"):
+            records, weights, groups = sized.sources(records), sized.stage.data, dict(sized.groups)
+        mixture = Mixture(records, self._maker(vary=False))
+        spec = replace(spec, sizes=mixture.sizes, values=weights, by="weights", groups=groups)
         sampler = MixtureBatchSampler(spec, steps=batches, seed=VALIDATION_SEED)
         return DataLoader(mixture, batch_sampler=sampler, collate_fn=Collator(self.tokenizer.pad_id))
 

@@ -22,9 +22,15 @@ from vargpt_lightning.utils.errors import UserError
 Sources = Mapping[str, ShardDataset]
 
 
-def drawn_reader(tokenizer: TokenizerConfig, fit: str = "crop", variants: int = 1, flip: bool = False) -> PictureReader:
-    """Return how drawn pictures are read for an image tokenizer; `variants` 0 is another one each time."""
-    return PictureReader(tokenizer.picture_size, fit=fit, variants=variants or ENDLESS, flip=flip)  # type: ignore[arg-type]
+def drawn_reader(
+    tokenizer: TokenizerConfig, fit: str = "crop", variants: int = 1, flip: bool = False, size: int = 0
+) -> PictureReader:
+    """Return how drawn pictures are read for an image tokenizer; `variants` 0 is another one each time.
+
+    `size` says which of the sizes of pictures that are drawn.
+    """
+    shape = tokenizer.picture_shapes[size]
+    return PictureReader(shape, fit=fit, variants=variants or ENDLESS, flip=flip)  # type: ignore[arg-type]
 
 
 def recipe_of(tokenizer: MultiScaleTokenizer, settings: TokenizerConfig, reader: PictureReader) -> Recipe:
@@ -49,9 +55,15 @@ class StageTokens:
 
     @property
     def reader(self) -> PictureReader:
-        """How drawn pictures are read where there are no codes."""
+        """How drawn pictures are read where there are no codes; those of other sizes as `readers` has it."""
+        return self.readers[0]
+
+    @property
+    def readers(self) -> list[PictureReader]:
+        """How drawn pictures of each size are read."""
         corpora = self.corpora
-        return drawn_reader(self.settings, corpora.drawn_fit, corpora.drawn_variants, corpora.drawn_flip)
+        how = (corpora.drawn_fit, corpora.drawn_variants, corpora.drawn_flip)
+        return [drawn_reader(self.settings, *how, size) for size in range(len(self.settings.schedules))]
 
     def prepare(self, tokenizer: MultiScaleTokenizer, stage: Stage, splits: Mapping[str, Sources]) -> None:
         """Look for codes of the corpora that the stage draws from, or make them, and say which are used.
@@ -65,7 +77,13 @@ class StageTokens:
                 f"stages.{stage.name}.self_correction needs the pictures, but data.visual_tokens is 'require'; "
                 "expected auto or off"
             )
-        wanted = self.corpora.visual_tokens != "off" and stage.self_correction is None
+        several = len(self.settings.schedules) > 1
+        if several and self.corpora.visual_tokens == "require":
+            raise UserError(
+                "data.visual_tokens is 'require', but codes are kept of one size and model.tokenizer.sizes asks for "
+                "others; expected auto or off: pictures are encoded in training"
+            )
+        wanted = self.corpora.visual_tokens != "off" and stage.self_correction is None and not several
         if "image_tokenizer" in stage.train or not wanted:
             return
         recipe: Recipe | None = None
