@@ -125,18 +125,22 @@ def _ours(path: Path, options: Mapping[str, Any]) -> Any:
 
     from vargpt_lightning.evaluation.systems.own import OwnSystem
     from vargpt_lightning.inference.load import Assistant, LoadedRun, load_exported, load_run
+    from vargpt_lightning.inference.sizes import size_named
     from vargpt_lightning.models.decoder.sampling import SamplingSettings
 
     drawing = tuple(SamplingSettings.__dataclass_fields__)
     is_run = (path / "run.json").is_file()
     loading = ("stage", "device") if is_run else ("device",)
     what = "a model of this project" if is_run else "an exported directory"
-    taken = _taken(options, (*loading, *drawing), what)
+    taken = _taken(options, (*loading, *drawing, "size"), what)
+    size = taken.pop("size", None)
     sampling = {key: taken.pop(key) for key in drawing if key in taken}
     name = path.resolve().name
     assistant: Assistant = load_run(path, **taken) if is_run else load_exported(path, **taken)
     visual = assistant.settings.visual or assistant.model.sampling_settings()
     assistant.settings = replace(assistant.settings, visual=replace(visual, **sampling))
+    if size is not None:
+        assistant.settings = replace(assistant.settings, size=size_named(str(size), assistant.model.config.tokenizer))
     return OwnSystem(assistant, f"{name}/{assistant.stage.name}" if isinstance(assistant, LoadedRun) else name)
 
 

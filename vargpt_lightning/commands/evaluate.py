@@ -109,7 +109,7 @@ def _benchmarks(arguments: Any) -> int:
     return 0
 
 
-_SAMPLING_OPTIONS = ("top_k", "top_p", "cfg", "temperature", "sampler", "text_temperature", "seed")
+_SAMPLING_OPTIONS = ("top_k", "top_p", "cfg", "temperature", "sampler", "size", "text_temperature", "seed")
 _RUN_OPTIONS = ("report_only", *_SAMPLING_OPTIONS)
 _BENCHMARK_OPTIONS = (
     *("data", "hub_owner", "limit", "batch_size", "style", "dtype", "option"),

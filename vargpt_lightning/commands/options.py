@@ -40,6 +40,11 @@ def add_sampling(result: Any, fast: bool = True) -> None:
         metavar="PART",
         help="a part of the sampler, 'NAME KEY=VALUE ...', such as 'guided_scales stop=3'; can be repeated",
     )
+    result.add_argument(
+        "--size",
+        metavar="WxH",
+        help="of pictures, in pixels or as W:H, of a model that draws several sizes",
+    )
     result.add_argument("--text-temperature", type=TEMPERATURE, metavar="T", help="of the words (0)")
     result.add_argument("--max-tokens", type=whole(1), metavar="N", help="text tokens of an answer (256)")
     result.add_argument("--seed", type=seed_number, metavar="S", help="seed of all random choices (0)")

@@ -21,6 +21,7 @@ from vargpt_lightning.data.loading.feature_cache import weights_hash
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
 from vargpt_lightning.data.text.chat import ChatTemplate
 from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
+from vargpt_lightning.inference.sizes import size_named
 from vargpt_lightning.inference.sources import AssistantSources, Scorer
 from vargpt_lightning.models.core.config import VisionConfig
 from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, Prompt, Watcher, to_images
@@ -44,7 +45,8 @@ def seen_reader(config: VisionConfig) -> PictureReader:
 class Conversation:
     """What was said so far, with the pictures in the form that the model takes.
 
-    `pictures` holds a tensor for each picture key: a seen one as the tower takes it, (L,) codes of a drawn one.
+    `pictures` holds a tensor for each picture key: a seen one as the tower takes it, (L,) codes of a drawn one, whose
+    part of a turn says which of the model's sizes it has.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Conversation:
             if isinstance(part, DrawnPart):
                 key = f"drawn-{len(self.pictures)}"
                 self.pictures[key] = part.indices
-                parts.append(PicturePart(DRAWN, key))
+                parts.append(PicturePart(DRAWN, key, size=part.size))
             else:
                 parts.append(TextPart(part.text))
         self.turns.append(Turn("assistant", tuple(parts)))
@@ -105,7 +107,12 @@ class Assistant:
     @property
     def template(self) -> ChatTemplate:
         """The chat template of this model's pictures."""
-        return ChatTemplate(self.tokenizer, self.model.config.vision.patches, self.model.schedule.num_tokens)
+        lengths = tuple(schedule.num_tokens for schedule in self.model.schedules)
+        return ChatTemplate(self.tokenizer, self.model.config.vision.patches, lengths)
+
+    def picture_tokens(self, size: int = 0) -> int:
+        """Return the tokens of a drawn picture of one of the model's sizes, between its start and its end."""
+        return self.model.schedules[size].num_tokens
 
     @property
     def digest(self) -> str:
@@ -132,12 +139,17 @@ class Assistant:
         """
         context = self.model.config.language.max_positions
         rendered = self.template.prompt(conversation.turns, context, reserve)
-        seen, drawn = (
-            torch.stack([conversation.pictures[part.name] for part in parts]) if parts else None
-            for parts in (rendered.seen, rendered.drawn)
-        )
+        pictures = conversation.pictures
+        seen, drawn = ([pictures[part.name] for part in parts] for parts in (rendered.seen, rendered.drawn))
         asked = next((turn.text for turn in reversed(conversation.turns) if turn.role == "user"), "")
-        return Prompt(rendered.ids.tolist(), pixel_values=seen, drawn_indices=drawn, row=row, request=asked)
+        return Prompt(
+            rendered.ids.tolist(),
+            pixel_values=torch.stack(seen) if seen else None,
+            drawn_indices=drawn or None,
+            drawn_sizes=[part.size for part in rendered.drawn],
+            row=row,
+            request=asked,
+        )
 
     def reply(
         self,
@@ -163,7 +175,7 @@ class Assistant:
         Raises:
             UserError: the last turn alone leaves too little.
         """
-        reserve = self.model.schedule.num_tokens + min(self.settings.max_new_tokens, 32)
+        reserve = self.picture_tokens(self.settings.size) + min(self.settings.max_new_tokens, 32)
         reserve = min(reserve, self.model.config.language.max_positions // 2)
         forgotten = 0
         while True:
@@ -182,7 +194,7 @@ class Assistant:
         Args:
             text: the request; it may be empty where there are pictures.
             pictures: what the request is about.
-            changes: of the `GenerationSettings`, such as seed=1 or max_new_tokens=40.
+            changes: of the `GenerationSettings`, such as seed=1 or max_new_tokens=40; size also in words, "96x64".
 
         Raises:
             UserError: the text, a picture or a setting is not what it should be.
@@ -194,6 +206,8 @@ class Assistant:
         if (visual := changes.get("visual")) is not None:
             for name, reason in idle_parts(visual.parts, self.model.facts(visual)).items():
                 warnings.warn(f"parts.{name}: changes nothing here: {reason}", stacklevel=2)
+        if isinstance(changes.get("size"), str):
+            changes["size"] = size_named(changes["size"], self.model.config.tokenizer)
         conversation = Conversation()
         conversation.ask(text, {f"seen-{number}": self.see(picture) for number, picture in enumerate(pictures)})
         return self.reply([conversation], settings=replace(self.settings, **changes))[0]
@@ -202,7 +216,7 @@ class Assistant:
     def reconstruct(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
         """Send pictures through the image tokenizer and back."""
         tokenizer = self.model.image_tokenizer
-        reader = PictureReader(tokenizer.picture_size)
+        reader = PictureReader(tokenizer.picture_shape)
         x_B3HW = torch.stack([reader.to_tensor(picture) for picture in pictures])
         return to_images(tokenizer.reconstruct(x_B3HW.to(next(tokenizer.parameters()).device)))
 

@@ -94,8 +94,9 @@ def check_together(
     place = f"parts: {where} cannot draw with this model"
     if tokenizer.__getstate__() != theirs.__getstate__() or model.tokens != other.tokens:
         raise UserError(f"{place}: its text tokenizer is another one; expected a model of the same text tokenizer")
-    if model.schedule.sizes != other.schedule.sizes:
-        raise UserError(f"{place}: its scales are {other.schedule.sizes}; expected {model.schedule.sizes}")
+    if model.schedules != other.schedules:
+        scales, expected = (", ".join(str(schedule.sizes) for schedule in each.schedules) for each in (other, model))
+        raise UserError(f"{place}: its scales are {scales}; expected {expected}")
     ours, others = (each.image_tokenizer.encoding_state() for each in (model, other))
     for name, value in ours.items():
         found = others.get(name)

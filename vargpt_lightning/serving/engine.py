@@ -251,7 +251,7 @@ class Engine:
         Raises:
             UserError: it does not fit into the context.
         """
-        reserve = self.assistant.model.schedule.num_tokens + 2 if ticket.draw else 1
+        reserve = self.assistant.picture_tokens(ticket.settings.size) + 2 if ticket.draw else 1
         prompt = self.assistant.prompt(ticket.conversation, ticket.row, reserve)
         ids = [*prompt.input_ids, self.assistant.tokenizer.image_gen_start_id] if ticket.draw else prompt.input_ids
         ticket.prompt_tokens = len(ids)

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from vargpt_lightning.inference.assistant import Conversation
+from vargpt_lightning.inference.sizes import size_names
 from vargpt_lightning.models.generation.answers import Answer, PicturePart
 from vargpt_lightning.serving import openai_messages, openai_requests
 from vargpt_lightning.serving.engine import Drawn, Engine, EngineRequest, Failed, Finished, ImagePreview, TextDelta
@@ -176,7 +177,7 @@ class OpenAIApi:
             return _sse(self._draw_events(stream, asked.partial_images or 0), stream)
         answers = await _while_connected(request, stream)
         data = [{"b64_json": await asyncio.to_thread(png, _drawn(answer))} for answer in answers]
-        whole = {"created": int(time.time()), "data": data, "output_format": "png", "size": self._size()}
+        whole = {"created": int(time.time()), "data": data, "output_format": "png", "size": self._size(tickets)}
         whole |= openai_requests.told_parts(self.assistant, tickets[0].settings)
         return JSONResponse({**whole, "seed": tickets[0].settings.seed, "usage": _draw_usage(tickets, answers)})
 
@@ -186,9 +187,6 @@ class OpenAIApi:
         openai_messages.check_letters(len(asked.prompt), self.limits, "prompt")
         if not asked.prompt.strip():
             raise RefusedRequestError("the prompt is empty; expected what to draw", param="prompt")
-        if asked.size not in (None, "auto", self._size()):
-            text = f"size: got {asked.size[:20]!r}, expected {self._size()!r}, which this model draws"
-            raise RefusedRequestError(text, code="invalid_value", param="size")
         how = openai_requests.settings(self.assistant, asked, self.limits)
         rows = range(openai_requests.answers_wanted(asked, self.limits))
         if asked.stream and len(rows) > 1:
@@ -198,12 +196,11 @@ class OpenAIApi:
         sketches = bool(asked.stream and asked.partial_images)
         return asked, [EngineRequest(conversation, how, row, sketches, draw=True) for row in rows]
 
-    def _size(self) -> str:
-        side = self.assistant.model.image_tokenizer.picture_size
-        return f"{side}x{side}"
+    def _size(self, tickets: Sequence[EngineRequest]) -> str:
+        return size_names(self.assistant.model.config.tokenizer)[tickets[0].settings.size]
 
     async def _draw_events(self, stream: Stream, partial: int) -> AsyncIterator[str]:
-        about = {"size": self._size(), "quality": "auto", "background": "opaque", "output_format": "png"}
+        about = {"size": self._size(stream.tickets), "quality": "auto", "background": "opaque", "output_format": "png"}
         total = self.assistant.model.schedule.num_scales
         shown = {round(total * (place + 1) / (partial + 1)) for place in range(partial)} - {0, total}
         sent = 0

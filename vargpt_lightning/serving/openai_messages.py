@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from vargpt_lightning.data.images.pictures import PictureReader
+from vargpt_lightning.data.mixing.buckets import nearest_size
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
 from vargpt_lightning.inference.assistant import Assistant, Conversation
 from vargpt_lightning.serving.incoming_pictures import picture_from_url
@@ -92,8 +93,9 @@ def conversation(
             image = picture_from_url(piece.url, limits, remote, f"messages.{number}.content")
             key = f"picture-{len(result.pictures)}"
             drawn = message.role == "assistant"
-            result.pictures[key] = _codes(assistant, image) if drawn else assistant.see(image)
-            parts.append(PicturePart(DRAWN if drawn else SEEN, key))
+            size = nearest_size(image.height, image.width, assistant.model.config.tokenizer.picture_shapes)
+            result.pictures[key] = _codes(assistant, image, size) if drawn else assistant.see(image)
+            parts.append(PicturePart(DRAWN, key, size=size) if drawn else PicturePart(SEEN, key))
         role = message.role if message.role in ("user", "assistant") else "system"
         result.turns.append(Turn(role, tuple(parts)))
     return result
@@ -170,7 +172,7 @@ def check_letters(letters: int, limits: Limits, param: str) -> None:
 
 
 @torch.no_grad()
-def _codes(assistant: Assistant, image: Image.Image) -> torch.Tensor:
-    tokenizer = assistant.model.image_tokenizer
-    x_3HW = PictureReader(tokenizer.picture_size).to_tensor(image)
+def _codes(assistant: Assistant, image: Image.Image, size: int) -> torch.Tensor:
+    tokenizer = assistant.model.at(size).image_tokenizer
+    x_3HW = PictureReader(tokenizer.picture_shape).to_tensor(image)
     return tokenizer.encode(x_3HW[None].to(next(tokenizer.parameters()).device))[0].cpu()

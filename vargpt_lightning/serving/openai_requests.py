@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.inference.changed_settings import idle_parts_of, with_parts
+from vargpt_lightning.inference.sizes import size_named
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.models.parts import made_of
@@ -44,6 +45,7 @@ class Sampling(BaseModel):
     model: str | None = None
     n: Whole | None = None
     seed: Whole | None = None
+    size: Annotated[str | None, Named] = None
     stream: Flag | None = None
     user: str | None = None
 
@@ -72,7 +74,6 @@ class DrawRequest(Sampling):
     """POST /v1/images/generations."""
 
     prompt: str
-    size: Annotated[str | None, Named] = None
     response_format: Annotated[Literal["b64_json"] | None, Named] = None
     output_format: Annotated[Literal["png"] | None, Named] = None
     partial_images: Whole | None = None
@@ -128,7 +129,7 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
     own = replace(assistant.settings, visual=_visual(assistant, request, limits), keep_scales=False, max_images=1)
-    own = _changed(own, "seed", "seed", seed)
+    own = replace(_changed(own, "seed", "seed", seed), size=_size(assistant, request.size))
     if not isinstance(request, ChatRequest):
         return replace(own, max_new_tokens=1)
     asked = request.max_completion_tokens or request.max_tokens or assistant.settings.max_new_tokens
@@ -142,6 +143,15 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
     own = replace(own, temperature=0.0) if likeliest else _changed(own, "top_p", "text_top_p", request.top_p)
     check_letters(sum(map(len, request.stop)), limits, "stop")
     return _changed(own, "stop", "stop", tuple(request.stop))
+
+
+def _size(assistant: Assistant, text: str | None) -> int:
+    if text in (None, "auto"):
+        return assistant.settings.size
+    try:
+        return size_named(str(text), assistant.model.config.tokenizer)
+    except UserError as error:
+        raise RefusedRequestError(str(error), code="invalid_value", param="size") from error
 
 
 def _visual(assistant: Assistant, request: Sampling, limits: Limits) -> SamplingSettings:
