@@ -24,7 +24,10 @@ def reason(turns: object, pictures: tuple[str, ...] = (), load: object = load) -
 
 
 def test_names_are_those_of_the_files_with_a_name() -> None:
-    assert sources.names() == ("captions", "imagenet", "llava", "onevision", "sharegpt", "vargpt_instruct")
+    assert sources.names() == (
+        *("captions", "imagenet", "instruct_pix2pix", "llava", "onevision", "sharegpt", "stylebooth"),
+        "vargpt_instruct",
+    )
     for name in sources.names():
         module = sources.get(name)
         assert name == module.NAME

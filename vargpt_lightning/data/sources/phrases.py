@@ -52,6 +52,19 @@ ASK_ABOUT = (
     "Give a caption for this image.",
     "Describe the image in a sentence.",
 )
+GIVE_EDIT = (
+    "Here is the changed picture.",
+    "Of course, this is the picture with your change:",
+    "Sure. Here it is:",
+    "I have changed it for you.",
+    "The output image is:",
+)
+ASK_FOR_STYLE = (
+    "Transform this image to match the style of {style}.",
+    "Turn this picture into {style}.",
+    "Let this image be in the style of {style}.",
+    "Redraw this picture in the style of {style}.",
+)
 _HARD_A = re.compile(r"(?:uni[cfv]|one-|eu|ukul)", re.IGNORECASE)
 _SILENT_H = re.compile(r"(?:hour|honest|heir)", re.IGNORECASE)
 _SINGULAR_S = re.compile(r"(?:ss|us|is|ops|lens|mantis|bus)$", re.IGNORECASE)
@@ -84,6 +97,14 @@ def drawn_caption(caption: str, picture_key: str, data: bytes | None, seed: int,
     """Return a request for a picture by its caption, and the answer that draws it."""
     ask = pick(ASK_FOR_CAPTION, seed, row, "ask").replace("{caption}", caption)
     return _drawn(ask, pick(GIVE_CAPTION, seed, row, "give"), picture_key, data)
+
+
+def edited(
+    instruction: str, before: tuple[str, bytes | None], after: tuple[str, bytes | None], seed: int, row: str
+) -> tuple[Turn, Turn]:
+    """Return a picture with an instruction, and the answer that draws it changed; pictures are keys and files."""
+    answer = (TextPart(pick(GIVE_EDIT, seed, row, "give")), PicturePart(DRAWN, *after))
+    return Turn("user", (PicturePart(SEEN, *before), TextPart(instruction))), Turn("assistant", answer)
 
 
 def seen_caption(caption: str, picture_key: str, data: bytes | None, seed: int, row: str) -> tuple[Turn, Turn]:
