@@ -11,7 +11,7 @@ from vargpt_lightning.utils.heldout import HELDOUT, beaten, heldout_scores, wils
 
 LESS_IS_BETTER = ("kid", "switch_questions")
 HEADLINE_KEYS = (
-    *("unseen_colour", "unseen_count", "unseen_pair"),
+    *("unseen_colour", "unseen_count", "unseen_pair", "unseen_edits"),
     *("identification_1", "identification_5", "kid", "questions", "switch_drawing_prompts", "switch_questions"),
 )
 """The keys of all headline figures that there can be."""
@@ -54,6 +54,7 @@ def headline(metrics: Metrics) -> list[dict[str, Any]]:
     """
     found = [
         *_composition_figures(metrics),
+        *_edit_figures(metrics),
         *_drawing_figures(metrics),
         *_question_figures(metrics),
         *_switch_figures(metrics),
@@ -81,6 +82,16 @@ def _composition_figures(metrics: Metrics) -> Iterator[Figure]:
             text, good = f"{percent(unseen['rate'])} of {unseen['n']}", unseen["rate"] >= 0.5
             verdict = "most are right" if good else "most are wrong"
             yield Figure(f"unseen_{key}", f"unseen {name}", unseen["rate"], text, beside, good, verdict)
+
+
+def _edit_figures(metrics: Metrics) -> Iterator[Figure]:
+    """Pictures recoloured to combinations that were never trained, beside those that were."""
+    unseen, seen = (metrics.get("edits", {}).get(split, {}).get("both") for split in ("unseen", "seen"))
+    if unseen and unseen["rate"] is not None:
+        beside = f"trained combinations {percent(seen['rate'])}" if seen else ""
+        text, good = f"{percent(unseen['rate'])} of {unseen['n']}", unseen["rate"] >= 0.5
+        name, verdict = "unseen edits: colour asked for, shape kept", "most are right" if good else "most are wrong"
+        yield Figure("unseen_edits", name, unseen["rate"], text, beside, good, verdict)
 
 
 def _drawing_figures(metrics: Metrics) -> Iterator[Figure]:

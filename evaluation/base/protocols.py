@@ -46,6 +46,21 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A picture to change as the words say.
+
+    `shown` is its PNG file in base64; `scene` says what the changed picture has to show, as a RealPicture's does.
+    """
+
+    id: str
+    prompt: str
+    seed: int
+    shown: str = field(repr=False)
+    split: str = TRAIN
+    scene: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class Talk:
     """A conversation to hold: what the user says turn by turn, and which of these ask for a drawing."""
 
@@ -128,6 +143,15 @@ class ImageModel(Protocol):
     """
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sequence[str | HasParts | Reply]: ...
+
+
+@runtime_checkable
+class EditModel(Protocol):
+    """Answers requests to change a picture, in batches; one picture and one seed a prompt. It must not force one."""
+
+    def edit(
+        self, prompts: Sequence[str], pictures: Sequence[Image.Image], seeds: Sequence[int]
+    ) -> Sequence[str | HasParts | Reply]: ...
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import read_json, read_jsonl, write_json
 
 if TYPE_CHECKING:  # whether a folder was asked is said without torch
-    from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture, Talk
+    from vargpt_lightning.evaluation.base.protocols import Drawing, Edit, Question, RealPicture, Talk
     from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings, Progress
     from vargpt_lightning.inference.assistant import Assistant
@@ -47,6 +47,7 @@ class Asked:
     talks: Sequence[Talk] = ()
     training_pictures: TrainingPictures | None = None
     repeats: int = 0
+    edits: Sequence[Edit] = ()
 
 
 def examine(
@@ -82,6 +83,7 @@ def examine(
         pictures=asked.pictures,
         talks=asked.talks,
         repeats=asked.repeats,
+        edits=asked.edits,
         training_answers=asked.training_answers,
         training_prompts=asked.training_prompts,
         out=folder,
@@ -113,7 +115,7 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
     """
     check_asked(folder)
     from vargpt_lightning.evaluation.base.files import open_picture
-    from vargpt_lightning.evaluation.base.protocols import Drawing, Question, RealPicture, Talk
+    from vargpt_lightning.evaluation.base.protocols import Drawing, Edit, Question, RealPicture, Talk
     from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
     from vargpt_lightning.evaluation.run.runner import EvaluationSettings
     from vargpt_lightning.models.decoder.sampling import SamplingSettings
@@ -135,9 +137,8 @@ def load_asked(folder: Path) -> tuple[Asked, EvaluationSettings, GenerationSetti
         visual = generation.pop("visual")
         words = GenerationSettings(**generation, visual=visual and SamplingSettings(**visual))
         training = kept["training_answers"], kept.get("training_prompts", {})
-        asked = Asked(
-            questions, drawings, pictures, *training, talks, TrainingPictures.load(folder), kept.get("repeats", 0)
-        )
+        edits, repeats = [Edit(**row) for row in kept.get("edits", [])], kept.get("repeats", 0)
+        asked = Asked(questions, drawings, pictures, *training, talks, TrainingPictures.load(folder), repeats, edits)
         return asked, EvaluationSettings(**kept["settings"]), words
     except (KeyError, TypeError, AttributeError, OSError) as error:
         reason = str(error) if isinstance(error, OSError) else repr(error)
@@ -159,6 +160,7 @@ def _keep(folder: Path, asked: Asked, settings: EvaluationSettings, generation: 
     kept |= {"training_answers": asked.training_answers}
     kept |= {"training_prompts": asked.training_prompts, "talks": [asdict(talk) for talk in asked.talks]}
     kept |= {"repeats": asked.repeats}
+    kept |= {"edits": [asdict(edit) for edit in asked.edits]}
     write_json(folder / ASKED, {**kept, **rows})
 
 
@@ -168,6 +170,8 @@ def sampling_of(assistant: Assistant) -> dict[str, Any]:
     words = asdict(replace(assistant.settings, visual=None))
     for key in ("visual", "batch_size", "keep_scales", "keep_logits"):
         words.pop(key)
+    if not words["size"]:
+        del words["size"]  # as before there was this setting
     return {**visual.recorded(), "text": words}
 
 

@@ -11,6 +11,8 @@ What is asked is written down before it is scored, and scoring reads the files a
         reconstructions.jsonl, reconstructions/
         repeats.jsonl          some requests drawn with other seeds: as drawings.jsonl, and `of`, the request's id
         costs.jsonl, cost.json what a drawing has taken: seconds and memory; the only figures that no seed settles
+        edits.jsonl, edits/    one row a picture to change: what the change has to show, and the changed picture
+        edit_verdicts.jsonl    what the judge says of it
         conversations.jsonl    one row a conversation: each turn, whether a drawing was wanted and whether one came
         asked_back.jsonl       answers to questions about the model's own drawings of scenes
         scene_verdicts.jsonl, geneval.jsonl      what the judge of scenes says of each drawing
@@ -25,6 +27,8 @@ where it stopped, and an answer of another model, or to another question, is nev
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -41,6 +45,7 @@ from vargpt_lightning.evaluation.base.files import (
     is_whole,
     keep_pictures,
     open_picture,
+    rgb,
     save_picture,
     short_hash,
     side_by_side,
@@ -48,6 +53,8 @@ from vargpt_lightning.evaluation.base.files import (
 from vargpt_lightning.evaluation.base.protocols import (
     AnswerRequest,
     Drawing,
+    Edit,
+    EditModel,
     ImageModel,
     Question,
     RealPicture,
@@ -74,7 +81,7 @@ REPEATED = 64
 AGAIN, SEEDS_APART = "~", 7_777_777
 """What stands between a request's id and the number of its further drawing, and how far apart their seeds are."""
 
-Item = Question | Drawing | RealPicture | Talk
+Item = Question | Drawing | RealPicture | Talk | Edit
 Work = Callable[[Sequence[Any]], list[dict[str, Any]]]
 """A batch of items in, one row of facts for each out."""
 
@@ -134,6 +141,7 @@ def evaluate(
     pictures: Sequence[RealPicture],
     talks: Sequence[Talk] = (),
     repeats: int = 0,
+    edits: Sequence[Edit] = (),
     out: Path | str,
     settings: EvaluationSettings | None = None,
     model: str = "",
@@ -153,6 +161,7 @@ def evaluate(
         drawings: requests to draw, one seed each.
         talks: conversations to hold, if the answerer holds any.
         repeats: further drawings, with other seeds, of at most `REPEATED` requests spread over all.
+        edits: pictures to change, if the drawer changes any.
         pictures: the real pictures, training and held-out, at the model's resolution: the gallery of identification.
         out: the folder, such as `runs/<name>/evaluation`.
         model: identifies the weights, such as a checkpoint's hash; answers of another are asked again.
@@ -177,6 +186,8 @@ def evaluate(
         jobs.append(_Job("drawings", _painter(drawer, out), settings.draw_batch, drawings))
         if repeats:
             jobs.append(_Job("repeats", _painter(drawer, out), settings.draw_batch, repeated(drawings, repeats)))
+    if edits and isinstance(drawer, EditModel):
+        jobs.append(_Job("edits", _editor(drawer, out), settings.draw_batch, edits))
     if talks and isinstance(answerer, TalkModel):
         jobs.append(_Job("conversations", _talker(answerer), settings.draw_batch, talks))
     if reconstruct is not None:
@@ -219,7 +230,8 @@ def _open_folder(out: Path, context: Mapping[str, Any], wanted: Collection[str])
     (out / "metrics.json").unlink(missing_ok=True)
     before = read_json(out / "inputs.json") if (out / "inputs.json").is_file() else {}
     if any(before.get(key) != value for key, value in context.items()):
-        for name in {"answers", "drawings", "repeats", "reconstructions", "asked_back", "conversations"} - set(wanted):
+        every = {"answers", "drawings", "repeats", "edits", "reconstructions", "asked_back", "conversations"}
+        for name in every - set(wanted):
             (out / f"{name}.jsonl").unlink(missing_ok=True)
 
 
@@ -270,7 +282,7 @@ def _id(item: Item) -> str:
 
 
 def _picture(item: Item) -> str | None:
-    if isinstance(item, Talk):
+    if isinstance(item, Talk | Edit):
         return None
     return item.key if isinstance(item, RealPicture) else item.picture
 
@@ -345,6 +357,22 @@ def _drawing_row(drawing: Drawing, reply: Reply, out: Path) -> dict[str, Any]:
             save_picture(out / scales[-1], side_by_side(progress))
     row = {key: getattr(drawing, key) for key in ("split", "prompt", "seed", "picture")}
     return {**row, "text": reply.text, "drew": reply.drew, "files": files, "scales": scales, "scale_counts": counts}
+
+
+def _editor(drawer: EditModel, out: Path) -> Work:
+    def edit(batch: Sequence[Edit]) -> list[dict[str, Any]]:
+        shown = [rgb(Image.open(io.BytesIO(base64.b64decode(each.shown)))) for each in batch]
+        raw = drawer.edit([each.prompt for each in batch], shown, [each.seed for each in batch])
+        rows = []
+        for each, reply in zip(batch, _replies(raw, len(batch), "edits"), strict=True):
+            files = [f"edits/{file_stem(each.id)}.{number}.png" for number in range(len(reply.pictures))]
+            for file, picture in zip(files, reply.pictures, strict=True):
+                save_picture(out / file, picture)
+            about = {key: getattr(each, key) for key in ("split", "prompt", "seed", "scene")}
+            rows.append({**about, "text": reply.text, "drew": reply.drew, "files": files})
+        return rows
+
+    return edit
 
 
 def _copier(reconstruct: Reconstruct, out: Path) -> Work:

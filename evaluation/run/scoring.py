@@ -23,6 +23,7 @@ from vargpt_lightning.evaluation.base.figures import headline
 from vargpt_lightning.evaluation.base.files import open_picture
 from vargpt_lightning.evaluation.base.protocols import TRAIN
 from vargpt_lightning.evaluation.composition.composition import composition, is_scene
+from vargpt_lightning.evaluation.composition.edits import edit_figures
 from vargpt_lightning.evaluation.features.efficientnet import EfficientNetFeatures, FeatureFunction
 from vargpt_lightning.evaluation.metrics.base import Given
 from vargpt_lightning.evaluation.metrics.efficientnet import (
@@ -83,6 +84,8 @@ def score_folder(out: Path | str, features: FeatureFunction | None = None, progr
     if repeats := read_jsonl(out / "repeats.jsonl"):
         seen_by = features or EfficientNetFeatures(inputs["settings"]["feature_size"])
         metrics["diversity"] = diversity(out, drawings, repeats, seen_by)
+    if edits := read_jsonl(out / "edits.jsonl"):
+        metrics["edits"] = edit_figures(out, edits)
     if names := inputs["settings"].get("judges"):
         metrics["judges"], verdicts = judged(out, names, drawings, pictures)
         write_jsonl(out / "judgements.jsonl", verdicts)

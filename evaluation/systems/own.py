@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -117,15 +117,29 @@ class OwnModel:
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[PartedReply]:
         """Answer requests to draw, one seed each."""
-        conversations = []
-        for text in prompts:
-            conversations.append(Conversation())
-            conversations[-1].ask(text)
-        settings = replace(self.assistant.settings, max_images=1, batch_size=max(1, len(prompts)))
-        reserve = self.assistant.model.schedule.num_tokens + 2  # the picture between its start and its end
-        answers = self.assistant.reply(conversations, list(seeds), settings, reserve)
+        answers = self._drawn(prompts, [{} for _ in prompts], seeds)
         wanted = [request in self.scales_for for request in zip(prompts, seeds, strict=True)]
         return [self._said(answer, scales) for answer, scales in zip(answers, wanted, strict=True)]
+
+    def edit(self, prompts: Sequence[str], pictures: Sequence[Image.Image], seeds: Sequence[int]) -> list[PartedReply]:
+        """Answer requests to change a picture, one picture and one seed each.
+
+        Raises:
+            UserError: this model sees no pictures, or one leaves no room for another in the context.
+        """
+        shown = [{"shown": self.assistant.see(picture)} for picture in pictures]
+        return [self._said(answer) for answer in self._drawn(prompts, shown, seeds)]
+
+    def _drawn(
+        self, prompts: Sequence[str], shown: Sequence[Mapping[str, Tensor]], seeds: Sequence[int]
+    ) -> list[Answer]:
+        conversations = []
+        for text, pictures in zip(prompts, shown, strict=True):
+            conversations.append(Conversation())
+            conversations[-1].ask(text, pictures)
+        settings = replace(self.assistant.settings, max_images=1, batch_size=max(1, len(prompts)))
+        reserve = self.assistant.picture_tokens(settings.size) + 2  # the picture between its start and its end
+        return self.assistant.reply(conversations, list(seeds), settings, reserve)
 
     def talk(self, talks: Sequence[Talk]) -> list[list[PartedReply]]:
         """Hold conversations side by side, turn by turn; where the context is full the oldest turns are forgotten."""
@@ -147,18 +161,16 @@ class OwnModel:
 
     def _said(self, answer: Answer, scales: bool = False) -> PartedReply:
         parts = [
-            DrawnReply(part.image, self._scales(part.indices) if scales else ())
-            if isinstance(part, DrawnPart)
-            else part
+            DrawnReply(part.image, self._scales(part) if scales else ()) if isinstance(part, DrawnPart) else part
             for part in answer.parts
         ]
         return PartedReply(tuple(parts), _FINISH[answer.finished])
 
     @torch.inference_mode()
-    def _scales(self, indices_L: Tensor) -> tuple[Image.Image, ...]:
+    def _scales(self, part: DrawnPart) -> tuple[Image.Image, ...]:
         """The picture after each scale."""
-        tokenizer = self.assistant.model.image_tokenizer
-        idx_1L = indices_L[None].to(next(tokenizer.parameters()).device)
+        tokenizer = self.assistant.model.at(part.size).image_tokenizer
+        idx_1L = part.indices[None].to(next(tokenizer.parameters()).device)
         return tuple(to_images(picture)[0] for picture in tokenizer.progressive(idx_1L))
 
 
@@ -186,8 +198,9 @@ class OwnSystem(OwnModel):
         generation = self.assistant.settings
         visual = generation.visual or self.assistant.model.sampling_settings()
         words = asdict(replace(generation, visual=None))
-        if not generation.stop:
-            del words["stop"]  # so that outputs made before there was this setting are known again
+        for key in ("stop", "size"):
+            if not words[key]:
+                del words[key]  # so that outputs made before there was this setting are known again
         versions = package_versions()
         return {
             "adapter": "ours",

@@ -14,7 +14,7 @@ from vargpt_lightning.data.mixing.schedule import WINDOW
 from vargpt_lightning.data.openmoji.pictures import DEFAULT_CATEGORIES
 from vargpt_lightning.data.openmoji.source import OpenMojiSettings, build_openmoji
 from vargpt_lightning.data.scenes.compose import SceneCounts
-from vargpt_lightning.data.scenes.source import CORPORA, SceneSettings, build_scenes
+from vargpt_lightning.data.scenes.source import CORPORA, EDITS, SceneSettings, build_scenes
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.data.text.chat import spoken_texts
@@ -149,6 +149,7 @@ class Scenes(OpenMoji):
         scene_variants: number of pictures of each seen combination, as far as there are so many; a sixteenth of it
             for each placing of two shapes.
         scene_conversations: number of conversations of two to four turns about scenes.
+        scene_edits: number of pictures that are recoloured ("Make it red."), as the corpus scene_edits; 0 for none.
 
     Other arguments are those of `OpenMoji`.
     """
@@ -158,8 +159,9 @@ class Scenes(OpenMoji):
     scene_size: Annotated[int, Range(32, 4096)] = 64
     scene_variants: Annotated[int, Range(1, 100_000)] = 16
     scene_conversations: Annotated[int, Range(1, 1_000_000)] = 1000
+    scene_edits: Annotated[int, Range(0, 1_000_000)] = 0
 
-    names: ClassVar[tuple[str, ...]] = (*OpenMoji.names, *CORPORA)
+    names: ClassVar[tuple[str, ...]] = (*OpenMoji.names, *CORPORA, EDITS)
 
     @property
     def scene_settings(self) -> SceneSettings:
@@ -173,13 +175,14 @@ class Scenes(OpenMoji):
             self.scene_shapes,
             train=SceneCounts(colour=each, count=each, pair=max(1, each // 16)),
             conversations=self.scene_conversations,
+            edits=self.scene_edits,
         )
 
     def open(self, split: str) -> dict[str, ShardDataset]:
         things, scenes = super().open(split), build_scenes(self.scene_settings, self.cache)
         if split != "train":
             things = {name: corpus for name, corpus in things.items() if name not in ("drawings", "pictures")}
-        folders = {name: scenes / f"{split}-{name}" for name in CORPORA}
+        folders = {name: scenes / f"{split}-{name}" for name in (*CORPORA, EDITS)}
         return things | {name: ShardDataset(path) for name, path in folders.items() if path.is_dir()}
 
 

@@ -10,11 +10,13 @@ from typing import Any
 from vargpt_lightning.data.corpora import OpenMoji
 from vargpt_lightning.data.images.pictures import PictureError, decode_picture, make_square
 from vargpt_lightning.data.openmoji.pictures import ATTRIBUTION
+from vargpt_lightning.data.scenes.edits import EDIT
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, Record
 from vargpt_lightning.evaluation.base.protocols import (
     OWN,
     Drawing,
+    Edit,
     Question,
     RealPicture,
     Talk,
@@ -22,6 +24,7 @@ from vargpt_lightning.evaluation.base.protocols import (
     question_from_record,
     talk_from_record,
 )
+from vargpt_lightning.evaluation.composition.edits import edit_from_record, is_edit
 from vargpt_lightning.evaluation.composition.training_pictures import training_pictures
 from vargpt_lightning.evaluation.harness.progress import benchmark_progress
 from vargpt_lightning.evaluation.run.examine import Asked, examine, print_figures
@@ -82,9 +85,15 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
     ids = _Ids()
     talks: list[Talk] = []
     kept = None
+    edits: list[Edit] = []
     for split in ("train", "val", "test"):
         sources = experiment.data.open(split)
         if split != "train":
+            changed = [
+                record for source in sources.values() if EDIT in source.index.get("kinds", {}) for record in source
+            ]
+            some = _spread([record for record in changed if is_edit(record)], config.scene_drawings, seed)
+            edits += [edit_from_record(record, split, seed * 1_000_003 + place) for place, record in enumerate(some)]
             holding = [source for source in sources.values() if CONVERSATION in source.index.get("kinds", {})]
             held = (record for source in holding for record in source if _kind(record) == CONVERSATION)
             talks += [talk_from_record(record, seed) for record in held]
@@ -111,7 +120,7 @@ def collect(experiment: Experiment, picture_size: int) -> Asked:
         )
         print(f"evaluation: {lost} left out: {min(name for name, _ in gallery.bad)}, ...")
     pictures = list(gallery.pictures.values())
-    return Asked(questions, drawings, pictures, answers, prompts, talks, kept, config.repeats)
+    return Asked(questions, drawings, pictures, answers, prompts, talks, kept, config.repeats, edits)
 
 
 def _requests(found: list[Record], split: str, config: EvaluationConfig, seed: int) -> list[Record]:

