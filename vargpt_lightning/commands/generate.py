@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from vargpt_lightning.inference.changed_settings import generation_settings
 from vargpt_lightning.inference.named import check_model
 from vargpt_lightning.inference.picture_files import picture_file, saved_answer, slug
 from vargpt_lightning.inference.progress import answering, load_assistant
+from vargpt_lightning.inference.sizes import AUTO, size_like
 from vargpt_lightning.utils.arguments import Parser, whole
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.paths import output_folder
@@ -23,6 +26,7 @@ if TYPE_CHECKING:  # the sub-command's help must not wait for torch
 EXAMPLE = """examples:
   vargpt generate runs/openmoji "Please draw a shamrock." -n 4 --out drawings --seed 1
   vargpt generate runs/openmoji "What is the main colour?" --image apple.png
+  vargpt generate runs/photos "Make it red." --image apple.png --size auto
 """
 
 
@@ -59,8 +63,11 @@ def main(argv: list[str]) -> int:
     run = load_assistant(arguments.run, arguments.stage, arguments.device, arguments.fast, arguments.compile)
     run.scorers = find_scorer
     run.settings = generation_settings(run, arguments)
+    if arguments.size == AUTO and shown:
+        run.settings = replace(run.settings, size=size_like(shown[0], run.model.config.tokenizer))
     conversations = [_conversation(run, arguments.prompt, shown) for _ in range(arguments.number)]
     prompts = [run.prompt(conversation, row) for row, conversation in enumerate(conversations)]
+    _tell_room(run, len(prompts[0].input_ids))
     with answering(len(prompts)) as watcher:
         answers = run.continue_all(prompts, run.settings, watcher)
     for number, answer in enumerate(answers):
@@ -70,6 +77,14 @@ def main(argv: list[str]) -> int:
         for text in saved_answer(answer, arguments.out, stem):
             print(text)
     return 0
+
+
+def _tell_room(run: Assistant, read: int) -> None:
+    """Say where pictures that are shown leave no room for one that is drawn."""
+    context, picture = run.model.config.language.max_positions, run.picture_tokens(run.settings.size)
+    if read + picture + 2 > context:
+        text = f"the prompt has {read} of the context's {context} tokens: no room for a picture of {picture}"
+        print(text, file=sys.stderr)
 
 
 def _conversation(assistant: Assistant, prompt: str, shown: Sequence[Any]) -> Conversation:

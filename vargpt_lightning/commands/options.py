@@ -43,7 +43,7 @@ def add_sampling(result: Any, fast: bool = True) -> None:
     result.add_argument(
         "--size",
         metavar="WxH",
-        help="of pictures, in pixels or as W:H, of a model that draws several sizes",
+        help="of pictures, in pixels or as W:H, of a model that draws several; auto: as the first --image",
     )
     result.add_argument("--text-temperature", type=TEMPERATURE, metavar="T", help="of the words (0)")
     result.add_argument("--max-tokens", type=whole(1), metavar="N", help="text tokens of an answer (256)")

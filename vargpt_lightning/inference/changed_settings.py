@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vargpt_lightning.inference.sizes import size_named
+from vargpt_lightning.inference.sizes import AUTO, size_named
 from vargpt_lightning.utils.errors import UserError
 
 if TYPE_CHECKING:  # the commands' help must not wait for torch
@@ -31,7 +31,7 @@ def generation_settings(assistant: Assistant, arguments: Any) -> GenerationSetti
     for key, name in words.items():
         if (value := getattr(arguments, name)) is not None:
             settings = _changed(settings, name, **{key: value})
-    if arguments.size is not None:
+    if arguments.size not in (None, AUTO):
         try:
             settings = replace(settings, size=size_named(arguments.size, assistant.model.config.tokenizer))
         except UserError as error:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from vargpt_lightning.data.images.shapes import Shape, nearest_size
 from vargpt_lightning.models.core.config import TokenizerConfig
 from vargpt_lightning.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _SIZE = re.compile(r"\s*(\d{1,6})\s*([x×:/])\s*(\d{1,6})\s*")
+AUTO = "auto"
+"""The usual size, or that of a picture that is to be changed."""
 _NEAR = 0.01
 """The part by which an aspect ratio may differ from the one that is asked for."""
-Shape = tuple[int, int]
-"""Height and width."""
 
 
 def size_name(shape: Shape) -> str:
@@ -24,6 +29,11 @@ def size_name(shape: Shape) -> str:
 def size_names(tokenizer: TokenizerConfig) -> list[str]:
     """Return the sizes of pictures that a model draws, the usual one first."""
     return [size_name(shape) for shape in tokenizer.picture_shapes]
+
+
+def size_like(image: Image.Image, tokenizer: TokenizerConfig) -> int:
+    """Return which of a model's sizes is nearest to a picture's aspect ratio."""
+    return nearest_size(image.height, image.width, tokenizer.picture_shapes)
 
 
 def size_named(text: str, tokenizer: TokenizerConfig) -> int:

@@ -26,7 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "vargpt_token"
 SHORTEST_TOKEN = 16
-PATHS = ("/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/metrics")
+PATHS = ("/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/models", "/health", "/metrics")
 UPLOAD = "/gradio_api/upload"
 REQUESTS = 256  # at the same time; more are answered with 503
 STREAMS = 256  # of events that open pages listen to, which are counted apart

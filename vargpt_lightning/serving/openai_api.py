@@ -12,7 +12,8 @@ import io
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -21,11 +22,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from vargpt_lightning.inference.assistant import Conversation
-from vargpt_lightning.inference.sizes import size_names
-from vargpt_lightning.models.generation.answers import Answer, PicturePart
+from vargpt_lightning.inference.sizes import AUTO, size_like, size_names
+from vargpt_lightning.models.generation.answers import Answer, GenerationSettings, PicturePart
 from vargpt_lightning.serving import openai_messages, openai_requests
 from vargpt_lightning.serving.engine import Drawn, Engine, EngineRequest, Failed, Finished, ImagePreview, TextDelta
 from vargpt_lightning.serving.gate import PATHS, error_body, error_response
+from vargpt_lightning.serving.incoming_pictures import read_picture
 from vargpt_lightning.serving.limits import RefusedRequestError, refusal
 from vargpt_lightning.serving.metrics import ServerMetrics
 from vargpt_lightning.serving.openai_requests import ChatRequest, DrawRequest
@@ -33,9 +35,10 @@ from vargpt_lightning.serving.streams import Stream
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 FINISH = {"end": "stop", "picture": "stop", "length": "length", "stop": "stop", "stopped": "stop"}
-NOT_BUILT = ("/v1/images/edits", "/v1/images/variations")
+NOT_BUILT = ("/v1/images/variations",)
 AT_ONCE = 4  # requests whose pictures are decoded at the same time: each may take a hundred megabytes for a moment
 
 
@@ -72,6 +75,7 @@ class OpenAIApi:
         return [
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/images/generations", self.draw, methods=["POST"]),
+            Route("/v1/images/edits", self.edit, methods=["POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models/{name:path}", self.model),
             Route("/health", self.health),
@@ -171,6 +175,18 @@ class OpenAIApi:
         """Draw pictures."""
         body = await _body(request)
         asked, tickets = await asyncio.to_thread(self._draw_tickets, body)
+        return await self._draw(request, asked, tickets)
+
+    async def edit(self, request: Request) -> Response:
+        """Draw a picture that is shown, changed as the prompt says."""
+        body = await request.body()
+        async with self.decoding:
+            kind = request.headers.get("content-type", "")
+            asked, tickets = await asyncio.to_thread(self._edit_tickets, body, kind)
+        del body
+        return await self._draw(request, asked, tickets)
+
+    async def _draw(self, request: Request, asked: DrawRequest, tickets: list[EngineRequest]) -> Response:
         stream = Stream.of(tickets)
         self.engine.submit(tickets)
         if asked.stream:
@@ -179,41 +195,64 @@ class OpenAIApi:
         data = [{"b64_json": await asyncio.to_thread(png, _drawn(answer))} for answer in answers]
         whole = {"created": int(time.time()), "data": data, "output_format": "png", "size": self._size(tickets)}
         whole |= openai_requests.told_parts(self.assistant, tickets[0].settings)
-        return JSONResponse({**whole, "seed": tickets[0].settings.seed, "usage": _draw_usage(tickets, answers)})
+        return JSONResponse({**whole, "seed": tickets[0].settings.seed, "usage": self._draw_usage(tickets, answers)})
 
     def _draw_tickets(self, body: bytes) -> tuple[DrawRequest, list[EngineRequest]]:
         asked: DrawRequest = openai_requests.parse(DrawRequest, body)
+        return asked, self._picture_tickets(asked, {}, openai_requests.settings(self.assistant, asked, self.limits))
+
+    def _edit_tickets(self, body: bytes, content_type: str) -> tuple[DrawRequest, list[EngineRequest]]:
+        asked, files = openai_requests.parse_edit(body, content_type)
+        if len(files) > self.limits.pictures:
+            text = f"{len(files)} pictures; expected {self.limits.pictures} at most"
+            raise RefusedRequestError(text, code="too_many_images", param="image")
+        images = [read_picture(data, self.limits, "image") for data in files]
+        how = openai_requests.settings(self.assistant, asked, self.limits)
+        if asked.size in (None, AUTO):  # as the picture that is changed
+            how = replace(how, size=size_like(images[0], self.assistant.model.config.tokenizer))
+        seen = {f"picture-{number}": self.assistant.see(image) for number, image in enumerate(images)}
+        return asked, self._picture_tickets(asked, seen, how)
+
+    def _picture_tickets(
+        self, asked: DrawRequest, seen: Mapping[str, Tensor], how: GenerationSettings
+    ) -> list[EngineRequest]:
         self._check_model(asked.model)
         openai_messages.check_letters(len(asked.prompt), self.limits, "prompt")
         if not asked.prompt.strip():
             raise RefusedRequestError("the prompt is empty; expected what to draw", param="prompt")
-        how = openai_requests.settings(self.assistant, asked, self.limits)
         rows = range(openai_requests.answers_wanted(asked, self.limits))
         if asked.stream and len(rows) > 1:
             raise RefusedRequestError("n: one picture at most can be streamed", code="invalid_value", param="n")
         conversation = Conversation()
-        conversation.ask(asked.prompt)
+        conversation.ask(asked.prompt, seen)
         sketches = bool(asked.stream and asked.partial_images)
-        return asked, [EngineRequest(conversation, how, row, sketches, draw=True) for row in rows]
+        return [EngineRequest(conversation, how, row, sketches, draw=True) for row in rows]
 
     def _size(self, tickets: Sequence[EngineRequest]) -> str:
         return size_names(self.assistant.model.config.tokenizer)[tickets[0].settings.size]
+
+    def _draw_usage(self, tickets: Sequence[EngineRequest], answers: Sequence[Answer]) -> dict[str, Any]:
+        read, made = tickets[0].prompt_tokens, sum(len(answer.token_ids) for answer in answers)
+        seen = len(tickets[0].conversation.pictures) * self.assistant.model.config.vision.patches
+        details = {"text_tokens": read - seen, "image_tokens": seen}
+        total = {"input_tokens": read, "output_tokens": made, "total_tokens": read + made}
+        return {**total, "input_tokens_details": details}
 
     async def _draw_events(self, stream: Stream, partial: int) -> AsyncIterator[str]:
         about = {"size": self._size(stream.tickets), "quality": "auto", "background": "opaque", "output_format": "png"}
         total = self.assistant.model.schedule.num_scales
         shown = {round(total * (place + 1) / (partial + 1)) for place in range(partial)} - {0, total}
-        sent = 0
+        sent, named = 0, "image_edit" if stream.tickets[0].conversation.pictures else "image_generation"
         async for _, event in stream.events():
             if isinstance(event, ImagePreview) and event.number in shown:
-                kind = "image_generation.partial_image"
+                kind = f"{named}.partial_image"
                 entry = {"type": kind, "partial_image_index": sent, "created_at": int(time.time()), **about}
                 yield _data({**entry, "b64_json": await asyncio.to_thread(png, event.image)}, kind)
                 sent += 1
             elif isinstance(event, Finished):
-                kind = "image_generation.completed"
+                kind = f"{named}.completed"
                 content = await asyncio.to_thread(png, _drawn(event.answer))
-                usage = _draw_usage(stream.tickets, [event.answer])
+                usage = self._draw_usage(stream.tickets, [event.answer])
                 entry = {"type": kind, "created_at": int(time.time()), **about, "usage": usage}
                 entry |= openai_requests.told_parts(self.assistant, stream.tickets[0].settings)
                 yield _data({**entry, "b64_json": content}, kind)
@@ -273,12 +312,6 @@ def _usage(tickets: Sequence[EngineRequest], answers: Sequence[Answer]) -> dict[
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
 
-def _draw_usage(tickets: Sequence[EngineRequest], answers: Sequence[Answer]) -> dict[str, Any]:
-    read, made = tickets[0].prompt_tokens, sum(len(answer.token_ids) for answer in answers)
-    details = {"text_tokens": read, "image_tokens": 0}
-    return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made, "input_tokens_details": details}
-
-
 def _data(content: dict[str, Any], event: str | None = None) -> str:
     return (f"event: {event}\n" if event else "") + f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
@@ -312,7 +345,7 @@ class _EventStream(StreamingResponse):
 
 async def not_built(request: Request) -> Response:
     """Name what OpenAI has and this model cannot do."""
-    text = f"{request.url.path} is not built: this model draws new pictures, it does not change any"
+    text = f"{request.url.path} is not built: ask for a change in words at /v1/images/edits"
     raise RefusedRequestError(text, 501, "not_implemented")
 
 

@@ -10,9 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from vargpt_lightning.data.images.pictures import PictureReader
-from vargpt_lightning.data.mixing.buckets import nearest_size
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, Part, PicturePart, TextPart, Turn
 from vargpt_lightning.inference.assistant import Assistant, Conversation
+from vargpt_lightning.inference.sizes import size_like
 from vargpt_lightning.serving.incoming_pictures import picture_from_url
 from vargpt_lightning.serving.limits import Limits, RefusedRequestError
 from vargpt_lightning.serving.openai_parameters import check_extra
@@ -93,7 +93,7 @@ def conversation(
             image = picture_from_url(piece.url, limits, remote, f"messages.{number}.content")
             key = f"picture-{len(result.pictures)}"
             drawn = message.role == "assistant"
-            size = nearest_size(image.height, image.width, assistant.model.config.tokenizer.picture_shapes)
+            size = size_like(image, assistant.model.config.tokenizer)
             result.pictures[key] = _codes(assistant, image, size) if drawn else assistant.see(image)
             parts.append(PicturePart(DRAWN, key, size=size) if drawn else PicturePart(SEEN, key))
         role = message.role if message.role in ("user", "assistant") else "system"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vargpt_lightning.inference.assistant import Assistant
 from vargpt_lightning.inference.changed_settings import idle_parts_of, with_parts
-from vargpt_lightning.inference.sizes import size_named
+from vargpt_lightning.inference.sizes import AUTO, size_named
 from vargpt_lightning.models.decoder.sampling import COLDEST, SamplingSettings
 from vargpt_lightning.models.generation.answers import GenerationSettings
 from vargpt_lightning.models.parts import made_of
@@ -20,6 +21,7 @@ from vargpt_lightning.serving.openai_messages import Message, check_letters
 from vargpt_lightning.serving.openai_parameters import check_extra
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.http.json_values import Flag, Number, Whole, told
+from vargpt_lightning.utils.http.multipart import FormPart, MultipartError, parse_form
 
 
 def _texts(value: Any) -> Any:
@@ -79,6 +81,10 @@ class DrawRequest(Sampling):
     partial_images: Whole | None = None
 
 
+class EditRequest(DrawRequest):
+    """POST /v1/images/edits, whose pictures are files of the form."""
+
+
 # The settings have ranges of their own; these are OpenAI's, or of what no setting holds.
 _RANGES = {
     "temperature": (0, 2),
@@ -92,6 +98,9 @@ _RANGES = {
 }
 
 
+PICTURES = ("image", "image[]")
+"""Names of a form's pictures."""
+TEXTS = ("prompt", "model", "size", "response_format", "output_format", "user", "image_sampler")
 NAMING = frozenset({"model", "scorer"})
 """Arguments of parts that name a model or a scorer: what is loaded for them is not a client's to choose."""
 MOST_VALUES = 20_000  # brackets and commas of a body: a thousand messages have some 6,000
@@ -121,6 +130,38 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
     return request
 
 
+def parse_edit(body: bytes, content_type: str) -> tuple[EditRequest, list[bytes]]:
+    """Return an edit's request and the files of its pictures, from a form as OpenAI's clients send it.
+
+    Raises:
+        RefusedRequestError: it is no form, a value is wrong, there is no picture, or another file, such as a mask.
+    """
+    try:
+        parts = parse_form(body, content_type)
+        for part in parts:
+            if part.filename is not None and part.name not in PICTURES:  # a mask: the whole picture is drawn anew
+                text = f"{part.name[:60]} is not supported by this server; leave it out"
+                raise RefusedRequestError(text, code="unsupported_parameter", param=part.name[:60])
+        fields = {part.name: _value(part) for part in parts if part.name not in PICTURES}
+    except MultipartError as error:
+        raise RefusedRequestError(str(error)) from error
+    pictures = [part.data for part in parts if part.name in PICTURES]
+    if not any(pictures):
+        raise _invalid("image", "got no picture, expected the file of the one to change")
+    return parse(EditRequest, json.dumps(fields).encode()), pictures
+
+
+def _value(part: FormPart) -> Any:
+    """A field's value: a text, or what the JSON in it says for those that are none."""
+    text = part.text
+    if part.name in TEXTS:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def settings(assistant: Assistant, request: Sampling, limits: Limits) -> GenerationSettings:
     """Return how a request is answered; a seed that was not given is drawn.
 
@@ -146,7 +187,7 @@ def settings(assistant: Assistant, request: Sampling, limits: Limits) -> Generat
 
 
 def _size(assistant: Assistant, text: str | None) -> int:
-    if text in (None, "auto"):
+    if text in (None, AUTO):
         return assistant.settings.size
     try:
         return size_named(str(text), assistant.model.config.tokenizer)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vargpt_lightning.data.images.shapes import nearest_size
 from vargpt_lightning.data.mixing.buckets import (
     Sized,
     buckets_of,
     corpus_of,
     mixture_values,
-    nearest_size,
     record_sizes,
     size_of,
 )

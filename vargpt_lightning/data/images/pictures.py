@@ -21,7 +21,7 @@ from vargpt_lightning.data.images.fast_resize import fit_fast
 from vargpt_lightning.data.images.jpeg import decode_jpeg
 from vargpt_lightning.data.images.native_shapes import NATIVE_FITS, fitted, picture_of, strip
 from vargpt_lightning.data.images.picture_files import MAX_PIXELS, PictureError, bounded, decode_picture
-from vargpt_lightning.data.images.rectangles import RECTANGULAR, Shape, fit_rectangle, larger
+from vargpt_lightning.data.images.rectangles import RECTANGULAR, fit_rectangle, larger
 from vargpt_lightning.data.images.resize_modes import (
     Resizing,
     crop_of,
@@ -32,6 +32,7 @@ from vargpt_lightning.data.images.resize_modes import (
     fit_siglip,
     fit_var,
 )
+from vargpt_lightning.data.images.shapes import Shape
 from vargpt_lightning.utils.errors import UserError
 
 __all__ = [

@@ -11,10 +11,9 @@ from PIL import Image
 
 from vargpt_lightning.data.images.picture_files import PictureError, bounded
 from vargpt_lightning.data.images.resize_modes import MOST_PIXELS, VAR_MARGIN
+from vargpt_lightning.data.images.shapes import Shape
 
 RECTANGULAR = ("crop", "pad", "var")
-Shape = tuple[int, int]
-"""Height and width in pixels."""
 
 
 def fit_rectangle(

@@ -21,21 +21,15 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from vargpt_lightning.data.images.picture_files import picture_size
+from vargpt_lightning.data.images.shapes import Shape, nearest_size
 from vargpt_lightning.data.mixing.kept import kept
 from vargpt_lightning.data.mixing.spec import MixBy
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import DRAWN, Record
 from vargpt_lightning.utils.counted import counted
 
-Shape = tuple[int, int]
-"""Height and width."""
 Positions = NDArray[np.int64]
 MARK = "@"
-
-
-def nearest_size(height: float, width: float, shapes: Sequence[Shape]) -> int:
-    """Return which of some shapes has the aspect ratio (height over width) nearest to a picture's; the first of two."""
-    return min(range(len(shapes)), key=lambda size: abs(height / width - shapes[size][0] / shapes[size][1]))
 
 
 def record_sizes(source: ShardDataset, shapes: Sequence[Shape], folder: Path) -> Positions:

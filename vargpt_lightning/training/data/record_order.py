@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vargpt_lightning.data.corpora import Corpora
+from vargpt_lightning.data.images.shapes import Shape
 from vargpt_lightning.data.mixing.buckets import (
     Bucket,
-    Shape,
     Sized,
     buckets_of,
     corpus_of,
