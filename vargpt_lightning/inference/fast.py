@@ -71,8 +71,9 @@ def compile_drawing(model: VARGPTModel, backend: str = "inductor") -> None:
     settings: dict[str, Any] = {"backend": backend, "dynamic": False}
     if backend == "inductor":
         settings["mode"] = "max-autotune-no-cudagraphs"  # graphs would replay the writes into a cache of their own
-    # each scale of each batch size is a graph; torch gives up after eight
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * model.schedule.num_scales)
+    # each scale of each size and batch size is a graph; torch gives up after eight
+    graphs = 16 * sum(schedule.num_scales for schedule in model.schedules)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, graphs)
     for block in model.visual_decoder.layers():
         block.compile(**settings)
     model.image_tokenizer.decoder.compile(**settings)
