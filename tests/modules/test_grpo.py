@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.models.cases import DRAWN, IDS, make_batch, small_model
+from tests.tiny import tiny_config
 from tests.tiny_training import fit_stage, tiny_model
 from vargpt_lightning.callbacks.checkpoint_io import LastCheckpoint
 from vargpt_lightning.data.loading.collate import Rows
@@ -27,7 +28,9 @@ from vargpt_lightning.models.images import to_images
 from vargpt_lightning.modules.preferences.grpo import GRPOModule
 from vargpt_lightning.modules.preferences.grpo_loss import advantages, grpo_terms
 from vargpt_lightning.modules.step_counts import SHARE, Counts, Share, total
+from vargpt_lightning.planning.steps import RowShape, build_empty, trace_step
 from vargpt_lightning.recipe.grpo import GRPOSettings
+from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.training.data.rewards import check_reward, give_rewards
 from vargpt_lightning.training.data.stage_data import StageData
@@ -294,3 +297,11 @@ def test_a_stage_finds_its_reward_among_the_scorers_before_it_is_trained() -> No
     check_reward(stage_of(reward="composition"))
     with pytest.raises(UserError, match=r"stages.rl.grpo.reward: scorer: 'compositon'; .*did you mean 'composition'"):
         check_reward(stage_of(reward="compositon"))
+
+
+def test_a_stage_is_planned_without_drawing() -> None:
+    """All drawings of a batch are trained on, and pass through the reference besides where there is one."""
+    row, sharding = RowShape(12, 4, drawn=1), ShardingConfig()
+    stages = [stage_of(kl=0, scales=2), stage_of(kl=0.1)]
+    without, beside = (trace_step(build_empty(tiny_config()), stage, row, 2, sharding, "cpu").flops for stage in stages)
+    assert 0 < without < beside < 1.5 * without

@@ -50,9 +50,9 @@ class Drawn:
     figures: dict[str, float]
     drawn_QL: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Drawn:
-        """Return the same on a device."""
-        rows = {name: value.to(device) for name, value in self.rows.items()}
+    def to(self, device: torch.device) -> Drawn:
+        """Return the same on a device; what is planned stays where it is."""
+        rows = {name: value if device.type == "meta" else value.to(device) for name, value in self.rows.items()}
         held = None if self.drawn_QL is None else self.drawn_QL.to(device)
         return Drawn(rows, self.advantages_Q.to(device), self.figures, held)
 
@@ -113,7 +113,7 @@ class GRPOModule(UnifiedModule):
         """Keep the drawings that further steps train on."""
         super().on_save_checkpoint(checkpoint)
         if self.settings.updates > 1:
-            kept = {part: vars(drawn.to("cpu")) for part, drawn in self._kept.items()}
+            kept = {part: vars(drawn.to(torch.device("cpu"))) for part, drawn in self._kept.items()}
             checkpoint["grpo"] = Processes(self.trainer.global_rank, self.trainer.world_size).gather(kept)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -125,10 +125,10 @@ class GRPOModule(UnifiedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.vargpt.eval()  # a dropped unit would be noise in the ratio
-        part = batch_idx % self.trainer.accumulate_grad_batches
+        part = batch_idx % self.stage.accumulate
         if self.stage_step % self.settings.updates == 0 or part not in self._kept:
             self._kept[part] = self._draw(batch)
-        drawn = self._kept[part].to(self.device)
+        drawn = self._kept[part].to(self._place)
         now_QL = self._log_probabilities(self.vargpt, drawn.rows)
         if drawn.drawn_QL is None:
             drawn.drawn_QL = now_QL.detach()
@@ -154,6 +154,11 @@ class GRPOModule(UnifiedModule):
         factor = share.parts / max(1, share.step.rows) if share else 1 / max(1, own)
         return loss_B[:own].sum() * factor if own else loss_B.sum() * 0
 
+    @property
+    def _place(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.vargpt.visual_decoder.parameters()).device
+
     @torch.no_grad()
     def _draw(self, batch: Batch) -> Drawn:
         """Draw a group for each row, score it, and return what is trained on."""
@@ -162,10 +167,10 @@ class GRPOModule(UnifiedModule):
         self._check_rows(batch, own)
         rows = {name: batch[name].repeat_interleave(group, dim=0) for name in ("input_ids", "attention_mask")}
         rows["labels"] = torch.full_like(rows["input_ids"], IGNORED)
-        if ids_BT.is_meta or next(self.vargpt.visual_decoder.parameters()).is_meta:  # planned, not trained
+        if self._place.type == "meta":  # planned, not trained
             shape = (len(rows["input_ids"]), *_code_shape(self.vargpt))
-            rows["drawn_indices"] = torch.zeros(shape, dtype=torch.long, device=self.device)
-            return Drawn(rows, torch.ones(shape[0], device=self.device), {})
+            rows["drawn_indices"] = torch.zeros(shape, dtype=torch.long, device=self._place)
+            return Drawn(rows, torch.ones(shape[0], device=self._place), {})
         prompts = self._prompts(batch)
         settings = GenerationSettings(visual=ANY, max_images=1, max_new_tokens=1, batch_size=DRAWN_TOGETHER)
         pictures = [answer.pictures[0] for answer in generate(self.vargpt, prompts, lambda ids: "", settings)]
@@ -227,7 +232,7 @@ class GRPOModule(UnifiedModule):
         if self.settings.scales is None:
             return None
         schedule = self.vargpt.schedule
-        trained_L = torch.zeros(schedule.num_tokens, dtype=torch.bool, device=self.device)
+        trained_L = torch.zeros(schedule.num_tokens, dtype=torch.bool, device=self._place)
         trained_L[: schedule.slices[self.settings.scales - 1].stop] = True
         return trained_L
 
