@@ -79,14 +79,17 @@ def _check_constants(checkpoint: Checkpoint) -> None:
     if not checkpoint.constants or "tokenizer" not in checkpoint.sections:
         return
     layout: layouts.Layout = "infinity" if checkpoint.bitwise else "var"
-    part = "visual_decoder."
+    parts: tuple[str, ...] = ("visual_decoder.",)
     if checkpoint.layout == "bsq":
-        layout, part = "bsq", "image_tokenizer."
+        layout, parts = "bsq", ("image_tokenizer.",)
+    elif checkpoint.layout == "vargpt_v1_1":
+        layout, parts = "vargpt_v1_1", ("image_tokenizer.", "visual_decoder.")
     schedule = ScaleSchedule(tuple(checkpoint.sections["tokenizer"]["scales"]))
-    own: dict[str, Any] = {key: value for key, value in checkpoint.state.items() if key.startswith(part)}
+    own: dict[str, Any] = {key: value for key, value in checkpoint.state.items() if key.startswith(parts)}
     prefix = "vargpt_gen." if checkpoint.layout == "vargpt" else ""
     made = {f"{prefix}{key}": value for key, value in layouts.to_official(own, layout, schedule).items()}
     for key, stored in checkpoint.constants.items():
         if key in made and not torch.equal(stored.part().double(), made[key].double()):
-            makes = "its bits make" if layout == "bsq" else f"the scales {schedule.sizes} make"
+            bits = checkpoint.bitwise and key.endswith("lfq.mask")
+            makes = "its bits make" if bits else f"the scales {schedule.sizes} make"
             raise UserError(f"{checkpoint.source}: {key} has other values than {makes}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.hub import read_tokenizer_files, write_directory
-from vargpt_lightning.checkpoints.lazy_tensors import MemoryTensor, Source, nbytes
+from vargpt_lightning.checkpoints.lazy_tensors import LastRow, MemoryTensor, Source, nbytes
 from vargpt_lightning.checkpoints.open import Checkpoint
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.config import (
@@ -23,11 +23,12 @@ from vargpt_lightning.checkpoints.published.config import (
     vargpt_config,
 )
 from vargpt_lightning.checkpoints.published.layouts import Layout
+from vargpt_lightning.checkpoints.published.qwen2_vl import qwen2_vl_config, v1_1_config
 from vargpt_lightning.checkpoints.tokens import load_tokenizer
 from vargpt_lightning.checkpoints.write import write_pickle, write_shards
-from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, VARGPT_NAMES, TextTokenizer, renamed
+from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, QWEN2_VL_NAMES, VARGPT_NAMES, TextTokenizer, renamed
 from vargpt_lightning.models.core.config import LanguageConfig
-from vargpt_lightning.models.core.families import OURS
+from vargpt_lightning.models.core.families import MROPE, OURS
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_bytes, write_json
@@ -66,6 +67,40 @@ def write_vargpt(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
     if rows == wanted:
         return []
     return [f"  note: the authors' code expects {wanted} class rows (start token's id + 2), this model has {rows}"]
+
+
+def write_v1_1(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the layout of VARGPT-v1.1; return notes."""
+    config = checkpoint.config
+    _needs(checkpoint, "vargpt_v1_1", layouts.LAYOUT_PARTS["vargpt_v1_1"])
+    rows, wanted = config.decoder.start_rows, config.tokens.image_gen_start + 1
+    if rows not in (1, wanted):
+        expected = f"{wanted}, as the authors' code has, or 1"
+        raise UserError(f"--to vargpt_v1_1: got decoder.start_rows={rows}, expected {expected}")
+    state = _published(checkpoint, "vargpt_v1_1")
+    if rows != wanted:
+        state[_START] = LastRow(state[_START], wanted)
+    _room(folder, state)
+    write_shards(folder, state, limit)
+    _write_own_words(checkpoint, folder)
+    write_json(folder / "config.json", v1_1_config(checkpoint.sections, _dtype(state)))
+    if rows != wanted:
+        return [f"  note: {_START} has {wanted} rows, of which the last is used; the others are zeros"]
+    return []
+
+
+_START = "sos_embedding.weight"
+
+
+def write_qwen2_vl(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
+    """Write the part that answers as transformers' Qwen2-VL; return notes."""
+    _needs(checkpoint, "qwen2_vl", layouts.LAYOUT_PARTS["qwen2_vl"])
+    state = _published(_with_one_table(checkpoint), "qwen2_vl")
+    _room(folder, state)
+    write_shards(folder, state, limit)
+    _write_own_words(checkpoint, folder)
+    write_json(folder / "config.json", qwen2_vl_config(checkpoint.sections, _dtype(state)))
+    return []
 
 
 def write_llava(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str]:
@@ -133,6 +168,8 @@ def write_infinity(checkpoint: Checkpoint, folder: Path, limit: int) -> list[str
 WRITERS: dict[str, Callable[[Checkpoint, Path, int], list[str]]] = {
     "ours": write_ours,
     "vargpt": write_vargpt,
+    "vargpt_v1_1": write_v1_1,
+    "qwen2_vl": write_qwen2_vl,
     "llava": write_llava,
     "causal": write_causal,
     "var": write_var,
@@ -142,15 +179,16 @@ WRITERS: dict[str, Callable[[Checkpoint, Path, int], list[str]]] = {
 
 def _needs(checkpoint: Checkpoint, to: str, parts: tuple[str, ...]) -> None:
     kind = checkpoint.sections.get("vision", {}).get("kind", "clip")
-    if "vision_tower" in parts and kind != "clip":
-        raise UserError(f"--to {to}: the vision tower is {kind!r}; this layout has a place for 'clip' alone")
+    tower, words = ("qwen2_vl", MROPE) if to in ("vargpt_v1_1", "qwen2_vl") else ("clip", OURS)
+    if "vision_tower" in parts and kind != tower:
+        raise UserError(f"--to {to}: the vision tower is {kind!r}; this layout has a place for {tower!r} alone")
     family = checkpoint.sections.get("language", {}).get("family", OURS)
-    if to in ("vargpt", "llava") and family != OURS:
-        raise UserError(f"--to {to}: the language model is {family!r}; this layout has a place for {OURS!r} alone")
+    if to != "causal" and "language_model" in parts and family != words:
+        raise UserError(f"--to {to}: the language model is {family!r}; this layout has a place for {words!r} alone")
     if missing := [part for part in parts if part not in checkpoint.parts]:
         there = ", ".join(checkpoint.parts)
         raise UserError(f"--to {to}: {checkpoint.source} holds {there}; this layout needs {', '.join(missing)} as well")
-    if to == "vargpt" and checkpoint.sections["language"].get("tie_embeddings"):
+    if to in ("vargpt", "vargpt_v1_1") and checkpoint.sections["language"].get("tie_embeddings"):
         raise UserError(f"--to {to}: this model's output rows are its input rows (tie_embeddings); not in this layout")
 
 
@@ -192,6 +230,20 @@ def _tokenizer(checkpoint: Checkpoint) -> TextTokenizer | None:
 def _text_of(tokenizer: TextTokenizer) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         return tokenizer.save(folder).read_bytes()
+
+
+def _write_own_words(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write the tokenizer's and the processor's files that came with the weights, the tokens under published names."""
+    came = read_tokenizer_files(checkpoint.folder) if checkpoint.folder else {}
+    if checkpoint.folder and checkpoint.layout != "ours":
+        came |= {
+            name: (checkpoint.folder / name).read_bytes() for name in EXTRA if (checkpoint.folder / name).is_file()
+        }
+    for name, content in came.items():
+        if name == FILE_NAME:
+            theirs = {ours: theirs for theirs, ours in {**VARGPT_NAMES, **QWEN2_VL_NAMES}.items()}
+            content = renamed(content.decode(), theirs).encode()
+        write_bytes(folder / name, content)
 
 
 def _write_words(checkpoint: Checkpoint, folder: Path, vargpt: bool = False) -> None:

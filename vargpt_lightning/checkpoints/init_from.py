@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from vargpt_lightning.checkpoints.lazy_tensors import Source
-from vargpt_lightning.checkpoints.published.bit_tokenizers import check_kind
+from vargpt_lightning.checkpoints.published.bit_tokenizers import check_decoder, check_kind
 from vargpt_lightning.models.core.config import TokenIds
+from vargpt_lightning.models.core.families import FAMILIES
 from vargpt_lightning.recipe.init_from import InitFrom, NewRows
 from vargpt_lightning.utils.errors import UserError
 
@@ -79,6 +80,9 @@ def choose(model: VARGPT, init: InitFrom, seed: int = 0) -> tuple[dict[str, Sour
         if part == "image_tokenizer":
             own = {key.removeprefix(f"{part}."): value for key, value in given.items()}
             check_kind(own, model.config.tokenizer, name)
+        if part == "visual_decoder":
+            own = {key.removeprefix(f"{part}."): value for key, value in given.items()}
+            check_decoder(own, model.config.tokenizer, name)
         taken = _fit(given, {key: targets[key] for key in wanted}, init.ignore, unused_patterns, name)
         for key, value in taken.items():
             chosen[key] = _grown(key, value, targets[key].shape, opened[where], model, init, seed, name)
@@ -189,8 +193,17 @@ def _same_settings(checkpoint: Checkpoint, part: str, model: VARGPT, name: str) 
         there, here = given.get(key), getattr(own, key)
         if key == "kv_heads":
             there, here = there or given.get("heads"), here or model.config.language.heads
+        elif section == "language" and key in ("family", "options"):
+            there, here = _as_blocks(key, there), _as_blocks(key, here)
         if key in given and there != here and None not in (there, here):
             raise UserError(f"{name}: its {section}.{key} is {there!r}, model.{section}.{key} is {here!r}")
+
+
+def _as_blocks(key: str, value: Any) -> Any:
+    """A family by whose blocks it has, and its options without what weights do not depend on."""
+    if key == "family":
+        return FAMILIES[value].blocks or value if value in FAMILIES else value
+    return {name: each for name, each in (value or {}).items() if name != "mrope_section"}
 
 
 def _grown(

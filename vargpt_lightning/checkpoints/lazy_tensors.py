@@ -298,3 +298,16 @@ def _no_tensors(path: Path, state: Any) -> str:
     names = ", ".join(map(str, list(state)[:6])) or "no keys"
     hint = "; of a training checkpoint, give the run's folder" if "pytorch-lightning_version" in state else ""
     return f"{path}: holds {names}; expected names of tensors, each with its tensor{hint}"
+
+
+class LastRow:
+    """A table of zeros with a stored one's last row at its end; a `Source`."""
+
+    def __init__(self, stored: Source, rows: int) -> None:
+        self.stored, self.shape, self.dtype = stored, torch.Size((rows, *stored.shape[1:])), stored.dtype
+
+    def part(self, *where: slice) -> Tensor:
+        """Return the table, or a part of it."""
+        table_NC = torch.zeros(self.shape, dtype=self.dtype)
+        table_NC[-1] = self.stored.part()[-1]
+        return table_NC[where] if where else table_NC

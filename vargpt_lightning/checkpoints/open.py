@@ -26,6 +26,8 @@ from vargpt_lightning.checkpoints.locate import locate
 from vargpt_lightning.checkpoints.published import layouts
 from vargpt_lightning.checkpoints.published.infer_config import scales_of_levels, sizes_of
 from vargpt_lightning.checkpoints.published.layouts import Layout
+from vargpt_lightning.checkpoints.published.qwen2_vl import sizes_of_qwen2_vl, whole_sections
+from vargpt_lightning.data.text.text_tokenizer import FILE_NAME, TextTokenizer
 from vargpt_lightning.models import vision as towers
 from vargpt_lightning.models.core.config import TokenIds, VARGPTConfig
 from vargpt_lightning.models.core.scales import MapSize
@@ -81,7 +83,9 @@ class Checkpoint:
         """Whether it holds a whole model; EfficientNet's weights come with a package."""
         kind = self.sections.get("vision", {}).get("kind", "clip")
         seeing = {"none": {"vision_tower", "vision_projector"}, "efficientnet_lite0": {"vision_tower"}}.get(kind, set())
-        return set(layouts.LAYOUT_PARTS["ours"]) <= {*self.parts, *seeing}
+        row = self.sections.get("class_row") or ("start_embedding" if self.sections.get("preset") == "v1_1" else None)
+        starting = set() if row == "start_embedding" else {"start_embedding"}
+        return set(layouts.LAYOUT_PARTS["ours"]) <= {*self.parts, *seeing, *starting}
 
     @property
     def config(self) -> VARGPTConfig:
@@ -132,7 +136,8 @@ def open_checkpoint(
     raw = open_weights(path)
     if is_own(config):
         return _open_own(path, str(where), config or {}, raw)
-    if (kind := towers.of_model_type(str((config or {}).get("model_type")))) is not None:
+    kind = towers.of_model_type(str((config or {}).get("model_type")))
+    if kind is not None and not layouts.is_whole_qwen2_vl(raw):
         return _open_tower(path, str(where), config or {}, raw, kind)
     return _open_published(path, str(where), config, raw, scales, sizes or config is not None)
 
@@ -229,17 +234,31 @@ def _open_published(
         for key, stored in constants.items():
             if key.endswith("lvl_1L"):
                 scales = scales or scales_of_levels(stored.part().flatten().tolist())
-        sections = sizes_of(state, published, scales, causal=layout == "causal") if sizes else {}
+        if layout in ("qwen2_vl", "vargpt_v1_1"):
+            sections = sizes_of_qwen2_vl(state, published, scales) if sizes else {}
+        else:
+            sections = sizes_of(state, published, scales, causal=layout == "causal") if sizes else {}
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     plain: dict[str, Any] = {
         key: value if isinstance(value, dict) else asdict(value) for key, value in sections.items()
     }
+    if layout == "vargpt_v1_1":
+        plain = whole_sections(sections, any(".ln_q." in key for key in state if key.startswith("generation_")))
+        plain["tokens"] |= _own_ids(path, plain["tokens"])
     if layout == "vargpt":
         plain |= {"preset": "official", "unused_layer_norm": any(".ln_q." in key for key in state)}
         plain.setdefault("tokens", asdict(TokenIds()))
     folder = path if path.is_dir() else None
     return Checkpoint(source, path, layout, state, constants, plain, folder=folder)
+
+
+def _own_ids(path: Path, told: dict[str, int]) -> dict[str, int]:
+    """The ids of special tokens by the tokenizer beside the weights, where it has those that the weights tell."""
+    if not (path / FILE_NAME).is_file():
+        return {}
+    own = TextTokenizer.load(path, None, told.get("image")).token_ids()
+    return {key: value for key, value in own.items() if key in ("bos", "pad")}
 
 
 def _filled_up(sections: Mapping[str, Any], state: Mapping[str, Any]) -> VARGPTConfig:

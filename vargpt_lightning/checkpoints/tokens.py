@@ -21,7 +21,7 @@ def load_tokenizer(config: VARGPTConfig, path: str | Path, where: Path | None = 
     Raises:
         UserError: it cannot be loaded, its chat template cannot be used, or its special tokens are not the model's.
     """
-    tokenizer = TextTokenizer.load(path, config.own_chat)
+    tokenizer = TextTokenizer.load(path, config.own_chat, config.tokens.image)
     check_tokens(config, tokenizer, where or Path(path))
     return tokenizer
 

@@ -12,22 +12,24 @@ from vargpt_lightning.models.core.scales import MapSize
 from vargpt_lightning.runs.folder import RunFolder
 from vargpt_lightning.utils.arguments import Parser
 
-TARGETS = ("ours", "vargpt", "llava", "causal", "var", "infinity")
+TARGETS = ("ours", "vargpt", "vargpt_v1_1", "llava", "qwen2_vl", "causal", "var", "infinity")
 DESCRIPTION = """Convert weights to another format. That of IN is recognised by its files and names of tensors.
 
 IN is a file or folder, or, if there is none, a repository on the Hugging Face hub (OWNER/NAME or
-OWNER/NAME/FILE): LLaVA-1.5, VARGPT-LLaVA-v1, a language model alone (LLaMA, Qwen2, Qwen3, Mistral, SmolLM3, Phi,
-Gemma 3), a VAR (var_d30.pth), its image tokenizer (vae_ch160v4096z32.pth), an Infinity (infinity_2b_reg.pth, or a
-checkpoint of its training), its image tokenizer (infinity_vae_d32reg.pth), a folder that this command wrote, or a
-run of `vargpt fit`, whose last finished stage is taken.
+OWNER/NAME/FILE): LLaVA-1.5, VARGPT-LLaVA-v1, Qwen2-VL, VARGPT-v1.1, a language model alone (LLaMA, Qwen2,
+Qwen3, Mistral, SmolLM3, Phi, Gemma 3), a VAR (var_d30.pth), its image tokenizer (vae_ch160v4096z32.pth), an
+Infinity (infinity_2b_reg.pth, or a checkpoint of its training), its image tokenizer (infinity_vae_d32reg.pth), a
+folder that this command wrote, or a run of `vargpt fit`, whose last finished stage is taken.
 
 layouts:
-  ours      a folder that VARGPT.from_pretrained loads, or that init_from of an experiment names
-  vargpt    the folder of the authors' VARGPTLlavaForConditionalGeneration
-  llava     the part that answers, for LlavaForConditionalGeneration.from_pretrained of transformers
-  causal    the language model alone, for AutoModelForCausalLM.from_pretrained of transformers
-  var       the parts that draw, as VAR's files: var_d*.pth and vae_*.pth
-  infinity  the parts that draw bits, as Infinity's files: infinity_d*.pth and infinity_vae_d*.pth
+  ours         a folder that VARGPT.from_pretrained loads, or that init_from of an experiment names
+  vargpt       the folder of the authors' VARGPTLlavaForConditionalGeneration
+  vargpt_v1_1  the folder of the authors' VARGPTQwen2VLForConditionalGeneration
+  llava        the part that answers, for LlavaForConditionalGeneration.from_pretrained of transformers
+  qwen2_vl     the same of a Qwen2-VL, for Qwen2VLForConditionalGeneration.from_pretrained
+  causal       the language model alone, for AutoModelForCausalLM.from_pretrained of transformers
+  var          the parts that draw, as VAR's files: var_d*.pth and vae_*.pth
+  infinity     the parts that draw bits, as Infinity's files: infinity_d*.pth and infinity_vae_d*.pth
 
 examples:
   vargpt convert runs/openmoji --out exported

@@ -19,7 +19,8 @@ class InitFrom:
 
     Args:
         model: weights for all submodules that have no line of their own.
-        language_model, vision_tower, vision_projector, image_tokenizer, visual_decoder: weights for this submodule.
+        language_model, vision_tower, vision_projector, image_tokenizer, visual_decoder, start_embedding: weights for
+            this submodule.
         generation_projectors: weights for both generation projectors.
         generation_projector_in, generation_projector_out: weights for this generation projector.
         new_rows: how to initialise vocabulary rows that the checkpoint lacks, such as the tokens around drawn pictures:
@@ -35,6 +36,7 @@ class InitFrom:
     vision_projector: str | None = None
     image_tokenizer: str | None = None
     visual_decoder: str | None = None
+    start_embedding: str | None = None
     generation_projectors: str | None = None
     generation_projector_in: str | None = None
     generation_projector_out: str | None = None

@@ -339,3 +339,25 @@ def test_picture_tokens_that_mean_something_else(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="'<image_gen>': it is a word of this vocabulary already; expected it to be"):
         TextTokenizer.load(tmp_path)
+
+
+def test_tokens_that_are_there_twice_and_qwen2_vls_own(tmp_path: Path) -> None:
+    """Seen pictures stand between Qwen2-VL's tokens where the model's id is that of its own; two names are refused."""
+    folder = FAMILIES["qwen2"].write(tmp_path / "qwen2")
+    read = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    read.add_special_tokens(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"])  # as Qwen2.5 has them too
+    read.save(str(folder / "tokenizer.json"))
+    image = read.token_to_id("<|image_pad|>")
+    plain, own = TextTokenizer.load(folder, True), TextTokenizer.load(folder, True, image)
+    assert plain.image_id != image == own.image_id
+    found = []
+    for tokenizer in (plain, own):
+        template = ChatTemplate(tokenizer, 3, 5)
+        ids = template.prompt([said("user", "<image>", "What is it?")]).ids
+        found.append(tokenizer.decode(list(ids), skip_special=False))
+    assert "<|vision_start|><image><image><image><|vision_end|>" in found[1]
+    assert "<|vision_start|>" not in found[0] and "<image><image><image>" in found[0]
+    read.add_special_tokens(["<image_gen>", "<|image_gen_pad|>"])
+    read.save(str(folder / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"special token '<image_gen>': '<\|image_gen_pad\|>' is there too"):
+        TextTokenizer.load(folder, True)

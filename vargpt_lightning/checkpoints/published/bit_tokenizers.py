@@ -40,13 +40,32 @@ def wrapped(key: str) -> str:
     return ".".join([*layer, "norm" if layer[-1].startswith("norm") else "conv", kind])
 
 
-def masks(official: Mapping[str, Any]) -> dict[str, Tensor]:
+def masks(official: Mapping[str, Any], names: Iterable[str] = MASKS) -> dict[str, Tensor]:
     """Return the buffers that belong to published weights: powers of two (d,), of which the 64th overflows."""
     last = next((official[key] for key in official if key.endswith("encoder.conv_out.conv.weight")), None)
     if last is None:
         return {}
     worth_d = 2 ** torch.arange(last.shape[0] - 1, -1, -1)
-    return {key: worth_d.clone() for key in MASKS}
+    return {key: worth_d.clone() for key in names}
+
+
+def check_decoder(state: Mapping[str, Any], config: TokenizerConfig, source: str) -> None:
+    """Refuse weights of a decoder that draws other bits than the image tokenizer has.
+
+    Args:
+        state: the decoder's weights by its own names.
+
+    Raises:
+        UserError: says both.
+    """
+    word = state.get("word_embed.weight")
+    if word is None or "cfg_uncond" not in state or config.kind != "bits":
+        return
+    if (bits := word.shape[1]) != config.token_channels:
+        raise UserError(
+            f"{source}: draws {bits} bits a token, but model.tokenizer has {config.token_channels}; bits are what the "
+            "weights were trained for, expected the same"
+        )
 
 
 def check_kind(state: Mapping[str, Any], config: TokenizerConfig, source: str) -> None:

@@ -12,6 +12,8 @@ files is the caller's.
 | vargpt | VARGPT-LLaVA-v1, all of it |
 | llava | LLaVA-1.5 as transformers up to 4.51 names it, and as later ones write it |
 | llava_new | LLaVA-1.5 as transformers 5 names it in memory |
+| qwen2_vl | Qwen2-VL, as it is published and as transformers 5 names it in memory |
+| vargpt_v1_1 | VARGPT-v1.1, all of it |
 | causal | a causal language model of transformers, of any family that is built here |
 | tower | a model of transformers with a vision tower that is built here, of which the tower alone is read |
 | ours | `VARGPT`, or some of its submodules |
@@ -35,7 +37,20 @@ from vargpt_lightning.models.vargpt import SUBMODULES, VARGPTModel
 from vargpt_lightning.models.vision.tower import Published
 from vargpt_lightning.utils.errors import UserError
 
-Layout = Literal["vqvae", "var", "infinity", "bsq", "vargpt", "llava", "llava_new", "causal", "tower", "ours"]
+Layout = Literal[
+    "vqvae",
+    "var",
+    "infinity",
+    "bsq",
+    "vargpt",
+    "llava",
+    "llava_new",
+    "qwen2_vl",
+    "vargpt_v1_1",
+    "causal",
+    "tower",
+    "ours",
+]
 
 
 class TensorLike(Protocol):
@@ -56,18 +71,25 @@ _LLAVA = (
     ("vision_projector.2.", "multi_modal_projector.linear_2."),
     ("language_model.", "language_model."),
 )
+_EVERY = tuple(name for name in SUBMODULES if name not in ("generation_projectors", "start_embedding"))
+_QWEN2_VL = (
+    ("vision_projector.", "visual.merger."),
+    ("vision_tower.model.", "visual."),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+)
+_DRAWING = (
+    ("image_tokenizer.", "vae_local."),
+    ("visual_decoder.", "vargpt_gen."),
+    ("generation_projector_in.", "image_gen_projector."),
+    ("generation_projector_out.", "image_gen_projector_out."),
+)
 _PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "vqvae": (("image_tokenizer.", ""),),
     "var": (("visual_decoder.", ""),),
     "infinity": (("visual_decoder.", ""),),
     "bsq": (("image_tokenizer.", ""),),
-    "vargpt": (
-        *_LLAVA,
-        ("image_tokenizer.", "vae_local."),
-        ("visual_decoder.", "vargpt_gen."),
-        ("generation_projector_in.", "image_gen_projector."),
-        ("generation_projector_out.", "image_gen_projector_out."),
-    ),
+    "vargpt": (*_LLAVA, *_DRAWING),
     "llava": _LLAVA,
     "llava_new": (
         ("vision_tower.model.", "model.vision_tower."),
@@ -76,6 +98,8 @@ _PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
         ("language_model.model.", "model.language_model."),
         ("language_model.lm_head.", "lm_head."),
     ),
+    "qwen2_vl": _QWEN2_VL,
+    "vargpt_v1_1": (*_QWEN2_VL, *_DRAWING, ("start_embedding.", "sos_embedding.")),
     "causal": (("language_model.", ""),),
     "ours": tuple((f"{attributes[0]}.",) * 2 for attributes in SUBMODULES.values() if len(attributes) == 1),
 }
@@ -86,6 +110,12 @@ _ALSO_READ: dict[str, tuple[tuple[str, str], ...]] = {
     "llava": (("vision_tower.model.", "vision_tower."),),
     # between 4.52 and 5, transformers named the tower so in memory
     "llava_new": (("vision_tower.model.", "model.vision_tower.vision_model."),),
+    # transformers 5 in memory
+    "qwen2_vl": (
+        ("vision_projector.", "model.visual.merger."),
+        ("vision_tower.model.", "model.visual."),
+        ("language_model.model.", "model.language_model."),
+    ),
 }
 
 TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
@@ -96,11 +126,13 @@ LAYOUT_PARTS: dict[str, tuple[str, ...]] = {
     "var": ("visual_decoder",),
     "infinity": ("visual_decoder",),
     "bsq": ("image_tokenizer",),
-    "vargpt": tuple(name for name in SUBMODULES if name != "generation_projectors"),
+    "vargpt": _EVERY,
+    "vargpt_v1_1": (*_EVERY, "start_embedding"),
+    "qwen2_vl": ("language_model", "vision_tower", "vision_projector"),
     "llava": ("language_model", "vision_tower", "vision_projector"),
     "llava_new": ("language_model", "vision_tower", "vision_projector"),
     "causal": ("language_model",),
-    "ours": tuple(name for name in SUBMODULES if name != "generation_projectors"),
+    "ours": (*_EVERY, "start_embedding"),
 }
 """The submodules of `VARGPT` that each layout fills."""
 
@@ -113,6 +145,7 @@ _OURS_ALONE: tuple[str, ...] = (
     "visual_decoder",
     "generation_projector_in",
     "generation_projector_out",
+    "start_embedding",
 )
 
 _DERIVED = re.compile(
@@ -136,7 +169,10 @@ def detect_layout(keys: Iterable[str]) -> Layout:
     """
     names = set(keys)
     marks: list[tuple[str, Layout]] = [
+        ("sos_embedding.", "vargpt_v1_1"),
         ("vargpt_gen.", "vargpt"),
+        ("model.visual.", "qwen2_vl"),
+        ("visual.", "qwen2_vl"),
         ("model.language_model.", "llava_new"),
         *((f"{part}.", "ours") for part in _OURS_ALONE),
         ("language_model.model.", "llava"),
@@ -153,6 +189,13 @@ def detect_layout(keys: Iterable[str]) -> Layout:
     raise UserError(f"checkpoint: got keys such as {example}, expected those of {', '.join(_PREFIXES)}")
 
 
+def is_whole_qwen2_vl(keys: Iterable[str]) -> bool:
+    """Whether names are those of a Qwen2-VL with its language model, rather than of its tower alone."""
+    names = set(keys)
+    words = any(name.endswith("embed_tokens.weight") for name in names)
+    return words and any(name.startswith(("visual.", "model.visual.")) for name in names)
+
+
 def from_official(state: Mapping[str, T], layout: Layout | None = None) -> Conversion[T]:
     """Return a published checkpoint under the names of `VARGPT`.
 
@@ -167,12 +210,13 @@ def from_official(state: Mapping[str, T], layout: Layout | None = None) -> Conve
     pairs = [(theirs, ours) for ours, theirs in (*_ALSO_READ.get(layout, ()), *_PREFIXES[layout])]
     pairs.sort(key=lambda pair: -len(pair[0]))
     derived = []
-    bare = bit_tokenizers.unwrapped if layout == "bsq" and bit_tokenizers.is_wrapped(state) else str
+    wrapped = _wrapped(layout) if bit_tokenizers.is_wrapped(state) else None
     for key, tensor in state.items():
         if _DERIVED.search(key):
             derived.append(key)
             continue
-        name = _rename(bare(key), pairs)
+        bare = key if wrapped is None or not key.startswith(wrapped) else bit_tokenizers.unwrapped(key)
+        name = _rename(bare, pairs)
         if name is None:
             raise UserError(f"checkpoint key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
         converted[name] = tensor
@@ -216,16 +260,21 @@ def to_official(state: Mapping[str, T], layout: Layout, schedule: ScaleSchedule 
         name = _rename(key, _PREFIXES[layout])
         if name is None:
             raise UserError(f"key {key}: shape {tuple(tensor.shape)} has no place in the layout {layout}")
-        official[bit_tokenizers.wrapped(name) if layout == "bsq" else name] = tensor
+        wrapped = _wrapped(layout)
+        official[name if wrapped is None or not name.startswith(wrapped) else bit_tokenizers.wrapped(name)] = tensor
     if layout == "bsq":
         official |= bit_tokenizers.masks(official)
+    elif layout == "vargpt_v1_1":
+        # its own quantizer, which the released model has only once
+        official |= bit_tokenizers.masks(official, [f"vae_local.{bit_tokenizers.MASKS[0]}"])
+        official |= _absent_key_biases(official)
     elif layout == "infinity":
         official |= _absent_key_biases(official)
     elif "visual_decoder" in parts and layout != "ours":
         if schedule is None:
             raise UserError(f"schedule: got None, expected the decoder's scales for the layout {layout}")
         official |= _decoder_constants(official, "vargpt_gen." if layout == "vargpt" else "", schedule)
-    if layout == "vargpt":
+    if layout == "vargpt" or (layout == "vargpt_v1_1" and any("projector" in key for key in official)):
         official = _with_layer_norms(official)
     return official
 
@@ -313,6 +362,11 @@ def _equal(one: Any, other: Any) -> bool:
     return bool((read[0] == read[1]).all())
 
 
+def _wrapped(layout: str) -> str | None:
+    """How names begin of layers that a layout wraps in others; None for a layout without."""
+    return {"bsq": "", "vargpt_v1_1": "vae_local."}.get(layout)
+
+
 def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
     for old, new in pairs:
         if key.startswith(old):
@@ -348,7 +402,7 @@ def _with_layer_norms(official: dict[str, Any]) -> dict[str, Any]:
     """Add the layer norms that VARGPT's projectors hold and never use, at their initial values."""
     for projector in ("image_gen_projector", "image_gen_projector_out"):
         if f"{projector}.mlp.0.weight" not in official:
-            raise UserError("generation_projectors: the layout vargpt has two; this model has none")
+            raise UserError("generation_projectors: VARGPT's layouts have two; this model has none")
         weight = official[f"{projector}.mlp.0.weight"]
         for name, fill in (("weight", torch.ones), ("bias", torch.zeros)):
             official.setdefault(f"{projector}.ln_q.{name}", fill(weight.shape[1], dtype=weight.dtype))

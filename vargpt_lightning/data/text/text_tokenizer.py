@@ -32,6 +32,9 @@ VARGPT_NAMES = {
     "<|image_gen_pad|>": IMAGE_GEN,
 }
 """What VARGPT-LLaVA-v1 calls the tokens of drawn pictures."""
+QWEN2_VL_NAMES = {"<|image_pad|>": IMAGE}
+"""What Qwen2-VL calls the token of seen pictures, which stand between two others."""
+_AROUND = ("<|vision_start|>", "<|vision_end|>")
 FILE_NAME = "tokenizer.json"
 _BYTES = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -114,13 +117,14 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: str | Path, own_chat: bool | None = False) -> TextTokenizer:
+    def load(cls, path: str | Path, own_chat: bool | None = False, image: int | None = None) -> TextTokenizer:
         """Load a `tokenizer.json`, or a folder that has one, or any tokenizer folder that transformers reads.
 
         Args:
             path: the file or the folder.
             own_chat: whether conversations are written by the chat template beside it; None does so unless this
                 package has trained the tokenizer.
+            image: the id of seen pictures, which may be that of a token of Qwen2-VL's.
 
         Raises:
             UserError: there is none, it cannot be read, or its chat template is wanted and cannot be used.
@@ -130,9 +134,13 @@ class TextTokenizer:
         if not path.exists():
             raise UserError(f"text tokenizer {path}: no such file or folder; expected {FILE_NAME} or a folder with it")
         try:
-            found = _with_our_names(Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path))
+            read = Tokenizer.from_file(str(file)) if file.exists() else _from_transformers(path)
         except Exception as error:  # the tokenizers library raises bare Exception
             raise UserError(f"text tokenizer {file}: cannot be read ({error})") from error
+        try:
+            found = _with_our_names(read, image)
+        except UserError as error:
+            raise UserError(f"text tokenizer {file}: {error}") from error
         folder = path if path.is_dir() else path.parent
         wanted = not _trained_here(found) if own_chat is None else own_chat
         chat = ChatFiles.read(folder) if wanted else None
@@ -295,7 +303,11 @@ def _own_chat(tokenizer: Tokenizer, chat: ChatFiles) -> OwnChat:
     added = tokenizer.get_added_tokens_decoder().values()
     ours = (chat.tokens.get("pad_token", PAD), chat.tokens.get("bos_token", BOS), *PICTURE_TOKENS)
     special = {*(token.content for token in added if token.special), *chat.tokens.values(), *ours}
-    return OwnChat(chat, sorted(special), [token.content for token in added], (IMAGE, IMAGE_GEN))
+    seen = IMAGE
+    renamed_to = not any(_has(tokenizer, token) for token in QWEN2_VL_NAMES)
+    if renamed_to and all(_has(tokenizer, token) for token in (IMAGE, *_AROUND)):
+        seen = IMAGE.join(_AROUND)  # it is Qwen2-VL's own
+    return OwnChat(chat, sorted(special), [token.content for token in added], (seen, IMAGE_GEN))
 
 
 def _check_free(tokenizer: Tokenizer, roles: Mapping[str, str]) -> None:
@@ -329,11 +341,18 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     return json.dumps(tree, ensure_ascii=False)
 
 
-def _with_our_names(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with VARGPT-LLaVA-v1's names of picture tokens changed to ours."""
-    if not set(VARGPT_NAMES) & set(tokenizer.get_vocab(with_added_tokens=True)):
-        return tokenizer
-    return Tokenizer.from_str(renamed(tokenizer.to_str(), VARGPT_NAMES))
+def _with_our_names(tokenizer: Tokenizer, image: int | None) -> Tokenizer:
+    """The tokenizer with VARGPT's names of picture tokens changed to ours, and Qwen2-VL's where that has the id."""
+    names = dict(VARGPT_NAMES)
+    if image is not None and tokenizer.id_to_token(image) in QWEN2_VL_NAMES:
+        names |= QWEN2_VL_NAMES
+    there = [name for name in names if _has(tokenizer, name)]
+    for name in there:
+        if _has(tokenizer, names[name]):
+            raise UserError(
+                f"special token {names[name]!r}: {name!r} is there too and stands for the same; expected one of them"
+            )
+    return Tokenizer.from_str(renamed(tokenizer.to_str(), names)) if there else tokenizer
 
 
 def _from_transformers(folder: Path) -> Tokenizer:

@@ -6,7 +6,7 @@ A family is known by transformers' `model_type`. "llama" is our own network; the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from vargpt_lightning.utils.errors import UserError
 
 OURS = "llama"
+MROPE = "qwen2_vl"
+"""The family whose positions have three dimensions."""
 CONFIG_FILE = "config.json"
 
 
@@ -26,12 +28,14 @@ class Family:
         norm_eps: the key of the normalisations' epsilon.
         final_norm: the module behind the last block.
         head_bias: whether the head over the vocabulary has a bias.
+        blocks: the family whose blocks it has; its own where empty.
     """
 
     options: tuple[str, ...] = ()
     norm_eps: str = "rms_norm_eps"
     final_norm: str = "norm"
     head_bias: bool = False
+    blocks: str = ""
 
 
 _WINDOW = ("sliding_window", "layer_types")
@@ -40,6 +44,8 @@ _SWITCHED_WINDOW = (*_WINDOW, "use_sliding_window", "max_window_layers")
 FAMILIES: dict[str, Family] = {
     OURS: Family(),
     "qwen2": Family(("hidden_act", "rope_parameters", *_SWITCHED_WINDOW)),
+    # with positions of three dimensions, whose rotary frequencies `mrope_section` deals out
+    MROPE: Family(("hidden_act", "mrope_section", *_SWITCHED_WINDOW), blocks="qwen2"),
     "qwen3": Family(("hidden_act", "rope_parameters", "attention_bias", *_SWITCHED_WINDOW)),
     "mistral": Family(("hidden_act", "rope_parameters", "sliding_window")),
     "smollm3": Family(
@@ -78,14 +84,13 @@ _NOT_BUILT = {
     "attn_logit_softcapping": "soft caps of attention's weights",
     "final_logit_softcapping": "soft caps of logits",
     "use_bidirectional_attention": "text that sees what comes after it",
-    "use_mrope": "rotary positions in three dimensions (mrope)",
+    "use_mrope": "rotary positions in three dimensions (mrope) of another family than qwen2_vl",
 }
 """Settings that change what a model computes, in a way that is not built here."""
 _OTHER_FAMILIES = {
     "gemma2": "soft caps of attention's weights",
     "gemma3": "a model that sees; its text model alone is gemma3_text",
-    "qwen2_vl": "rotary positions in three dimensions (mrope)",
-    "qwen2_5_vl": "rotary positions in three dimensions (mrope)",
+    "qwen2_5_vl": "windows in its vision tower, and positions in seconds",
 }
 _ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
 """Others change their frequencies with the length of what they are given."""
@@ -108,6 +113,11 @@ def check_family(name: str, options: Mapping[str, Any]) -> None:
             there = ", ".join(FAMILIES[name].options) or "none"
             raise UserError(f"{where}: not an option of the family {name!r}, which has {there}")
     _check_rotary(options.get("rope_parameters"))
+    sections = options.get("mrope_section")
+    if sections is not None and not (
+        isinstance(sections, Sequence) and len(sections) == 3 and all(isinstance(each, int) for each in sections)
+    ):
+        raise UserError(f"language.options.mrope_section={sections!r}; expected three whole numbers")
     window = options.get("sliding_window")
     if window is not None and (not isinstance(window, int) or window < 1):
         raise UserError(f"language.options.sliding_window={window!r}; expected a whole number from 1, or null")
@@ -127,6 +137,24 @@ def _check_rotary(parameters: Any) -> None:
             raise UserError(f"{where}.{name}={value!r}: {_NOT_BUILT['use_mrope']} are not built here; expected none")
         elif name == "rope_type" and value not in _ROTARY_TYPES:
             raise UserError(f"{where}.{name}={value!r}; expected one of {', '.join(_ROTARY_TYPES)}")
+
+
+def mrope_sections(head: int, options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return how many rotary frequencies each of three positions turns: those of `options`, or Qwen2-VL's own shares.
+
+    Args:
+        head: width of a head, which has half as many frequencies.
+
+    Raises:
+        UserError: they are not that many.
+    """
+    half = head // 2
+    side = 3 * half // 8
+    sections = options.get("mrope_section") or (half - 2 * side, side, side)
+    if sum(sections) != half:
+        expected = f"three numbers with the sum {half}, half a head of {head}"
+        raise UserError(f"language.options.mrope_section: got {list(sections)}, expected {expected}")
+    return tuple(sections)
 
 
 def read_published(where: str, place: str = "language.like") -> dict[str, Any]:
@@ -170,10 +198,14 @@ def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
         UserError: its family, or something in it, is not built here.
     """
     name = str(published.get("model_type"))
+    name = _SAME.get(name, name)
     check_family(name, {})
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind: Any = CONFIG_MAPPING[name]
+    sections: Any = None
+    if name == MROPE:
+        published, sections = _flat(published)
+    kind: Any = CONFIG_MAPPING[FAMILIES[name].blocks or name]
     read, silent = kind.from_dict(dict(published)), kind()
     family, heads = FAMILIES[name], read.num_attention_heads
     for key, words in _NOT_BUILT.items():
@@ -184,6 +216,8 @@ def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
         for key in family.options
         if hasattr(read, key) and key != "rope_parameters" and _said(read, silent, key)
     }
+    if sections is not None:
+        options["mrope_section"] = list(sections)
     rope = dict(read.rope_parameters)
     theta = rope.get("rope_theta", 10000.0)
     plain = {"rope_type", "rope_theta"} >= set(rope) and rope.get("rope_type", "default") == "default"
@@ -213,6 +247,23 @@ def sizes_of_published(published: Mapping[str, Any]) -> dict[str, Any]:
         "tie_embeddings": bool(read.tie_word_embeddings),
         "options": options,
     }
+
+
+_SAME = {"qwen2_vl_text": MROPE, "vargpt_qwen2_vl": MROPE}
+"""Other names of a family: of its text model alone, and VARGPT-v1.1's."""
+
+
+def _flat(published: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """A config.json of Qwen2-VL as one of Qwen2, and what it says of its three positions."""
+    values = {**published, **(published.get("text_config") or {})}
+    rope: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        rope |= values.pop(key, None) or {}
+    if "rope_theta" in rope:
+        values["rope_theta"] = rope["rope_theta"]
+    for key in ("model_type", "text_config", "vision_config", "architectures"):
+        values.pop(key, None)
+    return values, rope.get("mrope_section")
 
 
 def _said(read: Any, silent: Any, key: str) -> bool:

@@ -10,6 +10,10 @@ SUBMODULES: dict[str, tuple[str, ...]] = {
     "visual_decoder": ("visual_decoder",),
     "generation_projector_in": ("generation_projector_in",),
     "generation_projector_out": ("generation_projector_out",),
+    "start_embedding": ("start_embedding",),
     "generation_projectors": ("generation_projector_in", "generation_projector_out"),
 }
 """The names that stages may speak of, and the attributes of `VARGPT` that each stands for."""
+
+OPTIONAL = ("vision_tower", "vision_projector", "start_embedding")
+"""Those that a model need not have."""

@@ -9,6 +9,7 @@ Legend: B batch, n new tokens, C width.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from vargpt_lightning.models.core.config import LanguageConfig
 from vargpt_lightning.models.core.exact import KeepsFloat32
-from vargpt_lightning.models.core.families import FAMILIES
+from vargpt_lightning.models.core.families import FAMILIES, MROPE, mrope_sections
 from vargpt_lightning.models.language.llama_network import Cache, causal_mask
 from vargpt_lightning.models.language.network import Network
 from vargpt_lightning.models.language.windows import windowed
@@ -52,7 +53,8 @@ def transformers_config(config: LanguageConfig) -> Any:
     values |= {key: _cut(value, config.layers) for key, value in config.options.items()}
     if "rope_parameters" in config.options:
         del values["rope_theta"]
-    kind: Any = CONFIG_MAPPING[config.family]
+    values.pop("mrope_section", None)
+    kind: Any = CONFIG_MAPPING[family.blocks or config.family]
     made = kind(**values)
     made._attn_implementation = config.attention
     return made
@@ -61,6 +63,12 @@ def transformers_config(config: LanguageConfig) -> Any:
 def _cut(value: Any, layers: int) -> Any:
     """A list with an entry for each layer, of a model that has fewer of them."""
     return value[:layers] if isinstance(value, list) else value
+
+
+def dealt(table_3BnD: Tensor, sections: Sequence[int]) -> Tensor:
+    """Return cosines or sines (B, n, D) of which each frequency is that of one of three positions."""
+    parts = table_3BnD.split([*sections, *sections], dim=-1)
+    return torch.cat([part_3Bns[number % 3] for number, part_3Bns in enumerate(parts)], dim=-1)
 
 
 class FamilyTrunk(KeepsFloat32, Network):
@@ -73,6 +81,8 @@ class FamilyTrunk(KeepsFloat32, Network):
         for name, part in whole.named_children():
             self.add_module(name, part)
         self.final_norm = FAMILIES[config.family].final_norm
+        mrope = config.family == MROPE
+        self.sections = mrope_sections(config.head_size, config.options) if mrope else None
         self.in_float32 = tuple(name for name, _ in self.named_buffers())
         self.cache_name = (
             "cache" if "cache" in inspect.signature(self.layers[0].forward).parameters else "past_key_values"
@@ -94,7 +104,7 @@ class FamilyTrunk(KeepsFloat32, Network):
     def forward(
         self, embeds_BnC: Tensor, mask: Any = None, positions_Bn: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
-        """See `Network.forward`."""
+        """See `Network.forward`; positions of a family with three dimensions may be (3, B, n)."""
         if positions_Bn is None:
             positions_Bn = torch.arange(embeds_BnC.shape[1], device=embeds_BnC.device)[None]
         if mask is None:
@@ -142,6 +152,11 @@ class FamilyTrunk(KeepsFloat32, Network):
         """Return cosines and sines of the positions, for each kind of layer."""
         rotary: Any = self.get_submodule("rotary_emb")
         kinds = set(self._kinds())
+        if positions_Bn.dim() == 3:
+            assert self.sections is not None
+            positions_Bn = positions_Bn.to(x_BnC.device)
+            cos_3BnD, sin_3BnD = (each.unflatten(0, (3, -1)) for each in rotary(x_BnC, positions_Bn.flatten(0, 1)))
+            return {"all": (dealt(cos_3BnD, self.sections), dealt(sin_3BnD, self.sections))}
         if kinds == {"all"}:
             return {"all": rotary(x_BnC, positions_Bn)}
         return {kind: rotary(x_BnC, positions_Bn, kind) for kind in kinds}

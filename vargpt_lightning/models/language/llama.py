@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vargpt_lightning.models import vision as towers
 from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig, VisionConfig
-from vargpt_lightning.models.core.families import FAMILIES, OURS
+from vargpt_lightning.models.core.families import FAMILIES, MROPE, OURS
 from vargpt_lightning.models.language.llama_network import Trunk
 from vargpt_lightning.models.language.network import Network
 from vargpt_lightning.models.vision.tower import own_projector
@@ -66,6 +66,11 @@ class LanguageModel(nn.Module):
         block = self.blocks[0]
         names = [name.rpartition(".")[2] for name, part in block.named_modules() if isinstance(part, nn.Linear)]
         return tuple(names)
+
+    @property
+    def three_dimensional(self) -> bool:
+        """Whether positions have three dimensions, of which seen pictures make use."""
+        return self.config.family == MROPE
 
     @property
     def kernel(self) -> str:

@@ -43,9 +43,9 @@ def stage_inputs(experiment: Experiment) -> dict[str, Input]:
         for name, source in experiment.data.open(split).items():
             found[f"{split}.{name}"] = _corpus(source)
     if path := getattr(experiment.data, "tokenizer", ""):
-        found["tokenizer"] = Input(
-            {"sha256": TextTokenizer.load(path, experiment.model.own_chat).fingerprint}, _files(Path(path))
-        )
+        model = experiment.model
+        text = TextTokenizer.load(path, model.own_chat, model.tokens.image)
+        found["tokenizer"] = Input({"sha256": text.fingerprint}, _files(Path(path)))
     for part, where in experiment.init_from.places().items():
         found[f"init_from.{part}"] = _weights(where)
     if experiment.model.vision.kind == "efficientnet_lite0" and experiment.model.vision.pretrained:

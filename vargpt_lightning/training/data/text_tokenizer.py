@@ -29,7 +29,7 @@ def run_tokenizer(experiment: Experiment, run: RunFolder, make: bool = True) -> 
 def data_tokenizer(data: Corpora, model: VARGPTConfig) -> TextTokenizer:
     """The text tokenizer that the data name or train, with the chat template that the model writes conversations by."""
     if path := getattr(data, "tokenizer", ""):
-        return TextTokenizer.load(path, model.own_chat)
+        return TextTokenizer.load(path, model.own_chat, model.tokens.image)
     if model.chat_template == "tokenizer":
         raise UserError(
             "model.chat_template: 'tokenizer', but data names no tokenizer, and one that is trained on texts has no "
