@@ -121,7 +121,7 @@ class SheetMaker:
 
 def sheet_maker(config: VARGPTConfig, tokenizer: TextTokenizer) -> SheetMaker:
     """Return what shows records for a model of these sizes."""
-    places = tuple(schedule.num_tokens for schedule in config.tokenizer.schedules)
+    places = config.picture_lengths
     train_on = "all" if config.settings.text_loss == "all" else "answer"
     template = ChatTemplate(tokenizer, config.vision.patches, places, train_on)  # type: ignore[arg-type]
     drawn = tuple(PictureReader(shape) for shape in config.tokenizer.picture_shapes)

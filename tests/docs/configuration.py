@@ -18,7 +18,7 @@ import yaml
 from vargpt_lightning.data.corpora import LoaderSettings, OpenMoji, Packed, Scenes
 from vargpt_lightning.experiment.schema import SECTIONS
 from vargpt_lightning.models.core.config import VARGPTConfig
-from vargpt_lightning.models.core.settings import PRESETS, Settings
+from vargpt_lightning.models.core.settings import PRESETS, V1_1, Settings
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.recipe.stage import Stage
 from vargpt_lightning.utils.ranges import Range
@@ -147,7 +147,8 @@ def summary(kind: type) -> str:
 
 def preset_values(key: str) -> str:
     """Return what the presets set a key to, where they differ."""
-    values = {name: getattr(settings, key, None) for name, settings in PRESETS.items()}
+    known = {**PRESETS, **{f"v1_1 {name}": settings for name, settings in V1_1.items()}}
+    values = {name: getattr(settings, key, None) for name, settings in known.items()}
     if len(set(values.values())) < 2:
         return ""
     return "; ".join(f"{name}: `{plain(value)}`" for name, value in values.items()) + ". "

@@ -121,3 +121,20 @@ def test_a_decoder_of_too_few_scales_is_refused_when_it_is_configured() -> None:
         small_model(tokenizer=bit_tokenizer(), decoder=DecoderConfig(depth=2, width=32, heads=4, classes=103, levels=3))
     with pytest.raises(UserError, match=r"^decoder\.width: got 40, expected a multiple of 4 x the 4 heads"):
         small_model(tokenizer=bit_tokenizer(), decoder=DecoderConfig(depth=2, width=40, heads=4, classes=103))
+
+
+def test_a_stage_may_draw_the_first_scales_alone() -> None:
+    model = small_model(3, tokenizer=bit_tokenizer())
+    whole = model.config
+    model.use_scales(3)
+    assert model.schedule.sizes == (1, 2, 3) and model.config.tokenizer.picture_shape == (12, 12)
+    batch = make_batch([[*PROMPT, IDS.image_gen_start, *[IDS.image_gen] * 14, IDS.image_gen_end]])
+    pixels = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    output = model({**batch, "drawn_pixels": pixels})
+    assert output.image_logits.shape == (1, 14, 12) and len(output.image_loss_per_scale) == 3
+    model.use_scales(None)
+    assert model.config == whole and model.schedule.num_tokens == 30
+    with pytest.raises(UserError, match=r"^scales: got 5, expected 1 to 4, those of model\.tokenizer\.scales"):
+        model.use_scales(5)
+    with pytest.raises(UserError, match=r"^tokenizer\.kind: got 'indices', expected bits where a stage draws"):
+        small_model().use_scales(2)

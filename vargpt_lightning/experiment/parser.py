@@ -121,6 +121,7 @@ def load_experiment(arguments: str | Path | Sequence[str], *options: str) -> Exp
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
     _check_batches(stages, made.model.language)
+    _check_scales(stages, made.model)
     _check_strategy(stages, made.trainer.strategy)
     _check_parts(made.sampling, made.model)
     run: RunConfig = made.run
@@ -169,6 +170,15 @@ def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:
                 f"{where}.packing=true with model.language.attention={language.attention!r}; expected attention that "
                 f"takes masks: {', '.join(MASKED_KERNELS)}"
             )
+
+
+def _check_scales(stages: Sequence[Stage], model: VARGPTConfig) -> None:
+    """Refuse a stage that draws more scales than there are, or some of indices."""
+    for stage in stages:
+        try:
+            model.at_scales(stage.scales)
+        except UserError as error:
+            raise UserError(f"stages.{stage.name}.scales={stage.scales}: {error}") from error
 
 
 def _check_strategy(stages: Sequence[Stage], strategy: str) -> None:

@@ -107,12 +107,11 @@ class Assistant:
     @property
     def template(self) -> ChatTemplate:
         """The chat template of this model's pictures."""
-        lengths = tuple(schedule.num_tokens for schedule in self.model.schedules)
-        return ChatTemplate(self.tokenizer, self.model.config.vision.patches, lengths)
+        return ChatTemplate(self.tokenizer, self.model.config.vision.patches, self.model.config.picture_lengths)
 
     def picture_tokens(self, size: int = 0) -> int:
-        """Return the tokens of a drawn picture of one of the model's sizes, between its start and its end."""
-        return self.model.schedules[size].num_tokens
+        """Return the places of a drawn picture of one of the model's sizes, between its start and its end."""
+        return self.model.config.picture_lengths[size]
 
     @property
     def digest(self) -> str:

@@ -48,7 +48,7 @@ class AssistantSources:
         Raises:
             UserError: it leaves no room for a picture.
         """
-        reserve = self._model.schedule.num_tokens + 2
+        reserve = self._model.config.picture_length + 2
         turns = [Turn("user", (TextPart(text),))]
         rendered = self._template.prompt(turns, self._model.config.language.max_positions, reserve)
         return [int(token) for token in rendered.ids]

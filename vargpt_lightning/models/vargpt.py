@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import dropout
+from torch import Tensor
 
+from vargpt_lightning.models.conditions import Told, build_start_embedding, rows_before
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.models.core.losses import (
@@ -27,16 +27,8 @@ from vargpt_lightning.models.core.losses import (
     text_log_probabilities,
     text_loss,
 )
-from vargpt_lightning.models.core.masks import (
-    PictureLayout,
-    attention_spans,
-    block_mask,
-    dense_mask,
-    find_pictures,
-    kernel_mask,
-)
-from vargpt_lightning.models.core.packed_rows import labels_inside, record_positions, record_starts, records_with
-from vargpt_lightning.models.core.scales import ScaleSchedule
+from vargpt_lightning.models.core.masks import PictureLayout
+from vargpt_lightning.models.core.packed_rows import record_starts
 from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.decoder.sampling import SamplingSettings
@@ -46,11 +38,10 @@ from vargpt_lightning.models.language.llama import (
     build_generation_projectors,
     build_vision_projector,
     build_vision_tower,
-    check_pictures,
-    projector_dtype,
 )
 from vargpt_lightning.models.parts import check_parts
 from vargpt_lightning.models.parts.base import Facts
+from vargpt_lightning.models.sequence import DrawnPictures, SequenceModel
 from vargpt_lightning.models.tokenizer.build import build_tokenizer
 from vargpt_lightning.models.tokenizer.self_correction import random_change
 from vargpt_lightning.models.views import view_of
@@ -60,16 +51,7 @@ from vargpt_lightning.utils.errors import UserError
 __all__ = ["SUBMODULES", "DrawnPictures", "VARGPTModel", "VARGPTOutput"]
 
 
-class DrawnPictures(NamedTuple):
-    """Of the pictures that a batch draws: codes, (Q, L) or in bits (Q, L, D), class rows (Q,) and the decoder's inputs
-    (Q, L - first, C)."""
-
-    indices_QL: Tensor
-    classes_Q: Tensor
-    inputs_QLC: Tensor
-
-
-class VARGPTModel(nn.Module):
+class VARGPTModel(SequenceModel):
     """A language model with a vision tower to see and a next-scale decoder to draw.
 
     Args:
@@ -81,7 +63,7 @@ class VARGPTModel(nn.Module):
 
     def __init__(self, config: VARGPTConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = self._whole = config
         self.tokenizer_files: dict[str, bytes] = {}
         self.sampling: dict[str, Any] = {}
         self.settings = config.settings
@@ -94,11 +76,13 @@ class VARGPTModel(nn.Module):
         self.image_tokenizer = build_tokenizer(config.tokenizer)
         self.visual_decoder = build_decoder(config)
         self.generation_projector_in, self.generation_projector_out = build_generation_projectors(config)
+        self.start_embedding = build_start_embedding(config)
 
-    @property
-    def schedule(self) -> ScaleSchedule:
-        """The scale schedule of drawn pictures."""
-        return self.image_tokenizer.schedule
+    def use_scales(self, count: int | None) -> None:
+        """Draw the first scales alone from now on, with None all of them; raises as `VARGPTConfig.at_scales` does."""
+        self.config = self._whole.at_scales(count)
+        self.schedules = self.config.tokenizer.schedules
+        self.image_tokenizer.schedule = self.visual_decoder.schedule = self.schedules[0]
 
     def at(self, size: int) -> Self:
         """Return a model of these very weights whose drawn pictures have another of its sizes: `schedules[size]`."""
@@ -125,7 +109,7 @@ class VARGPTModel(nn.Module):
         Raises:
             UserError: a value is out of its range, or a part does not fit this model.
         """
-        made = SamplingSettings(**{"top_p": self.settings.top_p, **self.sampling, **changes})
+        made = SamplingSettings(**{**self.config.usual_sampling, **self.sampling, **changes})
         check_parts(made.parts, self.facts(made))
         return made
 
@@ -144,6 +128,7 @@ class VARGPTModel(nn.Module):
         correction: SelfCorrection | None = None,
         log_probabilities: bool = False,
         hidden_Q: Tensor | None = None,
+        as_in_training: bool = False,
     ) -> VARGPTOutput:
         """Return losses, counts and image logits of a collated batch.
 
@@ -160,6 +145,8 @@ class VARGPTModel(nn.Module):
             correction: in training, change codes that are fed on (see `SelfCorrection`); needs `drawn_pixels`.
             log_probabilities: return those of each token of the answers, in place of the text loss.
             hidden_Q: pictures whose prompt is hidden from them; None draws them in training.
+            as_in_training: draw pictures in evaluation mode even where the setting `drawn_in_evaluation` says not to,
+                as is done for log-probabilities.
 
         Raises:
             UserError: pictures given and placeholders in `input_ids` do not match.
@@ -173,29 +160,50 @@ class VARGPTModel(nn.Module):
                 correction=correction,
                 log_probabilities=log_probabilities,
                 hidden_Q=hidden_Q,
+                as_in_training=as_in_training,
             )
         if decoder_only:
             return self.decoder_only(batch, generator, correction)
-        input_ids_BT = batch["input_ids"]
-        layout = find_pictures(input_ids_BT, self.tokens, self.schedule.num_tokens)
-        drawn = self.drawn_pictures(batch, generator, correction)
-        embeds_BTC = self.embed(batch, layout, drawn)
+        draws = self.training or as_in_training or log_probabilities or self.settings.drawn_in_evaluation
+        layout = self.layout(batch["input_ids"])
+        drawn = self.drawn_pictures(batch, generator, correction, dropping=hidden_Q is None) if draws else None
+        if drawn is not None and hidden_Q is not None and self.settings.condition_dropout == "together":
+            drawn = drawn._replace(dropped_Q=hidden_Q)
         starts_BT = record_starts(batch["segment_ids"]) if "segment_ids" in batch else None
+        embeds_BTC = self.embed_seen(batch)
+        told: Told | None = None
+        if drawn is not None:
+            before = rows_before(embeds_BTC, layout, starts_BT) if self.conditions.reads == "embeddings" else None
+            told = self.conditions.told(drawn.classes_Q, before, drawn.dropped_Q)
+        words_QLC = None if drawn is None or told is None else self.words(drawn, told)
+        if draws:
+            embeds_BTC = self.place_drawn(embeds_BTC, layout, words_QLC)
         mask = self.training_mask(batch, layout, drawn, generator, starts_BT, hidden_Q)
-        positions_BT = None if starts_BT is None else record_positions(starts_BT)
-        hidden_BTC = self.language_model.model(embeds_BTC, mask, positions_BT)
-        output = VARGPTOutput() if log_probabilities else self._text_output(batch, layout, hidden_BTC)
+        hidden_BTC = self.language_model.model(embeds_BTC, mask, self.training_positions(batch, starts_BT))
+        output = VARGPTOutput()
+        if not log_probabilities:
+            output = self._text_output(batch, layout if draws else None, hidden_BTC)
         if return_text_logits:
             output.text_logits = self.language_model.lm_head(hidden_BTC)
-        if drawn is not None:
+        if drawn is not None and told is not None:
             drawn_QLC = hidden_BTC[layout.drawn_BT].view(*drawn.indices_QL.shape[:2], -1)
             logits_QLV = self.visual_decoder.decode(
-                self.generation_projector_out(drawn_QLC), self.visual_decoder.condition(drawn.classes_Q)
+                self.generation_projector_out(drawn_QLC), self._heard(told, drawn, hidden_BTC, layout, starts_BT)
             )
             self._add_image_output(output, logits_QLV, drawn.indices_QL)
         if log_probabilities:
             output.log_probabilities = self._log_probabilities(batch, layout, hidden_BTC, output)
         return output
+
+    def _heard(
+        self, told: Told, drawn: DrawnPictures, hidden_BTC: Tensor, layout: PictureLayout, starts_BT: Tensor | None
+    ) -> Any:
+        """The decoder's condition, with the hidden states that it reads; dropped with the prompt, if at all."""
+        if self.conditions.reads != "hidden":
+            return self.conditions.heard(told)
+        together = self.settings.condition_dropout == "together"
+        before = rows_before(hidden_BTC, layout, starts_BT)
+        return self.conditions.heard(told, before, drawn.dropped_Q if together else None)
 
     def decoder_only(
         self, batch: Mapping[str, Any], generator: Draws = None, correction: SelfCorrection | None = None
@@ -214,17 +222,6 @@ class VARGPTModel(nn.Module):
         output = VARGPTOutput()
         self._add_image_output(output, logits_QLV, indices_QL)
         return output
-
-    def see(self, pixels_P3SS: Tensor) -> Tensor:
-        """Return the tower's features (P, N, C) of normalised pictures.
-
-        Raises:
-            UserError: the model has no tower, or the pictures have another size.
-        """
-        if self.vision_tower is None:
-            raise UserError("pixel_values: got pictures, expected none because vision.kind is 'none'")
-        check_pictures(pixels_P3SS, self.config.vision)
-        return self.vision_tower(pixels_P3SS)
 
     def restore_constants(self) -> None:
         """Compute what checkpoints do not hold, and tie what is one; needed after a model on the meta device got its
@@ -250,7 +247,7 @@ class VARGPTModel(nn.Module):
         Raises:
             UserError: codes are to be changed on the way, and the batch has them without their pictures.
         """
-        if correction is not None and self.training:
+        if correction is not None and (self.training or self.settings.correction_in_evaluation):
             pixels_Q3HW = batch.get("drawn_pixels")
             if batch.get("drawn_indices") is not None:
                 raise UserError("self_correction: got drawn_indices, expected drawn_pixels: codes do not tell features")
@@ -262,11 +259,17 @@ class VARGPTModel(nn.Module):
         return None if indices_QL is None else (indices_QL, self.next_scale_inputs(indices_QL))
 
     def drawn_pictures(
-        self, batch: Mapping[str, Any], generator: Draws = None, correction: SelfCorrection | None = None
+        self,
+        batch: Mapping[str, Any],
+        generator: Draws = None,
+        correction: SelfCorrection | None = None,
+        *,
+        dropping: bool = True,
     ) -> DrawnPictures | None:
         """Return the batch's drawn pictures as codes, class rows and inputs, or None when it has none.
 
-        The class row is the null one, or in training the start token's where the settings say so.
+        The class row is the null one, or in training the start token's where the settings say so. `dropping` drops some
+        of what the decoder is told, where and when the settings do.
         """
         fed = self.codes_and_inputs(batch, generator, correction)
         if fed is None:
@@ -276,95 +279,25 @@ class VARGPTModel(nn.Module):
         if self.settings.class_row == "start_token" and self.training:
             start_Q = torch.full_like(classes_Q, self.tokens.image_gen_start)
             classes_Q = self.visual_decoder.drop_labels(start_Q, generator)
-        return DrawnPictures(indices_QL, classes_Q, inputs_QLC)
+        place = batch.get("input_ids", indices_QL).device
+        dropped_Q = self._dropped(len(indices_QL), place, generator) if dropping else None
+        return DrawnPictures(indices_QL, classes_Q, inputs_QLC, dropped_Q)
+
+    def _dropped(self, count: int, device: torch.device, generator: Draws) -> Tensor | None:
+        """Which pictures are drawn without what the decoder is told; where it reads nothing, none is dropped here."""
+        reads = self.start_embedding is not None or self.settings.cross_attention != "learned"
+        together = self.settings.condition_dropout == "together"
+        if not (reads or together) or not (self.training or self.settings.drop_in_evaluation):
+            return None
+        rate = self.settings.prompt_dropout if together else self.config.decoder.class_dropout
+        return draw(count, device, generator) < rate if rate > 0 else None
 
     @torch.no_grad()
     def next_scale_inputs(self, indices_QL: Tensor) -> Tensor:
         """Return the decoder's inputs (Q, L - first, C): the picture so far, resized to each next scale."""
         return self.image_tokenizer.next_scale_inputs(indices_QL)
 
-    def embed(self, batch: Mapping[str, Any], layout: PictureLayout, drawn: DrawnPictures | Tensor | None) -> Tensor:
-        """Return the language model's inputs (B, T, C): text embeddings, and the pictures' in their places.
-
-        Drawn pictures of several sizes are given as what `words` makes of each, one behind the other: (1, N, C).
-        """
-        embeds_BTC = self.language_model.embed(batch["input_ids"])
-        seen_BT = batch["input_ids"] == self.tokens.image
-        features_PNC = batch.get("vision_features")
-        if features_PNC is None and batch.get("pixel_values") is not None:
-            features_PNC = self.see(batch["pixel_values"])
-        projector = self.vision_projector
-        if features_PNC is not None and features_PNC.numel() and projector is not None:
-            # a projector that is frozen is in eval mode and gets all of them
-            features_PNC = dropout(features_PNC, self.config.vision.dropout, projector.training)
-            features_PNC = projector(features_PNC.to(projector_dtype(projector)))
-        embeds_BTC = _place(embeds_BTC, seen_BT, features_PNC, "seen")
-        words_QLC = self.words(drawn) if isinstance(drawn, DrawnPictures) else drawn
-        return _place(embeds_BTC, layout.drawn_BT, words_QLC, "drawn")
-
-    def words(self, drawn: DrawnPictures) -> Tensor:
-        """Return drawn pictures as the language model's inputs (Q, L, C)."""
-        return self.generation_projector_in(self.visual_decoder.embed_inputs(drawn.classes_Q, drawn.inputs_QLC))
-
-    def training_mask(
-        self,
-        batch: Mapping[str, Any],
-        layout: PictureLayout,
-        drawn: DrawnPictures | None,
-        generator: Draws = None,
-        starts_BT: Tensor | None = None,
-        hidden_Q: Tensor | None = None,
-    ) -> Any:
-        """Return the language model's mask, or None where plain causal attention gives the same.
-
-        It is made once for all layers: (B, 1, T, T), or FlexAttention's block mask where that is the kernel. Padding
-        stands on the right, so under causal attention no valid position ever sees it. `starts_BT` says where each
-        position's record begins, in rows of several; `hidden_Q` is as for `forward`.
-
-        Raises:
-            UserError: a mask is needed, and the language model's attention kernel takes none.
-        """
-        valid_BT = batch["attention_mask"].bool()
-        if hidden_Q is not None:
-            hidden_Q = hidden_Q if bool(hidden_Q.any()) else None
-        elif drawn is not None and self.training and self.settings.prompt_dropout > 0:
-            hidden_Q = draw(len(drawn.indices_QL), valid_BT.device, generator) < self.settings.prompt_dropout
-        if starts_BT is None:
-            plain = drawn is None or (self.settings.visual_attention == "causal" and hidden_Q is None)
-            # Where padding is a target too, what it attends to shows in the loss.
-            if plain and (drawn is None or self.settings.text_loss == "answer" or bool(valid_BT.all())):
-                return None
-        spans = attention_spans(layout, valid_BT, self.schedule, self.settings.visual_attention, hidden_Q, starts_BT)
-        kernel = self.language_model.kernel
-        if kernel == "flex_attention":
-            return block_mask(spans)
-        return kernel_mask(dense_mask(spans), kernel, self.language_model.lm_head.weight.dtype)
-
-    def text_labels(self, batch: Mapping[str, Any], layout: PictureLayout | None = None) -> Tensor | None:
-        """Return the text targets (B, T), -100 where none is trained; None for a batch without labels.
-
-        A batch may bring them as `text_targets`, where they are not those that its ids and labels would have.
-        """
-        labels_BT: Tensor | None = batch.get("labels")
-        if labels_BT is None:
-            return None
-        if "text_targets" in batch:
-            return batch["text_targets"]
-        own = self.of(batch)
-        segments_BT = batch.get("segment_ids")
-        if self.settings.text_loss == "all":
-            if layout is None:
-                layout = find_pictures(batch["input_ids"], self.tokens, own.schedule.num_tokens)
-            visual_BT = layout.drawn_BT | (batch["input_ids"] == self.tokens.image)
-            every_BT = batch["input_ids"].masked_fill(visual_BT, IGNORED)
-            drawn_BT = layout.drawn_BT
-            drawing_BT = drawn_BT.any(1, keepdim=True) if segments_BT is None else records_with(drawn_BT, segments_BT)
-            labels_BT = torch.where(drawing_BT, every_BT, labels_BT)
-        if segments_BT is not None:
-            labels_BT = labels_inside(labels_BT, segments_BT)
-        return labels_BT
-
-    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout, hidden_BTC: Tensor) -> VARGPTOutput:
+    def _text_output(self, batch: Mapping[str, Any], layout: PictureLayout | None, hidden_BTC: Tensor) -> VARGPTOutput:
         labels_BT = self.text_labels(batch, layout)
         if labels_BT is None:
             return VARGPTOutput()
@@ -390,19 +323,6 @@ class VARGPTModel(nn.Module):
         image = self.visual_decoder.loss(logits_QLV, indices_QL)
         output.image_loss, output.image_tokens, output.image_correct, output.image_loss_per_scale = image
         output.image_logits, output.image_indices, output.schedule = logits_QLV, indices_QL, self.schedule
-
-
-def _place(embeds_BTC: Tensor, where_BT: Tensor, pictures: Tensor | None, use: str) -> Tensor:
-    """Put picture tokens, in their order, at the positions that wait for them."""
-    waiting = int(where_BT.sum())
-    given = 0 if pictures is None else pictures.shape[0] * pictures.shape[1]
-    if waiting != given:
-        raise UserError(
-            f"input_ids: {waiting} positions wait for tokens of {use} pictures, but the batch gives {given}"
-        )
-    if pictures is None:
-        return embeds_BTC
-    return embeds_BTC.masked_scatter(where_BT[..., None], pictures.flatten(0, 1).to(embeds_BTC.dtype))
 
 
 def __getattr__(name: str) -> Any:

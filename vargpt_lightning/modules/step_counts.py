@@ -160,7 +160,7 @@ class StepBatches:
         ids = [tokens.bos]
         ids += [tokens.image] * vision.patches if seen else []
         model = self.model.of(batch)
-        length = model.schedule.num_tokens
+        length = model.picture_length
         ids += [tokens.image_gen_start, *[tokens.image_gen] * length, tokens.image_gen_end] if drawn else []
         ids.append(tokens.eos)
         labels = [IGNORED] * (len(ids) - 1) + [tokens.eos if text else IGNORED]

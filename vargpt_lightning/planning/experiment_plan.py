@@ -58,7 +58,7 @@ def plan_stages(
         if stage.head == "tokenizer" and name in SHARDED:
             name = "ddp"  # as in training
         choice = Choice(name, sharding, stage.batch_size, stage.accumulate)
-        planner = StagePlanner(build_empty(config), stage, settings, cluster, precision)
+        planner = StagePlanner(build_empty(config.at_scales(stage.scales)), stage, settings, cluster, precision)
         plan = planner.plan(choice)
         if search and not plan.fits:
             plan.ways = ways_to_fit(planner, choice)

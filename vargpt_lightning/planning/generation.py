@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vargpt_lightning.checkpoints.hub import VARGPT
-from vargpt_lightning.models.core.masks import attention_mask, find_pictures
+from vargpt_lightning.models.core.masks import attention_mask
 from vargpt_lightning.models.decoder.sampling import Drawing, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.generation.drawing import PictureStep
 from vargpt_lightning.models.generation.steered import Context, draw_steered
@@ -154,9 +154,9 @@ class _Same:
 
 def _read(model: VARGPT, batch: int, prompt: int) -> LanguageCache:
     """A cache that has read prompts of so many tokens."""
-    cache = LanguageCache(model.language_model, batch, prompt + model.schedule.num_tokens + 2)
+    cache = model.language_cache(batch, prompt + model.schedule.num_tokens + 2)
     ids_BT = torch.full((batch, prompt), model.tokens.eos)
-    layout = find_pictures(ids_BT, model.tokens, model.schedule.num_tokens)
+    layout = model.layout(ids_BT)
     valid_BT = torch.ones_like(ids_BT, dtype=torch.bool)
     mask = attention_mask(layout, valid_BT, model.schedule, model.settings.visual_attention)
     embeds_BTC = model.embed({"input_ids": ids_BT}, layout, None)

@@ -76,8 +76,8 @@ def batch_of(
 
 
 def drawn_tokens(config: VARGPTConfig) -> int:
-    """Return the visual tokens of a drawn picture, of the largest of several sizes."""
-    return config.tokenizer.schedules[config.tokenizer.largest].num_tokens
+    """Return the places of a drawn picture, of the largest of several sizes."""
+    return config.picture_lengths[config.tokenizer.largest]
 
 
 def _plain_id(config: VARGPTConfig) -> int:

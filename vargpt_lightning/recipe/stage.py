@@ -98,7 +98,7 @@ class LoraSettings(Ranged):
             raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
 
 
-LATER = ("objective", "self_correction", "grpo")
+LATER = ("objective", "self_correction", "grpo", "scales")
 """Keys of a stage that came after the first release."""
 
 
@@ -147,6 +147,8 @@ class Stage(Ranged):
         self_correction: feed codes of drawn pictures on with some of them changed, so that later scales learn to make
             up for it: `strength` and `scales`; the pictures are encoded at each step. None feeds them as they are.
         grpo: head grpo only: the reward of the model's own drawings, and how it is learned from.
+        scales: of pictures in bits, draw the first so many of `model.tokenizer.scales` alone, a smaller picture; None
+            draws all of them.
         lora: train adapters (LoRA) of the language model instead of its weights.
         frozen_bits: names of frozen submodules with 4 or 8: their linear weights are kept in this many bits per element
             while the stage trains; the stage writes the original weights. In a language model with adapters this
@@ -182,6 +184,7 @@ class Stage(Ranged):
     chroma_weight: Factor = 0.0
     self_correction: SelfCorrection | None = None
     grpo: GRPOSettings | None = None
+    scales: Count | None = None
     lora: LoraSettings | None = None
     frozen_bits: dict[str, Annotated[int, Range(4, 8)]] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -219,6 +222,8 @@ class Stage(Ranged):
             raise UserError(f"{where}.grpo={self.grpo} with head={self.head}; expected {told}")
         if self.self_correction is not None and self.head in ("tokenizer", "understanding"):
             raise UserError(f"{where}.self_correction with head={self.head}, which draws nothing; expected none")
+        if self.scales is not None and self.head == "tokenizer":
+            raise UserError(f"{where}.scales={self.scales} with head=tokenizer, which learns all; expected none")
         if "image_tokenizer" in self.train or self.head == "tokenizer":
             alone = set(self.train) == {"image_tokenizer"}
             if self.head != "tokenizer" or not alone:

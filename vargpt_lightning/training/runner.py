@@ -128,6 +128,7 @@ class StageRunner:
         if self.processes.first:
             if is_sharded(settings, stage) and settings.samples:  # drawn with whole weights
                 whole = self.weights.load_whole(folder)
+                whole.use_scales(stage.scales)
                 self.callbacks.sheets(stage, folder, whole.eval().to(device)).write(total)
                 whole.cpu()
             folder.update(status="finished", steps=steps, skipped_steps=guard.skipped)

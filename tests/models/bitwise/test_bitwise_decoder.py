@@ -11,9 +11,10 @@ from torch import Tensor
 
 from tests.golden import Golden, load_golden
 from tests.models.bitwise.cases import golden_decoder, golden_schedule, small_decoder, small_text, woken
-from vargpt_lightning.models.bitwise.bitwise_decoder import BitwiseDecoder, hidden_width
+from vargpt_lightning.models.bitwise.bitwise_decoder import BitwiseDecoder
 from vargpt_lightning.models.bitwise.losses import bit_loss, scale_weights
 from vargpt_lightning.models.bitwise.text import TextRows
+from vargpt_lightning.models.bitwise.trunk import hidden_width
 from vargpt_lightning.models.core.aspect_ratios import RATIOS, first_scales
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.utils.errors import UserError

@@ -58,7 +58,6 @@ def test_maps_may_be_rectangles() -> None:
     assert schedule.shapes == ((1, 1), (2, 2), (3, 2), (6, 4)) and schedule.final_shape == (6, 4)
     assert schedule.num_tokens == 35 and schedule.slices[2] == slice(5, 11)
     assert schedule.level_ids().bincount().tolist() == [1, 4, 6, 24]
-    assert not schedule.square and ScaleSchedule((1, 2)).square
 
 
 BAD = [(), (0, 1), (-1, 2), (1, 1), (2, 1), (1, 2.5), (1, "2"), (True, 2)]

@@ -28,10 +28,14 @@ class PromptReader(nn.Module):
         text_rows: rows that stand for no prompt.
         norm_eps: epsilon of the normalisation.
         rounded: see `CrossAttention`.
+        repeat: let the last of these rows stand for what a longer prompt has more, rather than refuse it.
     """
 
-    def __init__(self, width: int, text_width: int, text_rows: int, *, norm_eps: float, rounded: bool) -> None:
+    def __init__(
+        self, width: int, text_width: int, text_rows: int, *, norm_eps: float, rounded: bool, repeat: bool = False
+    ) -> None:
         super().__init__()
+        self.repeat = repeat
         self.cfg_uncond = nn.Parameter(torch.empty(text_rows, text_width))
         self.text_norm = nn.RMSNorm(text_width, eps=norm_eps)
         self.text_proj_for_sos = AttentivePool(width, text_width, rounded=rounded)
@@ -50,17 +54,22 @@ class PromptReader(nn.Module):
         """Return the rows that stand for no prompt, as many for each prompt as it has itself.
 
         Raises:
-            UserError: a prompt has more rows than there are.
+            UserError: a prompt has more rows than there are, and the last of them is not to be repeated.
         """
         most = self.cfg_uncond.shape[0]
-        if max(text.lengths) > most:
-            raise UserError(f"prompt: got {max(text.lengths)} rows, expected at most {most} where it may be dropped")
-        rows_RW = torch.cat([self.cfg_uncond[:n] for n in text.lengths])
+        if max(text.lengths) > most and not self.repeat:
+            raise UserError(
+                f"prompt: got {max(text.lengths)} rows, expected at most {most} where it may be dropped (decoder."
+                "text_rows); decoder.long_prompts: repeat takes longer ones"
+            )
+        places = [min(place, most - 1) for n in text.lengths for place in range(n)]
+        rows_RW = self.cfg_uncond[torch.tensor(places, device=self.cfg_uncond.device)]
         return TextRows(rows_RW.to(text.rows_RW.dtype), text.lengths)
 
     def drop_prompts(self, text: TextRows, dropped_B: Tensor) -> TextRows:
         """Return prompts of which some are dropped; the given rows stay as they are."""
-        dropped_R1 = dropped_B.repeat_interleave(torch.tensor(text.lengths, device=dropped_B.device))[:, None]
+        lengths_B = torch.tensor(text.lengths, device=dropped_B.device)
+        dropped_R1 = dropped_B.repeat_interleave(lengths_B)[:, None].to(text.rows_RW.device)
         return TextRows(torch.where(dropped_R1, self.unconditional(text).rows_RW, text.rows_RW), text.lengths)
 
     def condition(self, prompts: Prompts) -> Condition:

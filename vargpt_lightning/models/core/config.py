@@ -14,15 +14,22 @@ from vargpt_lightning.models.core.decoder_config import DecoderConfig
 from vargpt_lightning.models.core.families import OURS, check_family, read_published, sizes_of_published
 from vargpt_lightning.models.core.scales import ScaleSchedule
 from vargpt_lightning.models.core.settings import (
+    DECODER_SETTINGS,
+    PRESET_SAMPLING,
     PRESET_STAGES,
     PRESETS,
     AfterImage,
     ClassRow,
+    ConditionDropout,
+    CrossAttention,
     Preset,
+    Published,
+    SeenPositions,
     Settings,
     TextLoss,
     Unconditional,
     VisualAttention,
+    preset_settings,
 )
 from vargpt_lightning.models.core.vision_config import VisionConfig
 from vargpt_lightning.utils.errors import UserError
@@ -331,7 +338,8 @@ class VARGPTConfig(Ranged):
     """All sizes and settings of a VARGPT.
 
     Args:
-        preset: "paper" or "official": sets all settings that are None.
+        preset: sets all settings that are None: "paper" or "official" are VARGPT's, "v1_1" VARGPT-v1.1's.
+        published: with preset v1_1: as its "paper" describes it (the default), or as the "official" released code does.
         unused_layer_norm: include the unused layer norms that official checkpoints have in both generation projectors,
             so that every key of such a checkpoint can be loaded.
         generation_projectors: projectors between visual decoder and language model: "two": one for each direction, as
@@ -353,20 +361,30 @@ class VARGPTConfig(Ranged):
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     tokens: TokenIds = field(default_factory=TokenIds)
     preset: Preset = "paper"
+    published: Published | None = None
     visual_attention: VisualAttention | None = None
     unconditional: Unconditional | None = None
     prompt_dropout: Share | None = None
+    condition_dropout: ConditionDropout | None = None
     text_loss: TextLoss | None = None
     top_p: Share | None = None
     after_image: AfterImage | None = None
     class_row: ClassRow | None = None
+    cross_attention: CrossAttention | None = None
+    picture_multiple: Annotated[int, Range(1, 4096)] | None = None
+    seen_positions: SeenPositions | None = None
+    drawn_in_evaluation: bool | None = None
+    correction_in_evaluation: bool | None = None
     unused_layer_norm: bool = False
     generation_projectors: Literal["two", "shared", "none"] = "two"
     chat_template: Literal["built_in", "tokenizer"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("preset", self.preset, tuple(PRESETS))
+        require_choice("preset", self.preset, (*PRESETS, "v1_1"))
+        require_choice("published", self.published or "paper", ("paper", "official"))
+        alone = self.preset == "v1_1" or self.published is None
+        require(alone, "published", self.published, f"none with preset {self.preset}, which says it by itself")
         require_choice("generation_projectors", self.generation_projectors, ("two", "shared", "none"))
         require_choice("chat_template", self.chat_template or "built_in", ("built_in", "tokenizer"))
         self._check_widths()
@@ -374,6 +392,7 @@ class VARGPTConfig(Ranged):
         for key, value in ids.items():
             expected = f"a row of the vocabulary of {self.language.vocabulary}"
             require(0 <= value < self.language.vocabulary, f"tokens.{key}", value, expected)
+        self._check_reading()
         if self.tokenizer.kind == "bits":
             self.decoder.for_bits()
             scales, levels = self.tokenizer.schedule.num_scales, self.decoder.levels
@@ -402,12 +421,66 @@ class VARGPTConfig(Ranged):
         expected = f"two where decoder.width={self.decoder_width} is not language.width={self.language.width}"
         require(fits, "generation_projectors", self.generation_projectors, expected)
 
+    def _check_reading(self) -> None:
+        """Refuse settings of a decoder of bits where there is none, and widths that do not fit them."""
+        settings, decoder = self.settings, self.decoder
+        bits_alone = {"cross_attention": "learned", "class_row": None}
+        for key, free in bits_alone.items():
+            value = getattr(settings, key)
+            needs = value != free if free else value == "start_embedding"
+            require(
+                not needs or self.tokenizer.kind == "bits",
+                "tokenizer.kind",
+                self.tokenizer.kind,
+                f"bits with {key} {value}",
+            )
+        width = {"hidden": decoder.resolved_width, "embeddings": self.language.width}.get(settings.cross_attention)
+        if width is not None:
+            expected = f"{width} with cross_attention {settings.cross_attention}"
+            require(decoder.resolved_text_width == width, "decoder.text_width", decoder.resolved_text_width, expected)
+        if settings.cross_attention == "embeddings":
+            expected = "null with cross_attention embeddings, whose prompts are the condition"
+            require(settings.class_row == "null", "class_row", settings.class_row, expected)
+
+    @property
+    def usual_sampling(self) -> dict[str, Any]:
+        """How drawings are sampled unless something else is said."""
+        return {"top_p": self.settings.top_p, **PRESET_SAMPLING.get(self.preset, {})}
+
+    def at_scales(self, count: int | None) -> VARGPTConfig:
+        """Return the same with the first scales of pictures alone, so a smaller picture; None for all of them.
+
+        Raises:
+            UserError: pictures are no bits, whose weights alone serve any schedule, or have fewer scales.
+        """
+        if count is None:
+            return self
+        kind, scales = self.tokenizer.kind, self.tokenizer.scales
+        require(kind == "bits", "tokenizer.kind", kind, "bits where a stage draws the first scales alone")
+        require(1 <= count <= len(scales), "scales", count, f"1 to {len(scales)}, those of model.tokenizer.scales")
+        sizes = tuple(each if isinstance(each, float) else tuple(each)[:count] for each in self.tokenizer.sizes)
+        return replace(self, tokenizer=replace(self.tokenizer, scales=scales[:count], sizes=sizes))
+
+    @property
+    def picture_lengths(self) -> tuple[int, ...]:
+        """Places of a drawn picture of each size in a sequence: its tokens, and what fills them up to a multiple."""
+        multiple = self.settings.picture_multiple
+        return tuple(-(-schedule.num_tokens // multiple) * multiple for schedule in self.tokenizer.schedules)
+
+    @property
+    def picture_length(self) -> int:
+        """Places of a drawn picture of the first size."""
+        return self.picture_lengths[0]
+
     @property
     def settings(self) -> Settings:
         """The preset's settings with this configuration's own in place."""
-        names = [entry.name for entry in fields(Settings)]
-        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(PRESETS[self.preset], **own)
+        own = {}
+        for name in (entry.name for entry in fields(Settings)):
+            value = getattr(self.decoder if name in DECODER_SETTINGS else self, name)
+            if value is not None:
+                own[name] = value
+        return replace(preset_settings(self.preset, self.published), **own)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as nested plain values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+from vargpt_lightning.models.core.settings import DECODER_SETTINGS
 from vargpt_lightning.utils.ranges import (
     Depth,
     Epsilon,
@@ -21,6 +22,7 @@ from vargpt_lightning.utils.ranges import (
 LEVEL_EMBEDDINGS = ("first_chunk", "each_chunk")
 ROTARY_MODES = ("scaled", "interpolated", "plain")
 ROTARY_STARTS = ("scale", "zero")
+LONG_PROMPTS = ("refuse", "repeat")
 
 
 @dataclass
@@ -46,14 +48,19 @@ class DecoderConfig(Ranged):
         text_width: bits: width of an encoded prompt's rows; None for the decoder's.
         text_rows: bits: the longest prompt that can be dropped or guided against.
         levels: bits: rows of the scale embedding, the most scales there may be.
-        drop_in_evaluation: bits: drop conditions in evaluation too, as the released code does.
+        drop_in_evaluation: bits: drop conditions in evaluation too, as the released code does; None as the preset says.
         level_embedding: bits: add the scale embedding before the first chunk alone, or before each.
         rotary: bits: how maps of small scales lie on the rotary grid: spread over it (scaled), as its resized cosines
             and sines (interpolated), or in its corner (plain).
         rotary_start: bits: when drawing, turn a scale by its own places, or from zero, as the released code does where
             its fused norm is off.
         rounded_text: bits: round the attention over text to bfloat16 in float32 as well, as the released code does.
-        scale_weighted: bits: weigh the loss of a scale by the square root of its tokens, not by their number.
+        scale_weighted: bits: weigh the loss of a scale by the square root of its tokens, not by their number; None as
+            the preset says.
+        long_prompts: bits: prompts of more than text_rows rows, where they are dropped or guided against: "refuse", as
+            the released code ends with an error, or "repeat" the last row for those beyond; None as the preset says.
+        start_rows: bits: rows of the start embedding, where class_row asks for it; the last one alone is used. Released
+            checkpoints have one for each id up to the start token's.
     """
 
     place: ClassVar[str] = "decoder"
@@ -74,12 +81,14 @@ class DecoderConfig(Ranged):
     text_width: Size | None = None
     text_rows: Rows = 512
     levels: Depth = 15
-    drop_in_evaluation: bool = False
+    drop_in_evaluation: bool | None = None
     level_embedding: Literal["first_chunk", "each_chunk"] = "first_chunk"
     rotary: Literal["scaled", "interpolated", "plain"] = "scaled"
     rotary_start: Literal["scale", "zero"] = "scale"
     rounded_text: bool = False
-    scale_weighted: bool = True
+    scale_weighted: bool | None = None
+    long_prompts: Literal["refuse", "repeat"] | None = None
+    start_rows: Rows = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +99,7 @@ class DecoderConfig(Ranged):
         require_choice("decoder.level_embedding", self.level_embedding, LEVEL_EMBEDDINGS)
         require_choice("decoder.rotary", self.rotary, ROTARY_MODES)
         require_choice("decoder.rotary_start", self.rotary_start, ROTARY_STARTS)
+        require_choice("decoder.long_prompts", self.long_prompts or "repeat", LONG_PROMPTS)
 
     @property
     def resolved_width(self) -> int:
@@ -101,6 +111,11 @@ class DecoderConfig(Ranged):
         """Heads, the default resolved."""
         return self.heads or self.depth
 
+    @property
+    def resolved_text_width(self) -> int:
+        """Width of a prompt's rows, the default resolved."""
+        return self.text_width or self.resolved_width
+
     def resolved_drop_path(self, codes: str) -> float:
         """Drop-path rate of the last block, the default for "indices" or "bits" resolved."""
         usual = 0.1 if codes == "bits" else 0.1 * self.depth / 24
@@ -111,18 +126,22 @@ class DecoderConfig(Ranged):
         return {key: value for key, value in asdict(self).items() if key not in _BITS_ALONE}
 
     def for_bits(self) -> dict[str, Any]:
-        """Return the arguments of `BitwiseDecoder` that the image tokenizer does not settle.
+        """Return the arguments of `BitwiseDecoder` that neither the image tokenizer nor the preset settles.
 
         Raises:
             UserError: the heads are too many for a rotary embedding in two directions.
         """
         width, heads = self.resolved_width, self.resolved_heads
         require(width % (4 * heads) == 0, "decoder.width", width, f"a multiple of 4 x the {heads} heads with bits")
-        values = {key: value for key, value in asdict(self).items() if key not in _INDICES_ALONE}
+        values = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in (*_INDICES_ALONE, *DECODER_SETTINGS, "start_rows")
+        }
         return values | {
             "width": width,
             "heads": heads,
-            "text_width": self.text_width or width,
+            "text_width": self.resolved_text_width,
             "drop_path": self.resolved_drop_path("bits"),
             "text_dropout": values.pop("class_dropout"),
         }
@@ -140,4 +159,6 @@ _BITS_ALONE = (
     "rotary_start",
     "rounded_text",
     "scale_weighted",
+    "long_prompts",
+    "start_rows",
 )

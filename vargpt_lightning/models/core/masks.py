@@ -32,49 +32,60 @@ class PictureLayout:
 
     Attributes:
         drawn_BT: True at the visual tokens of drawn pictures.
+        places_BT: True there and where places of pictures are filled up.
         offset_BT: index of a visual token within its picture (0 to L-1); undefined elsewhere.
         picture_BT: number of its picture in the batch, row by row (0 to Q-1); undefined elsewhere.
         start_BT: True at the start tokens, whose picture is that of the position after them.
     """
 
     drawn_BT: Tensor
+    places_BT: Tensor
     offset_BT: Tensor
     picture_BT: Tensor
     start_BT: Tensor
 
 
-def find_pictures(input_ids_BT: Tensor, tokens: TokenIds, num_tokens: int | Sequence[int]) -> PictureLayout:
+def find_pictures(
+    input_ids_BT: Tensor,
+    tokens: TokenIds,
+    num_tokens: int | Sequence[int],
+    length: int | Sequence[int] | None = None,
+) -> PictureLayout:
     """Find the drawn pictures of a batch: each a start token followed by its visual tokens.
 
     Args:
         num_tokens: L of all pictures; or of each, row by row, where they have several sizes.
+        length: the places of a picture, or of each, where they are more than its tokens; the last hold nothing.
 
     Raises:
         UserError: a run of visual tokens has another length, or no start token before it.
     """
-    drawn_BT = input_ids_BT == tokens.image_gen
-    rank_BT = drawn_BT.flatten().cumsum(0).view_as(input_ids_BT) - 1
-    if isinstance(num_tokens, int):
-        counts_B = drawn_BT.sum(1)
-        if (counts_B % num_tokens).any():
+    length = num_tokens if length is None else length
+    places_BT = input_ids_BT == tokens.image_gen
+    rank_BT = places_BT.flatten().cumsum(0).view_as(input_ids_BT) - 1
+    if isinstance(length, int):
+        counts_B = places_BT.sum(1)
+        if (counts_B % length).any():
             raise UserError(
-                f"input_ids: rows hold {counts_B.tolist()} visual tokens, expected multiples of {num_tokens} (one "
-                "picture)"
+                f"input_ids: rows hold {counts_B.tolist()} visual tokens, expected multiples of {length} (one picture)"
             )
-        offset_BT = rank_BT.clamp_min(0) % num_tokens
-        picture_BT = rank_BT.clamp_min(0) // num_tokens
-        last_BT = offset_BT == num_tokens - 1
+        offset_BT = rank_BT.clamp_min(0) % length
+        picture_BT = rank_BT.clamp_min(0) // length
+        last_BT = offset_BT == length - 1
     else:
-        offset_BT, picture_BT, last_BT = _counted(rank_BT, drawn_BT, num_tokens)
-    opening_BT = drawn_BT & (offset_BT == 0)
-    start_BT = torch.zeros_like(drawn_BT)
+        offset_BT, picture_BT, last_BT = _counted(rank_BT, places_BT, length)
+    opening_BT = places_BT & (offset_BT == 0)
+    start_BT = torch.zeros_like(places_BT)
     start_BT[:, :-1] = opening_BT[:, 1:]
     begun_BT = torch.where(
-        opening_BT[:, 1:], input_ids_BT[:, :-1] == tokens.image_gen_start, (drawn_BT & ~last_BT)[:, :-1]
+        opening_BT[:, 1:], input_ids_BT[:, :-1] == tokens.image_gen_start, (places_BT & ~last_BT)[:, :-1]
     )
-    if opening_BT[:, 0].any() or (drawn_BT[:, 1:] & ~begun_BT).any():
+    if opening_BT[:, 0].any() or (places_BT[:, 1:] & ~begun_BT).any():
         raise UserError("input_ids: expected every run of visual tokens to be whole and to follow <image_gen_start>")
-    return PictureLayout(drawn_BT, offset_BT, picture_BT, start_BT)
+    tokens_BT: Tensor | int = num_tokens if isinstance(num_tokens, int) else 0
+    if not isinstance(num_tokens, int) and num_tokens:
+        tokens_BT = torch.tensor(num_tokens, device=rank_BT.device)[picture_BT]
+    return PictureLayout(places_BT & (offset_BT < tokens_BT), places_BT, offset_BT, picture_BT, start_BT)
 
 
 def _counted(rank_BT: Tensor, drawn_BT: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +108,7 @@ def _ends(layout: PictureLayout, schedule: ScaleSchedule | Sequence[ScaleSchedul
     """The offset of the last token of each visual token's scale (B, T); undefined elsewhere."""
     device = layout.offset_BT.device
     if isinstance(schedule, ScaleSchedule):
-        return scale_ends(schedule, device)[layout.offset_BT]
+        return scale_ends(schedule, device)[layout.offset_BT.clamp_max(schedule.num_tokens - 1)]
     if not schedule:
         return layout.offset_BT
     kinds = list(dict.fromkeys(schedule))

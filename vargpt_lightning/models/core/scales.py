@@ -69,11 +69,6 @@ class ScaleSchedule:
         """Height and width of the finest map, in tokens."""
         return self.shapes[-1]
 
-    @property
-    def square(self) -> bool:
-        """Whether all maps are squares."""
-        return all(height == width for height, width in self.shapes)
-
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Where each scale's tokens lie among the L tokens of a picture."""

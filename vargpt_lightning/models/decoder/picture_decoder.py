@@ -71,8 +71,11 @@ class PictureDecoder(nn.Module):
         """Replaces labels by the dropped condition's at random."""
 
     @abstractmethod
-    def embed_inputs(self, labels_B: Tensor, inputs_BLC: Tensor) -> Tensor:
-        """Start and word embeddings of the whole sequence, with what else belongs to a token: x_BLC."""
+    def embed_inputs(self, labels_B: Any, inputs_BLC: Tensor) -> Tensor:
+        """Start and word embeddings of the whole sequence, with what else belongs to a token: x_BLC.
+
+        In place of labels a decoder may take what its `condition` made.
+        """
 
     @abstractmethod
     def embed_scale(self, k: int, labels_B: Tensor | None, input_BlC: Tensor | None) -> Tensor:

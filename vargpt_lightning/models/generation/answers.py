@@ -40,6 +40,7 @@ class Prompt:
         settings: of this answer alone; None takes those of all. `batch_size` has no effect here.
         seed: of that stream; None takes the settings'.
         request: what is asked for, in words; scorers of candidates are told it.
+        seen_shapes: rows and columns (P, 2) of the pictures of `vision_features`, for language models that count them.
     """
 
     input_ids: Sequence[int]
@@ -52,6 +53,7 @@ class Prompt:
     seed: int | None = None
     settings: GenerationSettings | None = None
     request: str = ""
+    seen_shapes: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vargpt_lightning.models.core.masks import attention_mask, find_pictures, kernel_mask
+from vargpt_lightning.models.conditions import rows_before
+from vargpt_lightning.models.core.masks import attention_mask, kernel_mask
 from vargpt_lightning.models.language.llama import LanguageModel
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.utils.errors import UserError
@@ -50,9 +51,9 @@ def drawing_attention(model: VARGPTModel, context: Sequence[int], indices_L: Ten
     if indices_L.shape[:1] != (L,):
         raise UserError(f"indices: got shape {tuple(indices_L.shape)}, expected {L} tokens")
     device = model.language_model.lm_head.weight.device
-    ids_1T = torch.tensor([[*context, *[tokens.image_gen] * L]], device=device)
-    layout = find_pictures(ids_1T, tokens, L)
-    drawn = model.drawn_pictures({"drawn_indices": indices_L[None].to(device)})
+    ids_1T = torch.tensor([[*context, *[tokens.image_gen] * model.picture_length]], device=device)
+    layout, last = model.layout(ids_1T), len(context) + L
+    drawn = model.drawn_pictures({"drawn_indices": indices_L[None].to(device)}, dropping=False)
     assert drawn is not None
     embeds_1TC = model.embed({"input_ids": ids_1T}, layout, drawn)
     valid_1T = torch.ones_like(ids_1T, dtype=torch.bool)
@@ -61,9 +62,12 @@ def drawing_attention(model: VARGPTModel, context: Sequence[int], indices_L: Ten
     with recorded_attention(language) as weights:
         hidden_1TC = language.model(embeds_1TC, kernel_mask(mask, "eager", embeds_1TC.dtype))
     decoder = model.visual_decoder
-    drawn_1LC = model.generation_projector_out(hidden_1TC[:, -L:])
-    logits_1LV = decoder.decode(drawn_1LC, decoder.condition(drawn.classes_Q))
-    weights_NHLT = torch.stack([weights_1HTT[0, :, -L:] for weights_1HTT in weights]).float()
+    drawn_1LC = model.generation_projector_out(hidden_1TC[:, len(context) : last])
+    states = hidden_1TC if model.conditions.reads == "hidden" else model.embed_seen({"input_ids": ids_1T})
+    before = rows_before(states, layout)
+    condition = model.conditions.heard(model.conditions.told(drawn.classes_Q, before), before)
+    logits_1LV = decoder.decode(drawn_1LC, condition)
+    weights_NHLT = torch.stack([weights_1HTT[0, :, len(context) : last, :last] for weights_1HTT in weights]).float()
     return DrawingAttention(weights_NHLT, logits_1LV[0])
 
 

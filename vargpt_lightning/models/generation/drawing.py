@@ -7,10 +7,13 @@ scale, C width, W hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vargpt_lightning.models.bitwise.text import TextRows
+from vargpt_lightning.models.conditions import joined
 from vargpt_lightning.models.core.masks import step_mask
 from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.int8 import int8_copy
@@ -63,19 +66,19 @@ class PictureStep:
         guided = [r for r, own in enumerate(each) if own.guided]
         self.guided = slice(None) if len(guided) == count else guided
         self.halves = len(guided)
-        hides = guided and model.settings.unconditional == "dropped_prompt"
+        hides = guided and model.settings.unconditional in ("dropped_prompt", "present_scale")
         self.alone = LanguageCache(model.language_model, len(guided), L + 1) if hides else None
         self.read_before = 0  # tokens that the second half has read before its start token
         self.labels_R = torch.full((count,), model.null_class, device=device)
-        self.condition = model.visual_decoder.condition(self.labels_R[:1].expand(count + len(guided)))
+        self.condition = self._condition(guided)
         self.decoder_cache = model.visual_decoder.new_cache(count + len(guided))
 
     def __call__(self, k: int, input_RlC: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return logits (R, l, V) of scale k with the prompt, and (G, l, V) without it where guidance is on."""
-        embeds_RnW = self._embedded(k, input_RlC)
+        embeds_RnW, others_GnW = self._embedded(k, input_RlC)
         hidden = [self._with_prompt(k, embeds_RnW)]
         if self.halves:
-            hidden.append(self._without_prompt(k, embeds_RnW[self.guided]))
+            hidden.append(self._without_prompt(k, others_GnW))
         x_RlC = self.model.generation_projector_out(torch.cat(hidden))
         logits_RlV = self.decoder.decode(x_RlC, self.condition, self.decoder_cache, k)
         self.filled = self.model.schedule.slices[k].stop
@@ -94,7 +97,7 @@ class PictureStep:
         Scale 0 has no input and cannot be asked so.
         """
         cache = self.decoder_cache.of(slice(len(self.rows)))
-        x_RlC = self.model.generation_projector_out(self._with_prompt(k, self._embedded(k, input_RlC)))
+        x_RlC = self.model.generation_projector_out(self._with_prompt(k, self._embedded(k, input_RlC)[0]))
         return self.decoder.decode(x_RlC, self.condition.of(slice(len(self.rows))), cache, k)
 
     def drop_second(self) -> None:
@@ -106,11 +109,16 @@ class PictureStep:
     def read_second(self, ids: Sequence[int]) -> None:
         """Let the second half go on from these text tokens; before the first scale."""
         capacity = len(ids) + self.model.schedule.num_tokens + 1
-        self.alone = LanguageCache(self.model.language_model, self.halves, capacity)
+        self.alone = self.model.language_cache(self.halves, capacity)
         ids_GT = torch.tensor(list(ids), device=self.lengths_R.device).expand(self.halves, -1)
         places_GT = torch.arange(len(ids), device=self.lengths_R.device).expand_as(ids_GT)
         self.alone.run(self.model.language_model.embed(ids_GT), places_GT, step_mask(places_GT, len(ids)))
         self.read_before = len(ids)
+        conditions, count = self.model.conditions, len(self.rows)
+        if self.alone.keeps:
+            before = TextRows.of(list(self.alone.kept_BSC[:, : len(ids)]))
+            other = conditions.heard(conditions.told(self.labels_R[: self.halves], before), before)
+            self.condition = joined(self.condition.of(slice(count)), other)
 
     def second_values(self, k: int) -> list[Tensor]:
         """Return the decoder's cached values (G, H, l, D) of scale k in the second half, a view of each layer's."""
@@ -140,14 +148,17 @@ class PictureStep:
         self.gaps_R = None if self.gaps_R is None else self.gaps_R[list(rows)]
         self.rows, self.halves = list(range(len(rows))), len(rows) if self.halves else 0
 
-    def _embedded(self, k: int, input_RlC: Tensor | None) -> Tensor:
-        """The language model's inputs of scale k, with the start token before those of the first."""
-        words_RlC = self.decoder.embed_scale(k, self.labels_R, input_RlC)
+    def _embedded(self, k: int, input_RlC: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The language model's inputs of scale k in both halves, with the start token before those of the first."""
+        count, own_start = len(self.rows), self.model.conditions.reads_prompts
+        words_RlC = self.decoder.embed_scale(k, self.condition if k == 0 and own_start else self.labels_R, input_RlC)
         embeds_RnW = self.model.generation_projector_in(words_RlC)
         if k == 0:
             start_R1W = self._start_embedding().to(embeds_RnW.dtype)
-            embeds_RnW = torch.cat((start_R1W.expand(len(self.rows), -1, -1), embeds_RnW), dim=1)
-        return embeds_RnW
+            embeds_RnW = torch.cat((start_R1W.expand(len(embeds_RnW), -1, -1), embeds_RnW), dim=1)
+        if len(embeds_RnW) > count:
+            return embeds_RnW[:count], embeds_RnW[count:]
+        return embeds_RnW, embeds_RnW[self.guided] if self.halves else embeds_RnW[:0]
 
     def _start_embedding(self) -> Tensor:
         start_11 = self.lengths_R.new_full((1, 1), self.model.tokens.image_gen_start)
@@ -179,6 +190,8 @@ class PictureStep:
         offsets_n, last_n = self._spans(k)
         if self.alone is None:
             return self._noise(k, embeds_GnW)
+        if self.model.settings.unconditional == "present_scale" and not self.read_before:
+            return self._alone_at(k, embeds_GnW)
         before = self.read_before
         slots_Gn = (offsets_n + before).expand(self.halves, -1)
         mask = step_mask((last_n + before).expand(self.halves, -1), before + self.model.schedule.slices[k].stop + 1)
@@ -188,6 +201,28 @@ class PictureStep:
             positions_Gn = positions_Gn + self.gaps_R[self.guided, None]
         hidden_GnW = self.alone.run(embeds_GnW, slots_Gn, mask, positions_Rn=positions_Gn)
         return hidden_GnW[:, 1:] if k == 0 else hidden_GnW
+
+    def _alone_at(self, k: int, embeds_GnW: Tensor) -> Tensor:
+        """What the language model makes of the present scale as if nothing was before it, nor the start token."""
+        if k == 0:
+            embeds_GnW = embeds_GnW[:, 1:]
+        slots_Gn = torch.arange(embeds_GnW.shape[1], device=self.lengths_R.device).expand(self.halves, -1)
+        blockwise = self.model.settings.visual_attention == "block_causal"
+        last_Gn = torch.full_like(slots_Gn, embeds_GnW.shape[1] - 1) if blockwise else slots_Gn
+        assert self.alone is not None
+        return self.alone.run(embeds_GnW, slots_Gn, step_mask(last_Gn, embeds_GnW.shape[1]))
+
+    def _condition(self, guided: Sequence[int]) -> Any:
+        """The decoder's condition of all rows, and of those with guidance once more without a prompt."""
+        conditions, count = self.model.conditions, len(self.rows)
+        if not conditions.reads_prompts:
+            return self.decoder.condition(self.labels_R[:1].expand(count + len(guided)))
+        before = None
+        if self.cache.keeps:
+            kept = zip(self.rows, self.lengths_R.tolist(), strict=True)
+            before = TextRows.of([self.cache.kept_BSC[row, :length] for row, length in kept])
+        own = conditions.heard(conditions.told(self.labels_R, before), before)
+        return joined(own, conditions.nothing(own, guided)) if guided else own
 
     def _noise(self, k: int, like_GnW: Tensor) -> Tensor:
         part = self.model.schedule.slices[k]

@@ -169,7 +169,7 @@ class _Batch:
             return
         if self.cache is None or not kept:
             self.cache = None  # before another is made
-            self.cache = LanguageCache(self.model.language_model, len(added), capacity)
+            self.cache = self.model.language_cache(len(added), capacity)
         else:
             self.cache = self.cache.regrouped([row.slot for row in kept], len(added), capacity)
         for slot, row in enumerate([*kept, *added]):
@@ -182,7 +182,7 @@ class _Batch:
         generator = stream(seed, place if prompt.row is None else prompt.row)
         if settings.size >= (sizes := len(self.model.schedules)):
             raise UserError(f"size: got {settings.size}, expected a number below {sizes}, the sizes of the model")
-        picture = self.model.schedules[settings.size].num_tokens
+        picture = self.model.config.picture_lengths[settings.size]
         wanted = len(context) + settings.max_new_tokens + settings.max_images * (picture + 1) + 1
         room = min(wanted, self.model.config.language.max_positions)
         return Row(place, prompt, context, settings, generator, room, picture, length=len(context))
@@ -192,7 +192,9 @@ class _Batch:
         assert self.cache is not None
         pictures = pictures_of(self.model, [row.prompt for row in rows])
         slots, contexts = [row.slot for row in rows], [row.context for row in rows]
-        last_RC = read_contexts(self.model, self.cache, slots, contexts, pictures)
+        last_RC, leads = read_contexts(self.model, self.cache, slots, contexts, pictures)
+        for row, lead in zip(rows, leads, strict=True):
+            row.lead = lead
         chosen = self._choose(self.model.language_model.lm_head(last_RC), [row.place for row in rows])
         for row, token in zip(rows, chosen, strict=True):
             if len(row.prompt.input_ids) > len(row.context):
@@ -208,8 +210,8 @@ class _Batch:
         embeds_R1C = self.model.language_model.embed(ids_R1)
         mask = step_mask(slots_R1, max(row.length for row in rows) + 1)
         positions_R1 = None
-        if any(row.gap for row in rows):
-            positions_R1 = slots_R1 + torch.tensor([[row.gap] for row in rows], device=self.device)
+        if any(row.ahead for row in rows):
+            positions_R1 = slots_R1 + torch.tensor([[row.ahead] for row in rows], device=self.device)
         assert self.cache is not None
         slots = [row.slot for row in rows]
         hidden_R1C = self.cache.run(embeds_R1C, slots_R1, mask, rows=slots, positions_Rn=positions_R1)

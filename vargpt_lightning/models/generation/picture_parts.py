@@ -79,7 +79,7 @@ def _drawing(
     model: VARGPTModel, cache: LanguageCache, rows: Sequence[Row], watcher: Watcher | None, sources: Sources
 ) -> tuple[Drawing, dict[int, Exception], int]:
     settings = [row.settings.visual or model.sampling_settings() for row in rows]
-    slots, lengths, gaps = ([getattr(row, key) for row in rows] for key in ("slot", "length", "gap"))
+    slots, lengths, gaps = ([getattr(row, key) for row in rows] for key in ("slot", "length", "ahead"))
     streams = [row.generator for row in rows]
     on_scale = _telling(model, rows, watcher) if watcher is not None else None
     logits = any(row.settings.keep_logits for row in rows)
@@ -101,13 +101,14 @@ def _others(
         model = sources.model(where).at(size)
         contexts = [row.sequence for row in rows]
         longest = max(map(len, contexts))
-        cache = LanguageCache(model.language_model, len(rows), longest + model.schedule.num_tokens + 1)
+        cache = model.language_cache(len(rows), longest + model.schedule.num_tokens + 1)
         prompts = [_so_far(model, row) for row in rows]
-        read_contexts(model, cache, list(range(len(rows))), contexts, pictures_of(model, prompts))
+        leads = read_contexts(model, cache, list(range(len(rows))), contexts, pictures_of(model, prompts)).leads
         if len(owners) != len(rows):
             cache = cache.regrouped(list(owners), 0, cache.capacity)
         lengths = [len(contexts[r]) for r in owners]
-        return PictureStep(model, cache, range(len(owners)), lengths, settings, [streams[r] for r in owners])
+        own, ahead = [streams[r] for r in owners], [leads[r] for r in owners]
+        return PictureStep(model, cache, range(len(owners)), lengths, settings, own, gaps=ahead)
 
     return opened
 

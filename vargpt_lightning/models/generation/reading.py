@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vargpt_lightning.models.bitwise.text import TextRows
+from vargpt_lightning.models.conditions import rows_before
 from vargpt_lightning.models.core.masks import attention_mask, find_pictures
 from vargpt_lightning.models.generation.answers import Prompt
 from vargpt_lightning.models.language.kv_cache import LanguageCache
@@ -19,6 +22,14 @@ from vargpt_lightning.utils.errors import UserError
 
 Drawn = tuple[int, Tensor]
 """Which of the model's sizes a drawn picture has, and its codes (L,)."""
+
+
+class Read(NamedTuple):
+    """Of contexts that were read: the last hidden state of each, and by how much positions behind it are larger than
+    places in the sequence (less than 0 behind pictures whose positions are those of a grid)."""
+
+    last_RC: Tensor
+    leads: list[int]
 
 
 def context_of(model: VARGPTModel, prompt: Prompt, index: int) -> list[int]:
@@ -39,10 +50,12 @@ def context_of(model: VARGPTModel, prompt: Prompt, index: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of several prompts in their order: features of the seen ones, and the drawn ones."""
+    """The pictures of several prompts in their order: features of the seen ones, the drawn ones, and the seen ones'
+    rows and columns of tokens where the language model counts them."""
 
     features_PNC: Tensor | None
     drawn: list[Drawn]
+    shapes_P2: Tensor | None = None
 
 
 def read_contexts(
@@ -51,8 +64,8 @@ def read_contexts(
     slots: Sequence[int],
     contexts: Sequence[Sequence[int]],
     pictures: Pictures,
-) -> Tensor:
-    """Run contexts through the language model into rows of a cache; return the last hidden state of each, (R, C)."""
+) -> Read:
+    """Run contexts through the language model into rows of a cache."""
     device = model.language_model.lm_head.weight.device
     longest = max(map(len, contexts))
     ids_RT = torch.full((len(contexts), longest), model.tokens.pad, device=device)
@@ -60,42 +73,64 @@ def read_contexts(
     for r, context in enumerate(contexts):
         ids_RT[r, : len(context)] = torch.tensor(context, device=device)
         valid_RT[r, : len(context)] = True
-    schedules = [model.schedules[size] for size, _ in pictures.drawn]
-    several = len(set(schedules)) > 1
-    counts = [each.num_tokens for each in schedules] if several else next(iter(schedules), model.schedule).num_tokens
-    layout = find_pictures(ids_RT, model.tokens, counts)
-    batch = {"input_ids": ids_RT, "vision_features": pictures.features_PNC}
-    embeds_RTC = model.embed(batch, layout, _words(model, pictures.drawn))
+    sizes = [size for size, _ in pictures.drawn]
+    schedules, lengths = (
+        [model.schedules[size] for size in sizes],
+        [model.config.picture_lengths[size] for size in sizes],
+    )
+    if len(set(sizes)) > 1:
+        lengths = [model.config.picture_lengths[size] for size in sizes]
+        layout = find_pictures(ids_RT, model.tokens, [each.num_tokens for each in schedules], lengths)
+    else:
+        layout = model.at(next(iter(sizes), 0)).layout(ids_RT)
+    batch = {"input_ids": ids_RT, "vision_features": pictures.features_PNC, "seen_shapes": pictures.shapes_P2}
+    embeds_RTC = model.embed_seen(batch)
+    before = rows_before(embeds_RTC, layout) if model.conditions.reads == "embeddings" else None
+    embeds_RTC = model.place_drawn(embeds_RTC, layout, _words(model, pictures.drawn, before))
     mask = attention_mask(layout, valid_RT, schedules, model.settings.visual_attention)
     places_RT = torch.arange(longest, device=device).expand_as(ids_RT)
-    hidden_RTC = cache.run(embeds_RTC, places_RT, mask, rows=slots)
+    positions = model.grid_positions(batch) if model.language_model.three_dimensional else None
+    hidden_RTC = cache.run(embeds_RTC, places_RT, mask, rows=slots, positions_Rn=positions)
     last_R = torch.tensor([len(context) - 1 for context in contexts], device=device)
-    return hidden_RTC[torch.arange(len(contexts), device=device), last_R]
+    each_R = torch.arange(len(contexts), device=device)
+    leads = [0] * len(contexts)
+    if positions is not None:
+        leads = (positions[:, each_R, last_R].amax(0) - last_R).tolist()
+    return Read(hidden_RTC[each_R, last_R], leads)
 
 
-def _words(model: VARGPTModel, drawn: Sequence[Drawn]) -> Tensor | None:
+def _words(model: VARGPTModel, drawn: Sequence[Drawn], before: TextRows | None) -> Tensor | None:
     """Drawn pictures as the language model's inputs, one behind the other (1, N, C)."""
     found: dict[int, Tensor] = {}
     for size in dict.fromkeys(size for size, _ in drawn):
         places = [place for place, (own, _) in enumerate(drawn) if own == size]
         view = model.at(size)
-        pictures = view.drawn_pictures({"drawn_indices": torch.stack([drawn[place][1] for place in places])})
+        codes = {"drawn_indices": torch.stack([drawn[place][1] for place in places])}
+        pictures = view.drawn_pictures(codes, dropping=False)
         assert pictures is not None
-        found |= dict(zip(places, view.words(pictures), strict=True))
+        told = view.conditions.told(pictures.classes_Q, None if before is None else before.of_rows(places))
+        found |= dict(zip(places, view.words(pictures, told), strict=True))
     return torch.cat([found[place] for place in range(len(drawn))])[None] if drawn else None
 
 
 def pictures_of(model: VARGPTModel, prompts: Sequence[Prompt]) -> Pictures:
     """Return the prompts' pictures as one batch."""
     device = model.language_model.lm_head.weight.device
-    seen = []
+    seen, shapes = [], []
+    spatial = model.language_model.three_dimensional
     for prompt in prompts:
         if prompt.vision_features is not None:
             seen.append(prompt.vision_features.to(device))
+            if prompt.seen_shapes is not None:
+                shapes.append(prompt.seen_shapes.to(device))
         elif prompt.pixel_values is not None and len(prompt.pixel_values):
             seen.append(model.see(prompt.pixel_values.to(device)))
+            if spatial:
+                shapes.append(model.seen_shapes(prompt.pixel_values).to(device))
     return Pictures(
-        torch.cat(seen) if seen else None, [found for prompt in prompts for found in drawn_of(model, prompt)]
+        torch.cat(seen) if seen else None,
+        [found for prompt in prompts for found in drawn_of(model, prompt)],
+        torch.cat(shapes) if shapes else None,
     )
 
 

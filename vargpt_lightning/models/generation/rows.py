@@ -15,9 +15,9 @@ from vargpt_lightning.models.generation.answers import Answer, GenerationSetting
 class Row:
     """One answer in the making. Row `slot` of the cache holds `length` tokens of it; `pending` comes next.
 
-    `place` is the prompt's number, `room` the tokens that the whole sequence may have, `picture` those of one of its
-    pictures, `gap` how many tokens of its
-    pictures the cache does not hold because a part of the sampler has left them out.
+    `place` is the prompt's number, `room` the tokens that the whole sequence may have, `picture` the places of one of
+    its pictures, `gap` how many tokens of its pictures the cache does not hold: those that a part of the sampler has
+    left out, and those that fill places up. `lead` is by how much positions are larger than places in the sequence.
     """
 
     place: int
@@ -30,6 +30,7 @@ class Row:
     slot: int = 0
     length: int = 0
     gap: int = 0
+    lead: int = 0
     pending: int = -1
     state: Literal["write", "draw", "done"] = "write"
     written: int = 0
@@ -42,6 +43,11 @@ class Row:
     def position(self) -> int:
         """The tokens of its sequence so far, before `pending`."""
         return self.length + self.gap
+
+    @property
+    def ahead(self) -> int:
+        """By how much positions are larger than slots of the cache."""
+        return self.gap + self.lead
 
     @property
     def sequence(self) -> list[int]:

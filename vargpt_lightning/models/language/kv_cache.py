@@ -6,7 +6,7 @@ Legend: R rows of a step, B rows of the cache, n new tokens of a row, S slots, H
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,15 +14,24 @@ from torch import Tensor
 from vargpt_lightning.models.core.masks import kernel_mask
 from vargpt_lightning.models.language.llama import LanguageModel
 
+Kept = Literal["hidden", "inputs"]
+
 
 class LanguageCache:
     """Keys and values of every layer for `rows` sequences of up to `capacity` tokens.
 
     Slot i of a row holds its token i, so rows of different lengths need neither padding nor shifted positions: a step
     names the slots that it writes, and its mask the slots that it sees.
+
+    Args:
+        keeps: what else is kept of each token, for a decoder that reads it: "hidden", its last hidden state, or
+            "inputs", what went in.
+
+    Attributes:
+        kept_BSC: that.
     """
 
-    def __init__(self, model: LanguageModel, rows: int, capacity: int) -> None:
+    def __init__(self, model: LanguageModel, rows: int, capacity: int, keeps: Kept | None = None) -> None:
         config, weight = model.config, model.lm_head.weight
         shape = (config.layers, rows, config.kv_heads or config.heads, capacity, config.head_size)
         self.model = model
@@ -30,14 +39,18 @@ class LanguageCache:
         # Zeros, not empty: a masked slot has weight 0, and 0 times a stray NaN would be NaN.
         self.keys_LBHSD = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self.values_LBHSD = torch.zeros_like(self.keys_LBHSD)
+        self.keeps = keeps
+        self.kept_BSC = weight.new_zeros(rows, capacity if keeps else 0, config.width)
 
     def regrouped(self, kept: Sequence[int], added: int, capacity: int) -> LanguageCache:
         """Return a cache of `kept` rows of this one, in their order, and of `added` empty rows behind them."""
-        made = LanguageCache(self.model, len(kept) + added, capacity)
+        made = LanguageCache(self.model, len(kept) + added, capacity, self.keeps)
         length = min(self.capacity, capacity)
         for mine, theirs in ((self.keys_LBHSD, made.keys_LBHSD), (self.values_LBHSD, made.values_LBHSD)):
             for new, old in enumerate(kept):
                 theirs[:, new, :, :length] = mine[:, old, :, :length]
+        for new, old in enumerate(kept):
+            made.kept_BSC[new, :length] = self.kept_BSC[old, :length]
         return made
 
     def clear(self, rows: Sequence[int]) -> None:
@@ -50,6 +63,7 @@ class LanguageCache:
         length = min(self.capacity, other.capacity)
         for mine, given in ((self.keys_LBHSD, other.keys_LBHSD), (self.values_LBHSD, other.values_LBHSD)):
             mine[:, row, :, :length] = given[:, theirs, :, :length]
+        self.kept_BSC[row, :length] = other.kept_BSC[theirs, :length]
 
     def run(
         self,
@@ -67,17 +81,21 @@ class LanguageCache:
             slots_Rn: where their keys and values go.
             mask_R1nS: True where a token may see a slot, over the first S slots.
             rows: which rows of the cache these are; None for all of them, in order.
-            positions_Rn: positions in the sequence, where they are not the slots.
+            positions_Rn: positions in the sequence, where they are not the slots; (3, R, n) in three dimensions.
         """
         everyone = rows is None or list(rows) == list(range(self.rows))
         rows_R = None if everyone else torch.tensor(rows, device=slots_Rn.device)
         step = _Step(self, rows_R, slots_Rn, mask_R1nS.shape[-1])
-        return self.model.model(
+        hidden_RnC = self.model.model(
             embeds_RnC,
             kernel_mask(mask_R1nS, self.model.kernel, embeds_RnC.dtype),
             slots_Rn if positions_Rn is None else positions_Rn,
             step,
         )
+        if self.keeps:
+            kept_RnC = hidden_RnC if self.keeps == "hidden" else embeds_RnC
+            self.kept_BSC[step.where[0], slots_Rn] = kept_RnC.to(self.kept_BSC.dtype)
+        return hidden_RnC
 
 
 class _Step:

@@ -26,12 +26,15 @@ def random_change(tokenizer: MultiScaleTokenizer, settings: SelfCorrection, batc
     steps = int(100 * settings.strength + 1e-6) + 1
     shares_K = (draw_shared(schedule.num_scales, device, draws) * steps).floor().clamp_max(steps - 1) / 100
     shares_K[settings.scales :] = 0
-    seeds = (draw(batch, device, draws) * _SEEDS).long().tolist()
-    shape = tokenizer.code_shape
-    streams = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    chances = torch.stack([torch.rand(shape, generator=stream, device=device) for stream in streams])
-    others = tokenizer.vocabulary - 1
-    offsets = 1 + torch.stack([torch.randint(others, shape, generator=stream, device=device) for stream in streams])
+    seeds_B = (draw(batch, device, draws) * _SEEDS).long()
+    shape, others = tokenizer.code_shape, tokenizer.vocabulary - 1
+    if device.type == "meta":  # where there are no numbers, only their room is asked for
+        chances = torch.rand(batch, *shape, device=device)
+        offsets = torch.randint(others, (batch, *shape), device=device)
+    else:
+        streams = [torch.Generator(device).manual_seed(seed) for seed in seeds_B.tolist()]
+        chances = torch.stack([torch.rand(shape, generator=stream, device=device) for stream in streams])
+        offsets = 1 + torch.stack([torch.randint(others, shape, generator=stream, device=device) for stream in streams])
 
     def change(k: int, codes: Tensor) -> Tensor:
         part = schedule.slices[k]

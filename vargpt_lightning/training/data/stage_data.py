@@ -80,12 +80,17 @@ class StageData:
         return self._opened[split]
 
     def prepare(self, model: VARGPTModel, stage: Stage) -> None:
-        """Compute what this stage's frozen networks give for every picture, unless it is kept already.
+        """Make the model draw what the stage does, and compute what its frozen networks give for every picture, unless
+        it is kept already.
 
         Raises:
             UserError: the mixture names a corpus that there is not, or lacks what the stage's head trains on.
         """
         self._check(stage)
+        model.use_scales(stage.scales)
+        if model.config != self.config:
+            self.config = model.config
+            self._tokens = StageTokens(self.config.tokenizer, self.corpora, self.cache)
         keep = self.corpora.cache_features
         if model.vision_tower is None or not keep or "vision_tower" in stage.train:
             self._features = None
@@ -102,8 +107,8 @@ class StageData:
         return ChatTemplate(
             self.tokenizer,
             self.config.vision.patches,
-            tuple(schedule.num_tokens for schedule in self.config.tokenizer.schedules),
-            "all" if self.config.settings.text_loss == "all" else "answer",
+            self.config.picture_lengths,
+            "answer" if self.config.settings.text_loss == "answer" else "all",
         )
 
     def _maker(self, vary: bool) -> ExampleMaker:
