@@ -55,3 +55,38 @@ def test_an_empty_list_of_pictures_does_not_hide_the_other_key(tmp_path: Path, n
     path = write_json(tmp_path / "a.json", [*rows, {"images": nothing, "image": nothing, "messages": text}])
     good, bad = split(sharegpt.read(path))
     assert not bad and [len(record.pictures()) for record in good] == [1, 1, 0]
+
+
+def test_chosen_and_rejected_answers_make_a_pair(tmp_path: Path) -> None:
+    """As LLaMA-Factory has them: pictures in the order of their placeholders, answers as turns, or as texts."""
+    for name in ("seen", "right", "wrong"):
+        write_file(tmp_path / f"{name}.jpg", jpeg())
+    asked = {"from": "human", "value": "<image>\nDraw it in red."}
+    drawn = {name: {"from": "gpt", "value": f"{name}: <image_gen>"} for name in ("chosen", "rejected")}
+    first = {"conversations": [asked], **drawn, "images": ["seen.jpg", "right.jpg", "wrong.jpg"]}
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    second = {"messages": turns, "chosen": [{"role": "assistant", "content": "Hello"}], "rejected": "Go away"}
+    good, bad = split(sharegpt.read(write_json(tmp_path / "pairs.json", [first, second])))
+    assert not bad and [record.kind for record in good] == ["pair", "pair"]
+    pictures, words = good
+    assert [part.name for part in pictures.pictures()] == [f"pairs/{name}.jpg" for name in ("seen", "right", "wrong")]
+    assert [part.name for part in pictures.chosen.pictures()] == ["pairs/seen.jpg", "pairs/right.jpg"]
+    assert pictures.other is not None and [part.name for part in pictures.other.pictures()][1] == "pairs/wrong.jpg"
+    assert words.turns[-1].text == "Hello" and words.rejected is not None and words.rejected.text == "Go away"
+    assert type(words).from_json(words.to_json()) == words
+    assert list(words.texts())[-1] == "Go away"
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"chosen": "Hello"}, "chosen without rejected; expected a pair"),
+        ({"rejected": "Hello", "chosen": ""}, "rejected without chosen; expected a pair"),
+        ({"chosen": 3, "rejected": "No"}, "chosen is '3'; expected an answer"),
+        ({"chosen": "Yes", "rejected": "<image_gen>"}, "1 placeholder"),
+    ],
+)
+def test_half_a_pair_is_refused(tmp_path: Path, answers: dict[str, object], words: str) -> None:
+    row = {"conversations": [{"from": "human", "value": "Hi"}], **answers}
+    good, bad = split(sharegpt.read(write_json(tmp_path / "pairs.json", [row])))
+    assert not good and words in bad[0].reason

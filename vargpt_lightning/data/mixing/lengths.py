@@ -62,7 +62,7 @@ def count_tokens(source: ShardDataset, template: ChatTemplate) -> NDArray[np.uin
         texts: list[str] = []
         owners: list[int] = []
         for place in range(first, min(first + _CHUNK, len(source))):
-            record = source.outline(place)
+            record = source.outline(place).chosen
             spoken = list(spoken_texts(record, tokenizer.joins_turns))
             texts += spoken
             owners += [place] * len(spoken)

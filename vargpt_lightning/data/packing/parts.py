@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,7 +136,7 @@ def _packed(record: Record) -> tuple[PackedRow, bytes]:
         length=len(content),
         places=places,
         source=record.source,
-        kind=str(record.meta.get("kind", "conversation")),
+        kind=record.kind,
         turns=len(record.turns),
         seen=sum(part.use == SEEN for part in pictures),
         drawn=sum(part.use == DRAWN for part in pictures),
@@ -172,7 +172,7 @@ def renamed(content: bytes, row: PackedRow, name: str) -> tuple[bytes, PackedRow
     (at, length), *places = row.places
     value = json.loads(content[at : at + length])
     record = Record.from_json(value, [content[start : start + size] for start, size in places])
-    record = Record(name, record.source, record.turns, record.meta)
+    record = replace(record, id=name)
     new, spots = encode_sample(member_key(name), sample_members(record))
     return new, row._replace(id=name, length=len(new), places=spots)
 

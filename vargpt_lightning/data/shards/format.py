@@ -68,7 +68,7 @@ def write_source(
             writer, count = webdataset.TarWriter(str(path), mtime=0, user="", group=""), 0
         writer.write({"__key__": member_key(record.id), **sample_members(record)})
         pictures.update(part.use for part in record.pictures())
-        kinds[str(record.meta.get("kind", "conversation"))] += 1
+        kinds[record.kind] += 1
         count += 1
         if writer.tarstream.offset >= shard_bytes:
             _close(writer, path, count, shards, members)

@@ -14,6 +14,7 @@ from vargpt_lightning.utils.errors import UserError
 
 ROLES = ("system", "user", "assistant")
 SEEN, DRAWN = "seen", "drawn"
+PAIR = "pair"
 SEEN_MARK, DRAWN_MARK = "<image>", "<image_gen>"
 LLAVA_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -76,34 +77,60 @@ class Turn:
 class Record:
     """A conversation: an optional system turn, then user and assistant turns; `meta` is free JSON about it.
 
+    A pair has a second answer in place of its last turn, `rejected`; the last turn is then the chosen one.
+
     Raises UserError for an unknown role, an empty turn, a picture of unknown use or in the wrong role's turn
-    (seen pictures belong to the user, drawn ones to the assistant).
+    (seen pictures belong to the user, drawn ones to the assistant), and for a rejected turn beside no answer.
     """
 
     id: str
     source: str
     turns: tuple[Turn, ...]
     meta: dict[str, Any] = field(default_factory=dict)
+    rejected: Turn | None = None
 
     def __post_init__(self) -> None:
         if not self.turns:
             raise UserError(f"record {self.id!r}: no turns; expected at least one")
-        for number, turn in enumerate(self.turns):
+        for number, turn in enumerate(self.every_turn):
             _check_turn(self.id, number, turn)
+        if self.rejected and (self.rejected.role != "assistant" or self.turns[-1].role != "assistant"):
+            raise UserError(f"record {self.id!r}: a rejected turn beside no answer; expected two of the assistant")
+
+    @property
+    def every_turn(self) -> tuple[Turn, ...]:
+        """All turns, a rejected one last."""
+        return (*self.turns, self.rejected) if self.rejected else self.turns
+
+    @property
+    def kind(self) -> str:
+        """What it is counted as: "pair", or what its `meta` says."""
+        return PAIR if self.rejected else str(self.meta.get("kind", "conversation"))
+
+    @property
+    def chosen(self) -> Record:
+        """The conversation with the chosen answer alone."""
+        return replace(self, rejected=None) if self.rejected else self
+
+    @property
+    def other(self) -> Record | None:
+        """The conversation with the rejected answer alone; None where there is none."""
+        return replace(self, turns=(*self.turns[:-1], self.rejected), rejected=None) if self.rejected else None
 
     def pictures(self, use: str | None = None) -> list[PicturePart]:
         """All pictures in order of appearance, or those of one use ("seen" or "drawn")."""
-        parts = (part for turn in self.turns for part in turn.parts)
+        parts = (part for turn in self.every_turn for part in turn.parts)
         return [part for part in parts if isinstance(part, PicturePart) and use in (None, part.use)]
 
     def texts(self) -> Iterator[str]:
         """Every text of every turn, in order."""
-        return (part.text for turn in self.turns for part in turn.parts if isinstance(part, TextPart))
+        return (part.text for turn in self.every_turn for part in turn.parts if isinstance(part, TextPart))
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; the pictures' bytes are left out, their keys stay."""
-        turns = [{"role": turn.role, "parts": [_part_to_json(part) for part in turn.parts]} for turn in self.turns]
-        return {"id": self.id, "source": self.source, "turns": turns, "meta": self.meta}
+        turns = [_turn_to_json(turn) for turn in self.turns]
+        rejected = {"rejected": _turn_to_json(self.rejected)} if self.rejected else {}
+        return {"id": self.id, "source": self.source, "turns": turns, **rejected, "meta": self.meta}
 
     @classmethod
     def from_json(
@@ -119,11 +146,9 @@ class Record:
         fits = pictures is not None and len(pictures) == _pictures_in(value)
         files = iter(pictures if fits and pictures is not None else ())
         try:
-            turns = tuple(
-                Turn(turn["role"], tuple([_part_from_json(part, files, packed) for part in turn["parts"]]))
-                for turn in value["turns"]
-            )
-            record = cls(str(value["id"]), str(value["source"]), turns, dict(value.get("meta", {})))
+            turns = tuple(_turn_from_json(turn, files, packed) for turn in value["turns"])
+            rejected = _turn_from_json(value["rejected"], files, packed) if value.get("rejected") else None
+            record = cls(str(value["id"]), str(value["source"]), turns, dict(value.get("meta", {})), rejected)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"record {name!r}: {error!r}; expected id, source, turns of role and parts") from error
         return record if pictures is None or fits else record.with_pictures(pictures)
@@ -141,8 +166,10 @@ class Record:
         def fill(part: Part) -> Part:
             return PicturePart(part.use, part.name, *next(left), part.packed) if isinstance(part, PicturePart) else part
 
-        turns = tuple(Turn(turn.role, tuple(fill(part) for part in turn.parts)) for turn in self.turns)
-        return Record(self.id, self.source, turns, self.meta)
+        turns = tuple(Turn(turn.role, tuple(fill(part) for part in turn.parts)) for turn in self.every_turn)
+        if self.rejected:
+            return replace(self, turns=turns[:-1], rejected=turns[-1])
+        return replace(self, turns=turns)
 
     def with_size(self, size: int) -> Record:
         """Return the record with all its drawn pictures at one of a model's sizes."""
@@ -172,6 +199,14 @@ def _check_turn(name: str, number: int, turn: Turn) -> None:
         raise UserError(f"record {name!r}, turn {number}: {wrong}")
 
 
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    return {"role": turn.role, "parts": [_part_to_json(part) for part in turn.parts]}
+
+
+def _turn_from_json(value: Mapping[str, Any], files: Iterator[bytes | None], packed: bool) -> Turn:
+    return Turn(value["role"], tuple([_part_from_json(part, files, packed) for part in value["parts"]]))
+
+
 def _part_to_json(part: Part) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"text": part.text}
@@ -187,7 +222,8 @@ def _part_from_json(value: Mapping[str, Any], files: Iterator[bytes | None], pac
 def _pictures_in(value: Mapping[str, Any]) -> int:
     """How many pictures a record's value asks for; none where it is no record's."""
     try:
-        return sum("text" not in part for turn in value["turns"] for part in turn["parts"])
+        turns = [*value["turns"], *([value["rejected"]] if value.get("rejected") else [])]
+        return sum("text" not in part for turn in turns for part in turn["parts"])
     except (KeyError, TypeError):
         return 0
 
@@ -196,12 +232,13 @@ def from_llava(row: Mapping[str, Any], source: str = "llava") -> Record:
     """Read a row of LLaVA-1.5's instruction files: `id`, optional `image`, `conversations` of `from` and `value`.
 
     `<image>` in the user's turn takes the next picture as seen, `<image_gen>` in the assistant's as drawn; the pictures
-    hold their paths alone. Raises UserError for an unknown role, an empty turn, or placeholders that do not match the
-    pictures.
+    hold their paths alone. With `rejected`, one more turn, the row is a pair. Raises UserError for an unknown role, an
+    empty turn, or placeholders that do not match the pictures.
     """
     name, images = str(row.get("id", "?")), row.get("image", [])
     images = [images] if isinstance(images, str) else list(images or [])
-    said = [(str(turn.get("from")), str(turn.get("value", ""))) for turn in row.get("conversations", [])]
+    spoken = [*row.get("conversations", []), *([row["rejected"]] if row.get("rejected") else [])]
+    said = [(str(turn.get("from")), str(turn.get("value", ""))) for turn in spoken]
     for number, (role, _) in enumerate(said):
         if role not in LLAVA_ROLES:
             raise UserError(f"record {name!r}, turn {number}: unknown role {role!r}; expected {sorted(LLAVA_ROLES)}")
@@ -218,7 +255,10 @@ def from_llava(row: Mapping[str, Any], source: str = "llava") -> Record:
         Turn(role, _split_at_mark(text, role, marks.get(role), left))
         for role, (_, text) in zip(roles, said, strict=True)
     )
-    return Record(name, source, turns, dict(row.get("meta", {})))
+    meta = dict(row.get("meta", {}))
+    if row.get("rejected"):
+        return Record(name, source, turns[:-1], meta, turns[-1])
+    return Record(name, source, turns, meta)
 
 
 def _split_at_mark(text: str, role: str, mark: str | None, images: Iterator[str]) -> tuple[Part, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from vargpt_lightning.data.images.picture_files import PictureError, decode_picture
-from vargpt_lightning.data.shards.records import DRAWN, SEEN, SEEN_MARK, Record, from_llava
+from vargpt_lightning.data.shards.records import DRAWN, PAIR, SEEN, SEEN_MARK, Record, from_llava
 from vargpt_lightning.utils.errors import UserError, near_path
 
 ROWS_PER_PART = 2000
@@ -128,15 +128,20 @@ def conversation(
     *,
     keys: tuple[str, str] = ("from", "value"),
     meta: Mapping[str, Any] | None = None,
+    rejected: Mapping[str, str] | None = None,
 ) -> Row:
     """Return a conversation with placeholders as a record with its pictures, or as refused.
 
     `turns` is a list of mappings with the assistant and the text under `keys`; `pictures` are the pictures' keys in
-    order of their placeholders, and `load` gives the encoded file for one (RowError when it cannot).
+    order of their placeholders, and `load` gives the encoded file for one (RowError when it cannot). `rejected` is a
+    turn beside the last one, of a pair.
     """
     try:
         said = [{"from": role, "value": text} for role, text in _said(turns, keys)]
         row = {"id": name, "image": list(pictures), "conversations": said, "meta": dict(meta or {})}
+        if rejected is not None:
+            ((role, text),) = _said([rejected], keys)
+            row["rejected"] = {"from": role, "value": text}
         record = from_llava(row, source)
     except UserError as error:
         return Rejected(name, source, _reason(error, name))
@@ -197,7 +202,9 @@ def check_text(text: str, where: str) -> str:
 
 
 def kind_of(record: Record) -> str:
-    """What a record teaches by its pictures: "text", "understanding", "generation" or "mixed"."""
+    """What a record teaches: "pair", or by its pictures "text", "understanding", "generation" or "mixed"."""
+    if record.rejected:
+        return PAIR
     uses = {part.use for part in record.pictures()}
     return {frozenset(): "text", frozenset({SEEN}): "understanding", frozenset({DRAWN}): "generation"}.get(
         frozenset(uses), "mixed"

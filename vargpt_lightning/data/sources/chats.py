@@ -48,21 +48,50 @@ def chat_row(part: Part, row: Mapping[str, Any], name: str, store: PictureStore,
     turns, keys = turns_of(row)
     try:
         paths = picture_paths(row)
+        answers = answers_of(row, keys)
     except RowError as error:
         return Rejected(name, part.source, str(error))
     if part.options.get("add_placeholder") and paths:
         turns = put_placeholder(turns, len(paths), keys)
     by_key = {key_of(part, path): path for path in paths}
     meta = {"row_id": str(row["id"])} if isinstance(row.get("id"), (str, int)) else {}
+    chosen, rejected = answers or (None, None)
     return conversation(
         name,
         part.source,
-        turns,
+        [*turns, chosen] if chosen and isinstance(turns, list) else turns,
         [key_of(part, path) for path in paths],
         lambda key: store.read(by_key[key]),
         keys=keys,
         meta=meta,
+        rejected=rejected,
     )
+
+
+def answers_of(row: Mapping[str, Any], keys: tuple[str, str]) -> tuple[dict[str, str], dict[str, str]] | None:
+    """Return a row's `chosen` and `rejected` answers as turns, None where it is no pair.
+
+    Each is a turn, a list of one turn, or its text, as LLaMA-Factory's and VARGPT-v1.1's files have them.
+    Raises RowError where there is one without the other, or one that cannot be read.
+    """
+    given = {name: row[name] for name in ("chosen", "rejected") if not _is_empty(row.get(name))}
+    if not given:
+        return None
+    if len(given) == 1:
+        (there,) = given
+        lacking = "rejected" if there == "chosen" else "chosen"
+        raise RowError(f"{there} without {lacking}; expected a pair, both or neither")
+    return _answer(given["chosen"], "chosen", keys), _answer(given["rejected"], "rejected", keys)
+
+
+def _answer(value: Any, name: str, keys: tuple[str, str]) -> dict[str, str]:
+    turn = value[0] if isinstance(value, list) and len(value) == 1 else value
+    text = turn
+    if isinstance(turn, Mapping):
+        text = next((turn[key] for key in (FROM_VALUE[1], ROLE_CONTENT[1]) if turn.get(key) is not None), None)
+    if not isinstance(text, str):
+        raise RowError(f"{name} is {str(value)[:80]!r}; expected an answer: one turn, or its text")
+    return {keys[0]: "assistant", keys[1]: text}
 
 
 def turns_of(row: Mapping[str, Any]) -> tuple[Any, tuple[str, str]]:
