@@ -69,6 +69,8 @@ def _panel(name: str) -> str | None:
         return None
     if re.search(r"loss|(^|/)(l1|mse)$", name):
         return "loss"
+    if re.search(r"(^|/)reward_", name):
+        return "reward"
     return "share" if re.search(r"accuracy|correct|share", name) else None
 
 
@@ -113,6 +115,31 @@ def draw_curves(axes: Axes, title: str, series: Series, palette: Palette) -> Non
         legend = axes.legend(frameon=False, fontsize=8, ncols=2, loc="best", handlelength=1.4, columnspacing=1.0)
         for text in legend.get_texts():
             text.set_color(palette.ink)
+
+
+def reward_against_kl(rows: Sequence[MetricRow]) -> list[tuple[float, float]]:
+    """Return (divergence from the reference, reward) where a stage has both, in the order of its steps.
+
+    A divergence goes with the last training reward up to its step; before the first one the reward is 0.
+    """
+    rewards = [(row.step, row.value) for row in rows if row.name in ("train/reward_margin", "train/reward")]
+    found = []
+    for row in rows:
+        if row.name == "watch/kl":
+            before = [value for step, value in rewards if step <= row.step]
+            found.append((row.value, before[-1] if before else 0.0))
+    return found if rewards else []
+
+
+def reward_svg(points: Sequence[tuple[float, float]], tag: str) -> str:
+    """The chart of `reward_against_kl` as inline SVG: one point a look, joined in their order."""
+    figure, axes = _figure(4.6, 2.9)
+    divergences, rewards = zip(*points, strict=True)
+    axes.plot(divergences, rewards, marker="o", markersize=3, linewidth=1.2, color=SERIES_COLOURS[0])
+    axes.set_title("reward against divergence", loc="left", color=INK, fontsize=9.5)
+    axes.set_xlabel("KL from the reference, nats a token", color=FAINT, fontsize=8.5)
+    axes.set_ylabel("reward", color=FAINT, fontsize=8.5)
+    return _svg(figure, tag, "reward against the divergence from the reference")
 
 
 def style_axes(axes: Axes, palette: Palette) -> None:

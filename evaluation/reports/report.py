@@ -243,7 +243,7 @@ def _confusions(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _stages(
     record: Mapping[str, Any], stages: Sequence[StageFolder], config: str, pictures: Pictures
 ) -> list[dict[str, Any]]:
-    from vargpt_lightning.evaluation.reports.curves import curves_svg, panels
+    from vargpt_lightning.evaluation.reports.curves import curves_svg, panels, reward_against_kl, reward_svg
 
     durations, plan = record.get("durations", {}), _plan(config)
     total = sum(durations.values()) or 1
@@ -255,6 +255,8 @@ def _stages(
             curves_svg(title, series, f"curve-{stage.index}-{place}")
             for place, (title, series) in enumerate(panels(stage.metrics()).items())
         ]
+        if len(points := reward_against_kl(stage.metrics())) > 1:
+            charts.append(reward_svg(points, f"reward-{stage.index}"))
         samples = stage.samples()
         rows.append(
             {

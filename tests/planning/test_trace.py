@@ -119,3 +119,15 @@ def test_other_towers_are_planned_from_a_few_blocks_too(kind: str) -> None:
     rows = next(mark.row for mark in deep.marks if mark.name == "optimizer")
     alive = [each.changes_RK[:rows, :3].sum(1).cumsum().max() for each in (made, deep)]
     assert alive[0] == pytest.approx(alive[1], rel=0.02) and made.flops == deep.flops
+
+
+@pytest.mark.parametrize(("head", "base"), [("dpo", "generation"), ("cca", "generation"), ("dpo", "understanding")])
+def test_heads_that_compare_answers_pass_two_rows_for_each_sample(head: str, base: str) -> None:
+    plain, stage = stage_of(base), replace(stage_of(base), head=head, label_smoothing=0.0)
+    model = build_empty(model_config(layers=2, depth=2, **SMALL))
+    found = trace_step(model, stage, ROWS[base], 3, ShardingConfig(), "cpu")
+    wanted = trace_step(
+        build_empty(model_config(layers=2, depth=2, **SMALL)), plain, ROWS[base], 6, ShardingConfig(), "cpu"
+    )
+    assert found.model_flops == pytest.approx(wanted.model_flops, rel=0.1)
+    assert {name for _, name in found.gradients} == {name for _, name in wanted.gradients}

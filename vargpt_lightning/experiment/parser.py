@@ -25,6 +25,7 @@ from vargpt_lightning.models.core.settings import MASKED_KERNELS
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.models.parts import check_parts
 from vargpt_lightning.models.parts.base import Facts
+from vargpt_lightning.recipe.heads import PREFERENCES
 from vargpt_lightning.recipe.stage import Stage, check_stages
 from vargpt_lightning.runs.folder import find_run_folders
 from vargpt_lightning.utils.arguments import SEEDS
@@ -120,6 +121,7 @@ def load_experiment(arguments: str | Path | Sequence[str], *options: str) -> Exp
         raise UserError(f"seed={made.seed}; expected a whole number from 0 to 2**63 - 1")
     stages = list(made.stages or [])
     check_stages(stages, SUBMODULES, made.data.names)
+    _check_reference(stages, bool(made.init_from))
     _check_batches(stages, made.model.language)
     _check_scales(stages, made.model)
     _check_strategy(stages, made.trainer.strategy)
@@ -154,6 +156,20 @@ def _check_parts(sampling: Sampling, model: VARGPTConfig) -> None:
         check_parts(sampling.given_parts, Facts.of(model, 1.0 if sampling.cfg is None else sampling.cfg))
     except UserError as error:
         raise UserError(f"sampling.{error}") from error
+
+
+def _check_reference(stages: Sequence[Stage], given: bool) -> None:
+    """Refuse a first stage that learns from preferences without weights, or beside a stage that is not there."""
+    if stages[0].reference is not None:
+        raise UserError(
+            f"stages.{stages[0].name}.reference={stages[0].reference!r}: no stage is before it; expected null, which "
+            "takes the weights of init_from"
+        )
+    if stages[0].head in PREFERENCES and not given:
+        raise UserError(
+            f"stages.{stages[0].name}.head={stages[0].head}: no stage is before it, whose weights would be the "
+            "reference; expected one, or init_from with the weights of a trained model"
+        )
 
 
 def _check_batches(stages: Sequence[Stage], language: LanguageConfig) -> None:

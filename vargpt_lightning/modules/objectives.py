@@ -10,6 +10,8 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.modules.base import StageModule
 from vargpt_lightning.modules.finite import NonFiniteGuard
 from vargpt_lightning.modules.generation import GenerationModule
+from vargpt_lightning.modules.preferences.cca import CcaModule
+from vargpt_lightning.modules.preferences.dpo import DpoModule
 from vargpt_lightning.modules.preferences.grpo import GRPOModule
 from vargpt_lightning.modules.tokenizer import TokenizerModule
 from vargpt_lightning.modules.understanding import UnderstandingModule
@@ -44,6 +46,8 @@ OBJECTIVES: dict[str, type[StageModule]] = {
     "generation": GenerationModule,
     "tokenizer": TokenizerModule,
     "grpo": GRPOModule,
+    "dpo": DpoModule,
+    "cca": CcaModule,
 }
 OURS = tuple(inspect.signature(StageModule).parameters)
 

@@ -77,6 +77,10 @@ class Share:
         """The same for a mean over this batch's drawn pictures."""
         return self.own.drawn * self.parts / self.step.drawn if self.step.drawn else 0.0
 
+    def row_factor(self) -> float:
+        """The same for a mean over this batch's samples."""
+        return self.own.rows * self.parts / self.step.rows if self.step.rows else 0.0
+
 
 class StepBatches:
     """The batches of a loader, each with its `Share` of the optimizer step; idle rows added where others need them.

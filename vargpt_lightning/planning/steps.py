@@ -5,6 +5,7 @@ Legend: B rows, T tokens, P seen and Q drawn pictures of all rows, S side of a s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +19,12 @@ from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.core.losses import IGNORED
 from vargpt_lightning.modules.objectives import module_of
 from vargpt_lightning.modules.optim.optimizers import build_optimizer
+from vargpt_lightning.modules.preferences.base import PreferenceModule
 from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.trace import Trace
 from vargpt_lightning.planning.tracing import StepTracer, tracing
+from vargpt_lightning.recipe.heads import PAIRED
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import Stage
 
@@ -122,7 +125,11 @@ def trace_step(
     some = next(model.parameters())
     module.to(some.device)  # its metrics too
     dtype = some.dtype
-    batch = batch_of(row, count, model.config, dtype) if batch is None else batch
+    if batch is None:  # of a pair there are two rows
+        batch = batch_of(row, 2 * count if stage.head in PAIRED else count, model.config, dtype)
+        batch["samples"] = count
+    if isinstance(module, PreferenceModule):
+        module.reference = _AnyReference()
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = build_optimizer(module, stage.optimizer)
     prepare_states(optimizer, trained)
@@ -142,6 +149,13 @@ def trace_step(
         optimizer.step()
         tracer.note()
     return tracer.trace()
+
+
+class _AnyReference:
+    """Scores that are there without being computed: a stage has them before its first step."""
+
+    def of(self, keys: Sequence[bytes], device: torch.device | str = "cpu") -> Tensor:
+        return torch.zeros(len(keys), dtype=torch.float64, device=device)
 
 
 def _know(tracer: StepTracer, batch: dict[str, Any], trained: dict[str, nn.Parameter], optimizer: Optimizer) -> None:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from vargpt_lightning.utils.plugins import PluginKind
 
-HEADS = ("unified", "understanding", "generation", "tokenizer", "grpo")
+PREFERENCES = ("dpo", "cca")
+"""Heads whose losses are made of log-probabilities beside those of the reference, the stage before."""
+PAIRED = ("dpo",)
+"""Those of them that train on pairs of answers."""
+HEADS = ("unified", "understanding", "generation", "tokenizer", "grpo", *PREFERENCES)
 KIND = PluginKind("head", "vargpt_lightning.objectives")
 
 

@@ -10,7 +10,8 @@ from vargpt_lightning.data.mixing.spec import MixBy, MixtureSpec
 from vargpt_lightning.models.core.correction import SelfCorrection
 from vargpt_lightning.models.core.submodules import SUBMODULES
 from vargpt_lightning.recipe.grpo import GRPOSettings
-from vargpt_lightning.recipe.heads import check_head
+from vargpt_lightning.recipe.heads import PREFERENCES, check_head
+from vargpt_lightning.recipe.preferences import CcaSettings, DpoSettings, WatchSettings
 from vargpt_lightning.utils.class_paths import arguments_of, installed_module
 from vargpt_lightning.utils.errors import UserError, hint
 from vargpt_lightning.utils.files import settings_hash
@@ -98,7 +99,7 @@ class LoraSettings(Ranged):
             raise UserError("lora.targets=[]; expected some matrices of a block, such as q_proj and v_proj")
 
 
-LATER = ("objective", "self_correction", "grpo", "scales")
+LATER = ("objective", "self_correction", "grpo", "scales", "reference", "dpo", "cca", "watch")
 """Keys of a stage that came after the first release."""
 
 
@@ -128,7 +129,8 @@ class Stage(Ranged):
             padding; records do not see each other.
         accumulate: batches per optimizer step.
         head: which losses are used: "unified" text and image, "understanding" text, "generation" image, "tokenizer"
-            those of the image tokenizer; or the name of an installed package's objective.
+            those of the image tokenizer, "grpo" rewards of own drawings, "dpo" pairs of answers, "cca" pictures beside
+            their own and other prompts; or the name of an installed package's objective.
         objective: a class that trains in place of the head's module: class_path, a subclass of `StageModule` in an
             installed package, and init_args. The head still says which data the stage needs.
         decoder_alone: train the visual decoder only on pictures, without the language model.
@@ -153,6 +155,11 @@ class Stage(Ranged):
         frozen_bits: names of frozen submodules with 4 or 8: their linear weights are kept in this many bits per element
             while the stage trains; the stage writes the original weights. In a language model with adapters this
             applies to the original weights, not to the adapters.
+        reference: heads that learn from preferences: the stage whose weights are the frozen reference, which is the one
+            before; None means it without naming it.
+        dpo, cca: settings of the head of this name; None takes their defaults.
+        watch: heads that learn from preferences: records on which it is looked at whether the stage forgets, and how
+            much it may; None does not look.
         chroma_weight: tokenizer only: weight of the squared error of the colour differences red - green and green -
             blue; helps with flat drawings, where colours matter more than the plain error shows.
     """
@@ -185,6 +192,10 @@ class Stage(Ranged):
     self_correction: SelfCorrection | None = None
     grpo: GRPOSettings | None = None
     scales: Count | None = None
+    reference: str | None = None
+    dpo: DpoSettings | None = None
+    cca: CcaSettings | None = None
+    watch: WatchSettings | None = None
     lora: LoraSettings | None = None
     frozen_bits: dict[str, Annotated[int, Range(4, 8)]] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -220,6 +231,7 @@ class Stage(Ranged):
         if (self.head == "grpo") != (self.grpo is not None) and self.objective is None:
             told = "a reward, such as {reward: composition}" if self.grpo is None else "none, or head grpo"
             raise UserError(f"{where}.grpo={self.grpo} with head={self.head}; expected {told}")
+        self._check_preferences(where)
         if self.self_correction is not None and self.head in ("tokenizer", "understanding"):
             raise UserError(f"{where}.self_correction with head={self.head}, which draws nothing; expected none")
         if self.scales is not None and self.head == "tokenizer":
@@ -231,6 +243,26 @@ class Stage(Ranged):
                     f"{where}: head={self.head}, train={self.train}; expected the image tokenizer by itself with head "
                     "tokenizer, and no other head for it"
                 )
+
+    def _check_preferences(self, where: str) -> None:
+        learns = self.head in PREFERENCES
+        for key in PREFERENCES:
+            if getattr(self, key) is not None and self.head != key:
+                raise UserError(f"{where}.{key} with head={self.head}; expected head={key}, whose settings they are")
+        for key in ("reference", "watch"):
+            if getattr(self, key) is not None and not learns:
+                raise UserError(
+                    f"{where}.{key} with head={self.head}, which has no reference; expected a head of "
+                    f"{', '.join(PREFERENCES)}"
+                )
+        others = {
+            "max_tokens": (self.max_tokens is not None, "none; use batch_size"),
+            "decoder_alone": (self.decoder_alone, "false, answers have prompts"),
+            "label_smoothing": (bool(self.label_smoothing), "0, log-probabilities are those of the answers"),
+        }
+        for key, (wrong, expected) in others.items():
+            if learns and wrong:
+                raise UserError(f"{where}.{key}={getattr(self, key)} with head={self.head}; expected {expected}")
 
     def _check_bits(self, where: str) -> None:
         trained = {part for name in self.train for part in SUBMODULES.get(name, ())}
@@ -293,16 +325,23 @@ def check_stages(stages: Sequence[Stage], submodules: Iterable[str], corpora: It
     any_corpus, there = corpora is None, list(corpora or ())
     if not stages:
         raise UserError("stages: the list is empty; expected at least one stage")
-    for stage in stages:
+    for place, stage in enumerate(stages):
         if stage.name in seen:
             raise UserError(f"stages: the name {stage.name!r} occurs twice; expected names that differ")
         seen.add(stage.name)
+        if place and stage.reference not in (None, before := stages[place - 1].name):
+            raise UserError(
+                f"stages.{stage.name}.reference={stage.reference!r}; expected {before!r}, the stage before it, whose "
+                "weights it begins with"
+            )
         for name in stage.train:
             if name not in known:
                 raise UserError(f"stages.{stage.name}.train: {name!r} is not a submodule; {hint(name, known)}")
-        for name in stage.data:
-            if not any_corpus and name not in there:
-                raise UserError(f"stages.{stage.name}.data: {name!r} is not a corpus; {hint(name, there)}")
+        for key, asked in (("data", list(stage.data)), ("watch.data", stage.watch.data if stage.watch else [])):
+            for name in asked:
+                if any_corpus or name in there:
+                    continue
+                raise UserError(f"stages.{stage.name}.{key}: {name!r} is not a corpus; {hint(name, there)}")
 
 
 def stage_hashes(stages: Sequence[Mapping[str, Any]], shared: Any) -> list[str]:

@@ -23,7 +23,7 @@ from vargpt_lightning.runs.folder import RunFolder, StageFolder
 from vargpt_lightning.training.benchmarks import StageBenchmarkRuns
 from vargpt_lightning.training.data.samples import requests_for
 from vargpt_lightning.training.data.stage_data import StageData
-from vargpt_lightning.training.own_callbacks import build_callbacks, check_callbacks
+from vargpt_lightning.training.own_callbacks import build_callbacks, check_callbacks, watch_of
 from vargpt_lightning.training.trainer import is_sharded
 
 
@@ -60,6 +60,7 @@ class StageCallbacks:
             StageProgress(stage.name),
             DataCounts(folder),
         ]
+        callbacks += watch_of(stage, self.data, folder)
         if settings.samples and not is_sharded(settings, stage):
             callbacks.append(self.sheets(stage, folder, model))
         callbacks += self.benchmarks.callbacks(stage, folder, model, self.tokenizer)

@@ -148,11 +148,13 @@ def _asked(record: Record) -> Record | None:
 
 
 def _records(sources: dict[str, ShardDataset], use: str, ids: _Ids, split: str) -> list[Record]:
-    """The records that show one picture and ask about it, or that ask for one drawing, under ids that differ."""
+    """The records that show one picture and ask about it, or that ask for one drawing, under ids that differ; of pairs
+    the chosen answers.
+    """
     return [
         ids.alone(record, use, f"{split}/{name}")
         for name, source in sources.items()
-        for record in source
+        for record in (each.chosen for each in source)
         if record.turns[0].role == "user"
         and _kind(record) != CONVERSATION
         and len(record.pictures()) == len(record.pictures(use)) == 1

@@ -1,4 +1,4 @@
-"""Callbacks that an experiment adds: Lightning's, or those of other installed packages."""
+"""Callbacks that an experiment adds: Lightning's, those of other installed packages, a stage's watch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from vargpt_lightning.callbacks.forgetting import Forgetting
+from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.runs.folder import StageFolder
+from vargpt_lightning.training.data.stage_data import StageData
 from vargpt_lightning.utils.class_paths import arguments_of, installed_class, not_started
 from vargpt_lightning.utils.errors import UserError
 
@@ -36,6 +40,11 @@ def build_callbacks(entries: Sequence[dict[str, Any]]) -> list[pl.Callback]:
         UserError: there is no such class, it is no callback, or it refuses its arguments.
     """
     return [_build(entry) for entry in entries]
+
+
+def watch_of(stage: Stage, data: StageData, folder: StageFolder) -> list[pl.Callback]:
+    """Return what looks at whether a stage forgets, where it asks for it."""
+    return [] if stage.watch is None else [Forgetting(stage.watch, lambda: data.watched(stage), folder)]
 
 
 def callback_class(entry: dict[str, Any]) -> type[pl.Callback]:

@@ -23,7 +23,7 @@ from vargpt_lightning.training.contents import StageContents
 from vargpt_lightning.training.data.datamodule import StageDataModule
 from vargpt_lightning.training.data.rewards import check_reward, give_rewards
 from vargpt_lightning.training.data.stage_data import StageData
-from vargpt_lightning.training.data.text_tokenizer import run_tokenizer
+from vargpt_lightning.training.data.text_tokenizer import check_reference_tokenizer, run_tokenizer
 from vargpt_lightning.training.reuse import StageReuse
 from vargpt_lightning.training.trainer import is_sharded, stage_trainer
 from vargpt_lightning.training.weights import StageWeights
@@ -53,6 +53,7 @@ class StageRunner:
                 self.reuse = StageReuse(run, self.contents.hashes, experiment.run.reuse, self.contents)
                 self.reuse.take_first([stage.name for stage in experiment.stages])
             tokenizer = run_tokenizer(experiment, run, self.processes.first)
+        check_reference_tokenizer(experiment, tokenizer)
         self.weights = StageWeights(experiment, run, self.processes)
         benchmarks = StageBenchmarkRuns(experiment)
         self.data = StageData(experiment.model, experiment.data, tokenizer, run.path / "cache", experiment.seed)

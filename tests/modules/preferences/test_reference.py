@@ -35,7 +35,7 @@ class Likelier(PreferenceModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         _, now_B, then_B = self.compared(self.rows(batch))
         self.seen.append((now_B.detach(), then_B))
-        return self.trained(-(now_B - then_B).mean().float())
+        return self.part_of_step(batch, -(now_B - then_B).mean(), now_B[:0].sum())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
 

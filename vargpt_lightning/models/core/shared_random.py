@@ -5,6 +5,8 @@ They are float32 whatever the default type is: 16 bits have 256 steps from 0 to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,20 +42,41 @@ class RankInvariantRng:
         return torch.rand(wanted, dtype=torch.float32, device=source, generator=self.generator).to(device)
 
 
-Draws = torch.Generator | RankInvariantRng | None
+class RowStreams:
+    """A stream for each picture of a batch, so that what it draws does not depend on the others beside it.
+
+    Args:
+        seeds: one a picture; what is asked for beyond them gets ones, which drop and change nothing.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def rand(self, wanted: int, device: torch.device, each: int = 1) -> Tensor:
+        """Return even draws from [0, 1) of every picture: (wanted, each)."""
+        drawn = [torch.rand(each, dtype=torch.float32, generator=stream) for stream in self.streams[:wanted]]
+        drawn += [torch.ones(each)] * (wanted - len(drawn))
+        return torch.stack(drawn).to(device)
+
+
+Draws = torch.Generator | RankInvariantRng | RowStreams | None
 """Where the draws of a batch's pictures come from; None for torch's own stream."""
 
 
 def draw(count: int, device: torch.device, draws: Draws) -> Tensor:
     """Return `count` even draws from [0, 1), one a picture, on a device."""
+    if isinstance(draws, RowStreams):
+        return draws.rand(count, device)[:, 0]
     if isinstance(draws, RankInvariantRng):
         return draws.rand(count, device)
     source = device if draws is None else draws.device
     return torch.rand(count, dtype=torch.float32, device=source, generator=draws).to(device)
 
 
-def draw_shared(count: int, device: torch.device, draws: Draws) -> Tensor:
-    """Return `count` even draws from [0, 1) for the whole global batch, on a device."""
+def draw_shared(count: int, pictures: int, device: torch.device, draws: Draws) -> Tensor:
+    """Return `count` even draws from [0, 1) for the whole global batch, (1, count), or each picture's, (B, count)."""
+    if isinstance(draws, RowStreams):
+        return draws.rand(pictures, device, count)
     if isinstance(draws, RankInvariantRng):
-        return draws.shared(count, device)
-    return draw(count, device, draws)
+        return draws.shared(count, device)[None]
+    return draw(count, device, draws)[None]

@@ -24,8 +24,8 @@ def random_change(tokenizer: MultiScaleTokenizer, settings: SelfCorrection, batc
     """
     schedule, device = tokenizer.schedule, tokenizer.device
     steps = int(100 * settings.strength + 1e-6) + 1
-    shares_K = (draw_shared(schedule.num_scales, device, draws) * steps).floor().clamp_max(steps - 1) / 100
-    shares_K[settings.scales :] = 0
+    shares_BK = (draw_shared(schedule.num_scales, batch, device, draws) * steps).floor().clamp_max(steps - 1) / 100
+    shares_BK[:, settings.scales :] = 0
     seeds_B = (draw(batch, device, draws) * _SEEDS).long()
     shape, others = tokenizer.code_shape, tokenizer.vocabulary - 1
     if device.type == "meta":  # where there are no numbers, only their room is asked for
@@ -39,6 +39,7 @@ def random_change(tokenizer: MultiScaleTokenizer, settings: SelfCorrection, batc
     def change(k: int, codes: Tensor) -> Tensor:
         part = schedule.slices[k]
         changed = (codes + offsets[:, part]) % tokenizer.vocabulary
-        return torch.where(chances[:, part] < shares_K[k], changed, codes)
+        share = shares_BK[:, k].view(-1, *[1] * (chances.ndim - 1))
+        return torch.where(chances[:, part] < share, changed, codes)
 
     return change

@@ -70,4 +70,6 @@ def _by_row(batch: Mapping[str, Any], names: tuple[str, ...], where_BT: Tensor) 
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    if tensor.is_meta:  # where a step is planned nothing has a content
+        return memoryview(b"")
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -17,13 +17,12 @@ from torch.utils.data import DataLoader
 
 from vargpt_lightning.data.corpora import Corpora
 from vargpt_lightning.data.images.pictures import LevelReader, PictureError, scale_pictures
-from vargpt_lightning.data.loading.collate import Collator
+from vargpt_lightning.data.loading.collate import collate
 from vargpt_lightning.data.loading.examples import ExampleMaker
 from vargpt_lightning.data.loading.feature_cache import (
     PictureCache,
 )
 from vargpt_lightning.data.loading.loader import StreamLoader, stream_loader
-from vargpt_lightning.data.loading.packed import PackedCollator
 from vargpt_lightning.data.mixing.mixture import Mixture, MixtureBatchSampler, Part
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import DRAWN, SEEN
@@ -32,6 +31,7 @@ from vargpt_lightning.data.text.text_tokenizer import TextTokenizer
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.vargpt import VARGPTModel
 from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.training.data.batch_forms import check_records, collator_of, first_examples, maker_of
 from vargpt_lightning.training.data.features import SeenFeatures
 from vargpt_lightning.training.data.record_order import RecordOrder
 from vargpt_lightning.training.data.visual_tokens import StageTokens
@@ -134,12 +134,11 @@ class StageData:
             sources = sized.sources(sources)
         elif stage.records is not None:
             sources = {name: Part(source, stage.records, self.seed) for name, source in sources.items()}
-        settings, pad_id = self.corpora, self.tokenizer.pad_id
-        packed = PackedCollator(pad_id, self.config.language.max_positions)
+        settings = self.corpora
         return stream_loader(
-            Mixture(sources, self._maker(vary=True)),
+            Mixture(sources, maker_of(stage, self._maker(vary=True))),
             sampler,
-            packed if stage.packing else Collator(pad_id),
+            collator_of(stage, self.tokenizer.pad_id, self.config.language.max_positions),
             workers=settings.workers,
             prefetch=settings.prefetch,
             pin_memory=settings.pin_memory,
@@ -157,10 +156,29 @@ class StageData:
         records: dict[str, Any] = self._tokens.apply("val", sources)
         if sized := self.order.sized(replace(stage, data=weights, mixture="weights", records=None), "val"):
             records, weights, groups = sized.sources(records), sized.stage.data, dict(sized.groups)
-        mixture = Mixture(records, self._maker(vary=False))
+        mixture = Mixture(records, maker_of(stage, self._maker(vary=False)))
         spec = replace(spec, sizes=mixture.sizes, values=weights, by="weights", groups=groups)
         sampler = MixtureBatchSampler(spec, steps=batches, seed=VALIDATION_SEED)
-        return DataLoader(mixture, batch_sampler=sampler, collate_fn=Collator(self.tokenizer.pad_id))
+        unpacked = replace(stage, packing=False)
+        collate = collator_of(unpacked, self.tokenizer.pad_id, self.config.language.max_positions)
+        return DataLoader(mixture, batch_sampler=sampler, collate_fn=collate)
+
+    def watched(self, stage: Stage) -> list[dict[str, Any]]:
+        """Return batches of the records that the stage watches, held-out ones where there are some, always the same.
+
+        Raises:
+            UserError: none of a corpus's records can be used.
+        """
+        assert stage.watch is not None
+        make, found = self._maker(vary=False), list[dict[str, Any]]()
+        for name in stage.watch.data:
+            held, train = self.sources("val").get(name), self.sources("train")[name]
+            split = "val" if held is not None and len(held) else "train"
+            source = self._tokens.apply(split, {name: held or train})[name]
+            examples = first_examples(name, source, make, stage.watch.records)
+            for begin in range(0, len(examples), stage.batch_size):
+                found.append(collate(examples[begin : begin + stage.batch_size], self.tokenizer.pad_id))
+        return found
 
     def _check(self, stage: Stage) -> None:
         there = self.sources("train")
@@ -174,6 +192,7 @@ class StageData:
                 f"stages.{stage.name}.data: {wordy[0]!r} has no drawn pictures; expected corpora that the head "
                 f"tokenizer can train on: {_listed(name for name, source in there.items() if source.draws)}"
             )
+        check_records(stage, {name: there[name] for name in used})
         if (stage.head in ("generation", "grpo") or stage.decoder_alone) and len(wordy) == len(used):
             raise UserError(
                 f"stages.{stage.name}.data: {', '.join(used)} have no drawn pictures to train on; corpora that have "
