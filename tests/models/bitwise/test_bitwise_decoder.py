@@ -243,3 +243,24 @@ def test_a_decoder_is_made_of_its_arguments_alone() -> None:
     one, two = (small_decoder().state_dict() for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert isinstance(small_decoder(), BitwiseDecoder)
+
+
+def test_learned_positions_are_added_scale_by_scale_and_resized_for_other_maps() -> None:
+    model, plain, text = small_decoder(learned_positions=True), small_decoder(), small_text()
+    assert model.state_dict().keys() - plain.state_dict().keys() == {"pos_1LC"}
+    plain.load_state_dict(model.state_dict(), strict=False)
+    inputs_BLD = torch.randn(2, SMALL.num_tokens - 1, 6)
+    whole_BLC, words_BLC = (each.embed_inputs(text, inputs_BLD) for each in (model, plain))
+    assert model.pos_1LC is not None and model.pos_1LC.std() > 0.05
+    torch.testing.assert_close(whole_BLC, words_BLC + model.pos_1LC)
+    steps = [model.embed_scale(0, text, None)]
+    steps += [
+        model.embed_scale(k, None, inputs_BLD[:, SMALL.slices[k].start - 1 : SMALL.slices[k].stop - 1]) for k in (1, 2)
+    ]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole_BLC)
+    wide = ScaleSchedule((1, 2, (3, 4)))
+    other_BLC = model.embed_inputs(text, torch.zeros(2, wide.num_tokens - 1, 6), schedule=wide)
+    torch.testing.assert_close(
+        other_BLC[:, :5], model.embed_inputs(text, torch.zeros(2, SMALL.num_tokens - 1, 6))[:, :5]
+    )
+    assert other_BLC.shape == (2, wide.num_tokens, 32)

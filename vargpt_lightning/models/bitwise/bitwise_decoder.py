@@ -8,10 +8,11 @@ text rows of all prompts, n of one, W width of the text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vargpt_lightning.models.bitwise.blocks import Condition
 from vargpt_lightning.models.bitwise.losses import average, bit_loss, bit_losses
@@ -31,6 +32,7 @@ from vargpt_lightning.models.core.losses import ImageLoss
 from vargpt_lightning.models.core.scales import MapSize, ScaleSchedule
 from vargpt_lightning.models.core.settings import LongPrompts
 from vargpt_lightning.models.core.shared_random import Draws, draw
+from vargpt_lightning.models.decoder.positions import all_positions, positions_of
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
@@ -68,6 +70,8 @@ class BitwiseDecoder(BitwiseTrunk):
         rounded_text: round the attention over text to bfloat16 in float32 as well, as the released code does.
         long_prompts: prompts of more rows than `text_rows`, where they are dropped or guided against: "refuse" them, or
             let the last of these stand for the rest ("repeat").
+        learned_positions: add an embedding of each token's place to what goes in, as VAR does; the released code has
+            rotary places alone, which a language model in between is not told of.
 
     Raises:
         UserError: (a ValueError) for sizes that do not fit each other, or a rate that is none.
@@ -97,6 +101,7 @@ class BitwiseDecoder(BitwiseTrunk):
         rotary_start: RotaryStart = "scale",
         rounded_text: bool = False,
         long_prompts: LongPrompts = "refuse",
+        learned_positions: bool = False,
     ) -> None:
         check_rates(text_dropout=text_dropout)
         super().__init__(
@@ -118,16 +123,28 @@ class BitwiseDecoder(BitwiseTrunk):
             rounded_text=rounded_text,
             long_prompts=long_prompts,
         )
-        self.schedule = ScaleSchedule(tuple(scales))
+        self.schedule = self.learned = ScaleSchedule(tuple(scales))
         self.text_dropout, self.drop_in_evaluation = text_dropout, drop_in_evaluation
         self.scale_weighted = scale_weighted
+        self.pos_1LC: nn.Parameter | None = None
+        if learned_positions:
+            self.pos_1LC = nn.Parameter(torch.empty(1, self.schedule.num_tokens, width))
+            self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fills all parameters as the released code starts training, learned positions like its start embedding."""
+        super().reset_parameters()
+        positions = getattr(self, "pos_1LC", None)
+        if positions is not None:
+            nn.init.trunc_normal_(positions, std=math.sqrt(1 / self.width / 3))
 
     # The picture
 
     def embed_inputs(
         self, prompts: Prompts | Condition, inputs_BLD: Tensor, *, schedule: ScaleSchedule | None = None
     ) -> Tensor:
-        """Start and word embeddings of the whole sequence: x_BLC.
+        """Start, word and learned position embeddings of the whole sequence: x_BLC.
 
         Args:
             prompts: or what `condition` made of them.
@@ -135,7 +152,11 @@ class BitwiseDecoder(BitwiseTrunk):
                 summed and resized.
         """
         start_BfC = self.embed_scale(0, prompts, None, schedule=schedule)
-        return torch.cat((start_BfC, self.embed_scale(1, None, inputs_BLD).to(start_BfC.dtype)), dim=1)
+        words_BlC = self._embed_codes(inputs_BLD).to(start_BfC.dtype)
+        if self.pos_1LC is not None:
+            positions_1LC = all_positions(self.pos_1LC, self.learned, schedule or self.schedule)
+            words_BlC = words_BlC + positions_1LC[:, start_BfC.shape[1] :]
+        return torch.cat((start_BfC, words_BlC), dim=1)
 
     def embed_scale(
         self,
@@ -148,11 +169,20 @@ class BitwiseDecoder(BitwiseTrunk):
         """One scale's part of `embed_inputs`: needs prompts for k = 0, features (B, l, D) otherwise."""
         if k > 0:
             assert input_BlD is not None
-            return self.word_embed(input_BlD.to(self.word_embed.weight.dtype))
+            x_BlC = self._embed_codes(input_BlD)
+            return x_BlC if self.pos_1LC is None else x_BlC + self._positions_of(k, schedule)
         assert prompts is not None
         cond = prompts if isinstance(prompts, Condition) else self.condition(prompts)
         first_tokens = (schedule or self.schedule).first_tokens
-        return (cond.pooled_BC[:, None] + self.pos_start).expand(-1, first_tokens, -1)
+        start_BfC = (cond.pooled_BC[:, None] + self.pos_start).expand(-1, first_tokens, -1)
+        return start_BfC if self.pos_1LC is None else start_BfC + self._positions_of(0, schedule)
+
+    def _embed_codes(self, input_BlD: Tensor) -> Tensor:
+        return self.word_embed(input_BlD.to(self.word_embed.weight.dtype))
+
+    def _positions_of(self, k: int, schedule: ScaleSchedule | None) -> Tensor:
+        assert self.pos_1LC is not None
+        return positions_of(k, self.pos_1LC, self.learned, schedule or self.schedule)
 
     def loss(self, logits_BLV: Tensor, codes: Tensor, *, schedule: ScaleSchedule | None = None) -> ImageLoss:
         """The cross-entropy of bits (B, L, D), scales weighed as the decoder is set."""

@@ -61,6 +61,8 @@ class DecoderConfig(Ranged):
             the released code ends with an error, or "repeat" the last row for those beyond; None as the preset says.
         start_rows: bits: rows of the start embedding, where class_row asks for it; the last one alone is used. Released
             checkpoints have one for each id up to the start token's.
+        learned_positions: bits: tokens are told their places by an embedding each on their way into the language model,
+            as VAR's are; the released code has rotary places alone.
     """
 
     place: ClassVar[str] = "decoder"
@@ -89,6 +91,7 @@ class DecoderConfig(Ranged):
     scale_weighted: bool | None = None
     long_prompts: Literal["refuse", "repeat"] | None = None
     start_rows: Rows = 1
+    learned_positions: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,4 +164,5 @@ _BITS_ALONE = (
     "scale_weighted",
     "long_prompts",
     "start_rows",
+    "learned_positions",
 )

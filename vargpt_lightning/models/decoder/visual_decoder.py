@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vargpt_lightning.models.core.losses import ImageLoss, image_loss, token_losses
@@ -21,9 +20,9 @@ from vargpt_lightning.models.core.shared_random import Draws, draw
 from vargpt_lightning.models.decoder.blocks import Block, Condition, HeadNorm, SharedModulation
 from vargpt_lightning.models.decoder.cache import DecoderCache
 from vargpt_lightning.models.decoder.picture_decoder import PictureDecoder
+from vargpt_lightning.models.decoder.positions import all_positions, positions_of, resized_rows
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
-from vargpt_lightning.models.tokenizer.quantizer import map_to_rows, rows_to_map
 from vargpt_lightning.utils.errors import UserError
 
 DERIVED_BUFFERS = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias")
@@ -193,16 +192,14 @@ class VisualDecoder(PictureDecoder):
 
     def _positions(self) -> Tensor:
         """The position embeddings of all scales: (1, L, C)."""
-        if self.schedule == self.learned:
-            return self.pos_1LC
-        return torch.cat([self._positions_of(k) for k in range(self.schedule.num_scales)], dim=1)
+        return all_positions(self.pos_1LC, self.learned, self.schedule)
 
     def _positions_of(self, k: int) -> Tensor:
         """Those of a scale: (1, l, C)."""
-        return _resized(self.pos_1LC[:, self.learned.slices[k]], self.learned.shapes[k], self.schedule.shapes[k])
+        return positions_of(k, self.pos_1LC, self.learned, self.schedule)
 
     def _embed_start(self, labels_B: Tensor) -> Tensor:
-        start_1lC = _resized(self.pos_start, self.learned.shapes[0], self.schedule.shapes[0])
+        start_1lC = resized_rows(self.pos_start, self.learned.shapes[0], self.schedule.shapes[0])
         return self.class_emb(labels_B)[:, None] + start_1lC
 
     def _embed_codes(self, codes_BLC: Tensor) -> Tensor:
@@ -312,14 +309,6 @@ class VisualDecoder(PictureDecoder):
             raise ValueError(f"tokenizer: got (scales, code_size, vocabulary) {theirs}, expected {ours}")
         if labels_B.numel() == 0 or labels_B.min() < 0 or labels_B.max() > self.classes:
             raise ValueError(f"labels: got {labels_B.tolist()}, expected at least one, each from 0 to {self.classes}")
-
-
-def _resized(rows_1lC: Tensor, shape: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """A map's learned rows (1, l, C) for a map of another shape, bilinearly."""
-    if shape == wanted:
-        return rows_1lC
-    map_1Chw = rows_to_map(rows_1lC, shape)
-    return map_to_rows(F.interpolate(map_1Chw, size=wanted, mode="bilinear"))
 
 
 def _check_sizes(**sizes: int) -> None:
