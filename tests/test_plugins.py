@@ -243,7 +243,7 @@ def test_names_are_known_and_nothing_is_imported_to_list_them(site: Path) -> Non
     assert sources.names()[-1] == "riddles"
     ours = ("clip", "dinov2", "dinov3", "efficientnet_lite0", "qwen2_vl", "siglip", "siglip2_naflex")
     assert vision.names() == (*ours, "average")
-    assert heads.names() == ("unified", "understanding", "generation", "tokenizer", "grpo", "halved")
+    assert heads.names() == ("unified", "understanding", "generation", "tokenizer", "grpo", "dpo", "cca", "halved")
     assert "parity" in candidates(["score", "x", "--benchmark", "pa"])
     assert not [name for name in sys.modules if name.startswith("tiny_plugins")]
     assert benchmarks.get("parity").TITLE == "Parity" and "tiny_plugins.riddles" not in sys.modules

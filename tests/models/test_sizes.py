@@ -69,7 +69,7 @@ def test_each_size_trains_the_same_weights(model: VARGPT, size: int, alone: bool
     assert output.image_logits.shape[:2] == (2, TOKENS[size]) and output.schedule == model.schedules[size]
     output.image_loss.backward()
     names = {name for name, parameter in model.visual_decoder.named_parameters() if parameter.grad is not None}
-    assert {"word_embed.weight", "head.weight"} <= names and model.size == 0 and model.schedule.square
+    assert {"word_embed.weight", "head.weight"} <= names and model.size == 0 and model.schedule == model.schedules[0]
     model.zero_grad()
     model.eval()
 
@@ -141,7 +141,8 @@ def test_a_context_may_hold_pictures_of_all_sizes(model: VARGPT) -> None:
         embeds = model.language_model.embed(torch.tensor([ids]))
         for size, at, code in ((1, 3, codes[0]), (0, 3 + 41 + 3, codes[1])):
             view = model.at(size)
-            words = view.words(view.drawn_pictures({"drawn_indices": code[None]}))
+            pictures = view.drawn_pictures({"drawn_indices": code[None]})
+            words = view.words(pictures, view.conditions.told(pictures.classes_Q))
             embeds[:, at : at + TOKENS[size]] = words
         logits = model.language_model.lm_head(model.language_model.model(embeds, mask))[0, -1]
     finite = found_V.isfinite()

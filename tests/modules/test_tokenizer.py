@@ -89,7 +89,7 @@ def test_the_loss_is_the_sum_of_its_terms(stage_data: StageData) -> None:
     red, green, blue = (rec_B3HW - x_B3HW).unbind(1)
     chroma = torch.stack([red - green, green - blue]).square().mean()
     wanted = F.l1_loss(rec_B3HW, x_B3HW) + 2 * F.mse_loss(rec_B3HW, x_B3HW) + output.vq_loss + 3 * chroma
-    torch.testing.assert_close(module._step(x_B3HW, "train", quantized=True), wanted)
+    torch.testing.assert_close(module._step({}, x_B3HW, "train", quantized=True), wanted)
 
 
 def test_pictures_are_mirrored_as_often_as_asked(stage_data: StageData) -> None:

@@ -171,10 +171,11 @@ def test_drawings(client: openai.OpenAI) -> None:
 
 
 def test_parts_without_effect_are_told_of_in_every_form(client: openai.OpenAI, script) -> None:
-    script("*")
+    script("Done")  # a request for a picture begins its drawing itself
     extra = {"extra_body": {"cfg": 0, "image_parts": {"schedule": {}}}}
     told = {"schedule": "cfg is 0, so that there is no guidance"}
     assert client.images.generate(prompt="Draw.", model="tiny", **extra).model_extra["idle_parts"] == told
+    script("*")
     said = client.chat.completions.create(model="tiny", messages=shown("Draw."), **extra)
     assert said.model_extra["idle_parts"] == told
     chunks = list(client.chat.completions.create(model="tiny", messages=shown("Draw."), stream=True, **extra))

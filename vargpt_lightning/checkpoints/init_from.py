@@ -190,6 +190,8 @@ def _same_settings(checkpoint: Checkpoint, part: str, model: VARGPT, name: str) 
     section, keys = _SETTINGS.get(part, ("", ()))
     given, own = checkpoint.sections.get(section, {}), getattr(model.config, section, None)
     for key in keys:
+        if key == "feature_layer" and checkpoint.layout == "qwen2_vl":
+            continue  # which of its layers is read is no part of Qwen2-VL's weights
         there, here = given.get(key), getattr(own, key)
         if key == "kv_heads":
             there, here = there or given.get("heads"), here or model.config.language.heads

@@ -90,7 +90,7 @@ def test_composition_from_asking_to_figures(tmp_path: Path) -> None:
         assert {key: value["rate"] for key, value in found["judge"][of].items()} == dict.fromkeys(
             ("colour", "shape", "count", "relation"), 1.0
         )
-        assert set(found["ceiling"][of]) == {"colour", "count", "pair"} | {
+        assert set(found["ceiling"][of]) == {"all", "colour", "count", "pair"} | {
             "single_object", "two_object", "counting", "colors", "position",
         }  # fmt: skip
         assert {each["rate"] for each in found["ceiling"][of].values()} == {1.0}

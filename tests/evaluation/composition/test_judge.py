@@ -125,6 +125,7 @@ def test_rates_and_geneval_rows() -> None:
     judged = [(scene, judge_scene(scene, reading)) for scene, reading in readings]
     rates = skill_rates(judged)
     assert {name: (rates[name]["right"], rates[name]["n"]) for name in rates if name != "geneval"} == {
+        "all": (3, 6),
         "colour": (1, 2),
         "count": (1, 1),
         "pair": (2, 3),
