@@ -146,7 +146,7 @@ class Scenes(OpenMoji):
             shows.
         scene_shapes: how many of the 32 shapes there are.
         scene_size: size of the scenes in pixels.
-        scene_variants: number of pictures of each seen combination, as far as there are so many; a sixteenth of it
+        scene_variants: number of pictures of each seen combination, as far as there are so many; an eighth of it
             for each placing of two shapes.
         scene_conversations: number of conversations of two to four turns about scenes.
         scene_edits: number of pictures that are recoloured ("Make it red."), as the corpus scene_edits; 0 for none.
@@ -173,7 +173,7 @@ class Scenes(OpenMoji):
             self.held_out,
             self.settings.categories,
             self.scene_shapes,
-            train=SceneCounts(colour=each, count=each, pair=max(1, each // 16)),
+            train=SceneCounts(colour=each, count=each, pair=max(1, each // 8)),
             conversations=self.scene_conversations,
             edits=self.scene_edits,
         )

@@ -16,7 +16,7 @@ from vargpt_lightning.data.scenes.layouts import LENGTH
 from vargpt_lightning.data.scenes.scene import Scene, Thing, draw_scene, layouts
 from vargpt_lightning.data.scenes.shapes import BY_NAME, COLOURS
 from vargpt_lightning.data.scenes.source import CORPORA, EDITS, SceneSettings, build_scenes
-from vargpt_lightning.data.scenes.wording import NUMBERS, placed_phrase, scene_phrase
+from vargpt_lightning.data.scenes.wording import NUMBERS, announced_phrase, placed_phrase, scene_phrase
 from vargpt_lightning.data.shards.dataset import ShardDataset
 from vargpt_lightning.data.shards.records import Record
 from vargpt_lightning.evaluation.composition.colour_names import colour_name
@@ -155,6 +155,25 @@ def test_an_answer_says_colour_arrangement_and_place() -> None:
     assert placed_phrase(pair, layouts(pair)[0]) == words
     words = "an apple at the bottom and a kite at the top, in the middle"
     assert placed_phrase(pair, layouts(pair)[1], named_colours=False, turned=True) == words
+
+
+def test_answers_name_a_thing_in_the_same_words_whatever_the_scene() -> None:
+    kite, apple = Thing("kite", "pink"), Thing("apple", "orange")
+    single, several = Scene("colour", (kite,)), Scene("count", (kite,) * 3, named_colours=False)
+    assert announced_phrase(single, layouts(single)[1]) == "a pink kite, at the top"
+    assert announced_phrase(several, layouts(several)[0]) == "a pink kite, three times, with one above the others"
+    pair = Scene("pair", (kite, apple), "left of", named_colours=False)
+    words = "a pink kite on the left and an orange apple on the right, at the top"
+    assert announced_phrase(pair, layouts(pair)[0]) == words
+
+
+def test_plans_say_without_a_picture_what_answers_announce(folder: Path) -> None:
+    plans, drawings = (list(corpus(folder, "train", name)) for name in ("scene_plans", "scene_drawings"))
+    assert len(plans) == len(drawings) > 1000
+    for plan, drawing in zip(plans, drawings, strict=True):
+        assert not plan.pictures() and plan.meta["scene"] == drawing.meta["scene"]
+        said, announced = (record.turns[1].text.casefold() for record in (plan, drawing))
+        assert said.removesuffix(".") in announced.replace("\n", " "), (said, announced)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

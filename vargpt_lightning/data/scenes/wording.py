@@ -20,6 +20,7 @@ SAID: dict[str, tuple[str, ...]] = {
 # where the first and the second thing of a pair are
 SIDES = {"left of": ("on the left", "on the right"), "above": ("at the top", "at the bottom")}
 SCENE_ANSWERED = ("Here you have {}:", "This shows {}:", "Sure, {}:", "Of course, {}:")
+PLAN_ASKED = ("How would you draw {}?", "What would a picture of {} show?", "Describe a picture of {}.")
 COLOUR_ASKED = ("What colour is the {}?", "Which colour does the {} have?", "Tell me the colour of the {}.")
 COUNT_ASKED = ("How many {} are there?", "How many {} do you see?", "Count the {}.")
 RELATION_ASKED = ("What is {} the {}?", "What do you see {} the {}?")
@@ -85,3 +86,15 @@ def placed_phrase(scene: Scene, layout: Layout, named_colours: bool = True, turn
     ]
     one, other = placed[::-1] if turned else placed
     return f"{one} and {other}, {layout.place}"
+
+
+def announced_phrase(scene: Scene, layout: Layout) -> str:
+    """Return what an answer says that it draws: "a green apple, three times, with one above the others".
+
+    Every kind of scene names a thing in the same words, with its colour, and the left or upper one of a pair first.
+    """
+    if scene.relation is not None:
+        return placed_phrase(scene, layout)
+    times = f"{NUMBERS[len(scene.things)]} times" if len(scene.things) > 1 else ""
+    where = " ".join(part for part in (layout.arrangement, layout.place) if part)
+    return ", ".join(part for part in (thing_phrase(scene.things[0], True), times, where) if part)

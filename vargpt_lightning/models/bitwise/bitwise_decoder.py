@@ -8,7 +8,6 @@ text rows of all prompts, n of one, W width of the text.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +35,10 @@ from vargpt_lightning.models.decoder.positions import all_positions, positions_o
 from vargpt_lightning.models.decoder.sampling import Drawing, Generators, SamplingSettings, next_scale_loop
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
+
+
+INPUT_STD = 0.5
+"""Of learned positions and of words where there are any, at the start."""
 
 
 class BitwiseDecoder(BitwiseTrunk):
@@ -72,6 +75,8 @@ class BitwiseDecoder(BitwiseTrunk):
             let the last of these stand for the rest ("repeat").
         learned_positions: add an embedding of each token's place to what goes in, as VAR does; the released code has
             rotary places alone, which a language model in between is not told of.
+        prompt_positions: tell each row of a prompt how far from the end it stands, by a learned embedding; rows that an
+            encoder of text has made know it already.
 
     Raises:
         UserError: (a ValueError) for sizes that do not fit each other, or a rate that is none.
@@ -102,6 +107,7 @@ class BitwiseDecoder(BitwiseTrunk):
         rounded_text: bool = False,
         long_prompts: LongPrompts = "refuse",
         learned_positions: bool = False,
+        prompt_positions: bool = False,
     ) -> None:
         check_rates(text_dropout=text_dropout)
         super().__init__(
@@ -122,6 +128,7 @@ class BitwiseDecoder(BitwiseTrunk):
             rotary_start=rotary_start,
             rounded_text=rounded_text,
             long_prompts=long_prompts,
+            prompt_positions=prompt_positions,
         )
         self.schedule = self.learned = ScaleSchedule(tuple(scales))
         self.text_dropout, self.drop_in_evaluation = text_dropout, drop_in_evaluation
@@ -133,11 +140,17 @@ class BitwiseDecoder(BitwiseTrunk):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Fills all parameters as the released code starts training, learned positions like its start embedding."""
+        """Fills all parameters as the released code starts training; with learned positions, these and words larger.
+
+        At the released code's size of words the bias of the projector into a language model is most of what that gets,
+        and visual tokens all look alike to it for the first hundreds of steps.
+        """
         super().reset_parameters()
         positions = getattr(self, "pos_1LC", None)
         if positions is not None:
-            nn.init.trunc_normal_(positions, std=math.sqrt(1 / self.width / 3))
+            nn.init.trunc_normal_(positions, std=INPUT_STD)
+            # the features of a token's bits have the length 1
+            nn.init.trunc_normal_(self.word_embed.weight, std=INPUT_STD)
 
     # The picture
 

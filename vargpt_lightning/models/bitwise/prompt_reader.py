@@ -18,6 +18,9 @@ from vargpt_lightning.utils.errors import UserError
 Prompts = TextRows | Tensor
 """Encoded prompts; or labels (B,), as `VisualDecoder` takes them: pictures without a prompt."""
 
+ROW_STD = 0.5
+"""Of learned places at the start, beside rows of the size 1."""
+
 
 class PromptReader(nn.Module):
     """The part of a decoder that reads prompts.
@@ -29,14 +32,24 @@ class PromptReader(nn.Module):
         norm_eps: epsilon of the normalisation.
         rounded: see `CrossAttention`.
         repeat: let the last of these rows stand for what a longer prompt has more, rather than refuse it.
+        positions: tell each row how far from the prompt's end it stands, by a learned embedding.
     """
 
     def __init__(
-        self, width: int, text_width: int, text_rows: int, *, norm_eps: float, rounded: bool, repeat: bool = False
+        self,
+        width: int,
+        text_width: int,
+        text_rows: int,
+        *,
+        norm_eps: float,
+        rounded: bool,
+        repeat: bool = False,
+        positions: bool = False,
     ) -> None:
         super().__init__()
         self.repeat = repeat
         self.cfg_uncond = nn.Parameter(torch.empty(text_rows, text_width))
+        self.row_pos = nn.Parameter(torch.empty(text_rows, text_width)) if positions else None
         self.text_norm = nn.RMSNorm(text_width, eps=norm_eps)
         self.text_proj_for_sos = AttentivePool(width, text_width, rounded=rounded)
         self.text_proj_for_ca = nn.Sequential(
@@ -49,6 +62,8 @@ class PromptReader(nn.Module):
         """Fills the rows that stand for no prompt, and the pool's query."""
         nn.init.trunc_normal_(self.text_proj_for_sos.ca.mat_q, std=std)
         nn.init.trunc_normal_(self.cfg_uncond, std=1.2).div_(math.sqrt(self.cfg_uncond.shape[1]))
+        if self.row_pos is not None:
+            nn.init.trunc_normal_(self.row_pos, std=ROW_STD)
 
     def unconditional(self, text: TextRows) -> TextRows:
         """Return the rows that stand for no prompt, as many for each prompt as it has itself.
@@ -77,7 +92,16 @@ class PromptReader(nn.Module):
         text = prompts
         if isinstance(text, Tensor):
             text = TextRows(self.cfg_uncond[:1].expand(len(text), -1), (1,) * len(text))
-        normal = TextRows(self.text_norm(text.rows_RW), text.lengths)
+        normal = self._placed(TextRows(self.text_norm(text.rows_RW), text.lengths))
         pooled_BC = self.text_proj_for_sos(normal)
         read = TextRows(self.text_proj_for_ca(normal.rows_RW), text.lengths)
         return Condition(pooled_BC, self.shared_ada_lin(pooled_BC), read)
+
+    def _placed(self, text: TextRows) -> TextRows:
+        """Add to each row what tells its place, counted from the end of its prompt."""
+        if self.row_pos is None:
+            return text
+        most = len(self.row_pos) - 1
+        places_R = [min(place, most) for n in text.lengths for place in range(n - 1, -1, -1)]
+        rows_RW = self.row_pos[torch.tensor(places_R, device=self.row_pos.device)]
+        return TextRows(text.rows_RW + rows_RW.to(text.rows_RW.dtype), text.lengths)

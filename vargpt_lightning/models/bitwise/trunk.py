@@ -58,12 +58,21 @@ class BitwiseTrunk(PromptReader, PictureDecoder):
         rotary_start: RotaryStart,
         rounded_text: bool,
         long_prompts: LongPrompts,
+        prompt_positions: bool,
     ) -> None:
         sizes = {"bits": bits, "depth": depth, "width": width, "heads": heads, "text_width": text_width}
         _check_sizes(**sizes, text_rows=text_rows, chunks=chunks, levels=levels)
         check_rates(drop_path=drop_path, dropout=dropout)
         repeat = long_prompts == "repeat"
-        super().__init__(width, text_width, text_rows, norm_eps=norm_eps, rounded=rounded_text, repeat=repeat)
+        super().__init__(
+            width,
+            text_width,
+            text_rows,
+            norm_eps=norm_eps,
+            rounded=rounded_text,
+            repeat=repeat,
+            positions=prompt_positions,
+        )
         self.bits, self.depth, self.width, self.heads, self.levels = bits, depth, width, heads, levels
         self.level_embedding, self.rotary, self.rotary_start = level_embedding, rotary, rotary_start
 

@@ -63,6 +63,8 @@ class DecoderConfig(Ranged):
             checkpoints have one for each id up to the start token's.
         learned_positions: bits: tokens are told their places by an embedding each on their way into the language model,
             as VAR's are; the released code has rotary places alone.
+        prompt_positions: bits: each row of a prompt is told how far from the end it stands, by a learned embedding;
+            for cross_attention: embeddings, whose rows do not know it.
     """
 
     place: ClassVar[str] = "decoder"
@@ -92,6 +94,7 @@ class DecoderConfig(Ranged):
     long_prompts: Literal["refuse", "repeat"] | None = None
     start_rows: Rows = 1
     learned_positions: bool = False
+    prompt_positions: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,4 +168,5 @@ _BITS_ALONE = (
     "long_prompts",
     "start_rows",
     "learned_positions",
+    "prompt_positions",
 )
