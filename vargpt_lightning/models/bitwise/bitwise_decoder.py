@@ -36,7 +36,6 @@ from vargpt_lightning.models.decoder.sampling import Drawing, Generators, Sampli
 from vargpt_lightning.models.tokenizer.multi_scale import MultiScaleTokenizer
 from vargpt_lightning.utils.errors import UserError
 
-
 INPUT_STD = 0.5
 """Of learned positions and of words where there are any, at the start."""
 
