@@ -33,7 +33,8 @@ class Int8Linear(nn.Module):
         self.packed: Any = torch.ops.quantized.linear_prepack(quantized, bias)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed)
+        # seven bits of the input: processors without VNNI sum pairs of products in 16 bits, and that saturates
+        y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed, True)
         return (y if bias is None else y + bias).to(x.dtype)
 
 
