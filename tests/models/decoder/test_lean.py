@@ -142,3 +142,14 @@ def test_much_less_is_kept_than_by_plain_operations(monkeypatch: pytest.MonkeyPa
     assert less < 0.6 * more
     for one, two in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("scales", [(1, 2), (1, 2, 4), (1, 2, 3, 4), (1, 2, 3, 4, 5)])
+def test_masks_of_all_sizes_serve_in_float64(scales: tuple[int, ...]) -> None:
+    schedule = ScaleSchedule(scales)
+    mask_LL = schedule.block_causal_mask(torch.device("cpu"))
+    qkv = random(6, schedule.num_tokens, 3, 4, 8)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    weights = (unit_length(q) @ unit_length(k).transpose(-1, -2)).masked_fill(~mask_LL, -torch.inf).softmax(-1)
+    found = packed_attention(qkv, torch.ones(1, 4, 1, 1, dtype=torch.double), 1.0, schedule.slices, mask_LL)
+    torch.testing.assert_close(found, (weights @ v).transpose(1, 2))

@@ -162,7 +162,7 @@ class _PackedAttention(torch.autograd.Function):
         y_BLHD = torch.empty_like(qkv_BL3HD[:, :, 0], memory_format=torch.contiguous_format)
         y = y_BLHD.transpose(1, 2)
         sums = []
-        for rows, keys, mask in _parts(slices, mask_LL):
+        for rows, keys, mask in _parts(slices, mask_LL, v.dtype):
             part, sums_BHl = _ATTEND(q[:, :, rows], k[:, :, keys], v[:, :, keys], attn_mask=mask, scale=scale)
             y[:, :, rows] = part
             sums.append(sums_BHl)
@@ -181,7 +181,7 @@ class _PackedAttention(torch.autograd.Function):
         grads_BL3HD = torch.empty_like(qkv_BL3HD, memory_format=torch.contiguous_format)
         grads = grads_BL3HD.permute(2, 0, 3, 1, 4)
         # the last part first, since it alone reaches all keys
-        for number, (rows, keys, mask) in reversed(list(enumerate(_parts(ctx.slices, mask_LL)))):
+        for number, (rows, keys, mask) in reversed(list(enumerate(_parts(ctx.slices, mask_LL, v.dtype)))):
             found = _ATTEND_BACKWARD(
                 grad[:, :, rows], q[:, :, rows], k[:, :, keys], v[:, :, keys], y[:, :, rows], sums[number], 0.0, False,
                 attn_mask=mask, scale=ctx.scale,
@@ -197,14 +197,18 @@ class _PackedAttention(torch.autograd.Function):
         return grads_BL3HD, sharpness_grad, None, None, None
 
 
-def _parts(slices: Slices, mask_LL: Tensor) -> list[tuple[slice, slice, Tensor | None]]:
-    """Return rows, their keys and their mask: small scales together by a mask, then each large one and the last."""
+def _parts(slices: Slices, mask_LL: Tensor, kind: torch.dtype) -> list[tuple[slice, slice, Tensor | None]]:
+    """Return rows, their keys and their mask: small scales together by a mask, then each large one and the last.
+
+    The kernel takes masks in float32 for values in 16 bits, but with float64 some sizes go wrong without AVX-512.
+    """
     large = [part for part in slices[:-1] if part.stop - part.start >= ALONE] + [slices[-1]]
     parts: list[tuple[slice, slice, Tensor | None]] = [(part, slice(0, part.stop), None) for part in large]
     first = slice(0, large[0].start)
     if first.stop:
         seen = mask_LL[first, first]
-        parts.insert(0, (first, first, torch.zeros(seen.shape, dtype=torch.float32).masked_fill_(~seen, -torch.inf)))
+        exact = torch.float64 if kind is torch.float64 else torch.float32
+        parts.insert(0, (first, first, torch.zeros(seen.shape, dtype=exact).masked_fill_(~seen, -torch.inf)))
     return parts
 
 
