@@ -170,7 +170,7 @@ def test_with_the_policy_that_drew_the_ratio_is_one_and_nothing_diverges() -> No
     found = gradients(module, [batch_of(PROMPTS)])
     drawn = module._kept[0]
     assert drawn.drawn_QL is not None
-    now_QL = module._log_probabilities(module.vargpt, drawn.rows).detach()
+    now_QL = module._log_probabilities(module.vargpt, drawn).detach()
     assert torch.equal((now_QL - drawn.drawn_QL).exp(), torch.ones_like(now_QL))
     assert abs(module.logged["kl"]) < 1e-6, "rounding of two passes"
     assert (module.logged["clipped"], module.logged["groups_alike"]) == (0, 0)
@@ -186,7 +186,7 @@ def test_drawn_tokens_have_the_probabilities_that_they_were_drawn_with() -> None
     with torch.no_grad():
         rows = {name: value[:1].repeat(48, *[1] * (value.dim() - 1)) for name, value in drawn.rows.items()}
         rows["drawn_indices"][:, 0] = torch.arange(48)
-        chances_V = module._log_probabilities(module.vargpt, rows)[:, 0].exp()
+        chances_V = module._log_probabilities(module.vargpt, replace(drawn, rows=rows))[:, 0].exp()
     counts_V = torch.bincount(drawn.rows["drawn_indices"][:, 0], minlength=48) / 400
     assert float(chances_V.sum()) == pytest.approx(1, abs=1e-4)
     assert float((counts_V - chances_V).abs().sum()) < 0.45
@@ -202,7 +202,8 @@ def test_a_reward_that_says_nothing_trains_nothing_and_is_counted() -> None:
 def test_prefix_scales_alone_are_trained() -> None:
     module = Alone(small_model(3), stage_of(scales=2))
     module._draw(batch_of(PROMPTS[:1]))
-    assert module._trained() is not None and module._trained().tolist() == [True] * 5 + [False] * 25
+    trained_L = module._trained(0)
+    assert trained_L is not None and trained_L.tolist() == [True] * 5 + [False] * 25
     with pytest.raises(UserError, match=r"stages.rl.grpo.scales=5; expected at most 4"):
         Alone(small_model(3), stage_of(scales=5))
 

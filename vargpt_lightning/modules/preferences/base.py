@@ -234,6 +234,6 @@ class PreferenceModule(StageModule):
     def _seeds(self, rows: Batch) -> list[int]:
         """A seed for each picture, those of idle rows left out."""
         seeds = [int.from_bytes(key[:7], "big") for key in self.draw_keys(self.keys(rows))]
-        tokens = self.vargpt.schedule.num_tokens
-        counts = ((rows["input_ids"] == self.vargpt.tokens.image_gen).sum(1) // tokens).tolist()
+        places = self.vargpt.of(rows).picture_length
+        counts = ((rows["input_ids"] == self.vargpt.tokens.image_gen).sum(1) // places).tolist()
         return [seed + number for seed, count in zip(seeds, counts, strict=False) for number in range(count)]

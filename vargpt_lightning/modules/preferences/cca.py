@@ -16,7 +16,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.losses import LogProbabilities
 from vargpt_lightning.modules.base import Batch
 from vargpt_lightning.modules.preferences.base import PreferenceModule
-from vargpt_lightning.modules.preferences.contents import row_keys
+from vargpt_lightning.modules.preferences.contents import Content, row_keys
 from vargpt_lightning.modules.preferences.losses import cca_losses
 from vargpt_lightning.modules.step_counts import DRAWN_KEYS, SEEN_KEYS
 from vargpt_lightning.recipe.preferences import CcaSettings
@@ -70,10 +70,11 @@ class CcaModule(PreferenceModule):
             rows[name] = torch.cat((value[:count], value[:count], value[count:]))
         if key == "drawn_pixels" and self.stage.self_correction is None:
             key = "drawn_indices"
-        pictures: Tensor = batch[key] if key in batch else self.vargpt.image_tokenizer.encode(batch["drawn_pixels"])
+        tokenizer = self.vargpt.of(batch).image_tokenizer
+        pictures: Tensor = batch[key] if key in batch else tokenizer.encode(batch["drawn_pixels"])
         several = self.of_several(batch)
         others = _rolled(pictures, several)
-        texts_N = torch.tensor([_text(batch, row) for row in range(own)], device=ids_BT.device)
+        texts_N = torch.tensor(_texts(batch)[:own], device=ids_BT.device)
         same_N = texts_N == _rolled(texts_N, several)
         if not pictures.is_meta:  # as it is where a step is planned
             same_N |= torch.eq(pictures, others).flatten(1).all(1)
@@ -138,10 +139,11 @@ def _rolled(rows_N: Tensor, several: bool) -> Tensor:
     return torch.cat((last, rows_N[:-1]))
 
 
-def _text(batch: Batch, row: int) -> int:
-    """A number for what a row says."""
-    ids_T = batch["input_ids"][row][batch["attention_mask"][row].bool()]
-    return _number(ids_T.cpu().numpy().tobytes())
+def _texts(batch: Batch) -> list[int]:
+    """A number for what each row says."""
+    ids_BT, valid_BT = (Content.of(batch[name]) for name in ("input_ids", "attention_mask"))
+    rows = zip(ids_BT.values, valid_BT.values, strict=True)
+    return [_number(ids_T[valid_T != 0].tobytes()) for ids_T, valid_T in rows]
 
 
 def _number(content: bytes) -> int:

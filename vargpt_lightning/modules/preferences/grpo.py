@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.distributed.group import Processes
@@ -42,19 +42,21 @@ DRAWN_TOGETHER = 64
 class Drawn:
     """Drawings of a batch, their advantages (Q,), and the log-probabilities (Q, L) under the policy that drew them.
 
-    `drawn_QL` is None until they are computed; `figures` are those of the rewards, for the log.
+    `drawn_QL` is None until they are computed; `figures` are those of the rewards, for the log; `size` says which of
+    the model's sizes they have.
     """
 
     rows: dict[str, Tensor]
     advantages_Q: Tensor
     figures: dict[str, float]
     drawn_QL: Tensor | None = None
+    size: int = 0
 
     def to(self, device: torch.device) -> Drawn:
         """Return the same on a device; what is planned stays where it is."""
         rows = {name: value if device.type == "meta" else value.to(device) for name, value in self.rows.items()}
         held = None if self.drawn_QL is None else self.drawn_QL.to(device)
-        return Drawn(rows, self.advantages_Q.to(device), self.figures, held)
+        return Drawn(rows, self.advantages_Q.to(device), self.figures, held, self.size)
 
 
 class GRPOModule(UnifiedModule):
@@ -93,6 +95,11 @@ class GRPOModule(UnifiedModule):
         self._kept: dict[int, Drawn] = {}
         self._found: Reward | None = None
 
+    @property
+    def reference(self) -> VARGPT | None:
+        """The frozen model that divergences are measured from; None where `kl` is 0."""
+        return self._reference[0] if self._reference else None
+
     def mean_names(self) -> list[str]:
         return ["reward", "reward_spread", "groups_alike", "kl", "clipped"]
 
@@ -106,8 +113,8 @@ class GRPOModule(UnifiedModule):
             raise UserError(
                 f"stages.{self.stage.name}.head=grpo draws with whole weights; expected trainer.strategy single or ddp"
             )
-        for reference in self._reference:
-            reference.to(self.device)
+        if self.reference is not None:
+            self.reference.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the drawings that further steps train on."""
@@ -129,14 +136,14 @@ class GRPOModule(UnifiedModule):
         if self.stage_step % self.settings.updates == 0 or part not in self._kept:
             self._kept[part] = self._draw(batch)
         drawn = self._kept[part].to(self._place)
-        now_QL = self._log_probabilities(self.vargpt, drawn.rows)
+        now_QL = self._log_probabilities(self.vargpt, drawn)
         if drawn.drawn_QL is None:
             drawn.drawn_QL = now_QL.detach()
         self._kept[part] = drawn
         reference_QL = None
-        if self._reference:
+        if self.reference is not None:
             with torch.no_grad():
-                reference_QL = self._log_probabilities(self._reference[0], drawn.rows)
+                reference_QL = self._log_probabilities(self.reference, drawn)
         terms = grpo_terms(
             now_QL,
             drawn.drawn_QL,
@@ -144,7 +151,7 @@ class GRPOModule(UnifiedModule):
             drawn.advantages_Q,
             self.settings.clip,
             self.settings.kl,
-            self._trained(),
+            self._trained(drawn.size),
         )
         told_B = (drawn.advantages_Q.view(-1, self.settings.group) != 0).any(dim=1)  # of a group without variance not
         loss_B = terms.loss_Q.view(-1, self.settings.group).mean(dim=1) * told_B.to(now_QL)
@@ -167,12 +174,15 @@ class GRPOModule(UnifiedModule):
         self._check_rows(batch, own)
         rows = {name: batch[name].repeat_interleave(group, dim=0) for name in ("input_ids", "attention_mask")}
         rows["labels"] = torch.full_like(rows["input_ids"], IGNORED)
+        sized = self.vargpt.of(batch)
         if self._place.type == "meta":  # planned, not trained
-            shape = (len(rows["input_ids"]), *_code_shape(self.vargpt))
+            shape = (len(rows["input_ids"]), *sized.image_tokenizer.code_shape)
             rows["drawn_indices"] = torch.zeros(shape, dtype=torch.long, device=self._place)
-            return Drawn(rows, torch.ones(shape[0], device=self._place), {})
+            return Drawn(rows, torch.ones(shape[0], device=self._place), {}, size=sized.size)
         prompts = self._prompts(batch)
-        settings = GenerationSettings(visual=ANY, max_images=1, max_new_tokens=1, batch_size=DRAWN_TOGETHER)
+        settings = GenerationSettings(
+            visual=ANY, max_images=1, max_new_tokens=1, batch_size=DRAWN_TOGETHER, size=sized.size
+        )
         pictures = [answer.pictures[0] for answer in generate(self.vargpt, prompts, lambda ids: "", settings)]
         self.vargpt.eval()
         rows["drawn_indices"] = torch.stack([each.indices for each in pictures]).to(ids_BT.device)
@@ -183,7 +193,7 @@ class GRPOModule(UnifiedModule):
         alike = int((gained_BG == 0).all(dim=1).sum())
         figures = {"reward": float(rewards_BG.mean()), "groups_alike": alike / max(1, own)} if own else {}
         figures |= {"reward_spread": float(rewards_BG.std(dim=1).mean())} if own else {}
-        return Drawn(rows, torch.cat((gained_BG.flatten(), idle_Q)), figures)
+        return Drawn(rows, torch.cat((gained_BG.flatten(), idle_Q)), figures, size=sized.size)
 
     def _prompts(self, batch: Batch) -> list[Prompt]:
         """The rows up to where the picture begins, each as often as it is drawn."""
@@ -221,17 +231,19 @@ class GRPOModule(UnifiedModule):
                 raise UserError(f"{where}={name!r}: got {score} for {request!r}; expected a number")
         return torch.tensor(scores, dtype=torch.float64)
 
-    def _log_probabilities(self, model: VARGPT, rows: Mapping[str, Tensor]) -> Tensor:
+    def _log_probabilities(self, model: VARGPT, drawn: Drawn) -> Tensor:
         """The log-probability of each visual token, (Q, L)."""
-        hidden_Q = torch.zeros(len(rows["input_ids"]), dtype=torch.bool, device=rows["input_ids"].device)
-        found = model(rows, log_probabilities=True, hidden_Q=hidden_Q).log_probabilities
+        ids_QT = drawn.rows["input_ids"]
+        hidden_Q = torch.zeros(len(ids_QT), dtype=torch.bool, device=ids_QT.device)
+        batch = {**drawn.rows, "size": drawn.size}
+        found = model(batch, log_probabilities=True, hidden_Q=hidden_Q).log_probabilities
         return cast(Tensor, found.image_QL)
 
-    def _trained(self) -> Tensor | None:
-        """Which visual tokens count, (L,); None for all."""
+    def _trained(self, size: int) -> Tensor | None:
+        """Which visual tokens of a size count, (L,); None for all."""
         if self.settings.scales is None:
             return None
-        schedule = self.vargpt.schedule
+        schedule = self.vargpt.at(size).schedule
         trained_L = torch.zeros(schedule.num_tokens, dtype=torch.bool, device=self._place)
         trained_L[: schedule.slices[self.settings.scales - 1].stop] = True
         return trained_L
@@ -266,18 +278,18 @@ class GRPOModule(UnifiedModule):
         }
         values: dict[str, Tensor | float | None] = dict(drawn.figures)
         if own:
-            values |= {"kl": kl_Q[:own].mean() if self._reference else None, "clipped": clipped_Q[:own].mean()}
+            values |= {"kl": kl_Q[:own].mean() if self.reference else None, "clipped": clipped_Q[:own].mean()}
         self.log_losses(values, "train", self._own_rows(batch))
 
 
 def _frozen_copy(model: VARGPT, stage: Stage) -> VARGPT:
     """A copy of a model that shares what the stage does not train."""
-    trained = {attribute for name in stage.train for attribute in SUBMODULES[name]}
-    shared = {id(module): module for name, module in model.named_children() if name not in trained}
+    copied = copied_parts(model, stage)
+    shared = {id(module): module for module in model.children() if module not in copied}
     return copy.deepcopy(model, shared).eval().requires_grad_(False)
 
 
-def _code_shape(model: VARGPT) -> tuple[int, ...]:
-    """The shape of a picture's codes: (L,), or (L, D) of bits."""
-    bits = model.config.tokenizer.kind == "bits"
-    return (model.schedule.num_tokens, model.config.tokenizer.code_size) if bits else (model.schedule.num_tokens,)
+def copied_parts(model: VARGPT, stage: Stage) -> list[nn.Module]:
+    """Return the parts of a model that the reference has copies of: those that the stage trains."""
+    trained = {attribute for name in stage.train for attribute in SUBMODULES[name]}
+    return [module for name, module in model.named_children() if name in trained]
