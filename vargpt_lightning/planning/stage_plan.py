@@ -13,6 +13,7 @@ from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.models.core.config import VARGPTConfig
 from vargpt_lightning.models.language.quantization import low_bit_layers
 from vargpt_lightning.modules.optim.optimizers import parameter_groups
+from vargpt_lightning.modules.preferences.grpo import copied_parts
 from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.layout import SHARDED, Layout, Timeline, groups_of, lay_out
 from vargpt_lightning.planning.steps import RowShape, drawn_tokens, named_blocks
@@ -125,6 +126,8 @@ class StagePlanner:
         self.groups = groups_of(self.parameters, [name for name in named_blocks(model) if name])
         self.buffers = sum(each.numel() * each.element_size() for each in model.buffers())
         packed = [each for layer in low_bit_layers(model).values() for each in layer.buffers()]
+        copied = copied_parts(model, stage) if stage.grpo and stage.grpo.kl else []
+        self.copied = sum(each.numel() for part in copied for each in part.parameters())
         self.low_bits = sum(each.numel() * each.element_size() for each in packed)
         self.states = _states(model, stage)
         self.assumed: list[str] = []
@@ -187,7 +190,7 @@ class StagePlanner:
         """Return the memory of a rank whose batch has rows of one shape."""
         trace = self.traces.at(row, self._count(choice, row), choice.sharding)
         timeline = lay_out(trace, self.groups, layout)
-        timeline.kinds["parameters"] += self.buffers
+        timeline.kinds["parameters"] += self.buffers + self.copied * layout.stored
         at_peak = timeline.at_peak()
         moving = sum(at_peak[kind] for kind in ("activations", "temporaries", "gathered"))
         communication = COMMUNICATION if self.cluster.count > 1 else 0
@@ -241,7 +244,7 @@ class StagePlanner:
         return {name: (*rows, shares[name] / total) for name, rows in found.items()}
 
     def _guess(self, name: str) -> CorpusShape:
-        draws = self.stage.head in ("generation", "grpo", "tokenizer") or self.stage.decoder_alone
+        draws = self.stage.head in ("generation", "grpo", "cca", "tokenizer") or self.stage.decoder_alone
         seen = 0 if draws or self.config.vision.kind == "none" else 1
         shape = CorpusShape(samples=1, text=32, seen=seen, drawn=int(draws))
         self.assumed.append(f"{name}: {shape.text} text tokens, {'a drawn' if draws else 'a seen'} picture a record")

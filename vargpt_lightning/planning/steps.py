@@ -20,6 +20,7 @@ from vargpt_lightning.models.core.losses import IGNORED
 from vargpt_lightning.modules.objectives import module_of
 from vargpt_lightning.modules.optim.optimizers import build_optimizer
 from vargpt_lightning.modules.preferences.base import PreferenceModule
+from vargpt_lightning.modules.preferences.grpo import GRPOModule
 from vargpt_lightning.modules.trainable import prepare_model
 from vargpt_lightning.planning.kernels import Target
 from vargpt_lightning.planning.trace import Trace
@@ -133,7 +134,11 @@ def trace_step(
     trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = build_optimizer(module, stage.optimizer)
     prepare_states(optimizer, trained)
-    with tracing(target, model, named_blocks(model)) as tracer:
+    own, beside = named_blocks(model), dict[str, nn.Module]()
+    if isinstance(module, GRPOModule) and module.reference is not None:
+        copies = named_blocks(module.reference).items()
+        beside = {name: block for name, block in copies if block is not own[name]}
+    with tracing(target, model, own, beside) as tracer:
         _know(tracer, batch, trained, optimizer)
         tracer.begin("forward")
         loss = module.training_step(batch, 0)

@@ -146,16 +146,18 @@ class _Deeper:
         self.length = 0
 
     def made(self) -> Trace:
-        forward, backward = self._repeated()
-        end = len(self.trace.operations)
-        self._take(0, forward[0], 0)
-        for copy in range(self.copies + 1):
-            self._take(*forward, copy * self.period)
-        # what comes now speaks of the last copy
+        passes, backward = self._repeated()
+        end, at = len(self.trace.operations), 0
+        for first, begin, until in passes:
+            self._take(at, first, self.copies * self.period)  # behind a pass it speaks of its last copy
+            self._take(first, begin, 0)
+            for copy in range(self.copies + 1):
+                self._take(begin, until, copy * self.period)
+            at = until
         if backward is None:
-            self._take(forward[1], end, self.copies * self.period, last=True)
+            self._take(at, end, self.copies * self.period, last=True)
         else:
-            self._take(forward[1], backward[0], self.copies * self.period)
+            self._take(at, backward[0], self.copies * self.period)
             for copy in range(self.copies, -1, -1):
                 self._take(*backward, copy * self.period)
             self._take(backward[1], end, 0, last=True)
@@ -172,12 +174,16 @@ class _Deeper:
             [trace.operations[row] for row in rows],
         )
 
-    def _repeated(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
-        """Rows of the blocks 1 to `period`: in the forward pass, and in the backward where there is one."""
+    def _repeated(self) -> tuple[list[tuple[int, int, int]], tuple[int, int] | None]:
+        """Rows of the blocks 1 to `period`: in the backward pass, where there is one, and in each forward pass, behind
+        the row at which the pass begins.
+
+        There are several where a step passes through a frozen copy as well.
+        """
         trace, tower, period = self.trace, self.tower, self.period
-        forward = (trace.rows_of("forward", f"{tower}.1")[0], trace.rows_of("forward", f"{tower}.{1 + period}")[0])
+        found = (trace.rows_of("forward", f"{tower}.{index}") for index in (0, 1, 1 + period))
         begun, ended = trace.rows_of("backward", f"{tower}.{period}"), trace.rows_of("backward", f"{tower}.0")
-        return forward, (begun[0], ended[0]) if begun and ended else None
+        return list(zip(*found, strict=True)), (begun[0], ended[0]) if begun and ended else None
 
     def _take(self, low: int, high: int, shift: int, last: bool = False) -> None:
         offset = self.length - low

@@ -213,6 +213,7 @@ class _Begin:
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.tracer.phase != "forward":
             return
+        self.tracer.note()  # the block before it has let its inputs go: that is of its rows still
         self.tracer.mark("forward", self.name)
         for tensor in tree_iter((args, kwargs)):
             if isinstance(tensor, Tensor) and tensor.requires_grad and tensor.dim() == 3:
@@ -240,9 +241,15 @@ class _End:
 
 
 @contextmanager
-def tracing(target: Target, model: nn.Module, blocks: dict[str, nn.Module]) -> Iterator[StepTracer]:
-    """Trace what happens inside: `begin` the phases, and take `trace()` at the end."""
+def tracing(
+    target: Target, model: nn.Module, blocks: dict[str, nn.Module], beside: dict[str, nn.Module] | None = None
+) -> Iterator[StepTracer]:
+    """Trace what happens inside: `begin` the phases, and take `trace()` at the end.
+
+    Args:
+        beside: blocks of a frozen copy of the model by the same names; those that both share are in `blocks` alone.
+    """
     tracer = StepTracer(target)
     tracer.stand([*model.parameters(), *model.buffers()])
-    with watched(tracer, model, blocks), device_kernels(target), tracer:
+    with watched(tracer, model, blocks), watched(tracer, nn.Module(), beside or {}), device_kernels(target), tracer:
         yield tracer
