@@ -56,20 +56,21 @@ def test_training_is_that_of_the_published_code(name: str) -> None:
     text, inputs_BLD, bits_BLD, schedule = golden_batch(name)
     logits_BLV = model(text, inputs_BLD, schedule=schedule, dropped_B=golden_dropped(name))
     step = 8 if name == "full_sq" else 3
+    # sums in another order, as a processor of another kind than the reference's has them, now and then round to the
+    # next bfloat16: there few numbers may be off by that
+    flips = "bf16" in name and torch.backends.cpu.get_cpu_capability() != "AVX512"
     off_BLV = (logits_BLV[:, ::step] - stored(name, "logits")).abs()
-    # a sum in another order, as other processors have it, now and then rounds to the next bfloat16
-    rounded = "bf16" in name
-    assert off_BLV.max() <= (3e-3 if rounded else 2e-5) and (off_BLV <= 2e-5).float().mean() > 0.95
+    assert off_BLV.max() <= (3e-3 if flips else 2e-5) and (off_BLV <= 2e-5).float().mean() > 0.95
     names = gold().meta["parameters"]
     own = dict(model.named_parameters())
     assert sorted(own) == names
     for key, weighted in (("plain", False), ("reweighted", True)):
         found = bit_loss(logits_BLV, bits_BLD, schedule, weighted=weighted)
-        assert found.loss.item() == pytest.approx(case[key]["loss"], abs=2e-5 if rounded else 2e-6)
+        assert found.loss.item() == pytest.approx(case[key]["loss"], abs=2e-5 if flips else 2e-6)
         grads = torch.autograd.grad(found.loss, [own[each] for each in names], retain_graph=True)
         norms = [grad.norm().item() for grad in grads]
-        assert norms == pytest.approx(case[key]["grad_norms"], rel=5e-3 if rounded else 5e-4, abs=1e-7)
-    close = 2e-4 if rounded else 2e-6
+        assert norms == pytest.approx(case[key]["grad_norms"], rel=5e-3 if flips else 5e-4, abs=1e-7)
+    close = 2e-4 if flips else 2e-6
     assert found.per_scale_K.tolist() == pytest.approx(case["per_token_bit_ce_mean_per_scale"], abs=close)
     starts = [part.start for part in schedule.slices]
     assert scale_weights(schedule)[starts].tolist() == pytest.approx(case["scale_weight"], rel=1e-6)
@@ -256,6 +257,7 @@ def test_learned_positions_are_added_scale_by_scale_and_resized_for_other_maps()
     inputs_BLD = torch.randn(2, SMALL.num_tokens - 1, 6)
     whole_BLC, words_BLC = (each.embed_inputs(text, inputs_BLD) for each in (model, plain))
     assert model.pos_1LC is not None and model.pos_1LC.std() > 0.05
+    assert model.word_embed.weight.std() > 0.3 > small_decoder().word_embed.weight.std()
     torch.testing.assert_close(whole_BLC, words_BLC + model.pos_1LC)
     steps = [model.embed_scale(0, text, None)]
     steps += [
