@@ -62,7 +62,7 @@ class SceneWriter:
         """Yield for each picture a question, without a picture, how it would be drawn: what an answer announces."""
         for number, picture in enumerate(self.pictures):
             rng = self._rng(number, "plan")
-            question = rng.choice(PLAN_ASKED).format(_requested(picture, rng, rng.random() < 0.5))
+            question = rng.choice(PLAN_ASKED).format(_requested(picture, rng))
             answer = capital(announced_phrase(picture.scene, picture.layout)) + "."
             turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
             yield Record(self._id(number, "plan"), SOURCE, turns, _meta(picture.scene, "plan", answer))
@@ -126,14 +126,15 @@ def scene_pictures(scenes: Iterable[Scene], size: int, seed: int, taken: set[str
 
 def _request(picture: ScenePicture, rng: random.Random) -> tuple[TextPart, tuple[TextPart | PicturePart, ...]]:
     """A request and its answer; the answer says what is drawn and where, and the request may say where."""
-    words = _requested(picture, rng, rng.random() < 0.5)
+    words = _requested(picture, rng)
     answer = rng.choice(SCENE_ANSWERED).format(announced_phrase(picture.scene, picture.layout))
     asked = TextPart(rng.choice(DRAW_ASKED).format(words))
     return asked, (TextPart(answer), PicturePart(DRAWN, picture.sha, picture.png))
 
 
-def _requested(picture: ScenePicture, rng: random.Random, turned: bool) -> str:
-    """What a request names, now and then with its place."""
+def _requested(picture: ScenePicture, rng: random.Random) -> str:
+    """What a request names, in either order, now and then with its place."""
+    turned = rng.random() < 0.5
     if rng.randrange(PLACED_EVERY):
         return scene_phrase(picture.scene, rng.randrange(2), turned)
     return placed_phrase(picture.scene, picture.layout, picture.scene.named_colours, turned)

@@ -77,9 +77,8 @@ class PromptReader(nn.Module):
                 f"prompt: got {max(text.lengths)} rows, expected at most {most} where it may be dropped (decoder."
                 "text_rows); decoder.long_prompts: repeat takes longer ones"
             )
-        places = [min(place, most - 1) for n in text.lengths for place in range(n)]
-        rows_RW = self.cfg_uncond[torch.tensor(places, device=self.cfg_uncond.device)]
-        return TextRows(rows_RW.to(text.rows_RW.dtype), text.lengths)
+        places = [place for n in text.lengths for place in range(n)]
+        return TextRows(_rows_at(self.cfg_uncond, places).to(text.rows_RW.dtype), text.lengths)
 
     def drop_prompts(self, text: TextRows, dropped_B: Tensor) -> TextRows:
         """Return prompts of which some are dropped; the given rows stay as they are."""
@@ -101,7 +100,10 @@ class PromptReader(nn.Module):
         """Add to each row what tells its place, counted from the end of its prompt."""
         if self.row_pos is None:
             return text
-        most = len(self.row_pos) - 1
-        places_R = [min(place, most) for n in text.lengths for place in range(n - 1, -1, -1)]
-        rows_RW = self.row_pos[torch.tensor(places_R, device=self.row_pos.device)]
-        return TextRows(text.rows_RW + rows_RW.to(text.rows_RW.dtype), text.lengths)
+        places = [place for n in text.lengths for place in reversed(range(n))]
+        return TextRows(text.rows_RW + _rows_at(self.row_pos, places).to(text.rows_RW.dtype), text.lengths)
+
+
+def _rows_at(table_RW: Tensor, places: list[int]) -> Tensor:
+    """Return the rows of places; the last row stands for those beyond it."""
+    return table_RW[torch.tensor(places, device=table_RW.device).clamp_max(len(table_RW) - 1)]

@@ -207,8 +207,8 @@ def _parts(slices: Slices, mask_LL: Tensor, kind: torch.dtype) -> list[tuple[sli
     first = slice(0, large[0].start)
     if first.stop:
         seen = mask_LL[first, first]
-        exact = torch.float64 if kind is torch.float64 else torch.float32
-        parts.insert(0, (first, first, torch.zeros(seen.shape, dtype=exact).masked_fill_(~seen, -torch.inf)))
+        added = torch.zeros(seen.shape, dtype=torch.promote_types(kind, torch.float32))
+        parts.insert(0, (first, first, added.masked_fill_(~seen, -torch.inf)))
     return parts
 
 

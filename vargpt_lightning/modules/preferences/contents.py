@@ -33,7 +33,7 @@ def model_digest(model: VARGPTModel, processes: Processes, more: Mapping[str, An
     digest = hashlib.sha256(json.dumps(dict(more), sort_keys=True, default=str).encode())
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}".encode())
-        digest.update(_bytes(local(value.detach())))
+        digest.update(Content.of(local(value.detach())).bytes())
     every = "".join(processes.gather(digest.hexdigest()))
     return hashlib.sha256(every.encode()).hexdigest()[:16]
 
@@ -105,7 +105,3 @@ def _by_row(batch: Mapping[str, Any], names: tuple[str, ...], where_BT: Tensor) 
     every = Content.of(pictures)
     spans = zip((0, *ends[:-1]), ends, strict=True)
     return [{row: every.at(slice(begin, end)) for row, (begin, end) in enumerate(spans) if end > begin}]
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return Content.of(tensor).bytes()

@@ -278,7 +278,8 @@ class GRPOModule(UnifiedModule):
         }
         values: dict[str, Tensor | float | None] = dict(drawn.figures)
         if own:
-            values |= {"kl": kl_Q[:own].mean() if self.reference else None, "clipped": clipped_Q[:own].mean()}
+            apart = None if self.reference is None else kl_Q[:own].mean()
+            values |= {"kl": apart, "clipped": clipped_Q[:own].mean()}
         self.log_losses(values, "train", self._own_rows(batch))
 
 
