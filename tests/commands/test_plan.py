@@ -22,7 +22,7 @@ PEAKS = {
     "vargpt_7b_64gpus": (9.6, 20.8, 12.8),
     "vargpt_7b_4x24gb": (9.6, 10.9, 12.4),
     "vargpt_smollm_1gpu": (9.5, 12.9, 12.9),
-    "vargpt_qwen2_5_siglip2": (14.7, 29.3, 18.9),
+    "vargpt_qwen2_5_siglip2": (14.5, 29.1, 18.9),
 }
 """GB of a rank in the three stages, as docs/plan.md has them."""
 KNOWN = {

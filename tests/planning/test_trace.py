@@ -70,7 +70,7 @@ def test_shallow_depths_leave_a_multiple_of_the_period() -> None:
     for depth in range(3, 40):
         for period in (1, 2, 3, 4):
             few = shallow_depth(depth, period)
-            assert few == depth or (few >= period + 2 and (depth - few) % period == 0)
+            assert few == depth or (few >= period + 3 and (depth - few) % period == 0)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_other_towers_are_planned_from_a_few_blocks_too(kind: str) -> None:
     made = StageTraces(config, stage, torch.float32, target="cpu").at(row, 3, sharding)
     rows = next(mark.row for mark in deep.marks if mark.name == "optimizer")
     alive = [each.changes_RK[:rows, :3].sum(1).cumsum().max() for each in (made, deep)]
-    assert alive[0] == pytest.approx(alive[1], rel=0.02) and made.flops == deep.flops
+    assert alive[0] == alive[1] and made.flops == deep.flops
 
 
 @pytest.mark.parametrize(("head", "base"), [("dpo", "generation"), ("cca", "generation"), ("dpo", "understanding")])

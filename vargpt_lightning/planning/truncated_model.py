@@ -34,8 +34,12 @@ def checkpointing_period(sharding: ShardingConfig) -> int:
 
 
 def shallow_depth(depth: int, period: int) -> int:
-    """Return the fewest blocks that stand for `depth` of them; `depth` itself where that is not fewer."""
-    fewest = period + 2 + (depth - 2) % period
+    """Return the fewest blocks that stand for `depth` of them; `depth` itself where that is not fewer.
+
+    The repeated ones are between the first and two more: a picture's features are often those of the last block but
+    one, and until then are all kept that have been read before them.
+    """
+    fewest = period + 3 + (depth - 3) % period
     return min(fewest, depth)
 
 
