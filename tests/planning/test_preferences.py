@@ -13,11 +13,14 @@ from tests.models.v1_1 import small_v1_1
 from tests.planning.measuring import TRAINED
 from vargpt_lightning.models.core.config import LanguageConfig, VARGPTConfig
 from vargpt_lightning.models.core.correction import SelfCorrection
+from vargpt_lightning.planning.stage_plan import Choice, StagePlanner
 from vargpt_lightning.planning.steps import RowShape, build_empty, trace_step
 from vargpt_lightning.planning.truncated_model import StageTraces
 from vargpt_lightning.recipe.grpo import GRPOSettings
+from vargpt_lightning.recipe.plan import CorpusShape, PlanConfig
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import Stage
+from vargpt_lightning.utils.gpus import parse_cluster
 
 EMBEDDINGS = {"cross_attention": "embeddings", "class_row": "null"}
 WIDE = (1, 2, (3, 4), (4, 6))
@@ -63,3 +66,16 @@ def test_a_batch_that_was_not_traced_is_told_from_two(head: str, reading: Any, c
     assert (made.flops, made.model_flops) == (whole.flops, whole.model_flops)
     alive = [each.changes_RK[:rows, :3].sum(1).cumsum().max() for each in (made, whole)]
     assert alive[0] == pytest.approx(alive[1], rel=0.01)
+
+
+@pytest.mark.parametrize("head", ["dpo", "cca"])
+def test_both_rows_of_a_comparison_count_as_tokens_of_a_step(head: str) -> None:
+    settings = PlanConfig(corpora={"any": CorpusShape(samples=9, text=20, longest=20, drawn=1)})
+    choice = Choice("single", ShardingConfig(), 3, 1)
+    work = {
+        name: StagePlanner(build_empty(v1_1()), stage_of(name), settings, parse_cluster("1xH100"), "32-true").work(choice)
+        for name in ("generation", head)
+    }
+    plain, compared = work["generation"], work[head]
+    assert (compared.tokens, compared.image_tokens) == (2 * plain.tokens, 2 * plain.image_tokens)
+    assert compared.samples == plain.samples == 3

@@ -19,6 +19,7 @@ from vargpt_lightning.planning.layout import SHARDED, Layout, Timeline, groups_o
 from vargpt_lightning.planning.steps import RowShape, drawn_tokens, named_blocks
 from vargpt_lightning.planning.trace import Trace
 from vargpt_lightning.planning.truncated_model import StageTraces
+from vargpt_lightning.recipe.heads import PREFERENCES
 from vargpt_lightning.recipe.plan import CorpusShape, PlanConfig
 from vargpt_lightning.recipe.sharding import ShardingConfig
 from vargpt_lightning.recipe.stage import Stage
@@ -208,8 +209,9 @@ class StagePlanner:
             samples += batches * count
             sums["flops"] += batches * trace.flops
             sums["model_flops"] += batches * trace.model_flops
-            sums["tokens"] += batches * count * self._length(row)
-            sums["image_tokens"] += batches * count * row.drawn * drawn_tokens(self.config)
+            passed = batches * count * (2 if self.stage.head in PREFERENCES else 1)  # both answers, or both prompts
+            sums["tokens"] += passed * self._length(row)
+            sums["image_tokens"] += passed * row.drawn * drawn_tokens(self.config)
             sums["seconds"] += share * choice.accumulate * lower_bound(trace, gpu.flops, gpu.bandwidth)
         flops, model_flops, tokens, image_tokens, seconds = sums.values()
         return Work(flops, model_flops, tokens, image_tokens, samples, seconds)
