@@ -72,10 +72,10 @@ def test_a_batch_that_was_not_traced_is_told_from_two(head: str, reading: Any, c
 def test_both_rows_of_a_comparison_count_as_tokens_of_a_step(head: str) -> None:
     settings = PlanConfig(corpora={"any": CorpusShape(samples=9, text=20, longest=20, drawn=1)})
     choice = Choice("single", ShardingConfig(), 3, 1)
-    work = {
-        name: StagePlanner(build_empty(v1_1()), stage_of(name), settings, parse_cluster("1xH100"), "32-true").work(choice)
+    cluster = parse_cluster("1xH100")
+    plain, compared = (
+        StagePlanner(build_empty(v1_1()), stage_of(name), settings, cluster, "32-true").work(choice)
         for name in ("generation", head)
-    }
-    plain, compared = work["generation"], work[head]
+    )
     assert (compared.tokens, compared.image_tokens) == (2 * plain.tokens, 2 * plain.image_tokens)
     assert compared.samples == plain.samples == 3

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.inference.assistant import Conversation
 from vargpt_lightning.inference.load import LoadedRun, load_run
 from vargpt_lightning.serving.engine import Engine
@@ -66,3 +67,13 @@ def running(assistant: LoadedRun) -> Iterator[Running]:
     limits = Limits(requests_a_minute=10_000, body_bytes=2**20, picture_bytes=2**19, picture_pixels=250_000)
     with serving(assistant, limits=limits) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def sized(assistant: LoadedRun) -> LoadedRun:
+    """The tiny run's weights in a model that draws wide and tall pictures too."""
+    config = assistant.model.config
+    sizes = ((1, 2, (4, 6)), (1, 2, (6, 4)))
+    model = VARGPT(replace(config, tokenizer=replace(config.tokenizer, sizes=sizes)))
+    model.load_state_dict(assistant.model.state_dict())
+    return replace(assistant, model=model.eval())

@@ -89,6 +89,26 @@ def test_parts_of_the_sampler_are_chosen_on_the_page(tab, site: Running, script)
     settle(site)
 
 
+def test_a_drawing_has_the_size_that_is_chosen_on_the_page(browser, tab, sized, script, tmp_path: Path) -> None:
+    assert not tab.locator("#size").is_visible(), "this model has one size"
+    with serving(sized, page=True) as site:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(site.url)
+        page.set_default_timeout(30_000)
+        script("Here is:*")
+        assert page.locator("#size input").input_value() == "8x8"
+        page.locator("#size input").click()
+        page.get_by_role("option", name="12x8").click()
+        ask(page, "Draw a dog.")
+        page.locator("#scales img").nth(2).wait_for()
+        settle(site)
+        with page.expect_download() as started:
+            page.locator("#download").click()
+        started.value.save_as(tmp_path / "drawing.png")
+        assert Image.open(tmp_path / "drawing.png").size == (12, 8)
+        page.close()
+
+
 def test_nothing_stands_over_the_pictures(tab, script) -> None:
     script("Here is:*")
     ask(tab, "Draw a dog.")

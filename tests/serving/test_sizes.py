@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,18 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.serving.conftest import Running, serving
-from vargpt_lightning.checkpoints.hub import VARGPT
 from vargpt_lightning.inference.load import LoadedRun
-
-
-@pytest.fixture(scope="module")
-def sized(assistant: LoadedRun) -> LoadedRun:
-    """The tiny run's weights in a model that draws wide and tall pictures too."""
-    config = assistant.model.config
-    sizes = ((1, 2, (4, 6)), (1, 2, (6, 4)))
-    model = VARGPT(replace(config, tokenizer=replace(config.tokenizer, sizes=sizes)))
-    model.load_state_dict(assistant.model.state_dict())
-    return replace(assistant, model=model.eval())
 
 
 @pytest.fixture

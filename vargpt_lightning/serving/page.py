@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from vargpt_lightning.inference.assistant import Conversation
 from vargpt_lightning.inference.changed_settings import idle_parts_of
 from vargpt_lightning.inference.missed_drawings import MISSED, missed_drawing
+from vargpt_lightning.inference.sizes import size_named, size_names
 from vargpt_lightning.models.generation.answers import MOST_SEED, GenerationSettings
 from vargpt_lightning.models.parts import names as part_names
 from vargpt_lightning.models.parts import part_lines, parts_of
@@ -163,6 +164,7 @@ class Page:
         codes = self.assistant.model.image_tokenizer.vocabulary
         words = self.assistant.settings
         most = self.limits.new_tokens
+        sizes = list(size_names(self.assistant.model.config.tokenizer))
         with gr.Accordion("Settings", open=True):
             return [
                 gr.Slider(0, 10, visual.cfg, step=0.1, label="Guidance", info="0 turns it off", elem_id="cfg"),
@@ -188,6 +190,14 @@ class Page:
                     placeholder="guided_scales stop=3",
                     elem_id="parts",
                 ),
+                gr.Dropdown(
+                    sizes,
+                    value=sizes[words.size],
+                    visible=len(sizes) > 1,
+                    label="Size of drawings",
+                    info="width and height in pixels",
+                    elem_id="size",
+                ),
             ]
 
     def _offer(self, text: str) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
@@ -202,9 +212,10 @@ class Page:
             temperature: float,
             length: float,
             parts: str,
+            size: str,
             request: gr.Request,
         ) -> AsyncIterator[tuple[Any, ...]]:
-            how = (cfg, top_k, top_p, seed, temperature, length, parts)
+            how = (cfg, top_k, top_p, seed, temperature, length, parts, size)
             async for shown in self.answer({"text": text}, [], session, *how, request):
                 yield shown
 
@@ -220,11 +231,12 @@ class Page:
         temperature: float,
         length: float,
         parts: str,
+        size: str,
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Ask the last request anew, in a conversation of its own."""
         text = session.again if session else ""
-        how = (cfg, top_k, top_p, seed, temperature, length, parts)
+        how = (cfg, top_k, top_p, seed, temperature, length, parts, size)
         async for shown in self.answer({"text": text}, [], Session() if text else session, *how, request):
             yield shown
 
@@ -240,6 +252,7 @@ class Page:
         temperature: float,
         length: float,
         parts: str,
+        size: str,
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Answer what stands in the box, and show the answer while it comes."""
@@ -262,7 +275,7 @@ class Page:
             # Large pictures take their time, in which others are answered.
             conversation = await asyncio.to_thread(self._ask, session, text, files)
             chosen = int(seed) if seed is not None and seed >= 0 else secrets.randbelow(2**31)
-            how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length), parts)
+            how = self._how(cfg, int(top_k), top_p, chosen, temperature, int(length), parts, size)
             forgotten = self.assistant.forget_oldest(conversation)
             ticket = self.running[tab] = EngineRequest(conversation, how, sketches=True)
             stream = Stream.of([ticket])
@@ -288,7 +301,7 @@ class Page:
             self.running.pop(tab, None)
 
     def _how(
-        self, cfg: float, top_k: int, top_p: float, seed: int, temperature: float, length: int, parts: str
+        self, cfg: float, top_k: int, top_p: float, seed: int, temperature: float, length: int, parts: str, size: str
     ) -> GenerationSettings:
         words = self.assistant.settings
         visual = words.visual or self.assistant.model.sampling_settings()
@@ -301,6 +314,7 @@ class Page:
             temperature=temperature,
             max_new_tokens=min(length, self.limits.new_tokens),
             max_images=min(words.max_images, self.limits.images),
+            size=size_named(size, self.assistant.model.config.tokenizer),
         )
 
     def _idle(self, how: GenerationSettings) -> str:

@@ -185,6 +185,12 @@ def _value(part: Any, block: Any, names: Sequence[str]) -> Any:
         return None
     if isinstance(block, gr.Textbox):
         return part if isinstance(part, str) else ""
+    if isinstance(block, gr.Dropdown):
+        values = [value for _, value in block.choices]
+        if part not in values:
+            expected = f"expected one of {', '.join(map(str, values))}"
+            raise RefusedRequestError(f"{block.label}: got {str(part)[:40]!r}, {expected}", code="invalid_value")
+        return part
     if not isinstance(block, gr.Slider | gr.Number):
         raise RefusedRequestError("no request of this page", code="invalid_request")
     if part is None and isinstance(block, gr.Number):
