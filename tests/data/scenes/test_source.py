@@ -165,21 +165,6 @@ def test_answers_name_a_thing_in_the_same_words_whatever_the_scene() -> None:
     pair = Scene("pair", (kite, apple), "left of", named_colours=False)
     words = "a pink kite on the left and an orange apple on the right, at the top"
     assert announced_phrase(pair, layouts(pair)[0]) == words
-    words = "an orange apple on the right and a pink kite on the left, at the top"
-    assert announced_phrase(pair, layouts(pair)[0], turned=True) == words
-
-
-def test_an_answer_names_things_in_the_order_of_its_request(folder: Path) -> None:
-    turned = set()
-    for name in ("scene_plans", "scene_drawings"):
-        for record in corpus(folder, "train", name):
-            if (things := record.meta["scene"]["things"])[0][0] != things[-1][0]:
-                asked, said = (
-                    [turn.text.find(shape) for shape, _ in things] for turn in (record.turns[0], record.turns[1])
-                )
-                assert (asked[0] < asked[1]) == (said[0] < said[1]), record.turns
-                turned.add(asked[0] > asked[1])
-    assert turned == {True, False}
 
 
 def test_plans_say_without_a_picture_what_answers_announce(folder: Path) -> None:
@@ -188,11 +173,7 @@ def test_plans_say_without_a_picture_what_answers_announce(folder: Path) -> None
     for plan, drawing in zip(plans, drawings, strict=True):
         assert not plan.pictures() and plan.meta["scene"] == drawing.meta["scene"]
         said, announced = (record.turns[1].text.casefold() for record in (plan, drawing))
-        either = [said.removesuffix(".")]
-        if " and " in said:  # of two things the one or the other first, as the request has them
-            things, place = said.removesuffix(".").split(", ")
-            either.append(" and ".join(things.split(" and ")[::-1]) + f", {place}")
-        assert any(words in announced.replace("\n", " ") for words in either), (said, announced)
+        assert said.removesuffix(".") in announced.replace("\n", " "), (said, announced)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

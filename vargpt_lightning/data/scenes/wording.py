@@ -88,18 +88,13 @@ def placed_phrase(scene: Scene, layout: Layout, named_colours: bool = True, turn
     return f"{one} and {other}, {layout.place}"
 
 
-def announced_phrase(scene: Scene, layout: Layout, turned: bool = False) -> str:
+def announced_phrase(scene: Scene, layout: Layout) -> str:
     """Return what an answer says that it draws: "a green apple, three times, with one above the others".
 
-    Every kind of scene names a thing in the same words, with its colour.
-
-    Args:
-        scene: what is drawn.
-        layout: how it stands.
-        turned: name the second thing of a pair first.
+    Every kind of scene names a thing in the same words, with its colour, and the left or upper one of a pair first.
     """
     if scene.relation is not None:
-        return placed_phrase(scene, layout, turned=turned)
+        return placed_phrase(scene, layout)
     times = f"{NUMBERS[len(scene.things)]} times" if len(scene.things) > 1 else ""
     where = " ".join(part for part in (layout.arrangement, layout.place) if part)
     return ", ".join(part for part in (thing_phrase(scene.things[0], True), times, where) if part)
