@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -26,6 +26,10 @@ from vargpt_lightning.evaluation.images.instruct_set import (
     stable_choice,
 )
 from vargpt_lightning.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from vargpt_lightning.data.shards.dataset import ShardDataset
+    from vargpt_lightning.data.shards.records import Record
 
 _CAPTION_KEYS = ("caption", "name", "class")
 _CLASS_KEYS = ("class", "category")
@@ -160,7 +164,8 @@ def packed_prompts(
     """Requests from packed data: every record that has a drawn picture, in the order of the shards.
 
     The instruction is the user's text, the caption the record's `caption`, `name` or `class`, the reference its first
-    drawn picture. `root` is a packed folder, or one above several. Raises UserError when no record draws.
+    drawn picture. `root` is a packed folder, or one above several. Of at most `limit` requests each is the first that
+    draws in its part of the records, all parts alike in length. Raises UserError when no record draws.
     """
     from vargpt_lightning.data.shards.dataset import ShardDataset
     from vargpt_lightning.data.shards.format import INDEX_NAME
@@ -169,12 +174,13 @@ def packed_prompts(
     folders = [root] if (root / INDEX_NAME).is_file() else sorted(path.parent for path in root.rglob(INDEX_NAME))
     if not folders:
         raise UserError(f"{root}: no {INDEX_NAME} there or below; expected a folder of packed records")
-    count, seen = 0, set[str]()
-    for folder in folders:
-        data = ShardDataset(folder)
-        if not data.draws or split not in (None, data.split):
-            continue
-        for record in data:
+    data = [each for each in map(ShardDataset, folders) if each.draws and split in (None, each.split)]
+    total, seen = sum(map(len, data)), set[str]()
+    parts = [range(total)]
+    if limit is not None and limit < total:
+        parts = [range(part * total // limit, (part + 1) * total // limit) for part in range(limit)]
+    for part in parts:
+        for record in (_at(data, place) for place in part):
             drawn = record.pictures(DRAWN)
             asked = " ".join(turn.text.strip() for turn in record.turns if turn.role == "user").strip()
             if not drawn or not asked:
@@ -186,11 +192,19 @@ def packed_prompts(
             seen.add(id_)
             picture = keep_reference(references, drawn[0].name, drawn[0].data or b"", size)
             yield Prompt(id_, asked, _meta(record.meta, _CAPTION_KEYS), _meta(record.meta, _CLASS_KEYS), picture)
-            count += 1
-            if limit is not None and count >= limit:
-                return
-    if not count:
+            if limit is not None and limit < total:
+                break
+    if not seen:
         raise UserError(f"{root}: no record of {len(folders)} packed folders asks for a drawing; expected some")
+
+
+def _at(data: Sequence[ShardDataset], place: int) -> Record:
+    """A record of several data sets, one after the other."""
+    for each in data:
+        if place < len(each):
+            return each[place]
+        place -= len(each)
+    raise IndexError(place)
 
 
 def _meta(meta: dict[str, Any], keys: Sequence[str]) -> str:

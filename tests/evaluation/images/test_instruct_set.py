@@ -201,7 +201,9 @@ def test_packed_data_become_prompts(tmp_path: Path) -> None:
     assert [prompt.id for prompt in prompts] == ["1", "2", "3", "tiny/1"]
     assert prompts[0].reference == prompts[1].reference != prompts[2].reference
     assert Image.open(prompts[2].reference or "").getpixel((0, 0)) == (0, 0, 255)
-    assert len(list(packed_prompts(tmp_path / "data", tmp_path / "refs", limit=2))) == 2
+    for limit, ids in {1: ["1"], 2: ["1", "3"], 3: ["1", "2", "tiny/1"], 5: ["1", "2", "3", "tiny/1"]}.items():
+        spread = packed_prompts(tmp_path / "data", tmp_path / "refs", limit=limit)
+        assert [prompt.id for prompt in spread] == ids, "from all parts of the data"
     assert [p.caption for p in packed_prompts(tmp_path / "data", tmp_path / "refs", split="train")] == ["green"]
     with pytest.raises(UserError, match=r"no index\.json"):
         list(packed_prompts(tmp_path / "refs", tmp_path / "x"))

@@ -36,7 +36,9 @@ def add_options(form: argparse.ArgumentParser) -> None:
         "--size", type=whole(1, PIXELS), metavar="PIXELS", help="of references (256; packed data keep their own)"
     )
     form.add_argument("--allow-fewer", action="store_true", help="take classes with fewer pictures as they are")
-    form.add_argument("--limit", type=whole(1), metavar="N", help="at most N prompts of packed or a run's data")
+    form.add_argument(
+        "--limit", type=whole(1), metavar="N", help="at most N prompts from all parts of packed or a run's data"
+    )
     form.add_argument("--split", metavar="NAME", help="of packed data, such as test")
     form.add_argument("--out", type=Path, required=True, metavar="FILE", help="the prompt file, .jsonl")
 
