@@ -34,6 +34,14 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or value != value else f"{value:.{digits}f}".replace("-", "−")
 
 
+def rate_text(rate: Any) -> dict[str, str]:
+    """A rate with its interval and number, or the mean of the categories, as texts."""
+    if isinstance(rate, Mapping) and rate["n"]:
+        interval = f"{100 * rate['low']:.1f} – {100 * rate['high']:.1f}"
+        return {"rate": percent(rate["rate"]), "interval": f"{interval}, n {rate['n']}"}
+    return {"rate": percent(rate if isinstance(rate, float) else None), "interval": ""}
+
+
 @dataclass
 class Figure:
     """One headline figure: its value and text, the baseline in words, and whether (and how) it is good."""

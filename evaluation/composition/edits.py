@@ -86,5 +86,6 @@ def _verdict(row: Row, reading: Reading) -> dict[str, Any]:
         "shape": shape,
         "both": colour and shape,
         "things": seen,
+        "before": row.get("before", ""),
         "files": list(row.get("files", [])),
     }

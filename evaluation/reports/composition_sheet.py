@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vargpt_lightning.data.scenes.shapes import COLOURS, SHAPES
-from vargpt_lightning.evaluation.base.figures import percent
+from vargpt_lightning.evaluation.base.figures import rate_text
 from vargpt_lightning.evaluation.composition.copies import NEAREST
 from vargpt_lightning.evaluation.composition.figures import PARTS, SKILLS
 from vargpt_lightning.evaluation.composition.training_pictures import TrainingPictures
@@ -142,7 +142,9 @@ def _groups(found: Metrics) -> list[dict[str, Any]]:
     asked = found.get("agreement", {})
     words = {"colour": "colour", "count": "count", "pair": "what stands where", "all": "all"}
     agreement = [
-        {"name": name, "wide": _text(asked[key]), "total": key == "all"} for key, name in words.items() if key in asked
+        {"name": name, "wide": rate_text(asked[key]), "total": key == "all"}
+        for key, name in words.items()
+        if key in asked
     ]
     groups.append(("Asked about its own drawing, it says what was asked for", agreement))
     return [{"title": title, "lines": lines} for title, lines in groups if lines]
@@ -150,15 +152,12 @@ def _groups(found: Metrics) -> list[dict[str, Any]]:
 
 def _lines(names: Mapping[str, str], columns: Sequence[Metrics]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "cells": [_text(column.get(key)) for column in columns], "total": key == "geneval", "wide": None}
+        {
+            "name": name,
+            "cells": [rate_text(column.get(key)) for column in columns],
+            "total": key == "geneval",
+            "wide": None,
+        }
         for key, name in names.items()
         if any(key in column for column in columns)
     ]
-
-
-def _text(rate: Any) -> dict[str, str]:
-    """A rate with its interval and number, or the mean of the categories, as texts."""
-    if isinstance(rate, Mapping) and rate["n"]:
-        interval = f"{100 * rate['low']:.1f} – {100 * rate['high']:.1f}"
-        return {"rate": percent(rate["rate"]), "interval": f"{interval}, n {rate['n']}"}
-    return {"rate": percent(rate if isinstance(rate, float) else None), "interval": ""}

@@ -19,6 +19,7 @@ from vargpt_lightning.evaluation.base.figures import (
 )
 from vargpt_lightning.evaluation.base.protocols import TRAIN
 from vargpt_lightning.evaluation.reports.composition_sheet import composition_sheet
+from vargpt_lightning.evaluation.reports.edit_sheet import edit_sheet
 from vargpt_lightning.evaluation.reports.report_pictures import Pictures, by_hash
 from vargpt_lightning.evaluation.reports.summary import KIND_NAMES, sentence
 from vargpt_lightning.runs.folder import RunFolder, StageFolder
@@ -77,6 +78,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "number": number,
     }
     content |= pictures.sections() | {"composition": composition_sheet(metrics, pictures)}
+    content["edits"] = edit_sheet(metrics, pictures)
     if content["composition"]:  # it shows what the model makes of combinations that it never saw
         content |= {"hero": [], "heldout": []}
     content["examples"] = _examples(run, pictures)

@@ -364,12 +364,13 @@ def _editor(drawer: EditModel, out: Path) -> Work:
         shown = [rgb(Image.open(io.BytesIO(base64.b64decode(each.shown)))) for each in batch]
         raw = drawer.edit([each.prompt for each in batch], shown, [each.seed for each in batch])
         rows = []
-        for each, reply in zip(batch, _replies(raw, len(batch), "edits"), strict=True):
+        for each, before, reply in zip(batch, shown, _replies(raw, len(batch), "edits"), strict=True):
+            save_picture(out / (kept := f"edits/{file_stem(each.id)}.before.png"), before)
             files = [f"edits/{file_stem(each.id)}.{number}.png" for number in range(len(reply.pictures))]
             for file, picture in zip(files, reply.pictures, strict=True):
                 save_picture(out / file, picture)
             about = {key: getattr(each, key) for key in ("split", "prompt", "seed", "scene")}
-            rows.append({**about, "text": reply.text, "drew": reply.drew, "files": files})
+            rows.append({**about, "text": reply.text, "drew": reply.drew, "before": kept, "files": files})
         return rows
 
     return edit

@@ -17,8 +17,10 @@ from vargpt_lightning.data.scenes.edits import edits
 from vargpt_lightning.data.scenes.scene import Scene, ScenePicture, Thing, draw_scene, layouts, scene_of
 from vargpt_lightning.evaluation.base.protocols import Edit, Reply
 from vargpt_lightning.evaluation.composition.edits import VERDICTS, edit_from_record, is_edit
+from vargpt_lightning.evaluation.reports.report import build_report
 from vargpt_lightning.evaluation.run.runner import evaluate
-from vargpt_lightning.utils.files import read_jsonl
+from vargpt_lightning.runs.folder import RunFolder
+from vargpt_lightning.utils.files import read_jsonl, write_json
 
 HELD_OUT = hold_out(0.25, 0)
 
@@ -83,3 +85,20 @@ def test_rates_are_those_of_what_is_seen_and_unseen(tmp_path: Path) -> None:
     assert figure["value"] == 0 and figure["baseline"] == "trained combinations 50 %"
     evaluate(None, editor, **given)
     assert editor.asked == 4, "what was answered is not asked again"
+
+
+def test_the_report_shows_pictures_before_and_after(tmp_path: Path) -> None:
+    run = RunFolder.start(tmp_path / "run", config_text="name: edits\n", seed=0)
+    wanted = [replace(each, seed=place) for place, each in enumerate(asked())]
+    editor = Editor(wanted, {0: "right", 1: "colour", 2: "shape", 3: "none"})
+    given: dict[str, Any] = {"questions": [], "drawings": [], "pictures": [], "edits": wanted}
+    write_json(run.evaluation / "metrics.json", evaluate(None, editor, **given, out=run.evaluation))
+    for row in read_jsonl(run.evaluation / VERDICTS):
+        with Image.open(run.evaluation / row["before"]) as before:
+            each = next(each for each in wanted if each.id == row["id"])
+            assert before.tobytes() == Image.open(io.BytesIO(base64.b64decode(each.shown))).convert("RGB").tobytes()
+    page = build_report(run).read_text("utf-8")
+    section = page[page.index('<section id="edits">') :].partition("</section>")[0]
+    assert section.count('alt="before"') == 4 and section.count('alt="after') == 3
+    assert section.count('class="badge"') == 1 and section.count("the judge sees nothing") == 1
+    assert "50 %" in section and all(each.prompt in section for each in wanted) and "2 of" not in section
