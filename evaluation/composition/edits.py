@@ -18,11 +18,11 @@ from vargpt_lightning.evaluation.base.protocols import Edit
 from vargpt_lightning.evaluation.composition.figures import rate
 from vargpt_lightning.evaluation.composition.reading import NameShapes, Reading, read_pictures
 from vargpt_lightning.evaluation.composition.shape_names import shape_names
+from vargpt_lightning.evaluation.composition.verdicts import EDIT_VERDICTS
 from vargpt_lightning.utils.files import write_jsonl
 
 Row = Mapping[str, Any]
 SPLITS = {"val": "seen", "test": "unseen"}
-VERDICTS = "edit_verdicts.jsonl"
 
 
 def is_edit(record: Record) -> bool:
@@ -60,7 +60,7 @@ def edit_figures(out: Path, rows: Sequence[Row], name_shapes: NameShapes | None 
         )
     )
     verdicts = [_verdict(row, read.get(row["id"], Reading(()))) for row in rows]
-    write_jsonl(out / VERDICTS, verdicts)
+    write_jsonl(out / EDIT_VERDICTS, verdicts)
     return {
         name: {
             part: rate([each[part] for row, each in zip(rows, verdicts, strict=True) if row["split"] == split])

@@ -9,6 +9,7 @@ from vargpt_lightning.evaluation.composition.reading import Reading, SeenThing, 
 from vargpt_lightning.utils.counted import counted
 
 VERDICTS = "scene_verdicts.jsonl"
+EDIT_VERDICTS = "edit_verdicts.jsonl"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vargpt_lightning.evaluation.base.figures import rate_text
-from vargpt_lightning.evaluation.composition.edits import VERDICTS
+from vargpt_lightning.evaluation.composition.verdicts import EDIT_VERDICTS
 from vargpt_lightning.evaluation.reports.report_pictures import Pictures, by_hash
 from vargpt_lightning.utils.files import read_jsonl
 
@@ -20,7 +20,7 @@ def edit_sheet(metrics: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]
     found = metrics.get("edits")
     if not found:
         return None
-    rows = by_hash(read_jsonl(pictures.folder / VERDICTS))
+    rows = by_hash(read_jsonl(pictures.folder / EDIT_VERDICTS))
     shown = {split: [row for row in rows if row["split"] == split][:SHOWN] for split in SPLITS if split in found}
     return {
         "groups": [

@@ -16,7 +16,8 @@ from vargpt_lightning.data.scenes.cells import hold_out
 from vargpt_lightning.data.scenes.edits import edits
 from vargpt_lightning.data.scenes.scene import Scene, ScenePicture, Thing, draw_scene, layouts, scene_of
 from vargpt_lightning.evaluation.base.protocols import Edit, Reply
-from vargpt_lightning.evaluation.composition.edits import VERDICTS, edit_from_record, is_edit
+from vargpt_lightning.evaluation.composition.edits import edit_from_record, is_edit
+from vargpt_lightning.evaluation.composition.verdicts import EDIT_VERDICTS
 from vargpt_lightning.evaluation.reports.report import build_report
 from vargpt_lightning.evaluation.run.runner import evaluate
 from vargpt_lightning.runs.folder import RunFolder
@@ -79,7 +80,7 @@ def test_rates_are_those_of_what_is_seen_and_unseen(tmp_path: Path) -> None:
         "seen": {"colour": (1, 2), "shape": (2, 2), "both": (1, 2)},
         "unseen": {"colour": (1, 2), "shape": (0, 2), "both": (0, 2)},
     }
-    rows = read_jsonl(tmp_path / VERDICTS)
+    rows = read_jsonl(tmp_path / EDIT_VERDICTS)
     assert [row["both"] for row in rows] == [True, False, False, False] and rows[3]["files"] == []
     (figure,) = [each for each in metrics["headline"] if each["key"] == "unseen_edits"]
     assert figure["value"] == 0 and figure["baseline"] == "trained combinations 50 %"
@@ -93,7 +94,7 @@ def test_the_report_shows_pictures_before_and_after(tmp_path: Path) -> None:
     editor = Editor(wanted, {0: "right", 1: "colour", 2: "shape", 3: "none"})
     given: dict[str, Any] = {"questions": [], "drawings": [], "pictures": [], "edits": wanted}
     write_json(run.evaluation / "metrics.json", evaluate(None, editor, **given, out=run.evaluation))
-    for row in read_jsonl(run.evaluation / VERDICTS):
+    for row in read_jsonl(run.evaluation / EDIT_VERDICTS):
         with Image.open(run.evaluation / row["before"]) as before:
             each = next(each for each in wanted if each.id == row["id"])
             assert before.tobytes() == Image.open(io.BytesIO(base64.b64decode(each.shown))).convert("RGB").tobytes()
