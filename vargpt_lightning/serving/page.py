@@ -164,7 +164,7 @@ class Page:
         codes = self.assistant.model.image_tokenizer.vocabulary
         words = self.assistant.settings
         most = self.limits.new_tokens
-        sizes = list(size_names(self.assistant.model.config.tokenizer))
+        sizes = size_names(self.assistant.model.config.tokenizer)
         with gr.Accordion("Settings", open=True):
             return [
                 gr.Slider(0, 10, visual.cfg, step=0.1, label="Guidance", info="0 turns it off", elem_id="cfg"),
